@@ -1,0 +1,39 @@
+# The two commands of the README, and what they are made of. Everything lives in .venv.
+
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+# Empty: the model to start with.
+MODEL ?=
+
+BIN := .venv/bin
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: serve test lint format clean
+
+serve: .venv/.serve  ## install what is missing, then serve: make serve [MODEL=…] [HOST=…] [PORT=…]
+	@$(BIN)/dualfocus serve $(MODEL) --host $(HOST) --port $(PORT)
+
+test: lint  ## install what is missing, then the whole suite
+	$(BIN)/pytest
+
+lint: .venv/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv
+
+.venv/.serve: pyproject.toml scripts/install.py
+	$(PYTHON) scripts/install.py
+	@touch $@
+
+.venv/.test: pyproject.toml scripts/install.py
+	$(PYTHON) scripts/install.py dev
+	@touch $@ .venv/.serve

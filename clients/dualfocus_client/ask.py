@@ -1,0 +1,83 @@
+"""`dualfocus ask IMAGE QUESTION`: one question on the terminal."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dualfocus_client.client import AskError, ask
+
+
+def main(argv: list[str]) -> int:
+    """Run `dualfocus ask`; returns the exit status."""
+    args = _parse(argv)
+    try:
+        completion = ask(
+            args.image,
+            args.question,
+            base_url=args.base_url,
+            api_key=args.api_key,
+            timeout=args.timeout,
+            mode=args.mode,
+            box=args.box,
+        )
+    except AskError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(completion, indent=2, ensure_ascii=False) if args.json else _told(completion))
+    return 0
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    config = argparse.ArgumentParser(add_help=False)
+    config.add_argument("--config", help="a YAML file of these options; the command line goes before it")
+    parser = argparse.ArgumentParser(
+        prog="dualfocus ask",
+        description="Ask a running server a question about an image.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        parents=[config],
+    )
+    parser.add_argument("image", help="a file, or an http(s) URL that the server may fetch")
+    parser.add_argument("question")
+    parser.add_argument("--base-url", default="http://127.0.0.1:8000", help="where the server is")
+    parser.add_argument("--api-key", default=os.environ.get("DUALFOCUS_API_KEY"), help="or DUALFOCUS_API_KEY")
+    parser.add_argument("--mode", default="dual", choices=["dual", "macro", "micro", "off"], help="which looks")
+    parser.add_argument("--box", type=float, nargs=4, metavar=("X1", "Y1", "X2", "Y2"), help="where to look, 0 to 1")
+    parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait for the answer")
+    parser.add_argument("--json", action="store_true", help="print the server's whole answer")
+    known, _ = config.parse_known_args(argv)
+    if known.config:
+        parser.set_defaults(**_options(parser, known.config))
+    return parser.parse_args(argv)
+
+
+def _options(parser: argparse.ArgumentParser, path: str) -> dict[str, Any]:
+    try:
+        given = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        options = {name.replace("-", "_"): value for name, value in given.items()}
+    except (OSError, yaml.YAMLError, AttributeError) as error:
+        parser.error(f"--config {path}: {error}")
+    known = {action.dest for action in parser._actions}
+    if unknown := sorted(options.keys() - known):
+        parser.error(f"--config {path}: no option {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    return options
+
+
+def _told(completion: dict[str, Any]) -> str:
+    text = str(completion["choices"][0]["message"]["content"])
+    focus = completion.get("dualfocus")
+    return text if focus is None else "\n".join([text, "", *_how(focus)])
+
+
+def _how(focus: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{name}: {focus[name]['text']!r}, perplexity {focus[name]['perplexity']:.3g}"
+        for name in ("macro", "micro")
+        if focus[name]
+    ]
+    box = f"box: {focus['box']}, crop in pixels: {focus['crop']}" if focus["box"] else "no box"
+    return [*lines, box, f"chosen: {focus['winner']} ({focus['selection']}), {focus['seconds']:.2f} s"]

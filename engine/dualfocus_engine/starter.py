@@ -1,0 +1,139 @@
+"""The model to start with: a small LLaVA with seeded random weights.
+
+It runs the whole method, on the real engine, on any machine and without a download; it knows nothing.
+Architecture: CLIP vision tower, two-layer projector and Llama, as in LLaVA-1.5, a few million parameters.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from dualfocus_engine.profiles import PROFILE_FILE, shipped_profile
+
+STARTER_NAME = "dualfocus-starter"
+STARTER_PROFILE = "starter"
+IMAGE_SIZE = 112
+PATCH_SIZE = 14
+SPECIAL_TOKENS = ["<s>", "</s>", "<pad>", "<image>"]
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{ message['content'] + ' ' }}"
+    "{% elif message['role'] == 'user' %}{{ 'USER: ' + message['content'] + ' ' }}"
+    "{% else %}{{ 'ASSISTANT: ' + message['content'] + '</s>' }}"
+    "{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT: ' }}{% endif %}"
+)
+
+
+def starter_path() -> Path:
+    """Where the starter model of this environment is kept."""
+    return Path(sys.prefix) / "share" / "dualfocus" / STARTER_NAME
+
+
+def ensure_starter() -> Path:
+    """Return the folder of the starter model, made first where it is absent (a few seconds)."""
+    folder = starter_path()
+    if not (folder / "config.json").exists():
+        write_starter(folder)
+    return folder
+
+
+def write_starter(folder: Path, seed: int = 0) -> None:
+    """Write the starter model as a Hugging Face LLaVA checkpoint; the same seed gives the same weights."""
+    import torch
+    from transformers import LlavaForConditionalGeneration
+
+    processor = _processor()
+    torch.manual_seed(seed)
+    model = LlavaForConditionalGeneration(_config(len(processor.tokenizer))).to(torch.bfloat16)
+    folder.mkdir(parents=True, exist_ok=True)
+    processor.save_pretrained(folder)
+    save_weights(model, folder)
+    model.generation_config.save_pretrained(folder)
+    (folder / PROFILE_FILE).write_text(shipped_profile(STARTER_PROFILE), encoding="utf-8")
+    # Last: a folder with a configuration is a finished one.
+    model.config.save_pretrained(folder)
+
+
+def save_weights(model: Any, folder: Path) -> None:
+    """Save a LLaVA model's weights under the names that both vLLM and transformers load (docs/vllm.md)."""
+    from safetensors.torch import save_file
+
+    tensors = {_published_name(name): tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _published_name(name: str) -> str:
+    name = name.removeprefix("model.")
+    if name.startswith("vision_tower.") and not name.startswith("vision_tower.vision_model."):
+        return name.replace("vision_tower.", "vision_tower.vision_model.", 1)
+    if name.startswith("language_model."):
+        return name.replace("language_model.", "language_model.model.", 1)
+    return f"language_model.{name}" if name.startswith("lm_head.") else name
+
+
+def _processor() -> Any:
+    from transformers import CLIPImageProcessor, LlavaProcessor
+
+    size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    images = CLIPImageProcessor(size={"shortest_edge": IMAGE_SIZE}, crop_size=size, do_center_crop=False)
+    return LlavaProcessor(
+        image_processor=images,
+        tokenizer=_tokenizer(),
+        patch_size=PATCH_SIZE,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def _tokenizer() -> Any:
+    """Return a tokenizer of single bytes: any text encodes, digit by digit."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate([*SPECIAL_TOKENS, *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(SPECIAL_TOKENS)
+    names = dict(zip(("bos_token", "eos_token", "pad_token"), SPECIAL_TOKENS, strict=False))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, extra_special_tokens={"image_token": "<image>"}, **names)
+
+
+def _config(vocabulary: int) -> Any:
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
+
+    vision = CLIPVisionConfig(
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        image_size=IMAGE_SIZE,
+        patch_size=PATCH_SIZE,
+        projection_dim=128,
+    )
+    text = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=2048,
+        initializer_range=0.2,  # wide, so that the untrained model's choices are clear cut
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=2,
+        tie_word_embeddings=False,
+    )
+    return LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=SPECIAL_TOKENS.index("<image>"),
+        image_seq_length=(IMAGE_SIZE // PATCH_SIZE) ** 2,
+        projector_hidden_act="gelu",
+        architectures=["LlavaForConditionalGeneration"],
+        dtype="bfloat16",
+    )

@@ -1,0 +1,206 @@
+"""vLLM as the turns use it: the one place that renders prompts and runs them.
+
+Leans on these parts of vLLM 0.32 (tests/engine/test_vllm_contract.py has a test for each):
+`AsyncLLM` (from_engine_args, generate, check_health, shutdown, renderer, model_config), the renderer's
+`render_messages_async`, `tokenize_prompts_async` and `render_cmpl_async`, images given as `image_pil: None` with
+a `uuid`, `RequestOutput.num_cached_tokens` and `.ec_transfer_params`, raw log-probabilities by default.
+"""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any, cast
+
+from cachetools import LRUCache
+from PIL import Image
+from vllm import SamplingParams
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.inputs import TokensPrompt
+from vllm.outputs import RequestOutput
+from vllm.renderers.params import ChatParams
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from dualfocus_engine.encoder_runs import EC_TRANSFER_CONFIG, ENCODER_RUNS
+from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
+from dualfocus_engine.pictures import Picture, fit
+from dualfocus_engine.platform import engine_defaults
+from dualfocus_engine.profiles import Profile
+from dualfocus_engine.prompts import Prompt
+from dualfocus_engine.questions import Message
+from dualfocus_engine.results import Turn
+
+# Stands for the grounding answer while the micro conversation is rendered; what follows it is the continuation.
+_REPLY_MARK = "DUALFOCUS-GROUNDING-ANSWER"
+
+# Fitted pictures kept for the turns to come; a question has two (image and crop).
+_FITTED_PICTURES = 64
+# Seconds that the engine process gets to end by itself; nothing is in flight by then.
+_SHUTDOWN_TIMEOUT = 2.0
+
+
+def engine_args(model: str, **flags: Any) -> AsyncEngineArgs:
+    """Return vLLM's engine arguments for `model`: the platform's defaults (docs/vllm.md) under the given flags."""
+    return AsyncEngineArgs(model=model, **(engine_defaults() | {"ec_transfer_config": EC_TRANSFER_CONFIG} | flags))
+
+
+class VllmEngine:
+    """A running vLLM engine that renders the turns of one profile and generates them."""
+
+    def __init__(self, llm: AsyncLLM, profile: Profile) -> None:
+        if llm.model_config.logprobs_mode != "raw_logprobs":
+            raise BadQuestion("Perplexities need --logprobs-mode raw_logprobs (vLLM's default).")
+        self.llm = llm
+        self.profile = profile
+        self._fitted: LRUCache[str, asyncio.Task[Image.Image]] = LRUCache(maxsize=_FITTED_PICTURES)
+
+    @classmethod
+    def start(cls, args: AsyncEngineArgs, profile: Profile) -> "VllmEngine":
+        """Start vLLM (20 s and more); blocks until the model is loaded."""
+        return cls(AsyncLLM.from_engine_args(args), profile)
+
+    def stop(self) -> None:
+        """Stop vLLM and its processes."""
+        self.llm.shutdown(timeout=_SHUTDOWN_TIMEOUT)
+
+    @property
+    def context_length(self) -> int:
+        """Tokens the model's context holds, prompt and answer together."""
+        return cast("int", self.llm.model_config.max_model_len)
+
+    @property
+    def unfinished(self) -> int:
+        """Requests that vLLM has not finished."""
+        return cast("int", self.llm.get_num_unfinished_requests())
+
+    async def check_health(self) -> None:
+        """Raise EngineDead where vLLM reports that its engine has stopped."""
+        try:
+            # A round trip: the engine core itself has to answer.
+            await self.llm.is_sleeping()
+        except EngineDeadError as error:
+            raise EngineDead from error
+
+    async def prompt(self, messages: Sequence[Message]) -> Prompt:
+        """Render a conversation up to where the model is to answer, as `vllm serve` would."""
+        text = await self._render(messages)
+        tokens = await self.llm.renderer.tokenize_prompts_async(
+            [{"prompt": text}], self.llm.renderer.default_chat_tok_params
+        )
+        return Prompt(tuple(tokens[0]["prompt_token_ids"]), _pictures(messages))
+
+    async def continuation(self, messages: Sequence[Message], follow_up: Message) -> Prompt:
+        """Render what follows the model's reply to `messages`: its closing token, then the user's follow-up."""
+        reply = Message("assistant", _REPLY_MARK)
+        text = await self._render([*messages, reply, follow_up])
+        _, found, rest = text.rpartition(_REPLY_MARK)
+        if not found:
+            raise BadQuestion("The model's chat template does not show earlier answers: it can't continue a turn.")
+        return Prompt(tuple(self.encode(rest)), follow_up.pictures)
+
+    def encode(self, text: str) -> list[int]:
+        """Tokenize a piece from the middle of a conversation: no opening or closing token is added."""
+        tokenizer = self.llm.renderer.get_tokenizer()
+        return list(tokenizer.encode(text, add_special_tokens=False))
+
+    def grounding_sampling(self) -> SamplingParams:
+        """How boxes are written: greedily, held to the profile's grammar where it has one."""
+        grammar = self.profile.notation.grammar
+        return SamplingParams(
+            temperature=0.0,
+            max_tokens=self.profile.max_box_tokens,
+            structured_outputs=StructuredOutputsParams(regex=grammar) if grammar else None,
+        )
+
+    def answer_sampling(self) -> SamplingParams:
+        """How answers are drawn where the client says nothing."""
+        return SamplingParams(temperature=self.profile.temperature, max_tokens=self.profile.max_answer_tokens)
+
+    async def generate(self, name: str, prompt: Prompt, sampling: SamplingParams) -> Turn:
+        """Run one turn to its end; cancelling the call aborts it in the engine.
+
+        Raises ContextFull where the prompt leaves no room for a token, EngineDead where vLLM stopped.
+        """
+        started = time.perf_counter()
+        rendered = await self._engine_input(prompt)
+        room = self.context_length - len(rendered["prompt_token_ids"])
+        if room < 1:
+            raise ContextFull(len(rendered["prompt_token_ids"]), self.context_length)
+        output = await self._last_output(name, rendered, _scored(sampling, room))
+        return _turn(output, time.perf_counter() - started)
+
+    async def _last_output(self, name: str, rendered: Any, sampling: SamplingParams) -> RequestOutput:
+        last = None
+        try:
+            async for output in self.llm.generate(rendered, sampling, f"{name}-{uuid.uuid4().hex}"):
+                last = output
+        except EngineDeadError as error:
+            raise EngineDead from error
+        assert last is not None  # generate() yields or raises
+        return last
+
+    async def _engine_input(self, prompt: Prompt) -> Any:
+        tokens = TokensPrompt(prompt_token_ids=list(prompt.token_ids))
+        if prompt.pictures:
+            tokens["multi_modal_data"] = {"image": [await self._shown(picture) for picture in prompt.pictures]}
+            tokens["multi_modal_uuids"] = {"image": [picture.key for picture in prompt.pictures]}
+        (rendered,) = await self.llm.renderer.render_cmpl_async([tokens])
+        return rendered
+
+    async def _shown(self, picture: Picture) -> Image.Image:
+        """Return the picture fitted to the encoder, made once for all turns, off the event loop."""
+        making = self._fitted.get(picture.key)
+        if making is None:
+            pad, side = self.profile.pad, self.profile.side
+            making = asyncio.create_task(asyncio.to_thread(fit, picture.image, pad, side))
+            self._fitted[picture.key] = making
+        return await asyncio.shield(making)
+
+    async def _render(self, messages: Sequence[Message]) -> str:
+        params = ChatParams(
+            chat_template=self.profile.chat_template,
+            chat_template_kwargs={"add_generation_prompt": True, "tokenize": False},
+        )
+        _, prompt = await self.llm.renderer.render_messages_async([_chat(m) for m in messages], params)
+        return cast("str", prompt["prompt"])
+
+
+def _chat(message: Message) -> Any:
+    """Write a message the way vLLM's chat rendering takes it: images by key only, their pixels come later."""
+    if not message.pictures:
+        return {"role": message.role, "content": message.text}
+    images = [{"type": "image_pil", "image_pil": None, "uuid": picture.key} for picture in message.pictures]
+    return {"role": message.role, "content": [*images, {"type": "text", "text": message.text}]}
+
+
+def _pictures(messages: Sequence[Message]) -> tuple[Picture, ...]:
+    return tuple(picture for message in messages for picture in message.pictures)
+
+
+def _scored(sampling: SamplingParams, room: int) -> SamplingParams:
+    """Return the sampling with what perplexity needs: a log-probability for every token, all of them at the end."""
+    scored = sampling.clone()
+    scored.logprobs = max(sampling.logprobs or 0, 0)
+    scored.max_tokens = min(sampling.max_tokens or room, room)
+    scored.output_kind = RequestOutputKind.FINAL_ONLY
+    return scored
+
+
+def _turn(output: RequestOutput, seconds: float) -> Turn:
+    answer = output.outputs[0]
+    by_token = cast("list[dict[int, Any]]", answer.logprobs or [])
+    counts = getattr(output, "ec_transfer_params", None) or {}
+    return Turn(
+        text=answer.text,
+        token_ids=tuple(answer.token_ids),
+        logprobs=tuple(choices[token].logprob for choices, token in zip(by_token, answer.token_ids, strict=True)),
+        finish_reason=answer.finish_reason or "stop",
+        prompt_token_ids=tuple(output.prompt_token_ids or ()),
+        cached_tokens=output.num_cached_tokens or 0,
+        encoder_runs=counts.get(ENCODER_RUNS),
+        seconds=seconds,
+        top_logprobs=by_token,
+        stop_reason=answer.stop_reason,
+    )

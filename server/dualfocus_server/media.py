@@ -1,0 +1,143 @@
+"""Images as clients send them: data URLs, and http(s) URLs from the hosts that are allowed."""
+
+import asyncio
+import base64
+import binascii
+import ipaddress
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import httpcore
+import httpx
+from dualfocus_engine import BadPicture
+
+MAX_REDIRECTS = 3
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def is_public(address: Address) -> bool:
+    """Whether an address lies on the public internet (an IPv4 address inside an IPv6 one is judged as itself)."""
+    mapped = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None) or address
+    return mapped.is_global and not mapped.is_multicast
+
+
+class _CheckedBackend(httpcore.AsyncNetworkBackend):
+    """Connects to the very address that was checked: a second DNS answer can't slip in between."""
+
+    def __init__(self, allowed: Callable[[Address], bool]) -> None:
+        self._allowed = allowed
+        self._backend = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        address = await self._checked_address(host, port)
+        return await self._backend.connect_tcp(address, port, timeout, local_address, socket_options)
+
+    async def _checked_address(self, host: str, port: int) -> str:
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise httpcore.ConnectError(f"{host} has no address") from error
+        addresses = [ipaddress.ip_address(entry[4][0]) for entry in found]
+        if not addresses or not all(map(self._allowed, addresses)):
+            raise BadPicture(f"The image's host {host!r} is not on the public internet; it is not fetched.")
+        return str(addresses[0])
+
+
+class ImageSource:
+    """Gets the bytes of an image from the URL in a request.
+
+    `domains` are the hosts that may be fetched from (`*`: any); none are by default. `allowed` judges the address
+    that is connected to. `max_bytes` counts while reading, `timeout` is seconds for the whole fetch.
+    """
+
+    def __init__(
+        self,
+        domains: Iterable[str] = (),
+        allowed: Callable[[Address], bool] = is_public,
+        max_bytes: int = 32 << 20,
+        timeout: float = 10.0,
+    ) -> None:
+        self._domains = frozenset(domain.lower() for domain in domains)
+        self._max_bytes = max_bytes
+        self._timeout = timeout
+        # httpx takes a network backend through its pool only.
+        transport = httpx.AsyncHTTPTransport(trust_env=False)
+        transport._pool = httpcore.AsyncConnectionPool(network_backend=_CheckedBackend(allowed))
+        self._client = httpx.AsyncClient(transport=transport, trust_env=False)
+
+    async def close(self) -> None:
+        """Close idle connections."""
+        await self._client.aclose()
+
+    async def read(self, url: str) -> bytes:
+        """Return the image behind a data: or http(s): URL. Raises BadPicture."""
+        scheme = url.partition(":")[0].lower()
+        if scheme == "data":
+            return decode_data_url(url)
+        if scheme in ("http", "https"):
+            return await self._fetch(url)
+        raise BadPicture("An image_url must be a data: URL with the image in it, or an http(s): URL.")
+
+    async def _fetch(self, url: str) -> bytes:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._follow(httpx.URL(url))
+        except TimeoutError as error:
+            raise BadPicture(f"The image did not arrive within {self._timeout:g} s.") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise BadPicture(f"The image could not be fetched: {error or type(error).__name__}.") from error
+
+    async def _follow(self, url: httpx.URL) -> bytes:
+        for _ in range(MAX_REDIRECTS + 1):
+            self._check_host(url)
+            async with self._client.stream("GET", url) as response:
+                if response.next_request is None:
+                    return await self._body(response)
+                url = response.next_request.url
+        raise BadPicture(f"The image's URL redirects more than {MAX_REDIRECTS} times.")
+
+    def _check_host(self, url: httpx.URL) -> None:
+        if url.scheme not in ("http", "https"):
+            raise BadPicture(f"An image is not fetched by {url.scheme}:, only by http: or https:.")
+        if "*" not in self._domains and url.host.lower() not in self._domains:
+            raise BadPicture(
+                f"Images are not fetched from {url.host!r}: send the image as a data: URL, "
+                "or let the server's operator allow the host with --allowed-media-domains."
+            )
+
+    async def _body(self, response: httpx.Response) -> bytes:
+        if response.status_code != httpx.codes.OK:
+            raise BadPicture(f"The image's host answered {response.status_code}.")
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > self._max_bytes:
+                raise BadPicture(f"The image is larger than {self._max_bytes} bytes.")
+        return bytes(body)
+
+
+def decode_data_url(url: str) -> bytes:
+    """Return the bytes in a data: URL, base64 or percent-encoded (RFC 2397). Raises BadPicture."""
+    header, comma, data = url.partition(",")
+    if not comma:
+        raise BadPicture("The data: URL has no comma, so no image in it.")
+    if not header.lower().endswith(";base64"):
+        return unquote_to_bytes(data)
+    try:
+        return base64.b64decode(unquote_to_bytes(data), validate=True)
+    except binascii.Error as error:
+        raise BadPicture(f"The data: URL is not valid base64: {error}.") from error
+
+
+def data_url(image: bytes) -> str:
+    """Return an image's bytes as a data: URL."""
+    return f"data:application/octet-stream;base64,{base64.b64encode(image).decode()}"

@@ -1,0 +1,91 @@
+"""What goes over the wire besides OpenAI's own fields: the `dualfocus` field of requests and of answers."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatCompletionResponse
+
+Corners = tuple[float, float, float, float]
+
+
+class FocusOptions(BaseModel):
+    """The request's `dualfocus` field."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mode: Literal["dual", "macro", "micro", "off"] = Field(
+        default="dual",
+        description="dual: both looks; macro or micro: that answer alone; off: vLLM's own chat",
+    )
+    question: str | None = Field(
+        default=None, min_length=1, description="what to ground, where that is not the message's text"
+    )
+    box: Corners | None = Field(
+        default=None,
+        description="where to look: x1, y1, x2, y2 as shares of width and height; no grounding turn",
+    )
+
+    @field_validator("box")
+    @classmethod
+    def _is_a_box(cls, box: Corners | None) -> Corners | None:
+        if box is None:
+            return None
+        x1, y1, x2, y2 = box
+        if not (0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1):
+            raise ValueError("a box is x1, y1, x2, y2 with 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1")
+        return box
+
+
+class FocusRequest(ChatCompletionRequest):
+    """A chat completion request as vLLM takes it, with the `dualfocus` field."""
+
+    dualfocus: FocusOptions = Field(default_factory=FocusOptions)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_messages(cls, body: Any) -> Any:
+        """Judge the shape first: vLLM's own validators take a list of messages for granted."""
+        messages = body.get("messages") if isinstance(body, dict) else None
+        if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
+            raise ValueError("messages must be a list of at least one message, each an object with role and content")
+        return body
+
+
+class AnswerReport(BaseModel):
+    """One of the two answers."""
+
+    text: str
+    perplexity: float = Field(description="Eq. 7, from the model's own log-probabilities")
+    tokens: int = Field(description="tokens of the answer, its closing one included")
+    finish_reason: str
+
+
+class TurnReport(BaseModel):
+    """What one turn cost."""
+
+    prompt_tokens: int
+    cached_tokens: int = Field(description="of the prompt, taken from the prefix cache")
+    computed_tokens: int = Field(description="of the prompt, computed for this turn")
+    completion_tokens: int
+    encoder_runs: int | None = Field(description="images the vision encoder ran on for this turn")
+    seconds: float
+
+
+class FocusReport(BaseModel):
+    """The answer's `dualfocus` field: everything the engine's result holds."""
+
+    mode: Literal["dual", "macro", "micro"]
+    winner: Literal["macro", "micro"]
+    selection: str = Field(description="why that answer was chosen (docs/api.md lists the reasons)")
+    box: Corners | None = Field(description="where the model looked, as shares of width and height")
+    crop: tuple[int, int, int, int] | None = Field(description="left, top, right, bottom in pixels of the image")
+    macro: AnswerReport | None
+    micro: AnswerReport | None
+    turns: dict[str, TurnReport]
+    seconds: float
+
+
+class FocusResponse(ChatCompletionResponse):
+    """A chat completion with the `dualfocus` field."""
+
+    dualfocus: FocusReport

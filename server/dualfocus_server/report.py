@@ -1,0 +1,86 @@
+"""From the engine's result to a chat completion."""
+
+from dualfocus_engine import Focused, Mode, Turn
+from vllm.entrypoints.openai.chat_completion.protocol import (
+    ChatCompletionLogProbs,
+    ChatCompletionResponseChoice,
+    ChatMessage,
+)
+from vllm.entrypoints.serve.engine.protocol import CompletionTokenUsageInfo, PromptTokenUsageInfo, UsageInfo
+
+from dualfocus_server.protocol import AnswerReport, FocusReport, FocusResponse, TurnReport
+
+
+def completion(
+    result: Focused, mode: Mode, model: str, request_id: str, logprobs: ChatCompletionLogProbs | None
+) -> FocusResponse:
+    """Return the chosen answer as a chat completion with its `dualfocus` field."""
+    answer = result.answer
+    choice = ChatCompletionResponseChoice(
+        index=0,
+        message=ChatMessage(role="assistant", content=answer.text),
+        logprobs=logprobs,
+        finish_reason=answer.finish_reason,
+        stop_reason=answer.stop_reason,
+    )
+    return FocusResponse(
+        id=f"chatcmpl-{request_id}",
+        model=model,
+        choices=[choice],
+        usage=usage(result),
+        dualfocus=focus_report(result, mode),
+    )
+
+
+def usage(result: Focused) -> UsageInfo:
+    """Count all turns; the box and the losing answer count as reasoning."""
+    turns = result.turns.values()
+    prompt = sum(turn.prompt_tokens for turn in turns)
+    generated = sum(turn.completion_tokens for turn in turns)
+    return UsageInfo(
+        prompt_tokens=prompt,
+        completion_tokens=generated,
+        total_tokens=prompt + generated,
+        prompt_tokens_details=PromptTokenUsageInfo(cached_tokens=sum(turn.cached_tokens for turn in turns)),
+        completion_tokens_details=CompletionTokenUsageInfo(
+            reasoning_tokens=generated - result.answer.completion_tokens
+        ),
+    )
+
+
+def focus_report(result: Focused, mode: Mode) -> FocusReport:
+    """Return everything the result holds, for the `dualfocus` field."""
+    look = result.look
+    return FocusReport(
+        mode=mode.value,
+        winner=result.winner,
+        selection=result.selection.value,
+        box=look.box.as_tuple() if look.box else None,
+        crop=look.region,
+        macro=_answer(result.macro),
+        micro=_answer(look.micro),
+        turns={name: _turn(turn) for name, turn in result.turns.items()},
+        seconds=result.seconds,
+    )
+
+
+def _answer(turn: Turn | None) -> AnswerReport | None:
+    if turn is None:
+        return None
+    return AnswerReport(
+        text=turn.text,
+        perplexity=turn.perplexity,
+        tokens=turn.completion_tokens,
+        finish_reason=turn.finish_reason,
+    )
+
+
+def _turn(turn: Turn) -> TurnReport:
+    return TurnReport(
+        prompt_tokens=turn.prompt_tokens,
+        cached_tokens=turn.cached_tokens,
+        computed_tokens=turn.computed_tokens,
+        completion_tokens=turn.completion_tokens,
+        encoder_runs=turn.encoder_runs,
+        seconds=turn.seconds,
+    )
