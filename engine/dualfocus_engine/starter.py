@@ -73,10 +73,12 @@ def _published_name(name: str) -> str:
 
 
 def _processor() -> Any:
-    from transformers import CLIPImageProcessor, LlavaProcessor
+    from transformers import LlavaProcessor
+    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-    size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
-    images = CLIPImageProcessor(size={"shortest_edge": IMAGE_SIZE}, crop_size=size, do_center_crop=False)
+    square = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    # Padded to a square, as the profile has it: vLLM's own chat then sees what the macro turn sees.
+    images = LlavaImageProcessorPil(do_pad=True, size=square, crop_size=square)
     return LlavaProcessor(
         image_processor=images,
         tokenizer=_tokenizer(),

@@ -10,6 +10,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from cachetools import LRUCache
@@ -54,6 +55,8 @@ class VllmEngine:
             raise BadQuestion("Perplexities need --logprobs-mode raw_logprobs (vLLM's default).")
         self.llm = llm
         self.profile = profile
+        # Lengths are judged in `generate`, where the image tokens are counted in.
+        self._tokenizing = replace(llm.renderer.default_chat_tok_params, max_total_tokens=None)
         self._fitted: LRUCache[str, asyncio.Task[Image.Image]] = LRUCache(maxsize=_FITTED_PICTURES)
 
     @classmethod
@@ -86,9 +89,7 @@ class VllmEngine:
     async def prompt(self, messages: Sequence[Message]) -> Prompt:
         """Render a conversation up to where the model is to answer, as `vllm serve` would."""
         text = await self._render(messages)
-        tokens = await self.llm.renderer.tokenize_prompts_async(
-            [{"prompt": text}], self.llm.renderer.default_chat_tok_params
-        )
+        tokens = await self.llm.renderer.tokenize_prompts_async([{"prompt": text}], self._tokenizing)
         return Prompt(tuple(tokens[0]["prompt_token_ids"]), _pictures(messages))
 
     async def continuation(self, messages: Sequence[Message], follow_up: Message) -> Prompt:
@@ -146,7 +147,7 @@ class VllmEngine:
         if prompt.pictures:
             tokens["multi_modal_data"] = {"image": [await self._shown(picture) for picture in prompt.pictures]}
             tokens["multi_modal_uuids"] = {"image": [picture.key for picture in prompt.pictures]}
-        (rendered,) = await self.llm.renderer.render_cmpl_async([tokens])
+        (rendered,) = await self.llm.renderer.render_cmpl_async([tokens], self._tokenizing)
         return rendered
 
     async def _shown(self, picture: Picture) -> Image.Image:

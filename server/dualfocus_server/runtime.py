@@ -26,6 +26,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from dualfocus_server.app import Service, create_app
 from dualfocus_server.media import ImageSource
+from dualfocus_server.metrics import watch_unfinished_turns
 from dualfocus_server.progress import say, step
 from dualfocus_server.vllm_chat import VllmChat
 
@@ -74,6 +75,7 @@ async def _serve(args: Namespace) -> int:
 
 async def _answer_requests(focus: DualFocus, args: Namespace, listener: socket.socket) -> int:
     llm = focus.engine.llm
+    watch_unfinished_turns(lambda: focus.engine.unfinished)
     images = ImageSource(args.allowed_media_domains or ())
     app = create_app(Service(focus, await VllmChat.on(llm, args), images))
     init_entrypoints_middleware(args, app, await llm.get_supported_tasks())

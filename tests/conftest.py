@@ -1,0 +1,30 @@
+"""What all tests share: photos that libraries carry inside their wheels."""
+
+import io
+from collections.abc import Callable
+
+import pytest
+from PIL import Image
+from skimage import data
+
+
+@pytest.fixture(scope="session")
+def photo() -> Callable[[str], Image.Image]:
+    """Photos by their name in `skimage.data` (astronaut, chelsea, coffee, camera, …)."""
+
+    def by_name(name: str) -> Image.Image:
+        return Image.fromarray(getattr(data, name)())
+
+    return by_name
+
+
+@pytest.fixture(scope="session")
+def jpeg(photo: Callable[[str], Image.Image]) -> Callable[[str], bytes]:
+    """The same photos as the bytes of a JPEG file."""
+
+    def by_name(name: str) -> bytes:
+        buffer = io.BytesIO()
+        photo(name).convert("RGB").save(buffer, "JPEG", quality=95)
+        return buffer.getvalue()
+
+    return by_name

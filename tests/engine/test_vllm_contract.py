@@ -1,0 +1,88 @@
+"""What DualFocus leans on in vLLM, one test a lean: an upgrade that moves one fails here first and says which."""
+
+import inspect
+
+import pytest
+import vllm
+from dualfocus_engine import DualFocus
+from dualfocus_engine.encoder_runs import ENCODER_RUNS
+from dualfocus_engine.pictures import Picture, open_picture
+from dualfocus_engine.questions import Message
+from PIL import Image
+from vllm import SamplingParams
+from vllm.distributed.ec_transfer.ec_connector.base import ECConnectorBase
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatCompletionResponse
+from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+from vllm.outputs import RequestOutput
+from vllm.renderers.params import ChatParams
+from vllm.v1.engine.async_llm import AsyncLLM
+
+
+def test_the_version_is_the_pinned_one() -> None:
+    assert vllm.__version__.split("+")[0] == "0.32.0"
+
+
+async def test_the_engine_core_answers_a_round_trip(focus: DualFocus) -> None:
+    assert await focus.engine.llm.is_sleeping() is False
+
+
+async def test_images_are_rendered_by_key_alone(focus: DualFocus) -> None:
+    part = {"type": "image_pil", "image_pil": None, "uuid": "a-key"}
+    messages = [{"role": "user", "content": [part, {"type": "text", "text": "What?"}]}]
+    params = ChatParams(chat_template_kwargs={"add_generation_prompt": True, "tokenize": False})
+    _, prompt = await focus.engine.llm.renderer.render_messages_async(messages, params)
+    assert prompt["prompt"] == "USER: <image>\nWhat? ASSISTANT: "
+    assert prompt["multi_modal_uuids"] == {"image": ["a-key"]}
+
+
+async def test_an_image_is_known_by_the_key_it_was_given(focus: DualFocus) -> None:
+    """Two pictures under one key are one picture to every cache: keys have to name content."""
+    grey = Image.new("RGB", (64, 64), (90, 90, 90))
+    picture = open_picture(grey)
+    prompt = await focus.engine.prompt([Message("user", "What is it?", (picture,))])
+    first = await focus.engine.generate("a", prompt, SamplingParams(temperature=0, max_tokens=2))
+    again = await focus.engine.generate("b", prompt, SamplingParams(temperature=0, max_tokens=2))
+    assert (first.encoder_runs, again.encoder_runs) == (1, 0)
+
+
+async def test_logprobs_are_the_models_own_whatever_the_sampling(focus: DualFocus) -> None:
+    prompt = await focus.engine.prompt([Message("user", "Say something.", (_picture(),))])
+    plain = await focus.engine.generate("a", prompt, SamplingParams(temperature=0, max_tokens=1, logprobs=20))
+    hot = SamplingParams(temperature=2.0, top_k=3, seed=1, max_tokens=1, logprobs=20, presence_penalty=1.5)
+    sampled = await focus.engine.generate("b", prompt, hot)
+    token = sampled.token_ids[0]
+    assert sampled.logprobs[0] == pytest.approx(plain.top_logprobs[0][token].logprob, abs=1e-4)
+
+
+def _picture() -> Picture:
+    return open_picture(Image.new("RGB", (64, 64), (30, 60, 90)))
+
+
+def test_request_outputs_carry_what_a_connector_returns() -> None:
+    assert "ec_transfer_params" in inspect.signature(RequestOutput).parameters
+    assert "num_cached_tokens" in inspect.signature(RequestOutput).parameters
+
+
+def test_the_connector_interface_is_complete() -> None:
+    assert ECConnectorBase.__abstractmethods__ == {
+        "start_load_caches",
+        "save_caches",
+        "has_cache_item",
+        "update_state_after_alloc",
+        "build_connector_meta",
+    }
+    assert ENCODER_RUNS == "encoder_runs"
+
+
+def test_generate_and_abort_are_there() -> None:
+    assert {"sampling_params", "request_id"} <= set(inspect.signature(AsyncLLM.generate).parameters)
+
+
+def test_chat_serving_is_delegated_to() -> None:
+    assert {"request", "raw_request"} <= set(inspect.signature(OpenAIServingChat.create_chat_completion).parameters)
+    wanted = {"token_ids", "top_logprobs", "tokenizer", "num_output_top_logprobs", "return_as_token_id"}
+    assert wanted <= set(inspect.signature(OpenAIServingChat._create_chat_logprobs).parameters)
+    assert {"max_tokens", "default_sampling_params"} <= set(
+        inspect.signature(ChatCompletionRequest.to_sampling_params).parameters
+    )
+    assert "ec_transfer_params" in ChatCompletionResponse.model_fields

@@ -1,0 +1,72 @@
+"""Start-up and stop, as an operator sees them."""
+
+import json
+import re
+import shlex
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from running_server import Server, free_port, start_server
+
+
+def test_start_up_says_what_it_does_and_that_the_model_is_untrained(server: Server) -> None:
+    log = server.log.read_text()
+    steps = re.findall(r"^(.+): [\d.]+ s$", log, re.MULTILINE)
+    assert steps == ["Importing vLLM", "Loading dualfocus-starter", "Warming up"]
+    assert "This model is untrained" in log
+
+
+def test_steps_longer_than_two_seconds_show_progress(server: Server) -> None:
+    log = server.log.read_text()
+    for name, seconds in re.findall(r"^(.+): ([\d.]+) s$", log, re.MULTILINE):
+        lines = re.findall(rf"^{name} … \d+ s$", log, re.MULTILINE)
+        assert len(lines) == pytest.approx(float(seconds) // 2, abs=1)
+
+
+def test_start_up_prints_nothing_else(server: Server) -> None:
+    log = server.log.read_text().partition("DualFocus is ready")[0]
+    known = r"^(Importing vLLM|Loading |Warming up|note: |INFO:  |Making )"
+    assert [line for line in log.splitlines() if line and not re.match(known, line)] == []
+
+
+def test_the_curl_it_prints_works_when_pasted(server: Server) -> None:
+    command = next(line for line in server.log.read_text().splitlines() if line.startswith("curl "))
+    answered = subprocess.run(shlex.split(command), capture_output=True, check=True)
+    focus = json.loads(answered.stdout)["dualfocus"]
+    assert focus["macro"]["perplexity"] >= 1
+    assert focus["micro"]["perplexity"] >= 1
+    assert len(focus["box"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--profile", "nonesuch"], "No profile 'nonesuch': give one of llava-dualfocus, starter"),
+        (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
+    ],
+)
+def test_bad_flags_are_named(tmp_path: Path, flags: list[str], message: str) -> None:
+    with pytest.raises(AssertionError, match=re.escape(message)):
+        start_server(tmp_path / "log", *flags)
+
+
+def test_a_port_in_use_is_said_before_a_model_is_loaded(server: Server, tmp_path: Path) -> None:
+    port = server.url.rpartition(":")[2]
+    with pytest.raises(AssertionError, match=f"error: 127.0.0.1, port {port}: Address already in use") as failure:
+        start_server(tmp_path / "log", "--port", port)
+    assert "Loading dualfocus-starter" not in str(failure.value)
+
+
+def test_options_are_read_from_a_yaml_file_and_sigterm_ends_it_cleanly(tmp_path: Path) -> None:
+    config = tmp_path / "serve.yaml"
+    config.write_text(f"served-model-name: renamed\nmax-model-len: 512\nport: {free_port()}\n")
+    running = start_server(tmp_path / "log", "--config", str(config))
+    log = running.log.read_text()
+    assert "Loading renamed" in log
+    running.process.terminate()
+    assert running.process.wait(30) == 0
+    time.sleep(1)
+    listed = ["pgrep", "--runstates", "R,S,D", "-a", "-s", str(running.process.pid)]
+    assert subprocess.run(listed, capture_output=True, text=True, check=False).stdout == ""

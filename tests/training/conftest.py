@@ -1,0 +1,100 @@
+"""A model of a few thousand weights, rows of scenes for it, and recipes that train it in seconds."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from dualfocus_engine.profiles import Profile, load_profile
+from dualfocus_training.conversations import Wording
+from dualfocus_training.learner import SceneLearner
+from dualfocus_training.recipe import Recipe, load_recipe
+from dualfocus_training.rows import Eye, Mixture, SceneRows
+from dualfocus_training.scenes.layout import Difficulty
+from dualfocus_training.small_model import Size, build_model, build_processor
+from dualfocus_training.starting import scene_tokenizer
+from transformers import PreTrainedTokenizerFast
+
+SIZE = Size(side=32, patch=16, vision_width=32, vision_layers=1, text_width=32, text_layers=2, head=16)
+PROFILE_FILE = Path(__file__).parents[2] / "training" / "recipes" / "small.profile.yaml"
+
+
+@pytest.fixture(scope="session")
+def profile() -> Profile:
+    return load_profile(str(PROFILE_FILE)).model_copy(update={"side": SIZE.side})
+
+
+@pytest.fixture(scope="session")
+def wording(profile: Profile) -> Wording:
+    return Wording(profile)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(wording: Wording) -> PreTrainedTokenizerFast:
+    return scene_tokenizer(wording)
+
+
+@pytest.fixture(scope="session")
+def processor(tokenizer: PreTrainedTokenizerFast) -> Any:
+    return build_processor(SIZE, tokenizer)
+
+
+@pytest.fixture
+def learner(tokenizer: PreTrainedTokenizerFast) -> SceneLearner:
+    torch.manual_seed(0)
+    return SceneLearner(build_model(SIZE, tokenizer)).eval()
+
+
+@pytest.fixture(scope="session")
+def rows_of(wording: Wording, tokenizer: PreTrainedTokenizerFast) -> Callable[[Mixture], SceneRows]:
+    def make(mixture: Mixture) -> SceneRows:
+        eye = Eye(SIZE.side, SIZE.side // SIZE.patch, (122, 116, 104))
+        return SceneRows(7, (Difficulty(),), mixture, tokenizer._tokenizer, wording, eye)
+
+    return make
+
+
+@pytest.fixture
+def recipe_of(tmp_path: Path) -> Callable[..., Recipe]:
+    """Recipes as a YAML file would give them; `changes` replace whole entries."""
+
+    def make(**changes: Any) -> Recipe:
+        settings = _SCENE_RECIPE | changes
+        if "base" in changes:
+            del settings["size"]
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        return load_recipe(path)
+
+    return make
+
+
+_LOSSES = {"words": 1.0, "look": 0.3, "decimals": 0.3, "corners": 1.0, "print": 0.3, "cover": 0.3}
+_SCENE_RECIPE: dict[str, Any] = {
+    "seed": 3,
+    "profile": str(PROFILE_FILE),
+    "size": vars(SIZE),
+    "workers": 0,
+    "precision": "no",
+    "keep_every": 2,
+    "stages": [
+        {
+            "name": "patches",
+            "steps": 3,
+            "rows": 2,
+            "scenes": {"mixture": {"crops": 1}},
+            "rates": {"adam": 1e-3, "muon": 1e-3, "warmup": 2},
+            "losses": _LOSSES,
+        },
+        {
+            "name": "words",
+            "steps": 5,
+            "rows": 2,
+            "scenes": {"mixture": {"macro": 2, "grounding": 2, "dual": 1, "jittered": 1}},
+            "rates": {"adam": 1e-3, "muon": 1e-3, "warmup": 2, "cooldown": 2},
+            "losses": _LOSSES,
+        },
+    ],
+}

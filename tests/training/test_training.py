@@ -1,0 +1,119 @@
+"""Runs: learning, stopping, going on, and what comes out."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dualfocus_training.conversations import macro, to_line, two_rounds
+from dualfocus_training.recipe import Recipe
+from dualfocus_training.scenes.writing import scenes
+from dualfocus_training.train import Run
+from dualfocus_engine.boxes import crop_region
+from dualfocus_engine.profiles import Profile, load_profile
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+RecipeOf = Callable[..., Recipe]
+
+
+def losses_of(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "losses.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "time"} for line in lines]
+
+
+def stop_after(run: Run, steps: int) -> None:
+    """Make a run fail at a step, as if its machine went away."""
+    taken = iter(range(steps))
+    step = run._take_step
+
+    def fails(*arguments: Any) -> dict[str, float]:
+        if next(taken, None) is None:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    run._take_step = fails  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("trained")
+
+
+def test_a_stopped_run_goes_on_with_the_same_losses(recipe_of: RecipeOf, trained: Path, tmp_path: Path) -> None:
+    recipe = recipe_of()
+    Run(recipe, trained).train()
+    stopped = Run(recipe, tmp_path)
+    stop_after(stopped, 6)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train()
+    before = losses_of(tmp_path)
+    Run(recipe, tmp_path).train()
+    # Step 3 of the second stage came after its last checkpoint and is taken again.
+    assert losses_of(tmp_path) == before + losses_of(trained)[5:]
+    assert before == losses_of(trained)[:6]
+
+
+def test_the_model_is_an_ordinary_checkpoint(trained: Path, profile: Profile) -> None:
+    folder = trained / "model"
+    model = LlavaForConditionalGeneration.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder)
+    assert model.dtype == torch.bfloat16
+    assert processor.tokenizer.decode(processor.tokenizer("Ünïcode 42 🙂").input_ids) == "Ünïcode 42 🙂"
+    assert load_profile(str(folder / "dualfocus.yaml")).micro_prompt == profile.micro_prompt
+    picture, questions = next(scenes(1, 1))
+    inputs = processor(
+        text=f"USER: <image>\n{questions[0].question} ASSISTANT: ", images=picture.resize((32, 32)), return_tensors="pt"
+    )
+    assert model.generate(**inputs, max_new_tokens=3, do_sample=False).shape[1] > inputs["input_ids"].shape[1]
+
+
+def test_curves_are_drawn(trained: Path) -> None:
+    assert (trained / "losses.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def conversations(tmp_path: Path, profile: Profile) -> Path:
+    """A file with both rounds and a macro sample for each of a few scenes, pictures beside it."""
+    lines = []
+    for number, (picture, questions) in enumerate(scenes(2, 3)):
+        region = crop_region(questions[0].box, picture.size, profile.crop)
+        picture.save(tmp_path / f"{number}.png")
+        picture.crop(region).save(tmp_path / f"{number}-crop.png")
+        asked = questions[0]
+        lines.append(
+            to_line(two_rounds(profile, f"{number}.png", f"{number}-crop.png", asked.question, asked.answer, asked.box))
+        )
+        lines.append(to_line(macro(f"{number}.png", asked.question, asked.answer)))
+    (tmp_path / "conversations.jsonl").write_text("".join(lines), encoding="utf-8")
+    return tmp_path / "conversations.jsonl"
+
+
+PROJECTOR_AND_LANGUAGE = {"learned": ["multi_modal_projector", "language_model", "lm_head"]}
+LORA_AND_CONNECTOR = {
+    "learned": ["multi_modal_projector"],
+    "lora": {"rank": 4, "alpha": 8, "dropout": 0.1, "modules": r".*language_model.*\.(q_proj|v_proj)"},
+}
+
+
+@pytest.mark.parametrize("part", [PROJECTOR_AND_LANGUAGE, LORA_AND_CONNECTOR])
+def test_a_part_of_a_model_learns_from_conversations(
+    part: dict[str, Any], recipe_of: RecipeOf, trained: Path, conversations: Path, tmp_path: Path
+) -> None:
+    base = trained / "model"
+    stage = {
+        "name": "conversations",
+        "steps": 4,
+        "rows": 4,
+        "slices": 2,
+        "conversations": [str(conversations)],
+        "rates": {"adam": 1e-2, "warmup": 1},
+    }
+    Run(recipe_of(base=str(base), stages=[stage], **part), tmp_path).train()
+    before, after = (LlavaForConditionalGeneration.from_pretrained(f).state_dict() for f in (base, tmp_path / "model"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any("multi_modal_projector" in name for name in changed)
+    assert any("language_model" in name for name in changed)
+    assert not any("vision_tower" in name for name in changed)
+    assert losses_of(tmp_path)[-1]["words"] < losses_of(tmp_path)[0]["words"]

@@ -1,0 +1,49 @@
+"""Small makers of what the tests need: turns, encoded images, questions."""
+
+import io
+import math
+from typing import Any
+
+from dualfocus_engine.pictures import Picture, open_picture
+from dualfocus_engine.questions import Message
+from dualfocus_engine.results import Turn
+from PIL import Image
+
+CLOSING = 0  # the closing token of the conversations made here
+
+
+def turn(text: str = "an answer", loss: float = 1.0, **given: Any) -> Turn:
+    """A turn that said `text` with a mean loss of `loss` nats: two text tokens and a closing one."""
+    values: dict[str, Any] = {
+        "text": text,
+        "token_ids": (11, 12, CLOSING),
+        "logprobs": (-loss, -loss, -loss),
+        "finish_reason": "stop",
+        "prompt_token_ids": tuple(range(10)),
+        "cached_tokens": 0,
+        "encoder_runs": 1,
+        "seconds": 0.5,
+    }
+    return Turn(**(values | given))
+
+
+def perplexity_by_hand(logprobs: list[float]) -> float:
+    """Eq. 7 as it is written."""
+    return math.exp(-sum(logprobs) / len(logprobs))
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    """The bytes of a file with the image in it."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def plain(colour: tuple[int, int, int] = (200, 30, 30), size: tuple[int, int] = (100, 80)) -> Picture:
+    """A picture of one colour."""
+    return open_picture(Image.new("RGB", size, colour))
+
+
+def asked(text: str = "What colour is the cup?", *pictures: Picture) -> Message:
+    """A user's turn about pictures (one plain picture where none is given)."""
+    return Message("user", text, pictures or (plain(),))

@@ -1,0 +1,105 @@
+"""An engine that answers from a script, for focus.py's own decisions (tests/engine has the real one)."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from dualfocus_engine.focus import DualFocus
+from dualfocus_engine.prompts import Prompt
+from dualfocus_engine.questions import Message
+from dualfocus_engine.results import Turn
+
+from .builders import CLOSING, turn
+
+Script = Turn | Exception | Callable[[], Awaitable[Turn]]
+WAIT = 5.0  # a deadlock fails the test instead of hanging it
+
+
+class FakeEngine:
+    """Tokens are characters; what a turn gives is scripted by its name."""
+
+    def __init__(self, **script: Script) -> None:
+        self.script: dict[str, Script] = {
+            "macro": turn("macro answer", loss=1.0),
+            "grounding": boxed("[0.20, 0.20, 0.60, 0.60]"),
+            "micro": turn("micro answer", loss=0.5),
+        } | script
+        self.started: list[str] = []
+        self.finished: list[str] = []
+        self.cancelled: list[str] = []
+        self.prompts: dict[str, Prompt] = {}
+        self.samplings: dict[str, Any] = {}
+        self.has_started: dict[str, asyncio.Event] = {name: asyncio.Event() for name in self.script}
+        self.rendering_fails: Exception | None = None
+        self.stopped = False
+
+    def stop(self) -> None:
+        self.stopped = True
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(character) for character in text]
+
+    def grounding_sampling(self) -> Any:
+        return "grounding sampling"
+
+    def answer_sampling(self) -> Any:
+        return "answer sampling"
+
+    async def prompt(self, messages: Sequence[Message]) -> Prompt:
+        pictures = tuple(picture for message in messages for picture in message.pictures)
+        return Prompt(tuple(self.encode(_written(messages))), pictures)
+
+    async def continuation(self, messages: Sequence[Message], follow_up: Message) -> Prompt:
+        if self.rendering_fails is not None:
+            raise self.rendering_fails
+        return Prompt((CLOSING, *self.encode(_written([follow_up]))), follow_up.pictures)
+
+    async def generate(self, name: str, prompt: Prompt, sampling: Any) -> Turn:
+        self.started.append(name)
+        self.prompts[name], self.samplings[name] = prompt, sampling
+        self.has_started[name].set()
+        step = self.script[name]
+        try:
+            await asyncio.sleep(0)
+            if isinstance(step, Exception):
+                raise step
+            result = step if isinstance(step, Turn) else await step()
+        except asyncio.CancelledError:
+            self.cancelled.append(name)
+            raise
+        self.finished.append(name)
+        return result
+
+    def after(self, name: str, then: Turn | Exception) -> Callable[[], Awaitable[Turn]]:
+        """A step that gives its result only once the turn `name` has started."""
+
+        async def step() -> Turn:
+            async with asyncio.timeout(WAIT):
+                await self.has_started[name].wait()
+            if isinstance(then, Exception):
+                raise then
+            return then
+
+        return step
+
+
+async def never() -> Turn:
+    """A step that does not end by itself."""
+    await asyncio.Event().wait()
+    raise AssertionError("unreachable")
+
+
+def boxed(text: str) -> Turn:
+    """A grounding turn that wrote `text`."""
+    return turn(text, token_ids=(*map(ord, text), CLOSING), logprobs=(-0.1,) * (len(text) + 1))
+
+
+def focus_on(engine: FakeEngine, profile: str = "llava-dualfocus") -> DualFocus:
+    """The method on a scripted engine."""
+    focus = DualFocus("no-such-model", profile)
+    focus._engine = engine  # type: ignore[assignment]
+    return focus
+
+
+def _written(messages: Sequence[Message]) -> str:
+    return "".join(f"{message.role}:{'#' * len(message.pictures)}{message.text};" for message in messages)

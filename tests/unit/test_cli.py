@@ -1,0 +1,45 @@
+"""The command line that the commands hang on."""
+
+import sys
+from importlib.metadata import version
+
+import pytest
+from dualfocus_client import cli
+
+
+def _command_line(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["dualfocus", *arguments])
+    return cli.main()
+
+
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_version_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    assert _command_line(monkeypatch, flag) == 0
+    assert capsys.readouterr().out == f"dualfocus {version('dualfocus')}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_help_names_the_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert _command_line(monkeypatch, *arguments) == 0
+    out = capsys.readouterr().out
+    assert "dualfocus ask" in out
+    assert "dualfocus serve" in out
+
+
+@pytest.mark.parametrize("name", ["asks", "--verbose", ""])
+def test_unknown_command_is_status_2_and_names_those_there_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert _command_line(monkeypatch, name, "x") == 2
+    err = capsys.readouterr().err
+    assert f"no command {name!r}" in err
+    assert "dualfocus ask" in err
+
+
+def test_command_gets_the_rest_of_the_line_and_gives_the_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _command_line(monkeypatch, "ask", "/no/such/file.png", "What?") == 1
+    assert "/no/such/file.png" in capsys.readouterr().err

@@ -1,0 +1,249 @@
+"""Profiles: those that ship, those of users, and what their text is made of."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dualfocus_engine.boxes import CropPolicy
+from dualfocus_engine.errors import BadQuestion
+from dualfocus_engine.profiles import (
+    DEFAULT_PROFILE,
+    PROFILE_FILE,
+    Profile,
+    load_profile,
+    profile_names,
+    profile_of,
+    shipped_profile,
+)
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+LLAVA = load_profile("llava-dualfocus")
+STARTER = load_profile("starter")
+SINGLE_WORD = "Answer the question using a single word or phrase."
+LETTER = "Answer with the option's letter from the given choices directly."
+SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+
+
+def _own(folder: Path, **changes: Any) -> Path:
+    """A user's profile: the shipped one with changes; a value of None takes the field out."""
+    fields = yaml.safe_load(shipped_profile("llava-dualfocus")) | {"name": "own"} | changes
+    path = folder / "own.yaml"
+    path.write_text(yaml.safe_dump({name: value for name, value in fields.items() if value is not None}))
+    return path
+
+
+def _vicuna(messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+    """Render with the settings that transformers gives its chat templates."""
+    assert LLAVA.chat_template is not None
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(LLAVA.chat_template)
+    return template.render(messages=messages, add_generation_prompt=add_generation_prompt)
+
+
+def test_both_shipped_profiles_are_named_and_load() -> None:
+    assert profile_names() == ["llava-dualfocus", "starter"]
+    assert [load_profile(name).name for name in profile_names()] == profile_names()
+
+
+def test_released_checkpoints_profile_is_what_they_were_trained_on() -> None:
+    assert LLAVA.grounding_text("Where is it?") == (
+        "Please provide the bounding box coordinate of the region this question asks: Where is it?"
+    )
+    assert LLAVA.micro_text("Where is it?") == (
+        "Please combine the information from these two images and answer this question: Where is it?"
+    )
+    assert LLAVA.system == SYSTEM
+    assert (LLAVA.crop, LLAVA.pad, LLAVA.side) == (CropPolicy(square=True, margin=25), (122, 116, 104), 336)
+    assert (LLAVA.temperature, LLAVA.max_answer_tokens) == (0.0, 128)
+
+
+def test_starter_profile_has_the_papers_wording_and_a_notice() -> None:
+    assert STARTER.grounding_text("Where?") == (
+        "Provide the coordinates of the region this question is asking about: Where?"
+    )
+    assert STARTER.micro_text("Where?") == "Combine these two images and answer the question: Where?"
+    assert STARTER.notice
+    assert "untrained" in STARTER.notice
+
+
+def test_grounding_turn_is_long_enough_for_a_box() -> None:
+    # Twice the characters of a box: no tokenizer needs more.
+    assert LLAVA.max_box_tokens >= len("[0.20, 0.41, 0.37, 0.74]") * 2
+
+
+@pytest.mark.parametrize(
+    ("question", "grounded"),
+    [
+        (f"What is this?\n{SINGLE_WORD}", "What is this?"),
+        (f"What is this? {SINGLE_WORD}", "What is this?"),
+        (f"What is this?\n{SINGLE_WORD.removesuffix('.')}", "What is this?"),
+        (f"Which one?\nA. a cat\nB. a dog\n{LETTER}", "Which one?"),
+        (f"Which one?\n(A) a cat\n(B) a dog\n{LETTER}", "Which one?"),
+        ("Which one?\nA) a cat\nB) a dog", "Which one?"),
+        ("Which one?\r\nA. a cat\r\nB. a dog\r\n", "Which one?"),
+        (
+            f"What does it say?\nReference OCR token: STOP, A, 12\n{SINGLE_WORD}",
+            "What does it say?",
+        ),
+        ("What does it say?\nReference OCR tokens: STOP", "What does it say?"),
+        # What only looks like an option stays.
+        ("What letter comes after A. in the sign?", "What letter comes after A. in the sign?"),
+        ("A man stands there. Who is he?", "A man stands there. Who is he?"),
+        ("Who?\nU.S. citizens?", "Who?\nU.S. citizens?"),
+        ("  Who is it?  ", "Who is it?"),
+    ],
+)
+def test_grounding_asks_the_question_alone(question: str, grounded: str) -> None:
+    assert LLAVA.bare(question) == grounded
+    assert LLAVA.grounding_text(question).endswith(f": {grounded}")
+
+
+def test_option_without_text_takes_no_other_line_with_it() -> None:
+    assert "(on the left sign)" in LLAVA.bare("Which is red?\nA.\n(on the left sign)")
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["A. a cat\nB. a dog", f"{SINGLE_WORD}", f"(A) left\n(B) right\n{LETTER}", "Reference OCR token: STOP"],
+)
+def test_question_that_is_only_options_is_kept(question: str) -> None:
+    assert LLAVA.bare(question) == question
+
+
+def test_micro_turn_asks_the_question_as_it_was_sent() -> None:
+    question = f"  Which one?\nA. a cat\nReference OCR token: STOP\n{LETTER}"
+    assert LLAVA.micro_text(question).endswith(f": {question}")
+
+
+@pytest.mark.parametrize("text", ["{x1} of {}", "{question}", "100 % {0}", r"\1 \g<0>"])
+def test_braces_in_a_question_are_only_text(text: str) -> None:
+    assert LLAVA.micro_text(text).endswith(f": {text}")
+    assert LLAVA.grounding_text(text).endswith(f": {text}")
+
+
+def test_profile_that_leaves_nothing_out_grounds_everything() -> None:
+    assert STARTER.bare(f"Which?\nA. a cat\n{SINGLE_WORD}") == f"Which?\nA. a cat\n{SINGLE_WORD}"
+
+
+def test_first_turn_renders_as_vicuna_v1() -> None:
+    text = "Please answer: What?"
+    messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"<image>\n{text}"}]
+    assert _vicuna(messages) == f"{SYSTEM} USER: <image>\n{text} ASSISTANT:"
+
+
+def test_second_turn_renders_as_vicuna_v1() -> None:
+    messages = [
+        {"role": "system", "content": SYSTEM},
+        {"role": "user", "content": "<image>\nWhere?"},
+        {"role": "assistant", "content": "[0.20, 0.41, 0.37, 0.74]"},
+        {"role": "user", "content": "<image>\nWhat?"},
+    ]
+    assert _vicuna(messages) == (
+        f"{SYSTEM} USER: <image>\nWhere? ASSISTANT: [0.20, 0.41, 0.37, 0.74]</s>USER: <image>\nWhat? ASSISTANT:"
+    )
+    assert _vicuna(messages, add_generation_prompt=False).endswith("USER: <image>\nWhat? ")
+
+
+def test_users_profile_loads_from_its_file(tmp_path: Path) -> None:
+    path = _own(tmp_path, crop={"square": False, "margin": 0}, side=224, system=None)
+    profile = load_profile(str(path))
+    assert (profile.name, profile.side, profile.system) == ("own", 224, None)
+    assert profile.crop == CropPolicy(square=False, margin=0)
+
+
+def test_profile_can_not_be_changed_once_loaded() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        LLAVA.name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "name", ["vicuna", "", "/no/such/file.yaml", "..", "llava-dualfocus.yaml", pytest.param("x" * 300, id="long")]
+)
+def test_unknown_profile_names_those_there_are(name: str) -> None:
+    with pytest.raises(BadQuestion, match=r"llava-dualfocus, starter, or a YAML file"):
+        load_profile(name)
+
+
+NOTATION = LLAVA.notation.model_dump()
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "complaint"),
+    [
+        ({"grounding_prompt": "Where?"}, "grounding_prompt", "{question}"),
+        ({"micro_prompt": "Answer {q}"}, "micro_prompt", "{question}"),
+        ({"micro_prompt": None}, "micro_prompt", "required"),
+        ({"notation": None}, "notation", "required"),
+        ({"notation": NOTATION | {"pattern": r"\d+"}}, "notation.pattern", "x1, x2, y1, y2"),
+        ({"notation": NOTATION | {"pattern": "("}}, "notation.pattern", "unterminated"),
+        ({"notation": NOTATION | {"scale": 0}}, "notation.scale", "greater than 0"),
+        ({"notation": NOTATION | {"template": "[{x1}, {y1}, {x2}, {y3}]"}}, "notation.template", "y3"),
+        ({"leave_out": ["fine", "("]}, "leave_out", "unterminated"),
+        ({"crop": {"margin": -1}}, "crop.margin", "greater than or equal to 0"),
+        ({"pad": [122, 116]}, "pad", "required"),
+        ({"pad": "white"}, "pad", "tuple"),
+        ({"side": 0}, "side", "greater than 0"),
+        ({"max_answer_tokens": 0}, "max_answer_tokens", "greater than 0"),
+        ({"temperature": -0.1}, "temperature", "greater than or equal to 0"),
+        ({"colour": "red"}, "colour", "not permitted"),
+    ],
+)
+def test_bad_profile_names_the_field_and_what_is_accepted(
+    tmp_path: Path, changes: dict[str, Any], field: str, complaint: str
+) -> None:
+    path = _own(tmp_path, **changes)
+    with pytest.raises(BadQuestion) as refused:
+        load_profile(str(path))
+    assert str(path) in str(refused.value)
+    assert field in str(refused.value)
+    assert complaint in str(refused.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"- a list", b"just text", b"a: [", b"\xff\xfe\x00", b"\tname: x", b"a\0b"])
+def test_file_that_is_no_profile_is_a_bad_question(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_bytes(content)
+    with pytest.raises(BadQuestion, match=r"own\.yaml"):
+        load_profile(str(path))
+
+
+def test_yaml_makes_no_python_objects(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("!!python/object/apply:os.getcwd []")
+    with pytest.raises(BadQuestion):
+        load_profile(str(path))
+
+
+def test_model_brings_its_own_profile(tmp_path: Path) -> None:
+    _own(tmp_path).rename(tmp_path / PROFILE_FILE)
+    assert profile_of(str(tmp_path)).name == "own"
+
+
+def test_named_profile_goes_before_the_models_own(tmp_path: Path) -> None:
+    _own(tmp_path).rename(tmp_path / PROFILE_FILE)
+    assert profile_of(str(tmp_path), "starter").name == "starter"
+
+
+@pytest.mark.parametrize("model", ["someone/some-model", "/no/such/folder", "."])
+def test_model_without_a_profile_gets_the_released_codes(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert profile_of(model).name == DEFAULT_PROFILE == "llava-dualfocus"
+
+
+def test_models_bad_profile_is_said_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / PROFILE_FILE).write_text("name: broken")
+    with pytest.raises(BadQuestion, match="grounding_prompt"):
+        profile_of(str(tmp_path))
+
+
+def test_profile_needs_wording_and_notation_only() -> None:
+    least = {"name": "x", "grounding_prompt": "{question}", "micro_prompt": "{question}", "notation": NOTATION}
+    profile = Profile.model_validate(least)
+    assert (profile.pad, profile.side, profile.system, profile.chat_template) == (None, None, None, None)
+    assert profile.crop == CropPolicy(square=True, margin=25)

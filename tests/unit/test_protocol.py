@@ -1,0 +1,77 @@
+"""The `dualfocus` field of a request: what it takes and what it refuses."""
+
+import json
+from typing import Any
+
+import pytest
+from dualfocus_engine import Mode
+from dualfocus_server.protocol import FocusOptions, FocusReport, FocusRequest
+from pydantic import ValidationError
+
+MESSAGES = [{"role": "user", "content": "What?"}]
+
+
+def _options(**fields: Any) -> FocusOptions:
+    """The field as it comes over the wire, inside a request."""
+    written = json.dumps({"messages": MESSAGES, "dualfocus": fields})
+    return FocusRequest.model_validate_json(written).dualfocus
+
+
+def test_two_looks_without_a_box_are_the_default() -> None:
+    assert FocusRequest.model_validate_json(json.dumps({"messages": MESSAGES})).dualfocus == _options()
+    assert (_options().mode, _options().question, _options().box) == ("dual", None, None)
+
+
+@pytest.mark.parametrize("mode", ["dual", "macro", "micro", "off"])
+def test_modes_are_taken(mode: str) -> None:
+    assert _options(mode=mode).mode == mode
+
+
+def test_every_mode_but_off_is_the_engines() -> None:
+    assert {mode.value for mode in Mode} | {"off"} == set(
+        FocusOptions.model_json_schema()["properties"]["mode"]["enum"]
+    )
+
+
+@pytest.mark.parametrize("box", [(0, 0, 1, 1), (0.1, 0.2, 0.3, 0.4), (0, 0, 0.01, 0.01)])
+def test_box_inside_the_image_is_taken(box: tuple[float, ...]) -> None:
+    assert _options(box=box).box == box
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"mode": "both"}, "mode"),
+        ({"mode": None}, "mode"),
+        ({"question": ""}, "question"),
+        ({"question": 5}, "question"),
+        ({"box": (0.3, 0, 0.3, 1)}, "box"),
+        ({"box": (0, 0.5, 1, 0.5)}, "box"),
+        ({"box": (0.4, 0, 0.3, 1)}, "box"),
+        ({"box": (0, 0.4, 1, 0.3)}, "box"),
+        ({"box": (-0.1, 0, 0.3, 1)}, "box"),
+        ({"box": (0, -0.1, 0.3, 1)}, "box"),
+        ({"box": (0, 0, 1.1, 1)}, "box"),
+        ({"box": (0, 0, 1, 1.1)}, "box"),
+        ({"box": (0, 0, float("nan"), 1)}, "box"),
+        ({"box": (0, 0, float("inf"), 1)}, "box"),
+        ({"box": (100, 100, 300, 400)}, "box"),
+        ({"box": (0, 0, 1)}, "box"),
+        ({"box": "0 0 1 1"}, "box"),
+        ({"crop": (0, 0, 1, 1)}, "crop"),
+    ],
+)
+def test_other_values_are_refused_by_name(fields: dict[str, Any], place: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        _options(**fields)
+    assert refused.value.errors()[0]["loc"][:2] == ("dualfocus", place)
+
+
+def test_refused_box_says_what_a_box_is() -> None:
+    with pytest.raises(ValidationError, match="0 <= x1 < x2 <= 1"):
+        _options(box=(1, 1, 0, 0))
+
+
+def test_every_field_of_the_report_is_always_there() -> None:
+    required = {name for name, field in FocusReport.model_fields.items() if field.is_required()}
+    assert required == set(FocusReport.model_fields)

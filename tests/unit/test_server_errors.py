@@ -1,0 +1,142 @@
+"""Every error of every route leaves in OpenAI's shape."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from dualfocus_engine import BadPicture, BadQuestion, ContextFull, EngineDead, ErrorKind
+from dualfocus_server.errors import _STATUS, error_response, install_error_handlers
+from dualfocus_server.protocol import FocusRequest
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.testclient import TestClient
+from vllm.exceptions import VLLMValidationError
+
+RAISED: dict[str, Exception] = {}
+
+
+@pytest.fixture
+def client() -> Iterator[httpx.AsyncClient]:
+    app = FastAPI()
+    install_error_handlers(app)
+
+    @app.get("/raise")
+    async def fail() -> None:
+        raise RAISED["error"]
+
+    @app.post("/chat")
+    async def chat(request: FocusRequest) -> str:
+        return "fine"
+
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    yield httpx.AsyncClient(transport=transport, base_url="http://test")
+    RAISED.clear()
+
+
+def _error(response: httpx.Response) -> dict[str, Any]:
+    body = response.json()
+    assert list(body) == ["error"]
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert body["error"]["message"]
+    error: dict[str, Any] = body["error"]
+    return error
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "kind", "code"),
+    [
+        (BadPicture("The image is damaged."), 400, "invalid_request_error", "invalid_image"),
+        (BadQuestion("No question."), 400, "invalid_request_error", "invalid_value"),
+        (ContextFull(5000, 4096), 400, "invalid_request_error", "context_length_exceeded"),
+        (EngineDead(), 503, "service_unavailable_error", "engine_dead"),
+        (VLLMValidationError("bad", parameter="temperature"), 400, "invalid_request_error", None),
+        (ValueError("bad"), 400, "invalid_request_error", None),
+        (TypeError("bad"), 400, "invalid_request_error", None),
+        (NotImplementedError("not here"), 501, "server_error", None),
+        (HTTPException(401, "Unauthorized"), 401, "authentication_error", None),
+        (HTTPException(429, "Slow down"), 429, "rate_limit_error", None),
+        (HTTPException(418, "teapot"), 418, "invalid_request_error", None),
+        (RuntimeError("secret path /root"), 500, "server_error", None),
+        (KeyError("type"), 500, "server_error", None),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+async def test_error_has_its_status_type_and_code(
+    client: httpx.AsyncClient, raised: Exception, status: int, kind: str, code: str | None
+) -> None:
+    RAISED["error"] = raised
+    response = await client.get("/raise")
+    error = _error(response)
+    assert (response.status_code, error["type"], error["code"]) == (status, kind, code)
+
+
+async def test_our_errors_say_what_they_say(client: httpx.AsyncClient) -> None:
+    RAISED["error"] = BadPicture("The image is damaged.")
+    assert _error(await client.get("/raise"))["message"] == "The image is damaged."
+
+
+async def test_vllms_errors_name_their_parameter(client: httpx.AsyncClient) -> None:
+    RAISED["error"] = VLLMValidationError("bad", parameter="temperature")
+    assert _error(await client.get("/raise"))["param"] == "temperature"
+
+
+async def test_unexpected_error_tells_the_client_nothing_and_the_log_all(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    RAISED["error"] = RuntimeError("secret path /root")
+    assert "secret" not in (await client.get("/raise")).text
+    assert "secret path /root" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "part"),
+    [
+        ({"dualfocus": {"mode": "both"}}, "dualfocus.mode", "'dual', 'macro', 'micro' or 'off'"),
+        ({"dualfocus": {"box": [1, 1, 0, 0]}}, "dualfocus.box", "dualfocus.box: a box is x1"),
+        ({"dualfocus": {"zoom": 2}}, "dualfocus.zoom", "not permitted"),
+        ({"temperature": "hot"}, "temperature", "number"),
+    ],
+)
+async def test_bad_field_is_named(client: httpx.AsyncClient, body: dict[str, Any], param: str, part: str) -> None:
+    response = await client.post("/chat", json={"messages": [{"role": "user", "content": "x"}]} | body)
+    error = _error(response)
+    assert (response.status_code, error["type"], error["param"]) == (400, "invalid_request_error", param)
+    assert part in error["message"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"text"', b"{}", b"\xff"])
+async def test_body_that_is_no_request_is_a_400(client: httpx.AsyncClient, content: bytes) -> None:
+    response = await client.post("/chat", content=content, headers={"Content-Type": "application/json"})
+    assert response.status_code == 400
+    assert _error(response)["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/absent", 404), ("GET", "/chat", 405)])
+async def test_unknown_route_has_the_same_shape(client: httpx.AsyncClient, method: str, path: str, status: int) -> None:
+    response = await client.request(method, path)
+    assert response.status_code == status
+    error = _error(response)
+    if status == 404:
+        assert error["type"] == "not_found_error"
+        assert "GET /absent" in error["message"]
+
+
+def test_wrong_method_names_the_right_ones() -> None:
+    """RFC 9110: a 405 carries `Allow`."""
+    app = FastAPI()
+    install_error_handlers(app)
+    app.post("/chat")(lambda: "fine")
+    assert TestClient(app).get("/chat").headers.get("allow") == "POST"
+
+
+def test_every_kind_of_error_has_a_status() -> None:
+    assert set(_STATUS) == set(ErrorKind)
+
+
+@pytest.mark.parametrize("status", [400, 404, 499, 500, 503, 520])
+def test_any_status_can_be_answered(status: int) -> None:
+    response = error_response(status, "message", "param", "code")
+    assert response.status_code == status
+    assert json.loads(bytes(response.body))["error"]["param"] == "param"
