@@ -50,21 +50,24 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait for the answer")
     parser.add_argument("--json", action="store_true", help="print the server's whole answer")
     known, _ = config.parse_known_args(argv)
-    if known.config:
-        parser.set_defaults(**_options(parser, known.config))
-    return parser.parse_args(argv)
+    return parser.parse_args([*(_options(parser, known.config) if known.config else []), *argv])
 
 
-def _options(parser: argparse.ArgumentParser, path: str) -> dict[str, Any]:
+def _options(parser: argparse.ArgumentParser, path: str) -> list[str]:
+    """Return a YAML file's options as arguments, so that both are judged alike."""
     try:
-        given = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        options = {name.replace("-", "_"): value for name, value in given.items()}
+        # Plain strings: YAML's own reading would make `mode: off` a false.
+        given = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}
+        return [argument for name, value in given.items() for argument in _argument(name, value)]
     except (OSError, yaml.YAMLError, AttributeError) as error:
         parser.error(f"--config {path}: {error}")
-    known = {action.dest for action in parser._actions}
-    if unknown := sorted(options.keys() - known):
-        parser.error(f"--config {path}: no option {', '.join(unknown)}; there are {', '.join(sorted(known))}")
-    return options
+
+
+def _argument(name: str, value: str | list[str]) -> list[str]:
+    option = f"--{name.replace('_', '-')}"
+    if value in ("true", "false"):
+        return [option] if value == "true" else []
+    return [option, *([value] if isinstance(value, str) else value)]
 
 
 def _told(completion: dict[str, Any]) -> str:

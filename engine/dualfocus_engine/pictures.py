@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import struct
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -13,6 +15,10 @@ from dualfocus_engine.errors import BadPicture
 
 Colour = tuple[int, int, int]
 _WHITE = (255, 255, 255)
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_PIXELS = 50_000_000
+# A padded square of more pixels is not made; the picture is shrunk first.
+_MAX_SQUARE = 64_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,10 +38,11 @@ class Picture:
         return Picture(self.image.crop(region), f"{self.key}-{'-'.join(map(str, region))}")
 
 
-def open_picture(source: bytes | str | Path | Image.Image) -> Picture:
+def open_picture(source: bytes | str | Path | Image.Image, max_pixels: int = MAX_PIXELS) -> Picture:
     """Open an image from its encoded bytes, a file or Pillow: orientation honoured, converted to RGB.
 
-    Raises BadPicture where it can't be read.
+    Of an animation the first frame is taken; metadata is dropped. Raises BadPicture where the image can't be read, is
+    in none of FORMATS, or has more than `max_pixels`, which is judged by its header before anything is decoded.
     """
     if isinstance(source, Image.Image):
         upright = _rgb(source)
@@ -44,19 +51,29 @@ def open_picture(source: bytes | str | Path | Image.Image) -> Picture:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
     except OSError as error:
         raise BadPicture(f"The image file can't be read: {error.strerror or error}.") from error
-    return Picture(_decoded(data), _key(data))
+    return Picture(_decoded(data, max_pixels), _key(data))
 
 
-def _decoded(data: bytes) -> Image.Image:
+def _decoded(data: bytes, max_pixels: int) -> Image.Image:
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return _rgb(image)
+        with warnings.catch_warnings():
+            # Pillow's own alarm comes at another size than ours.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                _check_pixels(image, max_pixels)
+                return _rgb(image)
     except UnidentifiedImageError as error:
-        raise BadPicture("The image is in no format that can be read (JPEG, PNG, WebP, GIF, BMP, TIFF).") from error
+        raise BadPicture(f"The image is in no format that can be read ({', '.join(FORMATS)}).") from error
     except Image.DecompressionBombError as error:
-        raise BadPicture(f"The image has too many pixels: {error}.") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise BadPicture(f"The image has more than {max_pixels:,} pixels.") from error
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, OverflowError, MemoryError) as error:
         raise BadPicture(f"The image is damaged or cut short: {error}.") from error
+
+
+def _check_pixels(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise BadPicture(f"The image is {width}x{height}: more than {max_pixels:,} pixels.")
 
 
 def _key(data: bytes) -> str:
@@ -101,9 +118,20 @@ def fit(image: Image.Image, pad: Colour | None, side: int | None) -> Image.Image
 
 def pad_to_square(image: Image.Image, colour: Colour) -> Image.Image:
     """Return the image centred on a square of `colour`, as LLaVA-1.5 was trained to see it."""
+    image = bounded(image)
     side = max(image.size)
     if image.size == (side, side):
         return image
     square = Image.new("RGB", (side, side), colour)
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return square
+
+
+def bounded(image: Image.Image) -> Image.Image:
+    """Return the image, shrunk where padding it to a square would take hundreds of megabytes."""
+    longest = int(_MAX_SQUARE**0.5)
+    if max(image.size) <= longest:
+        return image
+    scale = longest / max(image.size)
+    width, height = (max(1, round(length * scale)) for length in image.size)
+    return image.resize((width, height), Image.Resampling.BOX)

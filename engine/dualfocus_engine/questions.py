@@ -27,11 +27,12 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A conversation that ends in a user's turn with at least one picture; the last picture is zoomed.
+    """A conversation with pictures that ends in a user's turn; the last picture is zoomed, or the one of `zoom`.
 
     `grounding` is what to ground instead of the question's text; `box` makes the grounding turn unnecessary.
-    `sampling` is what macro and micro answers are drawn with; None takes the profile's defaults.
-    Raises BadQuestion where there is nothing to look at or nothing asked.
+    `sampling` is what macro and micro answers are drawn with; None takes the profile's defaults. `zoom` counts the
+    conversation's pictures from 0, or from -1 backwards. Raises BadQuestion where there is nothing to look at or
+    nothing asked.
     """
 
     messages: tuple[Message, ...]
@@ -39,12 +40,15 @@ class Question:
     grounding: str | None = None
     box: Box | None = None
     sampling: "SamplingParams | None" = None
+    zoom: int = -1
 
     def __post_init__(self) -> None:
-        if not self.messages or self.messages[-1].role != "user" or not self.messages[-1].pictures:
-            raise BadQuestion("The last message must be a user's, with at least one image.")
+        if not self.messages or self.messages[-1].role != "user" or not self.pictures:
+            raise BadQuestion("The last message must be a user's, with at least one image in it or before it.")
+        if not -len(self.pictures) <= self.zoom < len(self.pictures):
+            raise BadQuestion(f"There is no image {self.zoom}: the conversation has {len(self.pictures)}, from 0 on.")
         if not self.asked.strip():
-            raise BadQuestion("The last message has an image but no question in text.")
+            raise BadQuestion("The last message has no question in text.")
 
     @classmethod
     def about(cls, image: bytes | str | Path | Image.Image, text: str, mode: Mode = Mode.DUAL) -> "Question":
@@ -59,7 +63,12 @@ class Question:
     @property
     def picture(self) -> Picture:
         """The picture that is zoomed."""
-        return self.messages[-1].pictures[-1]
+        return self.pictures[self.zoom]
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """All pictures of the conversation, in order."""
+        return tuple(picture for message in self.messages for picture in message.pictures)
 
 
 def macro_turn(question: Question, profile: Profile) -> list[Message]:

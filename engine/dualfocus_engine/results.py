@@ -49,6 +49,7 @@ class Turn:
     seconds: float
     top_logprobs: list[dict[int, Any]] = field(default_factory=list, repr=False)
     stop_reason: int | str | None = None
+    rescored: bool = False  # held to a grammar, so `logprobs` were computed anew without it
 
     @property
     def prompt_tokens(self) -> int:

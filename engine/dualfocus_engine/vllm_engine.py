@@ -26,10 +26,13 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from dualfocus_engine.encoder_runs import EC_TRANSFER_CONFIG, ENCODER_RUNS
 from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
+from dualfocus_engine.looks import OnText
 from dualfocus_engine.pictures import Picture, fit
 from dualfocus_engine.platform import engine_defaults
+from dualfocus_engine.pool import in_thread
 from dualfocus_engine.profiles import Profile
 from dualfocus_engine.prompts import Prompt
+from dualfocus_engine.pulse import Pulse
 from dualfocus_engine.questions import Message
 from dualfocus_engine.results import Turn
 
@@ -50,11 +53,12 @@ def engine_args(model: str, **flags: Any) -> AsyncEngineArgs:
 class VllmEngine:
     """A running vLLM engine that renders the turns of one profile and generates them."""
 
-    def __init__(self, llm: AsyncLLM, profile: Profile) -> None:
+    def __init__(self, llm: AsyncLLM, profile: Profile, pulse: Pulse | None = None) -> None:
         if llm.model_config.logprobs_mode != "raw_logprobs":
             raise BadQuestion("Perplexities need --logprobs-mode raw_logprobs (vLLM's default).")
         self.llm = llm
         self.profile = profile
+        self._pulse = pulse or Pulse()
         # Lengths are judged in `generate`, where the image tokens are counted in.
         self._tokenizing = replace(llm.renderer.default_chat_tok_params, max_total_tokens=None)
         self._fitted: LRUCache[str, asyncio.Task[Image.Image]] = LRUCache(maxsize=_FITTED_PICTURES)
@@ -62,7 +66,8 @@ class VllmEngine:
     @classmethod
     def start(cls, args: AsyncEngineArgs, profile: Profile) -> "VllmEngine":
         """Start vLLM (20 s and more); blocks until the model is loaded."""
-        return cls(AsyncLLM.from_engine_args(args), profile)
+        pulse = Pulse()
+        return cls(AsyncLLM.from_engine_args(args, stat_loggers=[pulse.logger]), profile, pulse)
 
     def stop(self) -> None:
         """Stop vLLM and its processes."""
@@ -77,6 +82,16 @@ class VllmEngine:
     def unfinished(self) -> int:
         """Requests that vLLM has not finished."""
         return cast("int", self.llm.get_num_unfinished_requests())
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether vLLM has noticed that its engine's process ended."""
+        return bool(self.llm.errored)
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the engine's last step while it has work; 0 where it has none."""
+        return self._pulse.silence if self.unfinished else 0.0
 
     async def check_health(self) -> None:
         """Raise EngineDead where vLLM reports that its engine has stopped."""
@@ -119,9 +134,13 @@ class VllmEngine:
         """How answers are drawn where the client says nothing."""
         return SamplingParams(temperature=self.profile.temperature, max_tokens=self.profile.max_answer_tokens)
 
-    async def generate(self, name: str, prompt: Prompt, sampling: SamplingParams) -> Turn:
+    async def generate(
+        self, name: str, prompt: Prompt, sampling: SamplingParams, on_text: OnText | None = None
+    ) -> Turn:
         """Run one turn to its end; cancelling the call aborts it in the engine.
 
+        `on_text` is given the answer's text as it is written. An answer that was held to a grammar is scored anew,
+        without it, so that its log-probabilities are the model's own.
         Raises ContextFull where the prompt leaves no room for a token, EngineDead where vLLM stopped.
         """
         started = time.perf_counter()
@@ -129,18 +148,43 @@ class VllmEngine:
         room = self.context_length - len(rendered["prompt_token_ids"])
         if room < 1:
             raise ContextFull(len(rendered["prompt_token_ids"]), self.context_length)
-        output = await self._last_output(name, rendered, _scored(sampling, room))
-        return _turn(output, time.perf_counter() - started)
+        output = await self._output(name, rendered, _scored(sampling, room, streamed=on_text is not None), on_text)
+        turn = _turn(output, time.perf_counter() - started)
+        if sampling.structured_outputs is None or name == "grounding":
+            return turn
+        return replace(turn, logprobs=await self._own_logprobs(name, prompt, turn), rescored=True)
 
-    async def _last_output(self, name: str, rendered: Any, sampling: SamplingParams) -> RequestOutput:
-        last = None
+    async def _output(
+        self, name: str, rendered: Any, sampling: SamplingParams, on_text: OnText | None = None
+    ) -> RequestOutput:
+        """Run a request to its end and return all of its output as one."""
+        whole: RequestOutput | None = None
+        if not self.unfinished:
+            self._pulse.beat()  # silence counts from when there is work
         try:
             async for output in self.llm.generate(rendered, sampling, f"{name}-{uuid.uuid4().hex}"):
-                last = output
+                if on_text is not None and output.outputs[0].text:
+                    on_text(output.outputs[0].text)
+                if whole is None:
+                    whole = output
+                else:
+                    whole.add(output, aggregate=True)
         except EngineDeadError as error:
             raise EngineDead from error
-        assert last is not None  # generate() yields or raises
-        return last
+        assert whole is not None  # generate() yields or raises
+        return whole
+
+    async def _own_logprobs(self, name: str, prompt: Prompt, turn: Turn) -> tuple[float, ...]:
+        """Score an answer as a prompt (teacher-forced), computed afresh: cached tokens have no log-probabilities."""
+        answered = Prompt(prompt.token_ids + turn.token_ids, prompt.pictures)
+        scoring = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0)
+        room = self.context_length - turn.prompt_tokens - turn.completion_tokens
+        if room < 1:
+            # The last token's place is needed for the one that vLLM always generates.
+            return turn.logprobs
+        output = await self._output(f"{name}-score", await self._engine_input(answered), scoring)
+        scores = cast("list[dict[int, Any]]", output.prompt_logprobs)[-turn.completion_tokens :]
+        return tuple(choices[token].logprob for choices, token in zip(scores, turn.token_ids, strict=True))
 
     async def _engine_input(self, prompt: Prompt) -> Any:
         tokens = TokensPrompt(prompt_token_ids=list(prompt.token_ids))
@@ -155,7 +199,7 @@ class VllmEngine:
         making = self._fitted.get(picture.key)
         if making is None:
             pad, side = self.profile.pad, self.profile.side
-            making = asyncio.create_task(asyncio.to_thread(fit, picture.image, pad, side))
+            making = asyncio.create_task(in_thread(fit, picture.image, pad, side))
             self._fitted[picture.key] = making
         return await asyncio.shield(making)
 
@@ -180,12 +224,12 @@ def _pictures(messages: Sequence[Message]) -> tuple[Picture, ...]:
     return tuple(picture for message in messages for picture in message.pictures)
 
 
-def _scored(sampling: SamplingParams, room: int) -> SamplingParams:
-    """Return the sampling with what perplexity needs: a log-probability for every token, all of them at the end."""
+def _scored(sampling: SamplingParams, room: int, streamed: bool) -> SamplingParams:
+    """Return the sampling with what perplexity needs: a log-probability for every token."""
     scored = sampling.clone()
     scored.logprobs = max(sampling.logprobs or 0, 0)
     scored.max_tokens = min(sampling.max_tokens or room, room)
-    scored.output_kind = RequestOutputKind.FINAL_ONLY
+    scored.output_kind = RequestOutputKind.DELTA if streamed else RequestOutputKind.FINAL_ONLY
     return scored
 
 

@@ -1,46 +1,64 @@
-"""The server: its routes, on a running engine."""
+"""The server's routes, on running parts."""
 
 import asyncio
-from dataclasses import dataclass
+import time
 from importlib.metadata import version
 from typing import cast
 
 import vllm
-from dualfocus_engine import DualFocus, EngineDead, Mode
+from dualfocus_engine import EngineDead
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
-from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
-from dualfocus_server.errors import error_response, from_vllm, install_error_handlers
-from dualfocus_server.intake import concerns_focus, inline_images, question_of
-from dualfocus_server.media import ImageSource
-from dualfocus_server.protocol import FocusRequest, FocusResponse
-from dualfocus_server.report import completion
-from dualfocus_server.vllm_chat import VllmChat
+from dualfocus_server.body_limit import BodyLimit
+from dualfocus_server.chat import Service, answer
+from dualfocus_server.errors import install_error_handlers, problem_of
+from dualfocus_server.keys import KeyCheck, KeyRing
+from dualfocus_server.logs import answered
+from dualfocus_server.protocol import MODES, FocusRequest, FocusResponse
+from dualfocus_server.refusals import Draining
+from dualfocus_server.request_ids import RequestIds
+from dualfocus_server.settings import Settings
 
 router = APIRouter()
 _READY_TIMEOUT = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
-    """What the routes work with."""
-
-    focus: DualFocus
-    chat: VllmChat
-    images: ImageSource
-
-
-def create_app(service: Service) -> FastAPI:
-    """Return the server's application on running parts."""
+def create_app(service: Service, settings: Settings) -> FastAPI:
+    """Return the server's application. The outermost middleware is the one added last."""
     app = FastAPI(title="DualFocus", version=version("dualfocus"), docs_url=None, redoc_url=None)
     app.state.service = service
     app.include_router(router)
     install_error_handlers(app)
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    ring = KeyRing(settings.api_keys, settings.api_key_file)
+    app.add_middleware(KeyCheck, ring=ring, metrics_open=settings.metrics_open)
+    app.add_middleware(AccessLog)
+    app.add_middleware(RequestIds)
     return app
+
+
+class AccessLog:
+    """ASGI middleware: one log line for each request that was answered."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started, status = time.perf_counter(), 0
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        await self._app(scope, receive, noted)
+        if scope["type"] == "http":
+            answered(scope["method"], scope["path"], status, time.perf_counter() - started)
 
 
 def _service(request: Request) -> Service:
@@ -50,37 +68,20 @@ def _service(request: Request) -> Service:
 @router.post("/v1/chat/completions", response_model=FocusResponse | ChatCompletionResponse)
 @with_cancellation
 async def chat_completions(request: FocusRequest, raw_request: Request) -> Response:
-    """Answer a chat completion: by two looks where it asks about an image, by vLLM's own serving otherwise."""
-    service = _service(raw_request)
-    if concerns_focus(request) and service.chat.is_base_model(request.model):
-        return await _focus(service, request)
-    return await _vllm(service, request, raw_request)
-
-
-async def _focus(service: Service, request: FocusRequest) -> Response:
-    question = await question_of(request, service.focus, service.images)
-    result = await service.focus.answer(question)
-    model = request.model or service.chat.model_name
-    logprobs = service.chat.logprobs(result.answer, request)
-    answer = completion(result, Mode(request.dualfocus.mode), model, request.request_id, logprobs)
-    return JSONResponse(answer.model_dump())
-
-
-async def _vllm(service: Service, request: FocusRequest, raw_request: Request) -> Response:
-    await inline_images(request, service.images)
-    answer = await service.chat.answer(request, raw_request)
-    if isinstance(answer, ErrorResponse):
-        return from_vllm(answer)
-    if isinstance(answer, ChatCompletionResponse):
-        answer.ec_transfer_params = None  # the engine's own count of encoder runs, no transfer
-        return JSONResponse(answer.model_dump())
-    return StreamingResponse(answer, media_type="text/event-stream")
+    """Answer a chat completion."""
+    return await answer(_service(raw_request), request, raw_request)
 
 
 @router.get("/v1/models")
 async def models(raw_request: Request) -> Response:
-    """List the served models."""
-    return JSONResponse((await _service(raw_request).chat.models()).model_dump())
+    """List the served models, each also by the names that choose a mode."""
+    listed = (await _service(raw_request).chat.models()).model_dump()
+    listed["data"] = [
+        card | {"id": name}
+        for card in listed["data"]
+        for name in (card["id"], *(f"{card['id']}:{mode}" for mode in MODES))
+    ]
+    return JSONResponse(listed)
 
 
 @router.get("/health")
@@ -91,13 +92,15 @@ async def health() -> Response:
 
 @router.get("/ready")
 async def ready(raw_request: Request) -> Response:
-    """Say whether the engine answers."""
-    engine = _service(raw_request).focus.engine
+    """Say whether new questions are taken and the engine answers."""
+    service = _service(raw_request)
+    if service.admission.draining:
+        return problem_of(Draining()).response()
     try:
         async with asyncio.timeout(_READY_TIMEOUT):
-            await engine.check_health()
+            await service.focus.engine.check_health()
     except (EngineDead, TimeoutError):
-        return error_response(503, "The engine does not answer.")
+        return problem_of(EngineDead()).response()
     return JSONResponse({"status": "ready"})
 
 

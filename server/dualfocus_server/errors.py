@@ -1,10 +1,11 @@
 """Errors in OpenAI's shape, for everything: `{"error": {"message", "type", "param", "code"}}`."""
 
 import logging
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
-from dualfocus_engine import DualFocusError, ErrorKind
+from dualfocus_engine import DualFocusError, EngineDead, ErrorKind
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -12,6 +13,9 @@ from starlette.exceptions import HTTPException
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.exceptions import VLLMError
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+from dualfocus_server.refusals import Refusal
 
 logger = logging.getLogger(__name__)
 
@@ -27,53 +31,75 @@ _TYPES = {
     HTTPStatus.NOT_FOUND: "not_found_error",
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
     HTTPStatus.SERVICE_UNAVAILABLE: "service_unavailable_error",
+    HTTPStatus.GATEWAY_TIMEOUT: "timeout_error",
 }
 
 
-def error_response(status: int, message: str, param: str | None = None, code: str | None = None) -> JSONResponse:
-    """Return an error as OpenAI writes it; the type follows from the status."""
-    kind = _TYPES.get(HTTPStatus(status), "invalid_request_error" if status < 500 else "server_error")
-    body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
-    return JSONResponse(body, status_code=status)
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An error as a client is told it."""
+
+    status: int
+    message: str
+    param: str | None = None
+    code: str | None = None
+    retry_after: int | None = None
+
+    def body(self) -> dict[str, Any]:
+        """Return it as OpenAI writes errors; the type follows from the status."""
+        other = "invalid_request_error" if self.status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
+        kind = _TYPES.get(HTTPStatus(self.status), other)
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        """Return it as a response, with the seconds after which to try again where that helps."""
+        headers = {"Retry-After": str(self.retry_after)} if self.retry_after is not None else None
+        return JSONResponse(self.body(), status_code=self.status, headers=headers)
 
 
-def from_vllm(response: ErrorResponse) -> JSONResponse:
-    """Return vLLM's own error in the same shape."""
-    return error_response(response.error.code, response.error.message, response.error.param)
+def problem_of(error: Exception) -> Problem:
+    """Describe any error: ours, vLLM's, the framework's, or one that nobody expected (which is logged)."""
+    match error:
+        case Refusal():
+            return Problem(error.status, str(error), code=error.code, retry_after=error.retry_after)
+        case DualFocusError():
+            return Problem(_STATUS[error.kind], str(error), code=error.kind.value)
+        case EngineDeadError() | EngineGenerateError():
+            return problem_of(EngineDead())
+        case RequestValidationError():
+            return _validation(error)
+        case HTTPException():
+            return Problem(error.status_code, str(error.detail))
+        case VLLMError() | ValueError() | TypeError() | OverflowError() | NotImplementedError():
+            return problem_from_vllm(create_error_response(error))
+    logger.error("Unexpected error", exc_info=error)
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The server failed on this request; its log says why.")
+
+
+def problem_from_vllm(response: ErrorResponse) -> Problem:
+    """Describe an error that vLLM has described already."""
+    return Problem(response.error.code, response.error.message, response.error.param)
 
 
 def install_error_handlers(app: FastAPI) -> None:
     """Let every error of every route leave in OpenAI's shape."""
-    app.add_exception_handler(DualFocusError, _ours)
-    app.add_exception_handler(RequestValidationError, _validation)
-    app.add_exception_handler(HTTPException, _http)
-    for kind in (VLLMError, ValueError, TypeError, OverflowError, NotImplementedError):
-        app.add_exception_handler(kind, _vllms)
-    app.add_exception_handler(Exception, _unexpected)
+    handled = (Refusal, DualFocusError, RequestValidationError, HTTPException, VLLMError)
+    # Named one by one: a handler for Exception alone would run outside the other middleware.
+    for kind in (*handled, ValueError, TypeError, OverflowError, NotImplementedError, Exception):
+        app.add_exception_handler(kind, _respond)
 
 
-async def _ours(request: Request, error: Any) -> JSONResponse:
-    return error_response(_STATUS[error.kind], str(error), code=error.kind.value)
+async def _respond(request: Request, error: Exception) -> JSONResponse:
+    problem = problem_of(error)
+    if problem.status == HTTPStatus.NOT_FOUND and isinstance(error, HTTPException):
+        problem = replace(problem, message=f"{problem.message}: {request.method} {request.url.path}")
+    return problem.response()
 
 
-async def _validation(request: Request, error: Any) -> JSONResponse:
+def _validation(error: RequestValidationError) -> Problem:
     first = error.errors()[0]
     if first["type"] == "json_invalid":
-        return error_response(HTTPStatus.BAD_REQUEST, f"The body is not valid JSON: {first['ctx']['error']}.")
+        return Problem(HTTPStatus.BAD_REQUEST, f"The body is not valid JSON: {first['ctx']['error']}.")
     where = ".".join(str(part) for part in first["loc"] if part != "body")
     message = first["msg"].removeprefix("Value error, ")
-    return error_response(HTTPStatus.BAD_REQUEST, f"{where}: {message}" if where else message, param=where or None)
-
-
-async def _http(request: Request, error: Any) -> JSONResponse:
-    message = f"{error.detail}: {request.method} {request.url.path}" if error.status_code == 404 else error.detail
-    return error_response(error.status_code, message)
-
-
-async def _vllms(request: Request, error: Any) -> JSONResponse:
-    return from_vllm(create_error_response(error))
-
-
-async def _unexpected(request: Request, error: Any) -> JSONResponse:
-    logger.error("Unexpected error", exc_info=error)
-    return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, "The server failed on this request; its log says why.")
+    return Problem(HTTPStatus.BAD_REQUEST, f"{where}: {message}" if where else message, param=where or None)

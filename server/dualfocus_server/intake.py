@@ -1,13 +1,15 @@
 """From a chat completion request to the question the engine answers."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from dualfocus_engine import BadQuestion, Box, DualFocus, Message, Mode, Picture, Question, open_picture
+from dualfocus_engine import BadQuestion, Box, DualFocus, Message, Mode, Question
+from dualfocus_engine.pictures import bounded
+from dualfocus_engine.pool import in_thread
 
-from dualfocus_server.media import ImageSource, data_url
-from dualfocus_server.protocol import FocusRequest
+from dualfocus_server.media import ImageSource
+from dualfocus_server.protocol import MODES, FocusRequest
 
 _TEXT_TYPES = ("text", "input_text")
 _IMAGE_TYPES = ("image_url", "input_image")
@@ -15,8 +17,6 @@ _IMAGE_TYPES = ("image_url", "input_image")
 # What only vLLM's own chat serving does; a request that uses one of these is not a DualFocus question.
 _VLLM_ONLY = (
     "tools",
-    "response_format",
-    "structured_outputs",
     "use_beam_search",
     "echo",
     "continue_final_message",
@@ -29,7 +29,6 @@ _VLLM_ONLY = (
     "logprob_token_ids",
     "truncate_prompt_tokens",
     "cache_salt",
-    "stream",
 )
 
 
@@ -44,7 +43,7 @@ def concerns_focus(request: FocusRequest) -> bool:
         return False
     if not all(_is_plain(message) for message in messages):
         return False
-    return any(part["type"] in _IMAGE_TYPES for part in _parts(messages[-1]))
+    return any(part["type"] in _IMAGE_TYPES for message in messages for part in _parts(message))
 
 
 async def question_of(request: FocusRequest, focus: DualFocus, images: ImageSource) -> Question:
@@ -56,16 +55,33 @@ async def question_of(request: FocusRequest, focus: DualFocus, images: ImageSour
         mode=Mode(options.mode),
         grounding=options.question,
         box=Box(*options.box) if options.box else None,
+        zoom=options.image,
         sampling=_sampling(request, focus),
     )
 
 
+def take_mode_from_model(request: FocusRequest, is_served: Callable[[str], bool]) -> None:
+    """Read `NAME:MODE` as model and mode, for clients that can't send the `dualfocus` field (which goes before it)."""
+    name, _, mode = (request.model or "").rpartition(":")
+    if mode not in MODES or not is_served(name):
+        return
+    request.model = name
+    if "mode" not in request.dualfocus.model_fields_set:
+        request.dualfocus = request.dualfocus.model_copy(update={"mode": mode})
+
+
 async def inline_images(request: FocusRequest, images: ImageSource) -> None:
-    """Replace the image URLs of a request that vLLM answers by what was fetched: vLLM itself fetches nothing."""
+    """Open the images of a request that vLLM answers, by the same rules: vLLM itself fetches and decodes nothing.
+
+    Raises BadPicture.
+    """
     for message in cast("list[Any]", request.messages):
         for part in _parts(message):
-            if part["type"] in _IMAGE_TYPES and not (url := _url(part)).startswith("data:"):
-                part["image_url"] = {"url": data_url(await images.read(url))}
+            if part["type"] in _IMAGE_TYPES:
+                picture = await images.picture(_url(part))
+                image = await in_thread(bounded, picture.image)
+                part.clear()
+                part |= {"type": "image_pil", "image_pil": image, "uuid": f"{picture.key}-as-sent"}
 
 
 def _sampling(request: FocusRequest, focus: DualFocus) -> Any:
@@ -80,13 +96,8 @@ async def _message(message: dict[str, Any], images: ImageSource) -> Message:
     parts = _parts(message)
     texts = [part["text"] for part in parts if part["type"] in _TEXT_TYPES]
     urls = [_url(part) for part in parts if part["type"] in _IMAGE_TYPES]
-    pictures = await asyncio.gather(*(_picture(url, images) for url in urls))
+    pictures = await asyncio.gather(*(images.picture(url) for url in urls))
     return Message(message["role"], "\n".join(texts), tuple(pictures))
-
-
-async def _picture(url: str, images: ImageSource) -> Picture:
-    data = await images.read(url)
-    return await asyncio.to_thread(open_picture, data)
 
 
 def _url(part: dict[str, Any]) -> str:

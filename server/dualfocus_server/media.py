@@ -11,7 +11,9 @@ from urllib.parse import unquote_to_bytes
 
 import httpcore
 import httpx
-from dualfocus_engine import BadPicture
+from dualfocus_engine import BadPicture, Picture, open_picture
+from dualfocus_engine.pictures import MAX_PIXELS
+from dualfocus_engine.pool import in_thread
 
 MAX_REDIRECTS = 3
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -64,10 +66,12 @@ class ImageSource:
         domains: Iterable[str] = (),
         allowed: Callable[[Address], bool] = is_public,
         max_bytes: int = 32 << 20,
+        max_pixels: int = MAX_PIXELS,
         timeout: float = 10.0,
     ) -> None:
         self._domains = frozenset(domain.lower() for domain in domains)
         self._max_bytes = max_bytes
+        self._max_pixels = max_pixels
         self._timeout = timeout
         # httpx takes a network backend through its pool only.
         transport = httpx.AsyncHTTPTransport(trust_env=False)
@@ -78,11 +82,17 @@ class ImageSource:
         """Close idle connections."""
         await self._client.aclose()
 
+    async def picture(self, url: str) -> Picture:
+        """Return the image behind a data: or http(s): URL, opened. Raises BadPicture."""
+        return await in_thread(open_picture, await self.read(url), self._max_pixels)
+
     async def read(self, url: str) -> bytes:
-        """Return the image behind a data: or http(s): URL. Raises BadPicture."""
+        """Return the bytes of the image behind a data: or http(s): URL. Raises BadPicture."""
         scheme = url.partition(":")[0].lower()
         if scheme == "data":
-            return decode_data_url(url)
+            data = await in_thread(decode_data_url, url)
+            self._check_size(len(data))
+            return data
         if scheme in ("http", "https"):
             return await self._fetch(url)
         raise BadPicture("An image_url must be a data: URL with the image in it, or an http(s): URL.")
@@ -120,9 +130,12 @@ class ImageSource:
         body = bytearray()
         async for chunk in response.aiter_bytes():
             body += chunk
-            if len(body) > self._max_bytes:
-                raise BadPicture(f"The image is larger than {self._max_bytes} bytes.")
+            self._check_size(len(body))
         return bytes(body)
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise BadPicture(f"The image is larger than {self._max_bytes} bytes.")
 
 
 def decode_data_url(url: str) -> bytes:
@@ -136,8 +149,3 @@ def decode_data_url(url: str) -> bytes:
         return base64.b64decode(unquote_to_bytes(data), validate=True)
     except binascii.Error as error:
         raise BadPicture(f"The data: URL is not valid base64: {error}.") from error
-
-
-def data_url(image: bytes) -> str:
-    """Return an image's bytes as a data: URL."""
-    return f"data:application/octet-stream;base64,{base64.b64encode(image).decode()}"

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatCompletionResponse
 
 Corners = tuple[float, float, float, float]
+MODES = ("dual", "macro", "micro", "off")
 
 
 class FocusOptions(BaseModel):
@@ -21,9 +22,10 @@ class FocusOptions(BaseModel):
         default=None, min_length=1, description="what to ground, where that is not the message's text"
     )
     box: Corners | None = Field(
-        default=None,
-        description="where to look: x1, y1, x2, y2 as shares of width and height; no grounding turn",
+        default=None, description="where to look: x1, y1, x2, y2 as shares of width and height; no grounding turn"
     )
+    image: int = Field(default=-1, description="which of the conversation's images is zoomed, from 0; -1: the last")
+    return_crop: bool = Field(default=False, description="return the crop as a data: URL")
 
     @field_validator("box")
     @classmethod
@@ -57,6 +59,9 @@ class AnswerReport(BaseModel):
     text: str
     perplexity: float = Field(description="Eq. 7, from the model's own log-probabilities")
     tokens: int = Field(description="tokens of the answer, its closing one included")
+    rescored: bool = Field(
+        description="the answer was held to a grammar, so it was scored anew without: the perplexity is the model's own"
+    )
     finish_reason: str
 
 
@@ -79,6 +84,7 @@ class FocusReport(BaseModel):
     selection: str = Field(description="why that answer was chosen (docs/api.md lists the reasons)")
     box: Corners | None = Field(description="where the model looked, as shares of width and height")
     crop: tuple[int, int, int, int] | None = Field(description="left, top, right, bottom in pixels of the image")
+    crop_image: str | None = Field(default=None, description="the crop as a data: URL, on request")
     macro: AnswerReport | None
     micro: AnswerReport | None
     turns: dict[str, TurnReport]

@@ -71,6 +71,7 @@ def _answer(turn: Turn | None) -> AnswerReport | None:
         text=turn.text,
         perplexity=turn.perplexity,
         tokens=turn.completion_tokens,
+        rescored=turn.rescored,
         finish_reason=turn.finish_reason,
     )
 

@@ -4,11 +4,10 @@ import asyncio
 import base64
 import io
 import json
-import signal
+import logging
 import socket
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -21,14 +20,23 @@ from PIL import Image, ImageDraw
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import FrontendArgs
 from vllm.entrypoints.launchers.launcher import create_server_socket
-from vllm.entrypoints.serve.middleware.register import init_entrypoints_middleware
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-from dualfocus_server.app import Service, create_app
+from dualfocus_server.admission import Admission
+from dualfocus_server.app import create_app
+from dualfocus_server.chat import Service
+from dualfocus_server.lifecycle import Server, engine_failure
+from dualfocus_server.logs import configure
 from dualfocus_server.media import ImageSource
 from dualfocus_server.metrics import watch_unfinished_turns
 from dualfocus_server.progress import say, step
+from dualfocus_server.settings import add_flags, settings_of
 from dualfocus_server.vllm_chat import VllmChat
+
+logger = logging.getLogger(__name__)
+
+# Seconds that open connections get once no question is left.
+_GRACE = 2
 
 _DESCRIPTION = """Serve a vision-language model that looks twice, behind OpenAI's chat completions API.
 Takes every flag of `vllm serve` beside its own; --help=all shows them, --help=PART those of a part."""
@@ -36,13 +44,16 @@ Takes every flag of `vllm serve` beside its own; --help=all shows them, --help=P
 
 def parse_arguments(argv: Sequence[str]) -> Namespace:
     """Read the command line (and the YAML file of --config); exits with a message on a bad one."""
-    parser = FlexibleArgumentParser(prog="dualfocus serve", description=_DESCRIPTION)
+    # A flag of vLLM's that the server defines anew (--api-key) is the server's.
+    parser = FlexibleArgumentParser(prog="dualfocus serve", description=_DESCRIPTION, conflict_handler="resolve")
     parser.add_argument("model_tag", nargs="?", help="a folder or hub name; the model to start with if left out")
     parser.add_argument("--config", help="a YAML file of options; the command line goes before it")
     ours = parser.add_argument_group("DualFocus")
     ours.add_argument("--profile", help="a profile's name or YAML file (default: the model's own)")
+    ours.add_argument("--log-format", choices=["text", "json"], default="text", help="log lines as text or as JSON")
     FrontendArgs.add_cli_args(parser)
     AsyncEngineArgs.add_cli_args(parser)
+    add_flags(parser)
     parser.set_defaults(**engine_defaults())
     args: Namespace = parser.parse_args(list(argv))
     return args
@@ -58,6 +69,7 @@ def run(args: Namespace) -> int:
 
 
 async def _serve(args: Namespace) -> int:
+    configure(args.log_format, args.uvicorn_log_level)
     focus = DualFocus(args.model_tag, args.profile, **_engine_flags(args))
     _complete(args, focus)
     if focus.profile.notice:
@@ -74,39 +86,42 @@ async def _serve(args: Namespace) -> int:
 
 
 async def _answer_requests(focus: DualFocus, args: Namespace, listener: socket.socket) -> int:
-    llm = focus.engine.llm
+    settings = settings_of(args)
     watch_unfinished_turns(lambda: focus.engine.unfinished)
-    images = ImageSource(args.allowed_media_domains or ())
-    app = create_app(Service(focus, await VllmChat.on(llm, args), images))
-    init_entrypoints_middleware(args, app, await llm.get_supported_tasks())
+    admission = Admission(settings.max_questions, settings.max_queued, settings.max_questions_per_key)
+    images = ImageSource(
+        settings.allowed_media_domains,
+        max_bytes=settings.max_image_bytes,
+        max_pixels=settings.max_image_pixels,
+        timeout=settings.image_timeout,
+    )
+    chat = await VllmChat.on(focus.engine.llm, args)
+    app = create_app(Service(focus, chat, images, admission, settings.timeout), settings)
+    server = Server(_uvicorn_config(app, args), admission, settings.drain_timeout, lambda: _say_ready(listener))
     try:
-        await _Server(_uvicorn_config(app, args), listener).serve(sockets=[listener])
+        return await _serve_until_failure(server, focus, settings.engine_timeout, listener)
     finally:
         await images.close()
-    return 0
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn, saying that it is ready once it is, and leaving the process's end to `run`."""
+async def _serve_until_failure(server: Server, focus: DualFocus, engine_timeout: float, listener: socket.socket) -> int:
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    failing = asyncio.create_task(engine_failure(focus.engine, engine_timeout))
+    await asyncio.wait({serving, failing}, return_when=asyncio.FIRST_COMPLETED)
+    if not failing.done():
+        failing.cancel()
+        return 0
+    logger.critical("%s The server stops, to be started again by its supervisor.", failing.result())
+    focus.engine.stop()  # what is still in flight ends in EngineDead
+    server.should_exit = True
+    await serving
+    return 1
 
-    def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
-        super().__init__(config)
-        host, port = listener.getsockname()[:2]
-        self._address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
 
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Stop on SIGINT and SIGTERM; uvicorn's own handling ends the process before the engine is stopped."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            say(f"\nDualFocus is ready on {self._address}. Ask it something:\n")
-            say(f"{example_curl(self._address)}\n")
+def _say_ready(listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+    say(f"\nDualFocus is ready on {address}. Ask it something:\n\n{example_curl(address)}\n")
 
 
 def _engine_flags(args: Namespace) -> dict[str, Any]:
@@ -138,8 +153,9 @@ def _bind(args: Namespace) -> socket.socket:
 def _uvicorn_config(app: Any, args: Namespace) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        log_level=args.uvicorn_log_level,
-        access_log=not args.disable_uvicorn_access_log,
+        log_config=None,  # `logs.configure` set up the process's
+        access_log=False,  # the server's own has the request's id
+        timeout_graceful_shutdown=_GRACE,
         root_path=args.root_path or "",
         ssl_keyfile=args.ssl_keyfile,
         ssl_certfile=args.ssl_certfile,

@@ -1,0 +1,92 @@
+"""The turns of one question: the first look (macro), and the second (grounding, crop, micro)."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from dualfocus_engine.boxes import Box, Region, crop_region
+from dualfocus_engine.errors import ContextFull, EngineDead
+from dualfocus_engine.pool import in_thread
+from dualfocus_engine.questions import Message, Question, grounding_turn, macro_turn, micro_turn
+from dualfocus_engine.results import Look, Selection, Turn
+
+if TYPE_CHECKING:
+    from dualfocus_engine.prompts import Prompt
+    from dualfocus_engine.vllm_engine import VllmEngine
+
+logger = logging.getLogger(__name__)
+
+OnText = Callable[[str], None]
+
+
+class Watcher(Protocol):
+    """Is told what a question's turns are doing."""
+
+    def begins(self, turn: str) -> None:
+        """A turn begins: macro, grounding or micro."""
+
+    def writes(self, text: str) -> None:
+        """The macro turn wrote some more of its answer (in `Mode.MACRO` only: elsewhere it may yet lose)."""
+
+
+class Looks:
+    """Runs the turns of one question on an engine."""
+
+    def __init__(self, engine: "VllmEngine", question: Question, watcher: Watcher | None = None) -> None:
+        self._engine = engine
+        self._profile = engine.profile
+        self._question = question
+        self._watcher = watcher
+        self._sampling = question.sampling or engine.answer_sampling()
+
+    async def first(self, on_text: OnText | None = None) -> Turn:
+        """Answer from the whole picture. Raises ContextFull, EngineDead."""
+        prompt = await self._engine.prompt(macro_turn(self._question, self._profile))
+        self._begins("macro")
+        return await self._engine.generate("macro", prompt, self._sampling, on_text)
+
+    async def second(self) -> Look:
+        """Ground, crop and answer again (Eq. 6); an error ends the look, never the question."""
+        look = Look()
+        try:
+            conversation = grounding_turn(self._question, self._profile)
+            prompt = await self._engine.prompt(conversation)
+            look, reply = await self._locate(prompt)
+            if look.region is None:
+                return look
+            return replace(look, micro=await self._micro(conversation, prompt, reply, look.region))
+        except EngineDead:
+            raise
+        except ContextFull:
+            return replace(look, failed=Selection.CONTEXT_FULL)
+        except Exception:
+            logger.exception("The second look failed; the macro answer stands.")
+            return replace(look, failed=Selection.MICRO_FAILED)
+
+    async def _locate(self, prompt: "Prompt") -> tuple[Look, Sequence[int]]:
+        """Return where to look, and the tokens of the grounding answer that the micro turn continues."""
+        notation, given = self._profile.notation, self._question.box
+        if given is not None:
+            return self._look(given, None), self._engine.encode(notation.write(given))
+        self._begins("grounding")
+        grounding = await self._engine.generate("grounding", prompt, self._engine.grounding_sampling())
+        return self._look(notation.read(grounding.text), grounding), grounding.token_ids
+
+    def _look(self, box: Box | None, grounding: Turn | None) -> Look:
+        if box is None:
+            return Look(None, None, grounding, failed=Selection.NO_BOX)
+        region = None if box.is_empty else crop_region(box, self._question.picture.size, self._profile.crop)
+        return Look(box, region, grounding, failed=None if region else Selection.EMPTY_BOX)
+
+    async def _micro(
+        self, conversation: Sequence[Message], prompt: "Prompt", reply: Sequence[int], region: Region
+    ) -> Turn:
+        crop = await in_thread(self._question.picture.crop, region)
+        follow_up = await self._engine.continuation(conversation, micro_turn(self._question, crop, self._profile))
+        self._begins("micro")
+        return await self._engine.generate("micro", prompt.continued(reply, follow_up), self._sampling)
+
+    def _begins(self, turn: str) -> None:
+        if self._watcher is not None:
+            self._watcher.begins(turn)

@@ -1,0 +1,80 @@
+"""How many questions are worked on, how many wait, and that no one client takes all places."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dualfocus_server.refusals import Draining, TooBusy
+
+
+class Place:
+    """An admitted question's place in the queue; it is given up when the question ends."""
+
+    def __init__(self, running: asyncio.Semaphore) -> None:
+        self._running = running
+        self._has_turn = False
+
+    async def turn(self) -> None:
+        """Wait until the question may be worked on."""
+        await self._running.acquire()
+        self._has_turn = True
+
+    def leave(self) -> None:
+        """Let the next one."""
+        if self._has_turn:
+            self._running.release()
+
+
+class Admission:
+    """Lets whole questions in: one that is in is never refused a turn of its own.
+
+    `running` at once, `queued` more waiting for their turn, `per_client` of both for any one client (0: no limit).
+    A client is its API key, or everybody where none is needed.
+    """
+
+    def __init__(self, running: int, queued: int, per_client: int = 0) -> None:
+        self._running = asyncio.Semaphore(running)
+        self._limit = running + queued
+        self._per_client = per_client
+        self._clients: Counter[str] = Counter()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self.draining = False
+
+    @property
+    def admitted(self) -> int:
+        """Questions worked on and waiting."""
+        return self._clients.total()
+
+    @contextmanager
+    def admit(self, client: str) -> Iterator[Place]:
+        """Hold a place for one question. Raises TooBusy, or Draining once the server is stopping."""
+        self._check(client)
+        place = Place(self._running)
+        self._clients[client] += 1
+        self._empty.clear()
+        try:
+            yield place
+        finally:
+            place.leave()
+            self._forget(client)
+
+    async def emptied(self) -> None:
+        """Wait until no question is left."""
+        await self._empty.wait()
+
+    def _check(self, client: str) -> None:
+        if self.draining:
+            raise Draining
+        if self.admitted >= self._limit:
+            raise TooBusy(f"{self.admitted} questions are running or waiting, which is all the server takes")
+        if self._per_client and self._clients[client] >= self._per_client:
+            raise TooBusy(f"{self._per_client} questions of yours are running or waiting, which is all one client may")
+
+    def _forget(self, client: str) -> None:
+        self._clients[client] -= 1
+        if not self._clients[client]:
+            del self._clients[client]
+        if not self._clients:
+            self._empty.set()

@@ -1,0 +1,85 @@
+"""API keys: from flags, the environment and a file that may change while the server runs."""
+
+import hashlib
+import hmac
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dualfocus_server.errors import problem_of
+from dualfocus_server.refusals import Unauthorized
+
+logger = logging.getLogger(__name__)
+
+# Probes come without a key.
+_OPEN = ("/health", "/ready")
+
+
+class KeyRing:
+    """Knows the valid keys by their digests, and compares in constant time."""
+
+    def __init__(self, keys: Iterable[str] = (), file: Path | None = None) -> None:
+        self._fixed = [_digest(key) for key in keys if key]
+        self._file = file
+        self._stamp: tuple[int, int] | None = None
+        self._from_file: list[bytes] = []
+        if file is not None:
+            self._from_file, self._stamp = _read(file), _stamp_of(file)
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether any key was set: then every request needs one, also while the file is empty."""
+        return bool(self._fixed) or self._file is not None
+
+    def owner(self, headers: Headers) -> str | None:
+        """Name the client by its key's digest, or None where the key is missing or wrong."""
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        given = _digest(key.strip())
+        self._refresh()
+        known = [hmac.compare_digest(given, valid) for valid in (*self._fixed, *self._from_file)]
+        return given.hex()[:16] if scheme.lower() == "bearer" and any(known) else None
+
+    def _refresh(self) -> None:
+        """Read the file again where it changed; keep the keys there were where it can't be read."""
+        if self._file is None:
+            return
+        try:
+            if (stamp := _stamp_of(self._file)) != self._stamp:
+                self._from_file, self._stamp = _read(self._file), stamp
+        except OSError as error:
+            logger.warning("The API key file can't be read (%s); the keys read before stay valid.", error.strerror)
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+def _read(file: Path) -> list[bytes]:
+    lines = (line.strip() for line in file.read_text(encoding="utf-8").splitlines())
+    return [_digest(line) for line in lines if line and not line.startswith("#")]
+
+
+def _stamp_of(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+class KeyCheck:
+    """ASGI middleware: lets in who has a key, and notes whose it is (`scope["client_key"]`)."""
+
+    def __init__(self, app: ASGIApp, ring: KeyRing, metrics_open: bool) -> None:
+        self._app = app
+        self._ring = ring
+        self._open = (*_OPEN, "/metrics") if metrics_open else _OPEN
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and self._ring.is_needed and scope["path"] not in self._open:
+            owner = self._ring.owner(Headers(scope=scope))
+            if owner is None:
+                await problem_of(Unauthorized()).response()(scope, receive, send)
+                return
+            scope["client_key"] = owner
+        await self._app(scope, receive, send)

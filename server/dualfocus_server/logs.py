@@ -1,0 +1,55 @@
+"""Logging: one line an event with its request's id, as text or JSON; prompts, answers and images never."""
+
+import json
+import logging
+import sys
+import time
+
+from dualfocus_server.request_ids import request_id
+
+_ACCESS = logging.getLogger("dualfocus.access")
+
+
+class _WithRequestId(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.request_id = request_id.get() or "-"
+        return True
+
+
+class JsonLines(logging.Formatter):
+    """Each record as one JSON object."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "request_id": getattr(record, "request_id", "-"),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def configure(form: str, level: str) -> None:
+    """Set up the process's logging: `form` is text or json, `level` a name of `logging`."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_WithRequestId())
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s")
+    handler.setFormatter(JsonLines() if form == "json" else text)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "vllm"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def answered(method: str, path: str, status: int, seconds: float) -> None:
+    """Log one request that was answered."""
+    fields = {"method": method, "path": path, "status": status, "seconds": round(seconds, 4)}
+    _ACCESS.info("%s %s %d in %.3f s", method, path, status, seconds, extra={"fields": fields})

@@ -1,0 +1,65 @@
+"""Why a request is refused, with its status: the errors of the server, beside those of the engine.
+
+Refusal
+├── Unauthorized   401  no key, or a wrong one
+├── TooLarge       413  the body is larger than the server takes
+├── TooBusy        429  no place for another question
+├── TimedOut       504  the question took longer than it may
+└── Draining       503  the server is stopping
+"""
+
+from http import HTTPStatus
+from typing import ClassVar
+
+
+class Refusal(Exception):
+    """Base of all refusals; `str(refusal)` is fit for the client's eyes."""
+
+    status: ClassVar[HTTPStatus]
+    code: ClassVar[str]
+    retry_after: ClassVar[int | None] = None  # seconds
+
+
+class Unauthorized(Refusal):
+    """No key was given, or one that is not known."""
+
+    status, code = HTTPStatus.UNAUTHORIZED, "invalid_api_key"
+
+    def __init__(self) -> None:
+        super().__init__("Give a valid API key: Authorization: Bearer KEY.")
+
+
+class TooLarge(Refusal):
+    """The body is larger than the server takes."""
+
+    status, code = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The body is larger than the {limit} bytes the server takes.")
+
+
+class TooBusy(Refusal):
+    """There is no place for another question."""
+
+    status, code, retry_after = HTTPStatus.TOO_MANY_REQUESTS, "too_busy", 1
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{why}. Try again in a moment.")
+
+
+class TimedOut(Refusal):
+    """The question took longer than the server's limit; its turns were aborted."""
+
+    status, code = HTTPStatus.GATEWAY_TIMEOUT, "timeout"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"The question took longer than {seconds:g} s and was stopped.")
+
+
+class Draining(Refusal):
+    """The server is stopping and takes no new questions."""
+
+    status, code, retry_after = HTTPStatus.SERVICE_UNAVAILABLE, "shutting_down", 5
+
+    def __init__(self) -> None:
+        super().__init__("The server is shutting down and takes no new questions.")

@@ -1,0 +1,83 @@
+"""The server's own flags: keys, limits, times, logs."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dualfocus_engine.pictures import MAX_PIXELS
+
+_KEYS_VARIABLE = "DUALFOCUS_API_KEY"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `dualfocus serve` was told beside vLLM's flags; times in seconds, 0 for no limit."""
+
+    api_keys: tuple[str, ...] = ()
+    api_key_file: Path | None = None
+    metrics_open: bool = False
+    allowed_media_domains: tuple[str, ...] = ()
+    image_timeout: float = 10.0
+    max_image_bytes: int = 32 << 20
+    max_image_pixels: int = MAX_PIXELS
+    max_body_bytes: int = 64 << 20
+    max_questions: int = 64
+    max_queued: int = 256
+    max_questions_per_key: int = 0
+    timeout: float = 120.0
+    drain_timeout: float = 30.0
+    engine_timeout: float = 60.0
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the server's flags to a parser; a flag of the same name goes to this one."""
+    known = Settings()
+    keys = parser.add_argument_group("Keys")
+    keys.add_argument("--api-key", action="append", help=f"a valid API key; repeatable; also {_KEYS_VARIABLE}")
+    keys.add_argument("--api-key-file", type=Path, help="a file of valid keys, one a line, read again when it changes")
+    keys.add_argument("--metrics-open", action="store_true", help="let /metrics be read without a key")
+    limits = parser.add_argument_group("Limits")
+    for name, text in _LIMITS.items():
+        default = getattr(known, name)
+        flag = f"--{name.replace('_', '-')}"
+        limits.add_argument(flag, type=_at_least_0(type(default)), default=default, help=text)
+
+
+_LIMITS = {
+    "image_timeout": "seconds for fetching an image",
+    "max_image_bytes": "bytes of an encoded image",
+    "max_image_pixels": "pixels of an image, judged before it is decoded",
+    "max_body_bytes": "bytes of a request's body",
+    "max_questions": "questions worked on at once",
+    "max_queued": "questions waiting for their turn; one more is refused with 429",
+    "max_questions_per_key": "questions of one client, worked on or waiting (0: no limit)",
+    "timeout": "seconds for a question (0: no limit)",
+    "drain_timeout": "seconds that running questions get to finish after SIGTERM",
+    "engine_timeout": "seconds without a step, while there is work, after which the engine counts as dead (0: never)",
+}
+
+
+def _at_least_0(kind: type[int] | type[float]) -> Any:
+    def convert(text: str) -> int | float:
+        number = kind(text)
+        if number < 0:
+            raise argparse.ArgumentTypeError(f"{text} is less than 0")
+        return number
+
+    convert.__name__ = kind.__name__
+    return convert
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """Return the settings among parsed flags; keys also come from the environment, separated by commas."""
+    keys: Sequence[str] = args.api_key or [key for key in os.environ.get(_KEYS_VARIABLE, "").split(",") if key]
+    return Settings(
+        api_keys=tuple(keys),
+        api_key_file=args.api_key_file,
+        metrics_open=args.metrics_open,
+        allowed_media_domains=tuple(args.allowed_media_domains or ()),
+        **{name: getattr(args, name) for name in _LIMITS},
+    )
