@@ -1,7 +1,8 @@
 """vLLM as the turns use it: the one place that renders prompts and runs them.
 
 Leans on these parts of vLLM 0.32 (tests/engine/test_vllm_contract.py has a test for each):
-`AsyncLLM` (from_engine_args, generate, check_health, shutdown, renderer, model_config), the renderer's
+`AsyncLLM` (from_engine_args, generate, is_sleeping, errored, shutdown, renderer, model_config,
+output_processor.propagate_error), the renderer's
 `render_messages_async`, `tokenize_prompts_async` and `render_cmpl_async`, images given as `image_pil: None` with
 a `uuid`, `RequestOutput.num_cached_tokens` and `.ec_transfer_params`, raw log-probabilities by default.
 """
@@ -72,6 +73,10 @@ class VllmEngine:
     def stop(self) -> None:
         """Stop vLLM and its processes."""
         self.llm.shutdown(timeout=_SHUTDOWN_TIMEOUT)
+
+    def give_up(self) -> None:
+        """End every request in flight with EngineDead, also where the engine's process only hangs."""
+        self.llm.output_processor.propagate_error(EngineDeadError())
 
     @property
     def context_length(self) -> int:

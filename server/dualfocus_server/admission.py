@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dualfocus_server.refusals import Draining, TooBusy
+from dualfocus_server.refusals import TooBusy
 
 
 class Place:
@@ -40,7 +40,7 @@ class Admission:
         self._clients: Counter[str] = Counter()
         self._empty = asyncio.Event()
         self._empty.set()
-        self.draining = False
+        self.closed: Exception | None = None
 
     @property
     def admitted(self) -> int:
@@ -49,7 +49,7 @@ class Admission:
 
     @contextmanager
     def admit(self, client: str) -> Iterator[Place]:
-        """Hold a place for one question. Raises TooBusy, or Draining once the server is stopping."""
+        """Hold a place for one question. Raises TooBusy, or what the admission was closed with."""
         self._check(client)
         place = Place(self._running)
         self._clients[client] += 1
@@ -60,13 +60,17 @@ class Admission:
             place.leave()
             self._forget(client)
 
+    def close(self, why: Exception) -> None:
+        """Take no new questions from now on: `why` is raised for each."""
+        self.closed = self.closed or why
+
     async def emptied(self) -> None:
         """Wait until no question is left."""
         await self._empty.wait()
 
     def _check(self, client: str) -> None:
-        if self.draining:
-            raise Draining
+        if self.closed is not None:
+            raise self.closed
         if self.admitted >= self._limit:
             raise TooBusy(f"{self.admitted} questions are running or waiting, which is all the server takes")
         if self._per_client and self._clients[client] >= self._per_client:

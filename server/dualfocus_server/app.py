@@ -20,7 +20,6 @@ from dualfocus_server.errors import install_error_handlers, problem_of
 from dualfocus_server.keys import KeyCheck, KeyRing
 from dualfocus_server.logs import answered
 from dualfocus_server.protocol import MODES, FocusRequest, FocusResponse
-from dualfocus_server.refusals import Draining
 from dualfocus_server.request_ids import RequestIds
 from dualfocus_server.settings import Settings
 
@@ -94,8 +93,8 @@ async def health() -> Response:
 async def ready(raw_request: Request) -> Response:
     """Say whether new questions are taken and the engine answers."""
     service = _service(raw_request)
-    if service.admission.draining:
-        return problem_of(Draining()).response()
+    if service.admission.closed is not None:
+        return problem_of(service.admission.closed).response()
     try:
         async with asyncio.timeout(_READY_TIMEOUT):
             await service.focus.engine.check_health()

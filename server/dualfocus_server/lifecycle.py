@@ -11,6 +11,7 @@ import uvicorn
 from dualfocus_engine.vllm_engine import VllmEngine
 
 from dualfocus_server.admission import Admission
+from dualfocus_server.refusals import Draining
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Server(uvicorn.Server):
         if self._draining is not None:
             self.force_exit = self.should_exit = True
             return
-        self._admission.draining = True
+        self._admission.close(Draining())
         logger.info("Stopping: %d questions are still running or waiting.", self._admission.admitted)
         self._draining = asyncio.get_running_loop().create_task(self._drain())
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import uvicorn
 import uvloop
-from dualfocus_engine import DualFocus, DualFocusError
+from dualfocus_engine import DualFocus, DualFocusError, EngineDead
 from dualfocus_engine.platform import engine_defaults
 from dualfocus_engine.starter import STARTER_NAME
 from PIL import Image, ImageDraw
@@ -99,20 +99,24 @@ async def _answer_requests(focus: DualFocus, args: Namespace, listener: socket.s
     app = create_app(Service(focus, chat, images, admission, settings.timeout), settings)
     server = Server(_uvicorn_config(app, args), admission, settings.drain_timeout, lambda: _say_ready(listener))
     try:
-        return await _serve_until_failure(server, focus, settings.engine_timeout, listener)
+        failing = asyncio.create_task(engine_failure(focus.engine, settings.engine_timeout))
+        return await _serve_until(failing, server, focus, admission, listener)
     finally:
         await images.close()
 
 
-async def _serve_until_failure(server: Server, focus: DualFocus, engine_timeout: float, listener: socket.socket) -> int:
+async def _serve_until(
+    failing: asyncio.Task[str], server: Server, focus: DualFocus, admission: Admission, listener: socket.socket
+) -> int:
+    """Serve until told to stop (0), or until the engine fails (1): then every question in flight is told so."""
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    failing = asyncio.create_task(engine_failure(focus.engine, engine_timeout))
     await asyncio.wait({serving, failing}, return_when=asyncio.FIRST_COMPLETED)
     if not failing.done():
         failing.cancel()
         return 0
     logger.critical("%s The server stops, to be started again by its supervisor.", failing.result())
-    focus.engine.stop()  # what is still in flight ends in EngineDead
+    admission.close(EngineDead())
+    focus.engine.give_up()
     server.should_exit = True
     await serving
     return 1
