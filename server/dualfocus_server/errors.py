@@ -1,6 +1,7 @@
 """Errors in OpenAI's shape, for everything: `{"error": {"message", "type", "param", "code"}}`."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
@@ -25,7 +26,7 @@ _STATUS = {
     ErrorKind.CONTEXT_FULL: HTTPStatus.BAD_REQUEST,
     ErrorKind.ENGINE_DEAD: HTTPStatus.SERVICE_UNAVAILABLE,
 }
-_TYPES = {
+_TYPES: dict[int, str] = {
     HTTPStatus.BAD_REQUEST: "invalid_request_error",
     HTTPStatus.UNAUTHORIZED: "authentication_error",
     HTTPStatus.NOT_FOUND: "not_found_error",
@@ -43,25 +44,25 @@ class Problem:
     message: str
     param: str | None = None
     code: str | None = None
-    retry_after: int | None = None
+    headers: Mapping[str, str] | None = None
 
     def body(self) -> dict[str, Any]:
         """Return it as OpenAI writes errors; the type follows from the status."""
         other = "invalid_request_error" if self.status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
-        kind = _TYPES.get(HTTPStatus(self.status), other)
+        kind = _TYPES.get(self.status, other)
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
-        """Return it as a response, with the seconds after which to try again where that helps."""
-        headers = {"Retry-After": str(self.retry_after)} if self.retry_after is not None else None
-        return JSONResponse(self.body(), status_code=self.status, headers=headers)
+        """Return it as a response."""
+        return JSONResponse(self.body(), status_code=self.status, headers=self.headers)
 
 
 def problem_of(error: Exception) -> Problem:
     """Describe any error: ours, vLLM's, the framework's, or one that nobody expected (which is logged)."""
     match error:
         case Refusal():
-            return Problem(error.status, str(error), code=error.code, retry_after=error.retry_after)
+            wait = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else None
+            return Problem(error.status, str(error), code=error.code, headers=wait)
         case DualFocusError():
             return Problem(_STATUS[error.kind], str(error), code=error.kind.value)
         case EngineDeadError() | EngineGenerateError():
@@ -69,7 +70,7 @@ def problem_of(error: Exception) -> Problem:
         case RequestValidationError():
             return _validation(error)
         case HTTPException():
-            return Problem(error.status_code, str(error.detail))
+            return Problem(error.status_code, str(error.detail), headers=error.headers)
         case VLLMError() | ValueError() | TypeError() | OverflowError() | NotImplementedError():
             return problem_from_vllm(create_error_response(error))
     logger.error("Unexpected error", exc_info=error)

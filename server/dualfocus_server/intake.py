@@ -1,18 +1,16 @@
 """From a chat completion request to the question the engine answers."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, cast
 
-from dualfocus_engine import BadQuestion, Box, DualFocus, Message, Mode, Question
+from dualfocus_engine import Box, DualFocus, Message, Mode, Question
 from dualfocus_engine.pictures import bounded
 from dualfocus_engine.pool import in_thread
 
+from dualfocus_server.contents import IMAGE, TEXT, parts_of
 from dualfocus_server.media import ImageSource
 from dualfocus_server.protocol import MODES, FocusRequest
-
-_TEXT_TYPES = ("text", "input_text")
-_IMAGE_TYPES = ("image_url", "input_image")
 
 # What only vLLM's own chat serving does; a request that uses one of these is not a DualFocus question.
 _VLLM_ONLY = (
@@ -36,14 +34,20 @@ def concerns_focus(request: FocusRequest) -> bool:
     """Whether a request asks about an image in a way two looks can answer; the rest is vLLM's."""
     if request.dualfocus.mode == "off" or (request.n or 1) > 1:
         return False
-    if any(getattr(request, name) for name in _VLLM_ONLY):
+    if any(_is_asked(request, name) for name in _VLLM_ONLY):
         return False
     messages = cast("list[Any]", request.messages)
     if not messages or messages[-1].get("role") != "user":
         return False
     if not all(_is_plain(message) for message in messages):
         return False
-    return any(part["type"] in _IMAGE_TYPES for message in messages for part in _parts(message))
+    return any(part["type"] == IMAGE for message in messages for part in parts_of(message))
+
+
+def _is_asked(request: FocusRequest, name: str) -> bool:
+    """Whether a field asks for something: 0 may, an empty list or null does not."""
+    value = getattr(request, name)
+    return value is not None and value is not False and value not in ([], {}, "")
 
 
 async def question_of(request: FocusRequest, focus: DualFocus, images: ImageSource) -> Question:
@@ -76,9 +80,9 @@ async def inline_images(request: FocusRequest, images: ImageSource) -> None:
     Raises BadPicture.
     """
     for message in cast("list[Any]", request.messages):
-        for part in _parts(message):
-            if part["type"] in _IMAGE_TYPES:
-                picture = await images.picture(_url(part))
+        for part in parts_of(message):
+            if part["type"] == IMAGE:
+                picture = await images.picture(part[IMAGE]["url"])
                 image = await in_thread(bounded, picture.image)
                 part.clear()
                 part |= {"type": "image_pil", "image_pil": image, "uuid": f"{picture.key}-as-sent"}
@@ -93,38 +97,17 @@ def _sampling(request: FocusRequest, focus: DualFocus) -> Any:
 
 
 async def _message(message: dict[str, Any], images: ImageSource) -> Message:
-    parts = _parts(message)
-    texts = [part["text"] for part in parts if part["type"] in _TEXT_TYPES]
-    urls = [_url(part) for part in parts if part["type"] in _IMAGE_TYPES]
+    parts = parts_of(message)
+    texts = [part[TEXT] for part in parts if part["type"] == TEXT]
+    urls = [part[IMAGE]["url"] for part in parts if part["type"] == IMAGE]
     pictures = await asyncio.gather(*(images.picture(url) for url in urls))
     return Message(message["role"], "\n".join(texts), tuple(pictures))
 
 
-def _url(part: dict[str, Any]) -> str:
-    value = part.get("image_url")
-    url = value.get("url") if isinstance(value, dict) else value
-    if not isinstance(url, str):
-        raise BadQuestion("An image part has no image_url with a url in it.")
-    return url
-
-
 def _is_plain(message: dict[str, Any]) -> bool:
     """Whether a message is text and images only (no tool calls, audio, video)."""
-    known = (*_TEXT_TYPES, *_IMAGE_TYPES)
     return (
         message["role"] in ("system", "user", "assistant")
-        and all(part["type"] in known for part in _parts(message))
+        and all(part["type"] in (TEXT, IMAGE) for part in parts_of(message))
         and not message.get("tool_calls")
     )
-
-
-def _parts(message: dict[str, Any]) -> Sequence[dict[str, Any]]:
-    """Return a message's content as parts, however the client wrote it."""
-    content = message.get("content")
-    if not isinstance(content, str):
-        return [_part(part) for part in content or ()]
-    return [{"type": "text", "text": content}]
-
-
-def _part(part: Any) -> dict[str, Any]:
-    return {"type": "text", "text": part} if isinstance(part, str) else part

@@ -1,9 +1,11 @@
 """What goes over the wire besides OpenAI's own fields: the `dualfocus` field of requests and of answers."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatCompletionResponse
+
+from dualfocus_server.contents import canonical
 
 Corners = tuple[float, float, float, float]
 MODES = ("dual", "macro", "micro", "off")
@@ -51,6 +53,12 @@ class FocusRequest(ChatCompletionRequest):
         if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
             raise ValueError("messages must be a list of at least one message, each an object with role and content")
         return body
+
+    @model_validator(mode="after")
+    def _is_canonical(self) -> Self:
+        messages: list[Any] = self.messages  # type: ignore[has-type]
+        self.messages = [canonical(message) for message in messages]
+        return self
 
 
 class AnswerReport(BaseModel):

@@ -132,6 +132,8 @@ def _engine_flags(args: Namespace) -> dict[str, Any]:
     """Return vLLM's engine arguments among the flags."""
     names = {field.name for field in fields(AsyncEngineArgs)} - {"model"}
     flags = {name: value for name, value in vars(args).items() if name in names}
+    # Images are fetched by the server alone, by its own rules.
+    flags["allowed_media_domains"] = ["nothing.invalid"]
     # DualFocus brings its own connector, which counts encoder runs; a given one goes before it.
     return {name: value for name, value in flags.items() if name != "ec_transfer_config" or value}
 

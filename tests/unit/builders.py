@@ -1,5 +1,6 @@
 """Small makers of what the tests need: turns, encoded images, questions."""
 
+import base64
 import io
 import math
 from typing import Any
@@ -37,6 +38,11 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+def data_url(image: bytes) -> str:
+    """The bytes of a file as a data: URL."""
+    return f"data:application/octet-stream;base64,{base64.b64encode(image).decode()}"
 
 
 def plain(colour: tuple[int, int, int] = (200, 30, 30), size: tuple[int, int] = (100, 80)) -> Picture:

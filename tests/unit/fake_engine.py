@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from dualfocus_engine.focus import DualFocus
+from dualfocus_engine.profiles import Profile, load_profile
 from dualfocus_engine.prompts import Prompt
 from dualfocus_engine.questions import Message
 from dualfocus_engine.results import Turn
@@ -32,6 +33,7 @@ class FakeEngine:
         self.has_started: dict[str, asyncio.Event] = {name: asyncio.Event() for name in self.script}
         self.rendering_fails: Exception | None = None
         self.stopped = False
+        self.profile: Profile = load_profile("llava-dualfocus")
 
     def stop(self) -> None:
         self.stopped = True
@@ -54,7 +56,9 @@ class FakeEngine:
             raise self.rendering_fails
         return Prompt((CLOSING, *self.encode(_written([follow_up]))), follow_up.pictures)
 
-    async def generate(self, name: str, prompt: Prompt, sampling: Any) -> Turn:
+    async def generate(
+        self, name: str, prompt: Prompt, sampling: Any, on_text: Callable[[str], None] | None = None
+    ) -> Turn:
         self.started.append(name)
         self.prompts[name], self.samplings[name] = prompt, sampling
         self.has_started[name].set()
@@ -64,6 +68,9 @@ class FakeEngine:
             if isinstance(step, Exception):
                 raise step
             result = step if isinstance(step, Turn) else await step()
+            if on_text is not None:
+                for word in result.text.split():
+                    on_text(word)
         except asyncio.CancelledError:
             self.cancelled.append(name)
             raise
@@ -94,9 +101,9 @@ def boxed(text: str) -> Turn:
     return turn(text, token_ids=(*map(ord, text), CLOSING), logprobs=(-0.1,) * (len(text) + 1))
 
 
-def focus_on(engine: FakeEngine, profile: str = "llava-dualfocus") -> DualFocus:
+def focus_on(engine: FakeEngine) -> DualFocus:
     """The method on a scripted engine."""
-    focus = DualFocus("no-such-model", profile)
+    focus = DualFocus("no-such-model", engine.profile.name)
     focus._engine = engine  # type: ignore[assignment]
     return focus
 

@@ -38,6 +38,9 @@ class Web:
             request_queue_size = 128
             daemon_threads = True
 
+            def handle_error(self, *given: object) -> None:
+                """A client that hung up is no news: nothing is printed."""
+
         self.server = Server(("127.0.0.1", 0), Handler)
         self.port = self.server.server_port
         self.address = f"http://127.0.0.1:{self.port}"

@@ -141,11 +141,11 @@ def test_mode_off_needs_no_quotes_in_the_config_file(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("content", "complaints"),
     [
-        ("modus: dual", ["modus", "mode", "base_url"]),
+        ("modus: dual", ["--modus", "--mode", "--base-url"]),
         ("- a list", ["ask.yaml"]),
         ("just text", ["ask.yaml"]),
         ("a: [", ["ask.yaml"]),
-        ("5: x", ["ask.yaml"]),
+        ("5: x", ["--5"]),
         ("mode: both", ["both", "dual"]),
         ("timeout: soon", ["timeout", "soon"]),
     ],

@@ -33,7 +33,7 @@ def test_released_code_settings_are_the_default() -> None:
         pytest.param(Box(0.4, 0.5, 0.6, 0.7), (1000, 500), Region(375, 175, 625, 425), id="wide"),
         # 250..300 x 300..700 of 500 x 1000: squared to 400 around (275, 500).
         pytest.param(Box(0.5, 0.3, 0.6, 0.7), (500, 1000), Region(50, 275, 500, 725), id="tall"),
-        # Squared to -200..400, clipped to 0 BEFORE it is widened: the right side still grows by 25 only.
+        # 0..200 x 400..1000 squared to -200..400: what falls outside is lost, not shifted to the other side.
         pytest.param(Box(0.0, 0.4, 0.2, 1.0), (1000, 1000), Region(0, 375, 425, 1000), id="left border"),
         pytest.param(Box(0.8, 0.0, 1.0, 0.6), (1000, 1000), Region(575, 0, 1000, 625), id="right border"),
         # Squared to 900..1100 before clipping: centred on 1000, not shifted inwards.

@@ -87,7 +87,7 @@ async def test_clients_sampling_draws_the_answers_and_never_the_box() -> None:
         "grounding": "grounding sampling",
         "micro": "answer sampling",
     }
-    await _answered(engine, replace(QUESTION, sampling="the client's"))  # type: ignore[arg-type]
+    await _answered(engine, replace(QUESTION, sampling="the client's"))
     assert engine.samplings == {
         "macro": "the client's",
         "grounding": "grounding sampling",
@@ -180,7 +180,7 @@ async def test_macro_error_is_raised_by_itself_and_ends_the_second_look(error: E
 
 @pytest.mark.parametrize("failing", ["grounding", "micro"])
 async def test_dead_engine_is_raised_and_ends_the_macro_turn(failing: str) -> None:
-    engine = FakeEngine(**{"macro": never, failing: EngineDead()})
+    engine = FakeEngine(macro=never)
     engine.script[failing] = engine.after("macro", EngineDead())
     with pytest.raises(EngineDead):
         await _answered(engine)
@@ -207,6 +207,16 @@ async def test_cancelling_cancels_every_turn(script: dict[str, Script], running:
     with pytest.raises(asyncio.CancelledError):
         await call
     assert sorted(engine.cancelled) == running
+
+
+async def test_cancelling_the_second_look_alone_asks_nothing_else() -> None:
+    engine = FakeEngine(grounding=never)
+    call = asyncio.create_task(focus_on(engine).answer(replace(QUESTION, mode=Mode.MICRO)))
+    await _settled(engine, "grounding")
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert (engine.started, engine.cancelled) == (["grounding"], ["grounding"])
 
 
 async def test_macro_mode_looks_once() -> None:
@@ -258,6 +268,38 @@ async def test_what_to_ground_reaches_only_the_grounding_text() -> None:
     assert written["grounding"].endswith("asks: the left cup;")
     assert "left cup" not in written["macro"]
     assert written["micro"].endswith(f"question: {QUESTION.asked};")
+
+
+class Notes:
+    """A watcher that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.written: list[str] = []
+
+    def begins(self, turn: str) -> None:
+        self.begun.append(turn)
+
+    def writes(self, text: str) -> None:
+        self.written.append(text)
+
+
+@pytest.mark.parametrize(
+    ("mode", "begun", "written"),
+    [
+        (Mode.DUAL, {"macro", "grounding", "micro"}, []),
+        (Mode.MICRO, {"grounding", "micro"}, []),
+        (Mode.MACRO, {"macro"}, ["macro", "answer"]),
+    ],
+)
+async def test_watcher_sees_turns_begin_and_an_answer_that_can_not_lose(
+    mode: Mode, begun: set[str], written: list[str]
+) -> None:
+    notes = Notes()
+    await focus_on(FakeEngine()).answer(replace(QUESTION, mode=mode), notes)
+    assert (set(notes.begun), len(notes.begun), notes.written) == (begun, len(begun), written)
+    if mode is not Mode.MACRO:
+        assert notes.begun.index("grounding") < notes.begun.index("micro")
 
 
 async def test_many_questions_come_back_in_their_order() -> None:

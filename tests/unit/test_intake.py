@@ -7,13 +7,13 @@ from typing import Any, cast
 import pytest
 from dualfocus_engine import BadPicture, BadQuestion, Box, DualFocus, DualFocusError, Message, Mode, load_profile
 from dualfocus_server import intake
-from dualfocus_server.intake import concerns_focus, inline_images, question_of
-from dualfocus_server.media import ImageSource, data_url
+from dualfocus_server.intake import concerns_focus, inline_images, question_of, take_mode_from_model
+from dualfocus_server.media import ImageSource
 from dualfocus_server.protocol import FocusRequest
 from PIL import Image
-from vllm.renderers.chat_utils import MM_PARSER_MAP
+from vllm.renderers.chat_utils import _parse_chat_message_content_mm_part as as_vllm_reads
 
-from .builders import encoded
+from .builders import data_url, encoded
 from .local_web import respond, serving
 
 RED = data_url(encoded(Image.new("RGB", (40, 30), (255, 0, 0))))
@@ -37,7 +37,9 @@ def user(*parts: Any) -> dict[str, Any]:
 
 def request(*messages: dict[str, Any], **fields: Any) -> FocusRequest:
     """A request as it comes over the wire."""
-    return FocusRequest.model_validate_json(json.dumps({"messages": messages or (user(),)} | fields))
+    written = json.dumps({"messages": messages or (user(),)} | fields)
+    read: FocusRequest = FocusRequest.model_validate_json(written)
+    return read
 
 
 def focus(defaults: dict[str, Any] | None = None, **profile: Any) -> DualFocus:
@@ -65,10 +67,12 @@ async def _question(*messages: dict[str, Any], **fields: Any) -> Any:
         [user({"image_url": RED}, text())],
         [{"role": "system", "content": "Be terse."}, user()],
         [user(), {"role": "assistant", "content": "Red."}, user()],
+        [user(), {"role": "assistant", "content": "Red."}, user(text("Sure?"))],
+        [user(), {"role": "assistant", "content": "Red."}, {"role": "user", "content": "Sure?"}],
         [user(text("Hello")), {"role": "assistant", "content": [text("Hi")]}, user()],
     ],
 )
-def test_image_in_the_last_message_gets_two_looks(messages: list[dict[str, Any]]) -> None:
+def test_image_in_the_conversation_gets_two_looks(messages: list[dict[str, Any]]) -> None:
     assert concerns_focus(request(*messages))
 
 
@@ -78,9 +82,6 @@ def test_image_in_the_last_message_gets_two_looks(messages: list[dict[str, Any]]
         pytest.param([{"role": "user", "content": "What?"}], id="text"),
         pytest.param([user(text())], id="text part"),
         pytest.param([user(), {"role": "assistant", "content": "Red."}], id="assistant last"),
-        pytest.param(
-            [user(), {"role": "assistant", "content": "Red."}, user(text("Sure?"))], id="image in an earlier turn"
-        ),
         pytest.param([{"role": "developer", "content": "x"}, user()], id="developer"),
         pytest.param([{"role": "tool", "tool_call_id": "c", "content": "x"}, user()], id="tool"),
         pytest.param([{"role": "assistant", "content": "", "tool_calls": [CALL]}, user()], id="tool call"),
@@ -97,10 +98,7 @@ def test_other_conversations_are_vllms(messages: list[dict[str, Any]]) -> None:
     [
         {"dualfocus": {"mode": "off"}},
         {"n": 2},
-        {"stream": True},
         {"tools": [TOOL]},
-        {"response_format": {"type": "json_object"}},
-        {"structured_outputs": {"regex": "a"}},
         {"use_beam_search": True},
         {"echo": True},
         {"continue_final_message": True, "add_generation_prompt": False},
@@ -129,6 +127,9 @@ def test_what_only_vllm_does_is_vllms(fields: dict[str, Any]) -> None:
         {"dualfocus": {"mode": "macro"}},
         {"n": 1},
         {"stream": False},
+        {"stream": True},
+        {"response_format": {"type": "json_object"}},
+        {"structured_outputs": {"regex": "a"}},
         {"tools": None},
         {"temperature": 0.7, "top_p": 0.9, "seed": 1, "stop": ["."], "max_tokens": 5},
         {"logprobs": True, "top_logprobs": 3},
@@ -210,19 +211,32 @@ async def test_same_image_in_two_requests_has_one_key() -> None:
         pytest.param([image("http://example.com/a.png"), text()], BadPicture, id="host not allowed"),
         pytest.param([image("file:///etc/passwd"), text()], BadPicture, id="file"),
         pytest.param([image(""), text()], BadPicture, id="empty URL"),
-        pytest.param([{"type": "image_url"}, text()], BadQuestion, id="no image_url"),
-        pytest.param([{"type": "image_url", "image_url": None}, text()], BadQuestion, id="null image_url"),
         pytest.param([image()], BadQuestion, id="no text"),
         pytest.param([image(), text("  ")], BadQuestion, id="blank text"),
-        pytest.param([image(), {"type": "text"}], BadQuestion, id="text part without text"),
-        pytest.param([image(), {"type": "text", "text": None}], BadQuestion, id="null text"),
-        pytest.param([image(), {"type": "text", "text": 5}], BadQuestion, id="text that is a number"),
     ],
 )
 async def test_bad_part_is_said_in_our_own_words(parts: list[Any], error: type[DualFocusError]) -> None:
     with pytest.raises(error) as raised:
         await _question(user(*parts))
     assert str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"type": "image_url"}, "no image_url with a url in it"),
+        ({"type": "image_url", "image_url": None}, "no image_url with a url in it"),
+        ({"type": "image_url", "image_url": None, "uuid": "known-to-vllm"}, "no image_url with a url in it"),
+        ({"type": "text"}, "a text part has no text"),
+        ({"type": "text", "text": None}, "a text part has no text"),
+        ({"type": "text", "text": 5}, "a text part has no text"),
+        ({"type": "image_pil", "image_pil": "x"}, "'image_pil' can't be read; there are text, image_url"),
+        ({"type": "image_embeds", "image_embeds": "x"}, "'image_embeds' can't be read"),
+    ],
+)
+def test_a_part_that_cant_be_read_is_refused_with_the_request(part: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        request(user(image(), part))
 
 
 async def test_clients_sampling_goes_before_the_profiles_and_that_before_the_models() -> None:
@@ -250,33 +264,56 @@ async def test_length_is_the_clients_or_the_profiles(fields: dict[str, Any], tok
     assert (await _question(user(), **fields)).sampling.max_tokens == tokens
 
 
-async def test_fetched_image_reaches_vllm_as_data() -> None:
-    with serving({"/a": respond(body=b"image")}) as web:
-        images = ImageSource(["*"], allowed=lambda address: True)
-        asked = request(user(image(f"{web.address}/a"), image(BLUE), text()), stream=True)
-        await inline_images(asked, images)
-        await images.close()
-    parts = cast("Any", asked.messages)[-1]["content"]
-    assert [part.get("image_url") for part in parts] == [{"url": data_url(b"image")}, {"url": BLUE}, None]
+async def test_whole_conversations_pictures_can_be_zoomed() -> None:
+    messages = (user(image(BLUE), text("Whose?")), {"role": "assistant", "content": "."}, user(text("Sure?")))
+    assert (await _question(*messages)).picture.size == (20, 50)
+    both = (user(image(BLUE), text("Whose?")), {"role": "assistant", "content": "."}, user())
+    assert (await _question(*both, dualfocus={"image": 0})).picture.size == (20, 50)
+    with pytest.raises(BadQuestion, match="no image 2"):
+        await _question(*both, dualfocus={"image": 2})
 
 
 @pytest.mark.parametrize(
-    "kind",
+    ("model", "options", "served", "mode"),
     [
-        pytest.param({"type": "image_url", "image_url": {"url": "URL"}}, id="image_url"),
-        pytest.param({"type": "image_url", "image_url": "URL"}, id="image_url as text"),
-        pytest.param({"type": "input_image", "image_url": "URL", "detail": "auto"}, id="input_image"),
+        ("m:micro", {}, "m", "micro"),
+        ("m:off", {}, "m", "off"),
+        ("m", {}, "m", "dual"),
+        ("org/m:7b:macro", {}, "org/m:7b", "macro"),
+        # The field goes before the name.
+        ("m:micro", {"mode": "macro"}, "m", "macro"),
+        ("m:micro", {"box": [0, 0, 1, 1]}, "m", "micro"),
+        # Not ours to read: no mode, or no model that is served.
+        ("m:latest", {}, "m:latest", "dual"),
+        ("other:micro", {}, "other:micro", "dual"),
+        (None, {}, None, "dual"),
     ],
 )
-async def test_fetched_image_is_written_the_way_vllm_reads_its_part(kind: dict[str, Any]) -> None:
-    with serving({"/a": respond(body=b"image")}) as web:
+def test_mode_can_be_said_with_the_models_name(
+    model: str | None, options: dict[str, Any], served: str | None, mode: str
+) -> None:
+    asked = request(model=model, dualfocus=options)
+    take_mode_from_model(asked, {"m", "org/m:7b"}.__contains__)
+    assert (asked.model, asked.dualfocus.mode) == (served, mode)
+
+
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("kind", ["image_url", "input_image"])
+async def test_image_reaches_vllm_opened_upright_and_under_our_key(kind: str, nested: bool) -> None:
+    turned = Image.new("RGB", (40, 30), (255, 0, 0))
+    turned.getexif()[0x0112] = 6
+    with serving({"/a": respond(body=encoded(turned, exif=turned.getexif()))}) as web:
         images = ImageSource(["*"], allowed=lambda address: True)
-        part = json.loads(json.dumps(kind).replace("URL", f"{web.address}/a"))
-        asked = request(user(part, text()), stream=True)
+        url = f"{web.address}/a"
+        part = {"type": kind, "image_url": {"url": url} if nested else url, "uuid": "the client's own"}
+        asked = request(user(part, text()), dualfocus={"mode": "off"})
         await inline_images(asked, images)
+        key = (await images.picture(url)).key
         await images.close()
-    content = cast("Any", asked.messages)[-1]["content"]
-    assert MM_PARSER_MAP[kind["type"]](content[0]) == data_url(b"image")
+    name, shown = as_vllm_reads(cast("Any", asked.messages)[-1]["content"][0])
+    assert name == "image_pil"
+    assert shown.size == (30, 40)
+    assert key in cast("Any", asked.messages)[-1]["content"][0]["uuid"]
 
 
 FETCHES = {
@@ -299,9 +336,9 @@ async def test_vllm_is_given_nothing_to_fetch_by_itself(part: dict[str, Any], ro
     """Whatever vLLM would take for a URL to fetch is refused, or is data by then (docs: vLLM fetches nothing)."""
     address = "http://169.254.169.254/latest"
     written = json.loads(json.dumps(part).replace("URL", address))
-    asked = request({"role": role, "content": [written, text()]}, user(text()), stream=True)
     try:
+        asked = request({"role": role, "content": [written, text()]}, user(text()), stream=True)
         await inline_images(asked, ImageSource())
-    except DualFocusError:
+    except (DualFocusError, ValueError):
         return
     assert address not in repr(asked.messages)

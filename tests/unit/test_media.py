@@ -5,8 +5,10 @@ import ipaddress
 
 import pytest
 from dualfocus_engine import BadPicture
-from dualfocus_server.media import ImageSource, data_url, decode_data_url, is_public
+from dualfocus_server.media import ImageSource, decode_data_url, is_public
+from PIL import Image
 
+from .builders import data_url, encoded
 from .local_web import respond, serving
 
 METADATA = "169.254.169.254"
@@ -48,9 +50,23 @@ async def test_broken_data_url_is_a_bad_picture(url: str, complaint: str) -> Non
         await ImageSource().read(url)
 
 
-@pytest.mark.parametrize("data", [b"", b"\0\xff", bytes(range(256))])
-def test_written_data_url_reads_back(data: bytes) -> None:
-    assert decode_data_url(data_url(data)) == data
+@pytest.mark.parametrize(("size", "taken"), [(0, True), (100, True), (101, False)])
+async def test_limit_of_bytes_holds_for_data_urls_too(size: int, taken: bool) -> None:
+    source, url = ImageSource(max_bytes=100), data_url(b"x" * size)
+    if taken:
+        assert len(await source.read(url)) == size
+    else:
+        with pytest.raises(BadPicture, match="larger than 100 bytes"):
+            await source.read(url)
+
+
+async def test_image_comes_opened_and_within_the_limit_of_pixels(chelsea: Image.Image) -> None:
+    url = data_url(encoded(chelsea))
+    assert (await ImageSource().picture(url)).size == chelsea.size
+    with pytest.raises(BadPicture, match="pixels"):
+        await ImageSource(max_pixels=1000).picture(url)
+    with pytest.raises(BadPicture):
+        await ImageSource().picture("data:,nothing")
 
 
 @pytest.mark.parametrize(
@@ -195,8 +211,8 @@ async def test_address_that_was_checked_is_the_one_that_is_connected_to(monkeypa
     """A name that answers differently the second time (DNS rebinding) is not asked a second time."""
     lookups: list[str] = []
 
-    async def found(self: object, host: str, port: int, **given: object) -> list[tuple[object, ...]]:
-        lookups.append(host)
+    async def found(self: object, host: str | bytes, port: int, **given: object) -> list[tuple[object, ...]]:
+        lookups.append(host.decode() if isinstance(host, bytes) else host)
         return [(2, 1, 6, "", ("127.0.0.1", port))]
 
     with serving({"/a": respond(body=b"image")}) as web:

@@ -29,12 +29,14 @@ def _endless(request: BaseHTTPRequestHandler) -> None:
 
 
 def _dripping(request: BaseHTTPRequestHandler) -> None:
-    """Never silent for long, so that no read times out, and never done."""
+    """Never silent for long, so that no read times out; three seconds of it."""
     request.send_response(200)
     request.send_header("Content-Length", "1000000")
     request.end_headers()
     try:
-        while not RELEASED.wait(0.02):
+        for _ in range(150):
+            if RELEASED.wait(0.02):
+                break
             request.wfile.write(b"x")
     except OSError:
         pass

@@ -81,14 +81,34 @@ def test_last_picture_is_the_one_that_is_zoomed() -> None:
     [
         pytest.param((), id="no message"),
         pytest.param((Message("user", "What?"),), id="no image"),
-        pytest.param((asked(), Message("user", "And now?")), id="image in an earlier turn only"),
         pytest.param((asked(), Message("assistant", "Red.")), id="assistant last"),
+        pytest.param((Message("user", "Hello"), Message("user", "What?")), id="no image anywhere"),
         pytest.param((Message("system", "What?", (plain(),)),), id="system with an image"),
     ],
 )
 def test_last_message_must_be_a_users_with_an_image(messages: tuple[Message, ...]) -> None:
     with pytest.raises(BadQuestion, match="at least one image"):
         Question(messages)
+
+
+def test_image_of_an_earlier_turn_can_be_asked_about() -> None:
+    first = plain((1, 1, 1))
+    question = Question((asked("What?", first), Message("assistant", "A cup."), Message("user", "Whose?")))
+    assert question.picture is first
+    assert grounding_turn(question, PLAIN)[-1].text.endswith("this question asks: Whose?")
+
+
+@pytest.mark.parametrize(("zoom", "index"), [(0, 0), (1, 1), (2, 2), (-1, 2), (-3, 0)])
+def test_zoom_counts_the_pictures_of_the_whole_conversation(zoom: int, index: int) -> None:
+    pictures = [plain((shade, 0, 0)) for shade in range(3)]
+    messages = (asked("What?", pictures[0]), Message("assistant", "."), asked("Which?", *pictures[1:]))
+    assert Question(messages, zoom=zoom).picture is pictures[index]
+
+
+@pytest.mark.parametrize("zoom", [1, -2, 100])
+def test_zoom_on_a_picture_there_is_not_is_refused(zoom: int) -> None:
+    with pytest.raises(BadQuestion, match=rf"no image {zoom}: the conversation has 1"):
+        Question((asked(),), zoom=zoom)
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t"])

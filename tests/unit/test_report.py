@@ -83,6 +83,7 @@ def test_report_holds_all_that_was_found() -> None:
         "text": "red",
         "perplexity": pytest.approx(math.e),
         "tokens": 2,
+        "rescored": False,
         "finish_reason": "stop",
     }
     assert report["micro"]["text"] == "blue"

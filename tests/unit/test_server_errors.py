@@ -7,12 +7,14 @@ from typing import Any
 import httpx
 import pytest
 from dualfocus_engine import BadPicture, BadQuestion, ContextFull, EngineDead, ErrorKind
-from dualfocus_server.errors import _STATUS, error_response, install_error_handlers
+from dualfocus_server.errors import _STATUS, Problem, install_error_handlers
 from dualfocus_server.protocol import FocusRequest
+from dualfocus_server.refusals import Draining, TimedOut, TooBusy, TooLarge, Unauthorized
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.testclient import TestClient
 from vllm.exceptions import VLLMValidationError
+from vllm.v1.engine.exceptions import EngineDeadError
 
 RAISED: dict[str, Exception] = {}
 
@@ -58,6 +60,12 @@ def _error(response: httpx.Response) -> dict[str, Any]:
         (HTTPException(401, "Unauthorized"), 401, "authentication_error", None),
         (HTTPException(429, "Slow down"), 429, "rate_limit_error", None),
         (HTTPException(418, "teapot"), 418, "invalid_request_error", None),
+        (Unauthorized(), 401, "authentication_error", "invalid_api_key"),
+        (TooLarge(9), 413, "invalid_request_error", "body_too_large"),
+        (TooBusy("All places are taken"), 429, "rate_limit_error", "too_busy"),
+        (TimedOut(9), 504, "timeout_error", "timeout"),
+        (Draining(), 503, "service_unavailable_error", "shutting_down"),
+        (EngineDeadError(), 503, "service_unavailable_error", "engine_dead"),
         (RuntimeError("secret path /root"), 500, "server_error", None),
         (KeyError("type"), 500, "server_error", None),
     ],
@@ -70,6 +78,16 @@ async def test_error_has_its_status_type_and_code(
     response = await client.get("/raise")
     error = _error(response)
     assert (response.status_code, error["type"], error["code"]) == (status, kind, code)
+
+
+@pytest.mark.parametrize(
+    ("raised", "seconds"), [(TooBusy("Full"), "1"), (Draining(), "5"), (TimedOut(9), None), (BadPicture("x"), None)]
+)
+async def test_retry_after_is_said_where_it_helps(
+    client: httpx.AsyncClient, raised: Exception, seconds: str | None
+) -> None:
+    RAISED["error"] = raised
+    assert (await client.get("/raise")).headers.get("retry-after") == seconds
 
 
 async def test_our_errors_say_what_they_say(client: httpx.AsyncClient) -> None:
@@ -137,6 +155,6 @@ def test_every_kind_of_error_has_a_status() -> None:
 
 @pytest.mark.parametrize("status", [400, 404, 499, 500, 503, 520])
 def test_any_status_can_be_answered(status: int) -> None:
-    response = error_response(status, "message", "param", "code")
+    response = Problem(status, "message", "param", "code").response()
     assert response.status_code == status
     assert json.loads(bytes(response.body))["error"]["param"] == "param"

@@ -1,0 +1,65 @@
+"""The contents of messages, written one way however the client wrote them.
+
+vLLM reads parts more than one way (without a type, by a uuid, by whichever URL they hold) and fetches what it reads.
+What stands here after is all there is: nothing but data is left for it to read.
+"""
+
+from typing import Any
+
+TEXT, IMAGE = "text", "image_url"
+_ALIASES = {"input_text": TEXT, "input_image": IMAGE}
+# What vLLM is handed as it is: data, not URLs.
+_HANDED_ON = ("input_audio", "refusal", "thinking")
+_BY_URL = ("audio_url", "video_url")
+_KNOWN = (TEXT, IMAGE, *_ALIASES, *_HANDED_ON, *_BY_URL)
+
+
+def canonical(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message with its parts written one way. Raises ValueError naming what can't be read."""
+    content = message.get("content")
+    if content is None or isinstance(content, str):
+        return message
+    return message | {"content": [_part(part) for part in content]}
+
+
+def parts_of(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the parts of a canonical message."""
+    content = message.get("content") or []
+    return [{"type": TEXT, TEXT: content}] if isinstance(content, str) else content
+
+
+def _part(part: Any) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": TEXT, TEXT: part}
+    kind = part.get("type") or next((name for name in _KNOWN if name in part), None)
+    kind = _ALIASES.get(str(kind), kind)
+    if kind == TEXT:
+        return {"type": TEXT, TEXT: _text(part)}
+    if kind == IMAGE:
+        return {"type": IMAGE, IMAGE: {"url": _url(part, IMAGE)}}
+    if kind in _BY_URL:
+        return {"type": kind, kind: {"url": _data(_url(part, kind), kind)}}
+    if kind in _HANDED_ON:
+        return {"type": kind, kind: part.get(kind)}
+    raise ValueError(f"a part of type {kind!r} can't be read; there are {', '.join(_KNOWN)}")
+
+
+def _text(part: dict[str, Any]) -> str:
+    text = part.get(TEXT)
+    if not isinstance(text, str):
+        raise ValueError("a text part has no text in it")
+    return text
+
+
+def _url(part: dict[str, Any], kind: str) -> str:
+    value = part.get(kind)
+    url = value.get("url") if isinstance(value, dict) else value
+    if not isinstance(url, str):
+        raise ValueError(f"a part of type {kind} has no {kind} with a url in it")
+    return url
+
+
+def _data(url: str, kind: str) -> str:
+    if not url.lower().startswith("data:"):
+        raise ValueError(f"an {kind} must be a data: URL; only images are fetched")
+    return url
