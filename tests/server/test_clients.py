@@ -1,0 +1,90 @@
+"""Real clients, each against the running server: an image question, its answer, and the `dualfocus` field."""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai import AsyncOpenAI, OpenAI
+from running_server import Server
+
+About = Callable[[str, str], list[dict[str, Any]]]
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "tests" / "clients"
+HOME = ROOT / ".venv" / "clients"  # scripts/install.py makes it
+MODEL = "dualfocus-starter"
+
+
+def told(command: list[str], server: Server, image: str, cwd: Path | None = None) -> dict[str, Any]:
+    """Run a client's script and return what it prints last."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ.get("HOME", "/"),
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    }
+    arguments = [*command, f"{server.url}/v1", MODEL, image]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, env=environment, cwd=cwd, check=False)
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+@pytest.fixture
+def image(about: About, tmp_path: Path) -> str:
+    """A file that holds a photo as a data URL: too long for a command line."""
+    path = tmp_path / "image.url"
+    path.write_text(about("coffee", "")[0]["content"][0]["image_url"]["url"])
+    return str(path)
+
+
+@pytest.mark.parametrize("script", ["ask_langchain.py", "ask_litellm.py", "ask_instructor.py"])
+def test_python_clients(server: Server, image: str, script: str) -> None:
+    answer = told([str(HOME / "bin" / "python"), str(SCRIPTS / script)], server, image)
+    focus = answer["dualfocus"]
+    assert set(focus["turns"]) == {"macro", "grounding", "micro"}
+    assert answer["text"]
+    if script == "ask_instructor.py":
+        assert set(json.loads(answer["text"])) == {"anything"}
+        assert focus["macro"]["rescored"] is True
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node is not installed: its client is NOT tested")
+def test_node(server: Server, image: str) -> None:
+    # From where the packages are: that is where Node looks for them.
+    script = shutil.copy(SCRIPTS / "ask_openai.mjs", HOME)
+    answer = told(["node", str(script)], server, image, HOME)
+    assert answer["text"] == answer["streamed"] == answer["dualfocus"][answer["dualfocus"]["winner"]]["text"]
+
+
+def test_openai_sync_and_async_agree(server: Server, about: About) -> None:
+    messages: Any = about("coffee", "What is in the cup?")
+
+    async def ask_thrice() -> list[str | None]:
+        async with AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
+            asked = [client.chat.completions.create(model=MODEL, messages=messages) for _ in range(3)]
+            return [answer.choices[0].message.content for answer in await asyncio.gather(*asked)]
+
+    alone = OpenAI(base_url=f"{server.url}/v1", api_key="none").chat.completions.create(model=MODEL, messages=messages)
+    assert asyncio.run(ask_thrice()) == [alone.choices[0].message.content] * 3
+
+
+def test_vllm_bench_serve(server: Server, tmp_path: Path) -> None:
+    root = OpenAI(base_url=f"{server.url}/v1", api_key="none").models.list().data[0].model_extra["root"]  # type: ignore[index]
+    command = [sys.executable, str(SCRIPTS / "bench_serve.py"), "--backend", "openai-chat"]
+    target = ["--base-url", server.url, "--endpoint", "/v1/chat/completions", "--model", MODEL, "--tokenizer", root]
+    data = ["--dataset-name", "random-mm", "--num-prompts", "6", "--random-input-len", "20", "--random-output-len", "8"]
+    images = ["--random-mm-base-items-per-request", "1", "--random-mm-limit-mm-per-prompt", '{"image": 1, "video": 0}']
+    sizes = ["--random-mm-bucket-config", "{(64, 64, 1): 1.0}"]
+    result = ["--save-result", "--result-dir", str(tmp_path), "--result-filename", "result.json"]
+    done = subprocess.run(
+        [*command, *target, *data, *images, *sizes, *result], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    measured = json.loads((tmp_path / "result.json").read_text())
+    assert (measured["completed"], measured["failed"]) == (6, 0)
