@@ -21,8 +21,9 @@ class Place:
         self._has_turn = True
 
     def leave(self) -> None:
-        """Let the next one."""
+        """Let the next one; leaving twice is leaving once."""
         if self._has_turn:
+            self._has_turn = False
             self._running.release()
 
 

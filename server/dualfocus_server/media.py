@@ -6,23 +6,38 @@ import binascii
 import ipaddress
 import socket
 from collections.abc import Callable, Iterable
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import httpcore
 import httpx
-from dualfocus_engine import BadPicture, Picture, open_picture
+from dualfocus_engine import BadPicture, BadQuestion, Picture, open_picture
 from dualfocus_engine.pictures import MAX_PIXELS
 from dualfocus_engine.pool import in_thread
 
 MAX_REDIRECTS = 3
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+# All that is given out for the public internet; Python's `is_global` knows only what is reserved.
+_PUBLIC_V6 = ipaddress.IPv6Network("2000::/3")
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def is_public(address: Address) -> bool:
     """Whether an address lies on the public internet (an IPv4 address inside an IPv6 one is judged as itself)."""
-    mapped = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None) or address
-    return mapped.is_global and not mapped.is_multicast
+    reached = _reached(address)
+    if isinstance(reached, ipaddress.IPv6Address) and reached not in _PUBLIC_V6:
+        return False
+    return reached.is_global and not reached.is_multicast
+
+
+def _reached(address: Address) -> Address:
+    """Return the IPv4 address that a gateway would pass an IPv6 one on to, or the address itself."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address
 
 
 class _CheckedBackend(httpcore.AsyncNetworkBackend):
@@ -46,7 +61,7 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
     async def _checked_address(self, host: str, port: int) -> str:
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: a label that is empty or too long
             raise httpcore.ConnectError(f"{host} has no address") from error
         addresses = [ipaddress.ip_address(entry[4][0]) for entry in found]
         if not addresses or not all(map(self._allowed, addresses)):
@@ -58,7 +73,8 @@ class ImageSource:
     """Gets the bytes of an image from the URL in a request.
 
     `domains` are the hosts that may be fetched from (`*`: any); none are by default. `allowed` judges the address
-    that is connected to. `max_bytes` counts while reading, `timeout` is seconds for the whole fetch.
+    that is connected to. `max_bytes` counts while reading, `timeout` is seconds for the whole fetch. Nothing is kept
+    from one fetch to the next. Raises BadQuestion where a domain is no host's name.
     """
 
     def __init__(
@@ -69,17 +85,14 @@ class ImageSource:
         max_pixels: int = MAX_PIXELS,
         timeout: float = 10.0,
     ) -> None:
-        self._domains = frozenset(domain.lower() for domain in domains)
+        self._domains = frozenset(map(_wire_name, domains))
         self._max_bytes = max_bytes
         self._max_pixels = max_pixels
         self._timeout = timeout
-        # httpx takes a network backend through its pool only.
-        transport = httpx.AsyncHTTPTransport(trust_env=False)
-        transport._pool = httpcore.AsyncConnectionPool(network_backend=_CheckedBackend(allowed))
-        self._client = httpx.AsyncClient(transport=transport, trust_env=False)
+        self._client = _client(allowed)
 
     async def close(self) -> None:
-        """Close idle connections."""
+        """Close all connections."""
         await self._client.aclose()
 
     async def picture(self, url: str) -> Picture:
@@ -103,7 +116,7 @@ class ImageSource:
                 return await self._follow(httpx.URL(url))
         except TimeoutError as error:
             raise BadPicture(f"The image did not arrive within {self._timeout:g} s.") from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # UnicodeError: a name that is no IDNA
             raise BadPicture(f"The image could not be fetched: {error or type(error).__name__}.") from error
 
     async def _follow(self, url: httpx.URL) -> bytes:
@@ -118,17 +131,22 @@ class ImageSource:
     def _check_host(self, url: httpx.URL) -> None:
         if url.scheme not in ("http", "https"):
             raise BadPicture(f"An image is not fetched by {url.scheme}:, only by http: or https:.")
-        if "*" not in self._domains and url.host.lower() not in self._domains:
+        host = url.raw_host.decode("ascii")
+        if "*" not in self._domains and host not in self._domains:
             raise BadPicture(
-                f"Images are not fetched from {url.host!r}: send the image as a data: URL, "
+                f"Images are not fetched from {host!r}: send the image as a data: URL, "
                 "or let the server's operator allow the host with --allowed-media-domains."
             )
 
     async def _body(self, response: httpx.Response) -> bytes:
         if response.status_code != httpx.codes.OK:
             raise BadPicture(f"The image's host answered {response.status_code}.")
+        packing = response.headers.get("Content-Encoding", "")
+        if packing.lower() not in ("", "identity"):
+            # Unpacked, few bytes could be gigabytes before they are counted.
+            raise BadPicture(f"The image's host sent it packed ({packing}), without being asked to.")
         body = bytearray()
-        async for chunk in response.aiter_bytes():
+        async for chunk in response.aiter_raw():
             body += chunk
             self._check_size(len(body))
         return bytes(body)
@@ -136,6 +154,33 @@ class ImageSource:
     def _check_size(self, size: int) -> None:
         if size > self._max_bytes:
             raise BadPicture(f"The image is larger than {self._max_bytes} bytes.")
+
+
+def _client(allowed: Callable[[Address], bool]) -> httpx.AsyncClient:
+    """Return a client that keeps nothing: clients of the server must not meet in its cookies or connections."""
+    # httpx takes a network backend through its pool only.
+    transport = httpx.AsyncHTTPTransport(trust_env=False)
+    transport._pool = httpcore.AsyncConnectionPool(
+        # Admission bounds the fetches; in a bounded pool slow hosts would keep all others waiting.
+        max_connections=None,
+        max_keepalive_connections=0,
+        network_backend=_CheckedBackend(allowed),
+    )
+    return httpx.AsyncClient(
+        transport=transport,
+        trust_env=False,
+        timeout=None,  # the whole fetch has one
+        headers={"Accept-Encoding": "identity"},
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+    )
+
+
+def _wire_name(host: str) -> str:
+    """Return a host's name as requests carry it, in which its Unicode and xn-- spellings are one."""
+    try:
+        return httpx.URL(scheme="http", host=host).raw_host.decode("ascii")
+    except httpx.InvalidURL as error:
+        raise BadQuestion(f"Images can't be fetched from {host!r}, which is no host's name: {error}") from error
 
 
 def decode_data_url(url: str) -> bytes:

@@ -1,0 +1,79 @@
+"""Whole questions are let in or refused; one that is in keeps its place."""
+
+import asyncio
+
+import pytest
+from dualfocus_server.admission import Admission
+from dualfocus_server.refusals import Draining, TooBusy
+
+
+async def test_as_many_as_may_work_and_the_rest_waits_its_turn() -> None:
+    admission = Admission(running=1, queued=1)
+    with admission.admit("a") as first, admission.admit("b") as second:
+        await first.turn()
+        waiting = asyncio.create_task(second.turn())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        first.leave()
+        await asyncio.wait_for(waiting, 1)
+
+
+async def test_one_more_than_run_and_wait_is_refused() -> None:
+    admission = Admission(running=1, queued=1)
+    with admission.admit("a"), admission.admit("b"), pytest.raises(TooBusy, match="2 questions"), admission.admit("c"):
+        pass
+    assert admission.admitted == 0
+
+
+async def test_one_client_leaves_room_for_others() -> None:
+    admission = Admission(running=4, queued=4, per_client=2)
+    with admission.admit("a"), admission.admit("a"), admission.admit("b"):
+        with pytest.raises(TooBusy, match="one client"), admission.admit("a"):
+            pass
+        assert admission.admitted == 3
+
+
+async def test_a_question_that_fails_gives_its_place_up() -> None:
+    admission = Admission(running=1, queued=0)
+
+    async def fail() -> None:
+        with admission.admit("a") as place:
+            await place.turn()
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        await fail()
+    with admission.admit("a") as place:
+        await asyncio.wait_for(place.turn(), 1)
+
+
+async def test_leaving_while_waiting_frees_no_place_of_another() -> None:
+    admission = Admission(running=1, queued=2)
+    with admission.admit("a") as first:
+        await first.turn()
+        with admission.admit("b"):
+            pass  # left before its turn came
+        with admission.admit("c") as third:
+            waiting = asyncio.create_task(third.turn())
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            waiting.cancel()
+
+
+async def test_closed_it_refuses_with_the_reason_and_tells_when_it_is_empty() -> None:
+    admission = Admission(running=1, queued=1)
+    with admission.admit("a"):
+        admission.close(Draining())
+        with pytest.raises(Draining), admission.admit("b"):
+            pass
+        emptied = asyncio.create_task(admission.emptied())
+        await asyncio.sleep(0)
+        assert not emptied.done()
+    await asyncio.wait_for(emptied, 1)
+
+
+async def test_the_first_reason_for_closing_stays() -> None:
+    admission = Admission(running=1, queued=1)
+    admission.close(Draining())
+    admission.close(ValueError("later"))
+    assert isinstance(admission.closed, Draining)

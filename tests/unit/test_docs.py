@@ -1,0 +1,33 @@
+"""What the documents list is what there is."""
+
+import re
+from pathlib import Path
+
+from dualfocus_engine.results import Selection
+from dualfocus_server.settings import Settings
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase
+
+DOCS = Path(__file__).parents[2] / "docs"
+API = (DOCS / "api.md").read_text(encoding="utf-8")
+
+
+def named_in(section: str) -> set[str]:
+    """The names in backticks in the first column of a section's table."""
+    body = API.partition(f"## {section}\n")[2].partition("\n## ")[0]
+    first_columns = re.findall(r"^\| (`[^|]*) \|", body, re.MULTILINE)
+    return {name for column in first_columns for name in re.findall(r"`([^`]+)`", column)}
+
+
+def test_every_field_of_openais_request_is_listed() -> None:
+    theirs = set(CompletionCreateParamsBase.__annotations__)
+    assert theirs - named_in("OpenAI's fields") == set()
+
+
+def test_every_flag_of_the_server_is_listed() -> None:
+    listed = {name.removeprefix("--").replace("-", "_") for name in named_in("Flags")}
+    ours = {"api_key" if name == "api_keys" else name for name in Settings.__dataclass_fields__}
+    assert ours - listed == set()
+
+
+def test_every_reason_for_a_choice_is_listed() -> None:
+    assert named_in("The answer's `dualfocus` field") >= {selection.value for selection in Selection}
