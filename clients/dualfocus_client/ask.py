@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
             args.image,
             args.question,
             base_url=args.base_url,
-            api_key=args.api_key,
+            api_key=args.api_key or os.environ.get("DUALFOCUS_API_KEY"),
             timeout=args.timeout,
             mode=args.mode,
             box=args.box,
@@ -44,7 +44,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("image", help="a file, or an http(s) URL that the server may fetch")
     parser.add_argument("question")
     parser.add_argument("--base-url", default="http://127.0.0.1:8000", help="where the server is")
-    parser.add_argument("--api-key", default=os.environ.get("DUALFOCUS_API_KEY"), help="or DUALFOCUS_API_KEY")
+    parser.add_argument("--api-key", help="a key, where the server wants one; also DUALFOCUS_API_KEY")
     parser.add_argument("--mode", default="dual", choices=["dual", "macro", "micro", "off"], help="which looks")
     parser.add_argument("--box", type=float, nargs=4, metavar=("X1", "Y1", "X2", "Y2"), help="where to look, 0 to 1")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait for the answer")
@@ -58,16 +58,19 @@ def _options(parser: argparse.ArgumentParser, path: str) -> list[str]:
     try:
         # Plain strings: YAML's own reading would make `mode: off` a false.
         given = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}
-        return [argument for name, value in given.items() for argument in _argument(name, value)]
-    except (OSError, yaml.YAMLError, AttributeError) as error:
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         parser.error(f"--config {path}: {error}")
+    if not isinstance(given, dict):
+        parser.error(f"--config {path}: expected lines of the form `option: value`")
+    return [argument for name, value in given.items() for argument in _argument(name, value)]
 
 
 def _argument(name: str, value: str | list[str]) -> list[str]:
     option = f"--{name.replace('_', '-')}"
     if value in ("true", "false"):
         return [option] if value == "true" else []
-    return [option, *([value] if isinstance(value, str) else value)]
+    # In one piece: what follows an option that is none, or begins with a dash, would be read as something else.
+    return [f"{option}={value}"] if isinstance(value, str) else [option, *value]
 
 
 def _told(completion: dict[str, Any]) -> str:

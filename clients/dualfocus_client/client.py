@@ -32,7 +32,7 @@ def ask(
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
         response = httpx.post(f"{base_url}/v1/chat/completions", json=body, headers=headers, timeout=timeout)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # UnicodeError: a host that can't be one
         raise AskError(f"{base_url} can't be reached: {error}") from error
     return _completion(response)
 
@@ -45,14 +45,23 @@ def image_url(image: str) -> str:
         data = Path(image).read_bytes()
     except OSError as error:
         raise AskError(f"{image}: {error.strerror}") from error
+    except ValueError as error:  # a path with a NUL byte
+        raise AskError(f"{image!r}: {error}") from error
     return f"data:application/octet-stream;base64,{base64.b64encode(data).decode()}"
 
 
 def _completion(response: httpx.Response) -> dict[str, Any]:
     try:
-        body: dict[str, Any] = response.json()
+        body = response.json()
     except ValueError as error:
         raise AskError(f"The server answered {response.status_code} and no JSON.") from error
-    if response.is_error:
-        raise AskError(f"{response.status_code}: {body.get('error', {}).get('message', body)}")
-    return body
+    if response.is_success and isinstance(body, dict):
+        return body
+    raise AskError(f"{response.status_code}: {_complaint(body)}")
+
+
+def _complaint(body: Any) -> str:
+    """Return the message of an OpenAI error; of what isn't one, as much as there is."""
+    error = body.get("error") if isinstance(body, dict) else None
+    message = error.get("message") if isinstance(error, dict) else error
+    return str(message or body)

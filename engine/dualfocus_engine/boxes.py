@@ -2,9 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+_CORNERS = ("x1", "y1", "x2", "y2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,20 @@ class Region(NamedTuple):
     bottom: int
 
 
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError) as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+    return pattern
+
+
+Regex = Annotated[str, AfterValidator(_compiles)]
+# Any box whose corners can't be taken for each other, even where the notation has only a few steps.
+_SAMPLE = Box(0.125, 0.375, 0.625, 0.875)
+_COARSEST = 0.1
+
+
 class CropPolicy(BaseModel):
     """How a box becomes a crop: squared around its centre or not, then widened by `margin` pixels a side."""
 
@@ -49,36 +65,61 @@ class BoxNotation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    template: str = Field(description="a format string of x1, y1, x2, y2, in units of 1/scale of the image")
-    pattern: str = Field(description="a regular expression with the groups x1, y1, x2, y2")
+    pattern: Regex = Field(description="a regular expression with the groups x1, y1, x2, y2")
     scale: float = Field(default=1.0, gt=0, description="the number that means the whole width or height")
     grammar: str | None = Field(
         default=None,
         description="a regular expression the grounding turn is held to; none lets it write freely",
     )
+    # Last, since it is tried on the others.
+    template: str = Field(description="a format string of x1, y1, x2, y2, in units of 1/scale of the image")
 
     @field_validator("pattern")
     @classmethod
     def _has_corners(cls, pattern: str) -> str:
-        missing = {"x1", "y1", "x2", "y2"} - set(re.compile(pattern).groupindex)
+        missing = set(_CORNERS) - set(re.compile(pattern).groupindex)
         if missing:
             raise ValueError(f"the pattern has no group named {', '.join(sorted(missing))}")
         return pattern
 
+    @field_validator("template")
+    @classmethod
+    def _reads_back(cls, template: str, others: ValidationInfo) -> str:
+        if not {"pattern", "scale"} <= set(others.data):
+            return template  # they are complained about themselves
+        try:
+            written = _written(template, _SAMPLE, others.data["scale"])
+            read = _read(others.data["pattern"], written, others.data["scale"])
+        except (LookupError, ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"the template can't write a box that reads back: {error}") from error
+        if read is None or not _alike(read, _SAMPLE):
+            raise ValueError(f"the template writes {written!r}, which the pattern reads as another box or none")
+        return template
+
     def write(self, box: Box) -> str:
         """Write a box the way the model does."""
-        corners = zip(("x1", "y1", "x2", "y2"), box.as_tuple(), strict=True)
-        return self.template.format(**{name: share * self.scale for name, share in corners})
+        return _written(self.template, box, self.scale)
 
     def read(self, text: str) -> Box | None:
         """Read the first box in `text`, clipped to the image; None where there is none.
 
         The box may be empty (`Box.is_empty`): that is the caller's to judge.
         """
-        found = re.search(self.pattern, text)
-        if found is None:
-            return None
-        return Box(*(_share(found[name], self.scale) for name in ("x1", "y1", "x2", "y2")))
+        return _read(self.pattern, text, self.scale)
+
+
+def _written(template: str, box: Box, scale: float) -> str:
+    corners = zip(_CORNERS, box.as_tuple(), strict=True)
+    return template.format(**{name: share * scale for name, share in corners})
+
+
+def _read(pattern: str, text: str, scale: float) -> Box | None:
+    found = re.search(pattern, text)
+    return None if found is None else Box(*(_share(found[name], scale) for name in _CORNERS))
+
+
+def _alike(one: Box, other: Box) -> bool:
+    return all(abs(a - b) < _COARSEST for a, b in zip(one.as_tuple(), other.as_tuple(), strict=True))
 
 
 def _share(number: str, scale: float) -> float:

@@ -49,7 +49,7 @@ class DualFocus:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop vLLM."""
-        self.engine.stop()
+        self.stop()
 
     def start(self) -> None:
         """Start vLLM, inside a running event loop; blocks until the model is loaded."""
@@ -57,6 +57,12 @@ class DualFocus:
         from dualfocus_engine.vllm_engine import VllmEngine, engine_args
 
         self._engine = VllmEngine.start(engine_args(self.model, **self._flags), self.profile)
+
+    def stop(self) -> None:
+        """Stop vLLM and its processes."""
+        self.engine.stop()
+        # Let go: vLLM's own destructor fails where it first runs as the interpreter ends.
+        self._engine = None
 
     @property
     def engine(self) -> "VllmEngine":

@@ -1,7 +1,7 @@
 """The turns of one question: the first look (macro), and the second (grounding, crop, micro)."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -9,15 +9,13 @@ from dualfocus_engine.boxes import Box, Region, crop_region
 from dualfocus_engine.errors import ContextFull, EngineDead
 from dualfocus_engine.pool import in_thread
 from dualfocus_engine.questions import Message, Question, grounding_turn, macro_turn, micro_turn
-from dualfocus_engine.results import Look, Selection, Turn
+from dualfocus_engine.results import Look, OnText, Selection, Turn
 
 if TYPE_CHECKING:
     from dualfocus_engine.prompts import Prompt
     from dualfocus_engine.vllm_engine import VllmEngine
 
 logger = logging.getLogger(__name__)
-
-OnText = Callable[[str], None]
 
 
 class Watcher(Protocol):

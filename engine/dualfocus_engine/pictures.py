@@ -4,11 +4,13 @@ import hashlib
 import io
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from dualfocus_engine.boxes import Region
 from dualfocus_engine.errors import BadPicture
@@ -19,6 +21,18 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 50_000_000
 # A padded square of more pixels is not made; the picture is shrunk first.
 _MAX_SQUARE = 64_000_000
+# EXIF's orientations, and what turns each upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow raises where a file is not what it should be, or was closed.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, OverflowError, MemoryError, AssertionError)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,29 +59,41 @@ def open_picture(source: bytes | str | Path | Image.Image, max_pixels: int = MAX
     in none of FORMATS, or has more than `max_pixels`, which is judged by its header before anything is decoded.
     """
     if isinstance(source, Image.Image):
-        upright = _rgb(source)
+        with _damage_told(max_pixels):
+            upright = _rgb(source, max_pixels)
         return Picture(upright, _key(upright.tobytes() + repr(upright.size).encode()))
-    try:
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    except OSError as error:
-        raise BadPicture(f"The image file can't be read: {error.strerror or error}.") from error
+    data = source if isinstance(source, bytes) else _content(source)
     return Picture(_decoded(data, max_pixels), _key(data))
 
 
-def _decoded(data: bytes, max_pixels: int) -> Image.Image:
+def _content(path: str | Path) -> bytes:
     try:
-        with warnings.catch_warnings():
-            # Pillow's own alarm comes at another size than ours.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                _check_pixels(image, max_pixels)
-                return _rgb(image)
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise BadPicture(f"The image file can't be read: {error.strerror or error}.") from error
+    except ValueError as error:  # a path with a NUL byte
+        raise BadPicture(f"The image file can't be read: {error}.") from error
+
+
+def _decoded(data: bytes, max_pixels: int) -> Image.Image:
+    with _damage_told(max_pixels), warnings.catch_warnings():
+        # Pillow's own alarm comes at another size than ours.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return _rgb(image, max_pixels)
+
+
+@contextmanager
+def _damage_told(max_pixels: int) -> Iterator[None]:
+    """Turn what Pillow raises about an image into BadPicture."""
+    try:
+        yield
     except UnidentifiedImageError as error:
         raise BadPicture(f"The image is in no format that can be read ({', '.join(FORMATS)}).") from error
     except Image.DecompressionBombError as error:
         raise BadPicture(f"The image has more than {max_pixels:,} pixels.") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, OverflowError, MemoryError) as error:
-        raise BadPicture(f"The image is damaged or cut short: {error}.") from error
+    except _DAMAGE as error:
+        raise BadPicture(f"The image is damaged or cut short: {str(error) or type(error).__name__}.") from error
 
 
 def _check_pixels(image: Image.Image, max_pixels: int) -> None:
@@ -80,23 +106,51 @@ def _key(data: bytes) -> str:
     return f"picture-{hashlib.blake2b(data, digest_size=16).hexdigest()}"
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """Return the image upright and in RGB; transparent parts show white, as vLLM's own loader has it."""
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I") or upright.mode == "F":
-        upright = _eight_bit(upright)
-    if upright.has_transparency_data:
-        layer = upright.convert("RGBA")
-        upright = Image.new("RGBA", layer.size, (*_WHITE, 255))
-        upright.alpha_composite(layer)
-    return upright.convert("RGB")
+def _rgb(image: Image.Image, max_pixels: int) -> Image.Image:
+    """Return the image upright, in RGB and without metadata; an orientation left in it would turn it once more."""
+    _check_pixels(image, max_pixels)
+    shown = _on_white(_upright(image)).convert("RGB")
+    shown.info = {}
+    return shown
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn an image by its orientation. Pillow's own way rewrites all of EXIF, and fails where any tag is odd."""
+    image.load()
+    turn = _TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return cast("int", image.getexif().get(ExifTags.Base.Orientation, 1))
+    except _DAMAGE:  # EXIF that can't be read turns nothing; the pixels are fine
+        return 1
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Return the image with white where it is transparent, as vLLM's own loader has it."""
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bit(image)
+    if not image.has_transparency_data:
+        return image
+    # Pillow converts La to LA only.
+    layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    white = Image.new("RGBA", layer.size, (*_WHITE, 255))
+    white.alpha_composite(layer)
+    return white
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
     """Scale a deep greyscale image down to 8 bits; Pillow's own conversion would clip it to white."""
     levels = image if image.mode == "F" else image.convert("I").convert("F")
     full = 65535.0 if image.mode.startswith("I;16") else _full_scale(levels)
-    return levels.point(lambda level: level * (255.0 / full) + 0.0).convert("L")
+    shown = levels.point(lambda level: level * (255.0 / full) + 0.0).convert("L")
+    clear = shown.info.pop("transparency", None)
+    if isinstance(clear, int):
+        # One deep level is transparent, not all those that share its 8 bits.
+        shown.putalpha(image.convert("I").point([255 * (level != clear) for level in range(65536)], "L"))
+    return shown
 
 
 def _full_scale(levels: Image.Image) -> float:
@@ -108,7 +162,8 @@ def _full_scale(levels: Image.Image) -> float:
 def fit(image: Image.Image, pad: Colour | None, side: int | None) -> Image.Image:
     """Return what the encoder is shown: padded to a square of colour `pad`, then resized to `side` pixels.
 
-    Either step is left out where it is None: the model's own processor does the rest.
+    Either step is left out where it is None: the model's own processor does the rest. `side` needs `pad` (profiles
+    see to it): a picture that is not padded is left to the processor altogether.
     """
     shown = image if pad is None else pad_to_square(image, pad)
     if side is None or pad is None:

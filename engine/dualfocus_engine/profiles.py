@@ -3,14 +3,15 @@
 import re
 from importlib import resources
 from pathlib import Path
+from typing import Annotated, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from dualfocus_engine.boxes import BoxNotation, CropPolicy
+from dualfocus_engine.boxes import BoxNotation, CropPolicy, Regex
 from dualfocus_engine.errors import BadQuestion
-from dualfocus_engine.pictures import Colour
 
+_Level = Annotated[int, Field(ge=0, le=255)]
 DEFAULT_PROFILE = "llava-dualfocus"
 PROFILE_FILE = "dualfocus.yaml"
 _SHIPPED = resources.files("dualfocus_engine") / "profiles"
@@ -28,9 +29,11 @@ class Profile(BaseModel):
     micro_prompt: str = Field(description="Q2; {question} stands for the question as the client sent it")
     notation: BoxNotation
     crop: CropPolicy = CropPolicy()
-    pad: Colour | None = Field(default=None, description="pictures are padded to a square of this colour (RGB)")
-    side: int | None = Field(default=None, gt=0, description="then resized to this many pixels a side")
-    leave_out: tuple[str, ...] = Field(
+    pad: tuple[_Level, _Level, _Level] | None = Field(
+        default=None, description="pictures are padded to a square of this colour (RGB)"
+    )
+    side: int | None = Field(default=None, gt=0, description="then resized to this many pixels a side; only with pad")
+    leave_out: tuple[Regex, ...] = Field(
         default=(),
         description="regular expressions of what Q1 leaves out of the question: format hints, options",
     )
@@ -47,12 +50,11 @@ class Profile(BaseModel):
             raise ValueError("the prompt has no {question} in it")
         return prompt
 
-    @field_validator("leave_out")
-    @classmethod
-    def _compiles(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in patterns:
-            re.compile(pattern)
-        return patterns
+    @model_validator(mode="after")
+    def _side_has_its_pad(self) -> Self:
+        if self.side is not None and self.pad is None:
+            raise ValueError("side needs pad: a picture that is not made square keeps its shape, and no one side fits")
+        return self
 
     def grounding_text(self, question: str) -> str:
         """Return Q1 for a question: the question alone, without format hints or options."""
@@ -80,8 +82,8 @@ def profile_of(model: str, name: str | None = None) -> Profile:
 
     A model's own profile is the file `dualfocus.yaml` in its folder. Raises BadQuestion as `load_profile` does.
     """
-    own = Path(model) / PROFILE_FILE
-    return load_profile(name or (str(own) if own.is_file() else DEFAULT_PROFILE))
+    own = str(Path(model) / PROFILE_FILE)
+    return load_profile(name or (own if _is_file(own) else DEFAULT_PROFILE))
 
 
 def shipped_profile(name: str) -> str:
@@ -94,13 +96,18 @@ def load_profile(name: str) -> Profile:
 
     Raises BadQuestion naming the profiles there are, or the field that is wrong.
     """
-    if name in profile_names():
-        text = shipped_profile(name)
-    elif Path(name).is_file():
-        text = Path(name).read_text(encoding="utf-8")
-    else:
+    shipped = name in profile_names()
+    if not shipped and not _is_file(name):
         raise BadQuestion(f"No profile {name!r}: give one of {', '.join(profile_names())}, or a YAML file.")
     try:
+        text = shipped_profile(name) if shipped else Path(name).read_text(encoding="utf-8")
         return Profile.model_validate(yaml.safe_load(text))
-    except (ValidationError, yaml.YAMLError, re.error) as error:
+    except (ValidationError, yaml.YAMLError, OSError, UnicodeDecodeError) as error:
         raise BadQuestion(f"The profile {name!r} can't be used: {error}") from error
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except OSError:  # longer than a file's name can be
+        return False

@@ -1,5 +1,6 @@
 """What a question's turns gave, and which answer was chosen."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -8,6 +9,7 @@ from dualfocus_engine.boxes import Box, Region
 from dualfocus_engine.perplexity import mean_loss, perplexity
 
 TurnName = Literal["macro", "micro"]
+OnText = Callable[[str], None]  # is given an answer's text as it is written
 
 
 class Mode(StrEnum):

@@ -27,7 +27,6 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from dualfocus_engine.encoder_runs import EC_TRANSFER_CONFIG, ENCODER_RUNS
 from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
-from dualfocus_engine.looks import OnText
 from dualfocus_engine.pictures import Picture, fit
 from dualfocus_engine.platform import engine_defaults
 from dualfocus_engine.pool import in_thread
@@ -35,7 +34,7 @@ from dualfocus_engine.profiles import Profile
 from dualfocus_engine.prompts import Prompt
 from dualfocus_engine.pulse import Pulse
 from dualfocus_engine.questions import Message
-from dualfocus_engine.results import Turn
+from dualfocus_engine.results import OnText, Turn
 
 # Stands for the grounding answer while the micro conversation is rendered; what follows it is the continuation.
 _REPLY_MARK = "DUALFOCUS-GROUNDING-ANSWER"

@@ -83,7 +83,7 @@ class ImageSource:
         allowed: Callable[[Address], bool] = is_public,
         max_bytes: int = 32 << 20,
         max_pixels: int = MAX_PIXELS,
-        timeout: float = 10.0,
+        timeout: float | None = 10.0,
     ) -> None:
         self._domains = frozenset(map(_wire_name, domains))
         self._max_bytes = max_bytes
@@ -115,9 +115,9 @@ class ImageSource:
             async with asyncio.timeout(self._timeout):
                 return await self._follow(httpx.URL(url))
         except TimeoutError as error:
-            raise BadPicture(f"The image did not arrive within {self._timeout:g} s.") from error
+            raise BadPicture(f"The image did not arrive within {self._timeout} s.") from error
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # UnicodeError: a name that is no IDNA
-            raise BadPicture(f"The image could not be fetched: {error or type(error).__name__}.") from error
+            raise BadPicture(f"The image could not be fetched: {str(error) or type(error).__name__}.") from error
 
     async def _follow(self, url: httpx.URL) -> bytes:
         for _ in range(MAX_REDIRECTS + 1):

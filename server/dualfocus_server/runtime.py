@@ -30,7 +30,7 @@ from dualfocus_server.logs import configure
 from dualfocus_server.media import ImageSource
 from dualfocus_server.metrics import watch_unfinished_turns
 from dualfocus_server.progress import say, step
-from dualfocus_server.settings import add_flags, settings_of
+from dualfocus_server.settings import Settings, add_flags, settings_of
 from dualfocus_server.vllm_chat import VllmChat
 
 logger = logging.getLogger(__name__)
@@ -70,6 +70,8 @@ def run(args: Namespace) -> int:
 
 async def _serve(args: Namespace) -> int:
     configure(args.log_format, args.uvicorn_log_level)
+    settings = settings_of(args)
+    images = _image_source(settings)  # a bad flag is said before a model is loaded
     focus = DualFocus(args.model_tag, args.profile, **_engine_flags(args))
     _complete(args, focus)
     if focus.profile.notice:
@@ -80,21 +82,25 @@ async def _serve(args: Namespace) -> int:
     try:
         with step("Warming up"):
             await focus.warm_up()
-        return await _answer_requests(focus, args, listener)
+        return await _answer_requests(focus, args, settings, images, listener)
     finally:
-        focus.engine.stop()
+        focus.stop()
 
 
-async def _answer_requests(focus: DualFocus, args: Namespace, listener: socket.socket) -> int:
-    settings = settings_of(args)
-    watch_unfinished_turns(lambda: focus.engine.unfinished)
-    admission = Admission(settings.max_questions, settings.max_queued, settings.max_questions_per_key)
-    images = ImageSource(
+def _image_source(settings: Settings) -> ImageSource:
+    return ImageSource(
         settings.allowed_media_domains,
         max_bytes=settings.max_image_bytes,
         max_pixels=settings.max_image_pixels,
-        timeout=settings.image_timeout,
+        timeout=settings.image_timeout or None,
     )
+
+
+async def _answer_requests(
+    focus: DualFocus, args: Namespace, settings: Settings, images: ImageSource, listener: socket.socket
+) -> int:
+    watch_unfinished_turns(lambda: focus.engine.unfinished)
+    admission = Admission(settings.max_questions, settings.max_queued, settings.max_questions_per_key)
     chat = await VllmChat.on(focus.engine.llm, args)
     app = create_app(Service(focus, chat, images, admission, settings.timeout), settings)
     server = Server(_uvicorn_config(app, args), admission, settings.drain_timeout, lambda: _say_ready(listener))

@@ -59,6 +59,17 @@ def engine_process(server: Server) -> int:
     return int(listed.stdout.split()[0])
 
 
+def seconds_until_unready(server: Server) -> float:
+    started = time.monotonic()
+    while time.monotonic() - started < 10:
+        try:
+            if httpx.get(f"{server.url}/ready", timeout=5).status_code == 503:
+                break
+        except httpx.ConnectError:
+            break
+    return time.monotonic() - started
+
+
 async def test_sigterm_lets_running_questions_finish(tmp_path: Path, about: About) -> None:
     server = start_server(tmp_path / "log", "--drain-timeout", "20")
     ready: list[int] = []
@@ -81,7 +92,14 @@ async def test_a_killed_engine_is_told_to_every_client_and_the_process_ends(tmp_
     server = start_server(tmp_path / "log")
     engine = engine_process(server)
     body = {"messages": about("coffee", "What?"), "max_tokens": 400, "ignore_eos": True}
-    outcomes = await under_load(server, body, lambda: os.kill(engine, signal.SIGKILL))
+    seconds: list[float] = []
+
+    def kill() -> None:
+        os.kill(engine, signal.SIGKILL)
+        seconds.append(seconds_until_unready(server))
+
+    outcomes = await under_load(server, body, kill)
+    assert seconds[0] < 1
     assert server.process.wait(30) == 1
     assert outcomes["engine_dead"] >= 1
     assert set(outcomes) <= {"answered", "engine_dead", "refused"}

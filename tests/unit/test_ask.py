@@ -141,13 +141,15 @@ def test_mode_off_needs_no_quotes_in_the_config_file(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("content", "complaints"),
     [
-        ("modus: dual", ["--modus", "--mode", "--base-url"]),
-        ("- a list", ["ask.yaml"]),
-        ("just text", ["ask.yaml"]),
+        ("modus: dual", ["unrecognized arguments: --modus=dual\n", "--mode", "--base-url"]),
+        ("- a list", ["ask.yaml", "option: value"]),
+        ("just text", ["ask.yaml", "option: value"]),
         ("a: [", ["ask.yaml"]),
         ("5: x", ["--5"]),
         ("mode: both", ["both", "dual"]),
         ("timeout: soon", ["timeout", "soon"]),
+        ("timeout:", ["timeout"]),
+        ("json: yes", ["--json", "yes"]),
     ],
 )
 def test_bad_config_file_is_said_before_anything_is_asked(
@@ -160,6 +162,20 @@ def test_bad_config_file_is_said_before_anything_is_asked(
     assert stopped.value.code == 2
     err = capsys.readouterr().err
     assert all(complaint in err for complaint in complaints)
+
+
+def test_config_file_that_is_no_text_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "ask.yaml").write_bytes(b"\xff\xfe\0")
+    with pytest.raises(SystemExit):
+        main(["data:,x", "What?", "--config", str(tmp_path / "ask.yaml")])
+    assert "ask.yaml" in capsys.readouterr().err
+
+
+def test_values_of_the_config_file_may_look_like_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "ask.yaml"
+    path.write_text("api-key: -secret\nbox: [-0.5, 0, 1, 1]")
+    asked = _asked(monkeypatch, "--config", str(path))
+    assert (asked["api_key"], asked["box"]) == ("-secret", [-0.5, 0, 1, 1])
 
 
 def test_absent_config_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -214,9 +214,22 @@ def test_grammar_forbids_what_is_inside_out_or_written_otherwise(text: str) -> N
         ({"scale": 0}, "scale"),
         ({"scale": -1}, "scale"),
         ({"colour": "red"}, "colour"),
+        ({"pattern": "("}, "pattern\n.*unterminated"),
+        # Written as the pattern does not read it: without brackets, in another order, in other units, too coarsely.
+        ({"template": "{x1},{y1},{x2},{y2}"}, "template\n.*'0.125,0.375,0.625,0.875'"),
+        ({"template": "[{y1}, {x1}, {y2}, {x2}]"}, "template\n.*another box"),
+        ({"template": "[{x1}, {y1}, {x2}, {y2}]", "scale": 1000, "pattern": THOUSANDTHS.pattern}, "template\n.*none"),
+        ({"template": "[{x1:.0f}, {y1:.0f}, {x2:.0f}, {y2:.0f}]"}, "template\n.*another box"),
+        ({"template": "no box"}, "template\n.*none"),
+        # Formats that can't be filled in.
+        ({"template": "[{}, {}, {}, {}]"}, "template\n.*can't write"),
+        ({"template": "[{x1"}, "template\n.*can't write"),
+        ({"template": "[{x1:d}]"}, "template\n.*can't write"),
+        ({"template": "[{x1.left}]"}, "template\n.*can't write"),
+        ({"template": "[{x1[0]}]"}, "template\n.*can't write"),
     ],
 )
 def test_notation_that_can_not_be_read_is_refused(fields: dict[str, object], complaint: str) -> None:
-    whole = {"template": "{x1},{y1},{x2},{y2}", "pattern": LLAVA.pattern} | fields
+    whole = {"template": LLAVA.template, "pattern": LLAVA.pattern} | fields
     with pytest.raises(ValidationError, match=complaint):
         BoxNotation.model_validate(whole)

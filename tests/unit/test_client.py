@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -76,9 +77,9 @@ def test_url_is_sent_as_it_is(url: str) -> None:
     assert image_url(url) == url
 
 
-@pytest.mark.parametrize("name", ["absent.png", "."])
+@pytest.mark.parametrize("name", ["absent.png", ".", "nul\0byte"])
 def test_file_that_can_not_be_read_is_named(tmp_path: Path, name: str) -> None:
-    with pytest.raises(AskError, match=r"(No such file|Is a directory)"):
+    with pytest.raises(AskError, match=r"(No such file|Is a directory|null byte)"):
         image_url(str(tmp_path / name))
 
 
@@ -87,13 +88,17 @@ def test_file_that_can_not_be_read_is_named(tmp_path: Path, name: str) -> None:
     [
         (respond(400, b'{"error": {"message": "The image is damaged."}}'), "400: The image is damaged."),
         (respond(503, b'{"error": {"message": "stopped"}}'), "503: stopped"),
-        (respond(401, b'{"error": "Unauthorized"}'), "401"),
+        (respond(401, b'{"error": "Unauthorized"}'), "401: Unauthorized"),
+        (respond(418, b'{"error": {"code": 5}}'), "418.*code"),
         (respond(404, b'{"detail": "Not Found"}'), "404"),
         (respond(500, b'{"error": null}'), "500"),
         (respond(500, b"[]"), "500"),
         (respond(502, b"<html>Bad gateway</html>"), "502"),
         (respond(200, b"not json"), "200"),
+        (respond(200, b"[1]"), r"200: \[1\]"),
+        (respond(200, b"null"), "200: None"),
         (respond(302, b"", Location="/elsewhere"), "302"),
+        (respond(302, b"{}", Location="/elsewhere"), "302"),
     ],
 )
 def test_refusal_is_told_with_its_status(page: Page, complaint: str) -> None:
@@ -108,9 +113,9 @@ def test_absent_server_is_named() -> None:
         ask("data:,x", "What?", address)
 
 
-@pytest.mark.parametrize("address", ["localhost:8000", "ftp://h", "", "http://[::1", "http://h:port"])
+@pytest.mark.parametrize("address", ["localhost:8000", "ftp://h", "", "http://[::1", "http://h:port", "http://a..b"])
 def test_address_that_is_none_is_an_ask_error(address: str) -> None:
-    with pytest.raises(AskError):
+    with pytest.raises(AskError, match=re.escape(f"{address} can't be reached: ") + "."):
         ask("data:,x", "What?", address)
 
 

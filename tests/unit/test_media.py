@@ -4,7 +4,7 @@ import asyncio
 import ipaddress
 
 import pytest
-from dualfocus_engine import BadPicture
+from dualfocus_engine import BadPicture, BadQuestion
 from dualfocus_server.media import ImageSource, decode_data_url, is_public
 from PIL import Image
 
@@ -113,6 +113,27 @@ async def test_only_named_hosts_are_fetched_from(domains: list[str], host: str, 
         await source.close()
 
 
+@pytest.mark.parametrize("host", ["bücher.invalid", "xn--bcher-kva.invalid", "BÜCHER.invalid", "XN--bcher-kva.INVALID"])
+@pytest.mark.parametrize("domain", ["bücher.invalid", "Bücher.Invalid", "xn--bcher-kva.invalid"])
+async def test_name_is_the_same_in_either_spelling(domain: str, host: str) -> None:
+    with pytest.raises(BadPicture, match="has no address"):  # got past the list, that is
+        await ImageSource([domain]).read(f"http://{host}/a")
+
+
+async def test_address_can_be_named_too() -> None:
+    with serving({"/a": respond(body=b"image")}) as web:
+        source = ImageSource(["127.0.0.1", "::1"], allowed=lambda address: True)
+        assert await source.read(f"{web.address}/a") == b"image"
+        with pytest.raises(BadPicture, match="could not be fetched"):
+            await source.read("http://[::1]:1/a")
+
+
+@pytest.mark.parametrize("domain", ["example.com:80", "https://example.com", f"{'ä' * 64}.com"])
+def test_domain_that_no_host_could_have_is_said_not_passed_over(domain: str) -> None:
+    with pytest.raises(BadQuestion, match="no host's name"):
+        ImageSource([domain])
+
+
 @pytest.mark.parametrize(
     ("address", "public"),
     [
@@ -153,6 +174,7 @@ async def test_only_named_hosts_are_fetched_from(domains: list[str], host: str, 
         pytest.param("2002:a9fe:a9fe::", False, id="6to4 of the metadata service"),
         pytest.param("2002:a00:1::", False, id="6to4 of 10.0.0.1"),
         pytest.param("2001:0:7f00:1::", False, id="Teredo"),
+        pytest.param("64:ff9b::808:808", True, id="NAT64 of 8.8.8.8"),
         pytest.param("64:ff9b::7f00:1", False, id="NAT64 of 127.0.0.1"),
         pytest.param("64:ff9b::a9fe:a9fe", False, id="NAT64 of the metadata service"),
         pytest.param("64:ff9b::a00:1", False, id="NAT64 of 10.0.0.1"),

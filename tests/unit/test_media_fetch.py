@@ -70,6 +70,8 @@ PAGES: dict[str, Page] = {
     "/cut": _cut,
     "/bomb": respond(body=BOMB, Content_Encoding="gzip"),
     "/not-gzip": respond(body=b"plain", Content_Encoding="gzip"),
+    "/identity": respond(body=b"image", Content_Encoding="identity"),
+    "/unnamed": respond(body=b"image", Content_Encoding=""),
     "/cookie": respond(body=b"image", Set_Cookie="who=someone; Path=/"),
     "/error": respond(500, b"broken"),
     "/forbidden": respond(403, b"no"),
@@ -102,7 +104,9 @@ async def source() -> AsyncIterator[ImageSource]:
     await made.close()
 
 
-@pytest.mark.parametrize(("path", "size"), [("/image", 5), ("/empty", 0), ("/full", LIMIT)])
+@pytest.mark.parametrize(
+    ("path", "size"), [("/image", 5), ("/empty", 0), ("/full", LIMIT), ("/identity", 5), ("/unnamed", 5)]
+)
 async def test_image_is_fetched(web: Web, source: ImageSource, path: str, size: int) -> None:
     assert len(await source.read(web.address + path)) == size
 
@@ -123,7 +127,7 @@ async def test_many_images_are_fetched_at_once(web: Web, source: ImageSource) ->
         ("/dripping", "did not arrive within 0.5 s"),
         ("/silent", "did not arrive within 0.5 s"),
         ("/cut", "could not be fetched"),
-        ("/not-gzip", "image"),
+        ("/not-gzip", "packed .gzip."),
         ("/to-file", "file:"),
         ("/to-data", "image"),
         ("/to-ftp", "ftp:"),
@@ -207,6 +211,17 @@ async def test_one_clients_cookies_are_not_sent_for_another(web: Web, source: Im
     await source.read(f"{web.address}/cookie")
     await source.read(f"{web.address}/image")
     assert "cookie" not in web.headers
+
+
+async def test_unpacked_images_are_asked_for(web: Web, source: ImageSource) -> None:
+    await source.read(f"{web.address}/image")
+    assert web.headers["accept-encoding"] == "identity"
+
+
+async def test_no_connection_stays_open_after_its_fetch(web: Web, source: ImageSource) -> None:
+    for _ in range(3):
+        await source.read(f"{web.address}/image")
+    assert web.connections == 3
 
 
 async def test_slow_hosts_keep_no_other_image_waiting(web: Web) -> None:

@@ -1,5 +1,6 @@
 """Opening pictures upright, what can't be opened, keys, crops and what the encoder is shown."""
 
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -73,6 +74,18 @@ def test_turned_photo_with_an_odd_tag_still_opens_upright(chelsea: Image.Image) 
     assert open_picture(encoded(stored, "JPEG", exif=exif)).size == chelsea.size
 
 
+@pytest.mark.filterwarnings("ignore:.*EXIF")
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0nonsense", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"])
+def test_photo_whose_exif_can_not_be_read_opens_as_it_is_stored(chelsea: Image.Image, exif: bytes) -> None:
+    assert open_picture(encoded(chelsea, "JPEG", exif=exif)).size == chelsea.size
+
+
+def test_nothing_is_left_that_could_turn_a_picture_twice(chelsea: Image.Image) -> None:
+    once = open_picture(_oriented(chelsea, 6, "JPEG"))
+    assert once.image.info == {}
+    assert open_picture(once.image).size == once.size == chelsea.size
+
+
 def test_pillow_image_is_turned_upright_too(chelsea: Image.Image) -> None:
     turned = chelsea.transpose(Image.Transpose.ROTATE_90)
     turned.getexif()[ORIENTATION] = 6
@@ -119,6 +132,23 @@ def test_pillow_image_that_turns_out_to_be_cut_short_is_a_bad_picture(tmp_path: 
         open_picture(lazy)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF"])
+def test_closed_pillow_image_is_a_bad_picture(chelsea: Image.Image, kind: str) -> None:
+    with Image.open(io.BytesIO(encoded(chelsea, kind))) as closed:
+        pass
+    with pytest.raises(BadPicture, match=r": \w.+\.$"):
+        open_picture(closed)
+
+
+def test_pillow_image_is_the_callers_still(chelsea: Image.Image) -> None:
+    theirs = chelsea.copy()
+    theirs.info["title"] = "cat"
+    opened = open_picture(theirs).image
+    opened.putpixel((0, 0), (1, 2, 3))
+    assert theirs.info == {"title": "cat"}
+    assert np.array_equal(np.asarray(theirs), np.asarray(chelsea))
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_damaged_file_is_a_picture_or_a_bad_picture(chelsea: Image.Image, kind: str) -> None:
@@ -159,6 +189,8 @@ def test_limit_of_pixels_is_the_callers(chelsea: Image.Image) -> None:
     assert open_picture(encoded(chelsea), max_pixels=pixels).size == chelsea.size
     with pytest.raises(BadPicture, match=r"451x300: more than 135,299 pixels"):
         open_picture(encoded(chelsea), max_pixels=pixels - 1)
+    with pytest.raises(BadPicture, match=r"451x300: more than 135,299 pixels"):
+        open_picture(chelsea, max_pixels=pixels - 1)
 
 
 @pytest.mark.parametrize("size", [(50_000, 1_001), (7_072, 7_072)])

@@ -186,6 +186,14 @@ def test_transparent_colour_of_a_file_shows_white(kind: str, image: Image.Image,
     assert _shown(data) == WHITE
 
 
+def test_one_deep_level_is_transparent_and_its_neighbour_is_not() -> None:
+    levels = np.full((4, 4), 20_000, np.uint16)
+    levels[:, 1:] = 20_001  # the same in 8 bits
+    opened = open_picture(encoded(Image.fromarray(levels), transparency=20_000)).image
+    assert opened.getpixel((0, 0)) == WHITE
+    assert opened.getpixel((1, 0)) == pytest.approx((78, 78, 78), abs=1)
+
+
 def test_sixteen_bit_colour_keeps_its_tone() -> None:
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

@@ -104,6 +104,7 @@ def test_grounding_asks_the_question_alone(question: str, grounded: str) -> None
 
 def test_option_without_text_takes_no_other_line_with_it() -> None:
     assert "(on the left sign)" in LLAVA.bare("Which is red?\nA.\n(on the left sign)")
+    assert LLAVA.bare("Which is red?\nA.\ta cat\nB. a dog\n(on the left sign)").endswith("(on the left sign)")
 
 
 @pytest.mark.parametrize(
@@ -181,11 +182,15 @@ NOTATION = LLAVA.notation.model_dump()
         ({"notation": NOTATION | {"pattern": r"\d+"}}, "notation.pattern", "x1, x2, y1, y2"),
         ({"notation": NOTATION | {"pattern": "("}}, "notation.pattern", "unterminated"),
         ({"notation": NOTATION | {"scale": 0}}, "notation.scale", "greater than 0"),
+        ({"notation": NOTATION | {"pattern": "(?P<x1>a{99999999999})"}}, "notation.pattern", "no regular expression"),
         ({"notation": NOTATION | {"template": "[{x1}, {y1}, {x2}, {y3}]"}}, "notation.template", "y3"),
-        ({"leave_out": ["fine", "("]}, "leave_out", "unterminated"),
+        ({"leave_out": ["fine", "("]}, "leave_out.1", "unterminated"),
         ({"crop": {"margin": -1}}, "crop.margin", "greater than or equal to 0"),
         ({"pad": [122, 116]}, "pad", "required"),
         ({"pad": "white"}, "pad", "tuple"),
+        ({"pad": [0, 0, 256]}, "pad.2", "less than or equal to 255"),
+        ({"pad": [-1, 0, 0]}, "pad.0", "greater than or equal to 0"),
+        ({"pad": None}, "side", "needs pad"),
         ({"side": 0}, "side", "greater than 0"),
         ({"max_answer_tokens": 0}, "max_answer_tokens", "greater than 0"),
         ({"temperature": -0.1}, "temperature", "greater than or equal to 0"),
@@ -228,7 +233,7 @@ def test_named_profile_goes_before_the_models_own(tmp_path: Path) -> None:
     assert profile_of(str(tmp_path), "starter").name == "starter"
 
 
-@pytest.mark.parametrize("model", ["someone/some-model", "/no/such/folder", "."])
+@pytest.mark.parametrize("model", ["someone/some-model", "/no/such/folder", ".", "x" * 300])
 def test_model_without_a_profile_gets_the_released_codes(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
