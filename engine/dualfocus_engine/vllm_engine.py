@@ -43,6 +43,8 @@ _REPLY_MARK = "DUALFOCUS-GROUNDING-ANSWER"
 _FITTED_PICTURES = 64
 # Seconds that the engine process gets to end by itself; nothing is in flight by then.
 _SHUTDOWN_TIMEOUT = 2.0
+# Seconds between looks at whether the engine's process has ended.
+_LOOK_EVERY = 0.1
 
 
 def engine_args(model: str, **flags: Any) -> AsyncEngineArgs:
@@ -98,12 +100,19 @@ class VllmEngine:
         return self._pulse.silence if self.unfinished else 0.0
 
     async def check_health(self) -> None:
-        """Raise EngineDead where vLLM reports that its engine has stopped."""
+        """Return once the engine core itself has answered; raise EngineDead as soon as it is known to have stopped."""
+        answering = asyncio.ensure_future(self.llm.is_sleeping())
         try:
-            # A round trip: the engine core itself has to answer.
-            await self.llm.is_sleeping()
+            # A call to a process that has just ended would wait for its answer.
+            while not answering.done() and not self.is_dead:
+                await asyncio.wait({answering}, timeout=_LOOK_EVERY)
+            if self.is_dead:
+                raise EngineDead
+            await answering
         except EngineDeadError as error:
             raise EngineDead from error
+        finally:
+            answering.cancel()
 
     async def prompt(self, messages: Sequence[Message]) -> Prompt:
         """Render a conversation up to where the model is to answer, as `vllm serve` would."""

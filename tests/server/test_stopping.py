@@ -65,7 +65,7 @@ def seconds_until_unready(server: Server) -> float:
         try:
             if httpx.get(f"{server.url}/ready", timeout=5).status_code == 503:
                 break
-        except httpx.ConnectError:
+        except httpx.TransportError:
             break
     return time.monotonic() - started
 
@@ -76,11 +76,21 @@ async def test_sigterm_lets_running_questions_finish(tmp_path: Path, about: Abou
 
     def stop() -> None:
         server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
+        time.sleep(0.1)
         ready.append(httpx.get(f"{server.url}/ready").status_code)
 
     body = {"messages": about("coffee", "What?"), "max_tokens": 400, "ignore_eos": True}
-    outcomes = await under_load(server, body, stop)
+    # Asked just before: it is what the server still has to finish.
+    long = {"messages": about("coffee", "Tell."), "max_tokens": 1500, "ignore_eos": True}
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
+
+        async def ask_long() -> httpx.Response:
+            await asyncio.sleep(2.5)
+            return await http.post("/v1/chat/completions", json=long)
+
+        asked = asyncio.create_task(ask_long())
+        outcomes = await under_load(server, body, stop)
+        assert outcome(await asked) == "answered"
     assert ready == [503]
     assert server.process.wait(30) == 0
     assert outcomes["answered"] >= CLIENTS
