@@ -80,17 +80,18 @@ async def test_sigterm_lets_running_questions_finish(tmp_path: Path, about: Abou
         ready.append(httpx.get(f"{server.url}/ready").status_code)
 
     body = {"messages": about("coffee", "What?"), "max_tokens": 400, "ignore_eos": True}
-    # Asked just before: it is what the server still has to finish.
-    long = {"messages": about("coffee", "Tell."), "max_tokens": 1500, "ignore_eos": True}
-    async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
-
-        async def ask_long() -> httpx.Response:
-            await asyncio.sleep(2.5)
-            return await http.post("/v1/chat/completions", json=long)
-
-        asked = asyncio.create_task(ask_long())
+    # Begun before and still running at the end: it is what the server has to finish.
+    long = {"messages": about("coffee", "Tell."), "max_tokens": 1500, "ignore_eos": True, "stream": True}
+    async with (
+        httpx.AsyncClient(base_url=server.url, timeout=60) as http,
+        http.stream("POST", "/v1/chat/completions", json=long) as running,
+    ):
+        events = running.aiter_lines()
+        assert (await anext(events)).startswith("data: ")
         outcomes = await under_load(server, body, stop)
-        assert outcome(await asked) == "answered"
+        rest = [event async for event in events if event.startswith("data: ")]
+    assert rest[-1] == "data: [DONE]"
+    assert not any('"error"' in event for event in rest)
     assert ready == [503]
     assert server.process.wait(30) == 0
     assert outcomes["answered"] >= CLIENTS
