@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 50_000_000
 # A padded square of more pixels is not made; the picture is shrunk first.
 _MAX_SQUARE = 64_000_000
+_LONGEST_STRIP = 20
 # EXIF's orientations, and what turns each upright.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -31,8 +31,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What Pillow raises where a file is not what it should be, or was closed.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, OverflowError, MemoryError, AssertionError)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +90,9 @@ def _damage_told(max_pixels: int) -> Iterator[None]:
         raise BadPicture(f"The image is in no format that can be read ({', '.join(FORMATS)}).") from error
     except Image.DecompressionBombError as error:
         raise BadPicture(f"The image has more than {max_pixels:,} pixels.") from error
-    except _DAMAGE as error:
+    except BadPicture:
+        raise
+    except Exception as error:  # there is no end to what Pillow's readers raise over files that lie
         raise BadPicture(f"The image is damaged or cut short: {str(error) or type(error).__name__}.") from error
 
 
@@ -124,7 +124,7 @@ def _upright(image: Image.Image) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         return cast("int", image.getexif().get(ExifTags.Base.Orientation, 1))
-    except _DAMAGE:  # EXIF that can't be read turns nothing; the pixels are fine
+    except Exception:  # EXIF that can't be read turns nothing; the pixels are fine
         return 1
 
 
@@ -165,7 +165,7 @@ def fit(image: Image.Image, pad: Colour | None, side: int | None) -> Image.Image
     Either step is left out where it is None: the model's own processor does the rest. `side` needs `pad` (profiles
     see to it): a picture that is not padded is left to the processor altogether.
     """
-    shown = image if pad is None else pad_to_square(image, pad)
+    shown = within_aspect(image) if pad is None else pad_to_square(image, pad)
     if side is None or pad is None:
         return shown
     return shown.resize((side, side), Image.Resampling.BICUBIC)
@@ -177,9 +177,25 @@ def pad_to_square(image: Image.Image, colour: Colour) -> Image.Image:
     side = max(image.size)
     if image.size == (side, side):
         return image
-    square = Image.new("RGB", (side, side), colour)
-    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return square
+    return _centred(image, (side, side), colour)
+
+
+def _centred(image: Image.Image, size: tuple[int, int], colour: Colour) -> Image.Image:
+    width, height = size
+    canvas = Image.new("RGB", size, colour)
+    canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+    return canvas
+
+
+def within_aspect(image: Image.Image) -> Image.Image:
+    """Return the image, its short side padded with white where it is over 20 times as long as wide.
+
+    Processors that resize by the short side would make gigabytes of a strip.
+    """
+    image = bounded(image)
+    least = -(-max(image.size) // _LONGEST_STRIP)
+    size = (max(image.width, least), max(image.height, least))
+    return image if size == image.size else _centred(image, size, _WHITE)
 
 
 def bounded(image: Image.Image) -> Image.Image:

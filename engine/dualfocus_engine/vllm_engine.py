@@ -23,7 +23,7 @@ from vllm.outputs import RequestOutput
 from vllm.renderers.params import ChatParams
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from dualfocus_engine.encoder_runs import EC_TRANSFER_CONFIG, ENCODER_RUNS
 from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
@@ -172,10 +172,11 @@ class VllmEngine:
     ) -> RequestOutput:
         """Run a request to its end and return all of its output as one."""
         whole: RequestOutput | None = None
+        request_id = f"{name}-{uuid.uuid4().hex}"
         if not self.unfinished:
             self._pulse.beat()  # silence counts from when there is work
         try:
-            async for output in self.llm.generate(rendered, sampling, f"{name}-{uuid.uuid4().hex}"):
+            async for output in self.llm.generate(rendered, sampling, request_id):
                 if on_text is not None and output.outputs[0].text:
                     on_text(output.outputs[0].text)
                 if whole is None:
@@ -184,7 +185,13 @@ class VllmEngine:
                     whole.add(output, aggregate=True)
         except EngineDeadError as error:
             raise EngineDead from error
+        except EngineGenerateError:
+            # vLLM keeps a request that it could not hand to its engine on its books.
+            await self.llm.abort(request_id)
+            raise
         assert whole is not None  # generate() yields or raises
+        if whole.outputs[0].finish_reason == "error":
+            raise BadQuestion("The engine could not finish the answer; a grammar that nothing can satisfy does this.")
         return whole
 
     async def _own_logprobs(self, name: str, prompt: Prompt, turn: Turn) -> tuple[float, ...]:

@@ -29,7 +29,9 @@ _READY_TIMEOUT = 2.0
 
 def create_app(service: Service, settings: Settings) -> FastAPI:
     """Return the server's application. The outermost middleware is the one added last."""
-    app = FastAPI(title="DualFocus", version=version("dualfocus"), docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="DualFocus", version=version("dualfocus"), docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     app.state.service = service
     app.include_router(router)
     install_error_handlers(app)

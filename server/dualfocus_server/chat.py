@@ -6,8 +6,9 @@ import io
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import cast
 
-from dualfocus_engine import DualFocus, Focused, Question
+from dualfocus_engine import BadQuestion, DualFocus, Focused, Question
 from dualfocus_engine.looks import Watcher
 from dualfocus_engine.pool import in_thread
 from fastapi import Request, Response
@@ -15,6 +16,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from PIL.Image import Image
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.exceptions import GenerationError
 
 from dualfocus_server.admission import Admission, Place
 from dualfocus_server.errors import problem_from_vllm
@@ -109,12 +111,21 @@ async def _vllm(
             answered = await service.chat.answer(request, raw_request)
     except TimeoutError as error:
         raise TimedOut(service.timeout) from error
+    except GenerationError as error:
+        raise _unfinished(request, error) from error
     if isinstance(answered, ErrorResponse):
         return problem_from_vllm(answered).response()
     if isinstance(answered, ChatCompletionResponse):
         answered.ec_transfer_params = None  # the engine's own count of encoder runs, no transfer
         return JSONResponse(answered.model_dump())
     return StreamingResponse(_holding(answered, held.pop_all()), media_type=_EVENT_STREAM)
+
+
+def _unfinished(request: FocusRequest, error: GenerationError) -> Exception:
+    """Return whose fault it is that vLLM could not finish: the client's where it gave a grammar."""
+    if request.structured_outputs is None and request.response_format is None:
+        return cast("Exception", error)
+    return BadQuestion("The engine could not finish the answer; a grammar that nothing can satisfy does this.")
 
 
 async def _holding(events: AsyncIterator[str], held: ExitStack) -> AsyncIterator[str]:

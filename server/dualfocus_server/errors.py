@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.exceptions import VLLMError
@@ -65,8 +66,10 @@ def problem_of(error: Exception) -> Problem:
             return Problem(error.status, str(error), code=error.code, headers=wait)
         case DualFocusError():
             return Problem(_STATUS[error.kind], str(error), code=error.kind.value)
-        case EngineDeadError() | EngineGenerateError():
+        case EngineDeadError():
             return problem_of(EngineDead())
+        case EngineGenerateError(__cause__=UnicodeError() | OverflowError() | TypeError() | ValueError()):
+            return Problem(HTTPStatus.BAD_REQUEST, f"The request can't be handed to the engine: {error.__cause__}.")
         case RequestValidationError():
             return _validation(error)
         case HTTPException():
@@ -85,9 +88,32 @@ def problem_from_vllm(response: ErrorResponse) -> Problem:
 def install_error_handlers(app: FastAPI) -> None:
     """Let every error of every route leave in OpenAI's shape."""
     handled = (Refusal, DualFocusError, RequestValidationError, HTTPException, VLLMError)
-    # Named one by one: a handler for Exception alone would run outside the other middleware.
-    for kind in (*handled, ValueError, TypeError, OverflowError, NotImplementedError, Exception):
+    for kind in (*handled, ValueError, TypeError, OverflowError, NotImplementedError):
         app.add_exception_handler(kind, _respond)
+    # A handler for Exception would run outside all middleware, and the connection would be cut.
+    app.add_middleware(_Unexpected)
+
+
+class _Unexpected:
+    """ASGI middleware: answers what no handler took, unless an answer has begun."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except Exception as error:
+            if begun or scope["type"] != "http":
+                raise
+            await problem_of(error).response()(scope, receive, send)
 
 
 async def _respond(request: Request, error: Exception) -> JSONResponse:

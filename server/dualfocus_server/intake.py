@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
-from dualfocus_engine import Box, DualFocus, Message, Mode, Question
-from dualfocus_engine.pictures import bounded
+from dualfocus_engine import BadQuestion, Box, DualFocus, Message, Mode, Question
+from dualfocus_engine.pictures import within_aspect
 from dualfocus_engine.pool import in_thread
 
 from dualfocus_server.contents import IMAGE, TEXT, parts_of
@@ -77,13 +77,15 @@ def take_mode_from_model(request: FocusRequest, is_served: Callable[[str], bool]
 async def inline_images(request: FocusRequest, images: ImageSource) -> None:
     """Open the images of a request that vLLM answers, by the same rules: vLLM itself fetches and decodes nothing.
 
-    Raises BadPicture.
+    Raises BadPicture; BadQuestion where the prompt is to be cut, which vLLM can't do to one with images.
     """
     for message in cast("list[Any]", request.messages):
         for part in parts_of(message):
             if part["type"] == IMAGE:
+                if request.truncate_prompt_tokens is not None:
+                    raise BadQuestion("truncate_prompt_tokens can't be used with images.")
                 picture = await images.picture(part[IMAGE]["url"])
-                image = await in_thread(bounded, picture.image)
+                image = await in_thread(within_aspect, picture.image)
                 part.clear()
                 part |= {"type": "image_pil", "image_pil": image, "uuid": f"{picture.key}-as-sent"}
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from dualfocus_engine import EngineDead
 from dualfocus_engine.vllm_engine import VllmEngine
 
 from dualfocus_server.admission import Admission
@@ -16,6 +17,7 @@ from dualfocus_server.refusals import Draining
 logger = logging.getLogger(__name__)
 
 _LOOK_EVERY = 0.25
+_ANSWER_WITHIN = 1.0
 
 
 class Server(uvicorn.Server):
@@ -64,11 +66,21 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
+async def _answers(engine: VllmEngine) -> bool:
+    """Whether the engine's process still answers: then it has no work that it knows of."""
+    try:
+        await asyncio.wait_for(engine.check_health(), _ANSWER_WITHIN)
+    except (EngineDead, TimeoutError):
+        return False
+    return True
+
+
 async def engine_failure(engine: VllmEngine, timeout: float) -> str:
     """Return, once it happens, how the engine failed: its process ended, or it made no step for `timeout` seconds."""
     while True:
         if engine.is_dead:
             return "The engine's process has ended."
-        if timeout and engine.silence > timeout:
-            return f"The engine has work and made no step for {engine.silence:.0f} s."
+        silence = engine.silence
+        if timeout and silence > timeout and not await _answers(engine):
+            return f"The engine has work and made no step for {silence:.0f} s."
         await asyncio.sleep(_LOOK_EVERY)

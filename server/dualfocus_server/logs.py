@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import time
+import warnings
 
 from dualfocus_server.request_ids import request_id
 
@@ -46,7 +47,10 @@ def configure(form: str, level: str) -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # Their every step is not an operator's business; what clients' images are like is theirs.
+    for name in ("httpx", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="PIL")
 
 
 def answered(method: str, path: str, status: int, seconds: float) -> None:

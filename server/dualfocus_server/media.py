@@ -17,6 +17,7 @@ from dualfocus_engine.pictures import MAX_PIXELS
 from dualfocus_engine.pool import in_thread
 
 MAX_REDIRECTS = 3
+_LONGEST_HOST = 253  # of any name in the DNS
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 # All that is given out for the public internet; Python's `is_global` knows only what is reserved.
 _PUBLIC_V6 = ipaddress.IPv6Network("2000::/3")
@@ -132,6 +133,8 @@ class ImageSource:
         if url.scheme not in ("http", "https"):
             raise BadPicture(f"An image is not fetched by {url.scheme}:, only by http: or https:.")
         host = url.raw_host.decode("ascii")
+        if len(host) > _LONGEST_HOST:
+            raise BadPicture(f"The image's host has a name of {len(host)} characters; {_LONGEST_HOST} is the longest.")
         if "*" not in self._domains and host not in self._domains:
             raise BadPicture(
                 f"Images are not fetched from {host!r}: send the image as a data: URL, "
@@ -188,9 +191,9 @@ def decode_data_url(url: str) -> bytes:
     header, comma, data = url.partition(",")
     if not comma:
         raise BadPicture("The data: URL has no comma, so no image in it.")
-    if not header.lower().endswith(";base64"):
-        return unquote_to_bytes(data)
     try:
+        if not header.lower().endswith(";base64"):
+            return unquote_to_bytes(data)
         return base64.b64decode(unquote_to_bytes(data), validate=True)
-    except binascii.Error as error:
+    except (binascii.Error, UnicodeError) as error:
         raise BadPicture(f"The data: URL is not valid base64: {error}.") from error

@@ -2,12 +2,15 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, field_validator, model_validator
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatCompletionResponse
 
 from dualfocus_server.contents import canonical
+from dualfocus_server.sendable import check_sendable
 
 Corners = tuple[float, float, float, float]
+# OpenAI's own limit.
+_MOST_CHOICES = 128
 MODES = ("dual", "macro", "micro", "off")
 
 
@@ -48,14 +51,28 @@ class FocusRequest(ChatCompletionRequest):
     @model_validator(mode="before")
     @classmethod
     def _has_messages(cls, body: Any) -> Any:
-        """Judge the shape first: vLLM's own validators take a list of messages for granted."""
+        """Judge the shape first: vLLM's own validators take it for granted."""
+        if isinstance(body, bytes | str):
+            raise ValueError("the body must be a JSON object, sent with Content-Type: application/json")
+        check_sendable(body)
         messages = body.get("messages") if isinstance(body, dict) else None
         if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
             raise ValueError("messages must be a list of at least one message, each an object with role and content")
         return body
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _is_readable(cls, body: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
+        """Tell the client where vLLM's validators stumble over a value's type."""
+        try:
+            return read(body)
+        except (AttributeError, LookupError, TypeError, AssertionError, RecursionError) as error:
+            raise ValueError(f"the request can't be read: {error}") from error
+
     @model_validator(mode="after")
     def _is_canonical(self) -> Self:
+        if not 1 <= (self.n or 1) <= _MOST_CHOICES:
+            raise ValueError(f"n must be 1 to {_MOST_CHOICES}")
         messages: list[Any] = self.messages  # type: ignore[has-type]
         self.messages = [canonical(message) for message in messages]
         return self

@@ -1,0 +1,37 @@
+"""What a body may hold to be handed to the engine at all: text that is UTF-8, numbers that fit 64 bits."""
+
+from collections.abc import Iterator
+from typing import Any
+
+_LARGEST = 2**63 - 1
+
+
+def check_sendable(body: Any) -> None:
+    """Raise ValueError naming the first value of a JSON body that the engine's wire format can't carry."""
+    for name, value in _leaves(body):
+        if isinstance(value, str):
+            _check_text(name, value)
+        elif isinstance(value, int) and abs(value) > _LARGEST:
+            raise ValueError(f"{name or 'the body'} has a number of more than 64 bits")
+
+
+def _check_text(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"half a character (U+{ord(text[error.start]):04X})"
+        raise ValueError(f"{name or 'the body'} has {half} in it, which is no text") from error
+
+
+def _leaves(body: Any) -> Iterator[tuple[str, Any]]:
+    """Yield keys and plain values with the name of the outermost field they are in; no recursion, at any depth."""
+    left: list[tuple[str, Any]] = [("", body)]
+    while left:
+        name, value = left.pop()
+        if isinstance(value, dict):
+            yield from ((name, key) for key in value)
+            left += [(name or str(key), inner) for key, inner in value.items()]
+        elif isinstance(value, list):
+            left += [(name, inner) for inner in value]
+        else:
+            yield name, value
