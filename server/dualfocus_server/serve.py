@@ -5,11 +5,13 @@ from collections.abc import Sequence
 
 from dualfocus_engine.platform import prepare_environment
 
+from dualfocus_server.memory import return_large_blocks
 from dualfocus_server.progress import say, step
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `dualfocus serve` with the given arguments; returns the process's exit status."""
+    return_large_blocks()
     try:
         prepare_environment()
     except ModuleNotFoundError as error:

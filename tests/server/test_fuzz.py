@@ -1,0 +1,247 @@
+"""Thousands of requests made from the server's own OpenAPI document: none is answered by a 5xx."""
+
+import copy
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hostile_images import data_url, png
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from running_server import Server, start_server
+from schemathesis import Case, GenerationMode
+
+SEED = 20261
+CHAT = "/v1/chat/completions"
+ROUTES = ("/v1/models", "/health", "/ready", "/version", "/metrics")
+# How many cases are sent of whole requests, of each field of them, and of each other route.
+WHOLE, PER_FIELD, PER_ROUTE = 200, 12, 60
+MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE")
+ERROR_FIELDS = {"message", "type", "param", "code"}
+IMAGE = {"type": "image_url", "image_url": {"url": data_url(png(4, 4))}}
+ABOUT_AN_IMAGE = [{"role": "user", "content": [IMAGE, {"type": "text", "text": "What?"}]}]
+QUESTIONS = [[{"role": "user", "content": "What?"}], ABOUT_AN_IMAGE]
+TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
+TOKEN = st.text("abcXYZ019!#$%&'*+-.^_`|~", min_size=1, max_size=12)
+NAMES = st.one_of(
+    TOKEN, st.sampled_from(["Accept", "Range", "X-Request-Id", "Authorization", "Origin", "If-None-Match"])
+)
+HEADERS = st.dictionaries(NAMES, st.text("abc 019,;=*/\"'()<>@", max_size=20).map(str.strip), max_size=3)
+PATHS = st.text("abv1/.%~-_;:@", max_size=20).map(lambda tail: f"/{tail}")
+HALF = "\ud800"
+ODD = (
+    *(None, True, -1, 0, 1, 2**31, 2**63, 2**64, -(2**63) - 1, 1e308, -1e308, float("nan"), float("inf"), 0.5, "", "x"),
+    *(
+        HALF,
+        "\0",
+        "\u202e",
+        [],
+        [1],
+        [-1],
+        [2**40],
+        ["x"],
+        [HALF],
+        [[]],
+        [None],
+        [{}],
+        {},
+        {"a": 1},
+        {"1": 1e9},
+        {"-1": 1},
+    ),
+    *(
+        {"99999999": 1},
+        {"x": None},
+        {HALF: 1},
+        {"a": HALF},
+        {"a": {"b": HALF}},
+        {"json": {"$ref": "#"}},
+        {"regex": "["},
+    ),
+    *({"type": "json_schema"}, {"type": "json_schema", "json_schema": {"name": "a", "schema": {"$ref": "#"}}}),
+)
+BROKEN = (
+    *(b"", b"{", b"\xff\xfe", b"null", b"[]", b"1", b'""', b"NaN", b"{}", b'{"messages": []}', b'{"messages": [[]]}'),
+    *(
+        b"[" * 100_000,
+        b'{"messages":' + b'[{"a":' * 50_000,
+        b'{"messages": [{"role": "user", "content": 1' + b"0" * 9_000,
+    ),
+    *(b'{"messages": [{}]}', b'{"messages": {"a": 1}}', b'{"messages": "a"}', b"--x\r\n\r\n", b"\0" * 100),
+)
+sent: Counter[str] = Counter()
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose context is too small for long answers."""
+    running = start_server(tmp_path_factory.mktemp("fuzzed") / "log", "--max-model-len", "256")
+    yield running
+    running.process.terminate()
+    assert running.process.wait(60) == 0
+
+
+@pytest.fixture(scope="module")
+def web(fuzzed: Server) -> Iterator[httpx.Client]:
+    """A plain client of it."""
+    with httpx.Client(base_url=fuzzed.url, timeout=60) as http:
+        yield http
+
+
+@pytest.fixture(scope="module")
+def document(web: httpx.Client) -> dict[str, Any]:
+    """The server's own description of itself."""
+    described: dict[str, Any] = web.get("/openapi.json").json()
+    return described
+
+
+def fuzz(examples: int) -> Callable[[Any], Any]:
+    """Settings for a run that is the same each time; nothing is made smaller, the first failure is told as it came."""
+    chosen = settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+    )
+    return lambda test: seed(SEED)(chosen(test))
+
+
+def check(response: httpx.Response, what: object) -> None:
+    """Judge an answer: not the server's failure, and every error in OpenAI's shape."""
+    told = f"{response.status_code} for {ascii(what)[:2000]}: {response.text[:500]}"
+    assert response.status_code < 500, told
+    if response.status_code >= 400 and response.request.method != "HEAD":
+        body = response.json()
+        assert set(body) == {"error"}, told
+        assert set(body["error"]) == ERROR_FIELDS, told
+        assert isinstance(body["error"]["message"], str), told
+        assert body["error"]["message"], told
+        assert isinstance(body["error"]["type"], str), told
+    if response.headers.get("content-type", "").startswith("text/event-stream"):
+        for line in response.text.splitlines():
+            assert '"server_error"' not in line, told
+
+
+def send(web: httpx.Client, case: Case) -> None:
+    """Send one of schemathesis's cases as it would itself, and judge the answer."""
+    arguments = case.as_transport_kwargs(base_url=str(web.base_url))
+    request = {name: value for name, value in arguments.items() if value is not None}
+    response = web.request(**request)
+    sent[case.path] += 1
+    check(response, request)
+
+
+def cases_of(document: dict[str, Any], path: str, mode: GenerationMode) -> st.SearchStrategy[Case]:
+    """Schemathesis's cases for a route: all that fit the document, or all that don't."""
+    method = next(iter(document["paths"][path])).upper()
+    strategy: st.SearchStrategy[Case] = schemathesis.openapi.from_dict(document)[path][method].as_strategy(
+        generation_mode=mode
+    )
+    return strategy
+
+
+def only(document: dict[str, Any], field: str) -> dict[str, Any]:
+    """The document with a request of one field beside a question: the whole is too large to reach every corner of."""
+    narrowed = copy.deepcopy(document)
+    request = narrowed["components"]["schemas"]["FocusRequest"]
+    fields = {"messages": {"enum": QUESTIONS}, "max_tokens": {"const": 2}} | {field: request["properties"][field]}
+    request |= {"properties": fields, "required": sorted(fields), "additionalProperties": False}
+    narrowed["paths"] = {CHAT: narrowed["paths"][CHAT]}
+    return narrowed
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.value)
+def test_whole_requests(web: httpx.Client, document: dict[str, Any], mode: GenerationMode) -> None:
+    @fuzz(WHOLE)
+    @given(case=cases_of(document, CHAT, mode))
+    def run(case: Case) -> None:
+        send(web, case)
+
+    run()
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.value)
+def test_every_field_of_a_request(web: httpx.Client, document: dict[str, Any], mode: GenerationMode) -> None:
+    failures = {}
+    for field in document["components"]["schemas"]["FocusRequest"]["properties"]:
+        if field == "messages":  # the whole requests are made of them
+            continue
+
+        @fuzz(PER_FIELD)
+        @given(case=cases_of(only(document, field), CHAT, mode))
+        def run(case: Case) -> None:
+            send(web, case)
+
+        try:
+            run()
+        except AssertionError as error:
+            failures[field] = str(error)[:600]
+    assert not failures, "\n\n".join(f"{field}: {told}" for field, told in failures.items())
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_other_routes(web: httpx.Client, document: dict[str, Any], path: str) -> None:
+    operation = schemathesis.openapi.from_dict(document)[path]["GET"]
+
+    @fuzz(PER_ROUTE)
+    @given(
+        query=st.dictionaries(TEXT, TEXT, max_size=3),
+        headers=HEADERS,
+        cookies=st.dictionaries(TOKEN, TOKEN, max_size=2),
+    )
+    def run(query: dict[str, str], headers: dict[str, str], cookies: dict[str, str]) -> None:
+        send(web, operation.Case(query=query, headers=headers, cookies=cookies))
+
+    run()
+
+
+@fuzz(200)
+@given(
+    method=st.sampled_from(METHODS),
+    path=st.one_of(st.sampled_from([CHAT, *ROUTES]), PATHS),
+    body=st.binary(max_size=64),
+)
+def _any_method(web: httpx.Client, method: str, path: str, body: bytes) -> None:
+    check(web.request(method, path, content=body), (method, path, body))
+
+
+def test_any_method_on_any_path(web: httpx.Client) -> None:
+    _any_method(web)
+
+
+def test_a_broken_request_is_refused(web: httpx.Client) -> None:
+    """Bodies that no schema makes: not JSON, not UTF-8, nested too deep, numbers out of range."""
+    for body in BROKEN:
+        for kind in ("application/json", "text/plain", "application/x-www-form-urlencoded", "a/b;c=", ""):
+            response = web.post(CHAT, content=body, headers={"Content-Type": kind})
+            check(response, body[:100])
+            assert response.status_code == 400, (body[:100], response.text[:500])
+
+
+@pytest.mark.parametrize("mode", ["dual", "off", "macro"])
+def test_odd_values_in_every_field(web: httpx.Client, document: dict[str, Any], mode: str) -> None:
+    """What JSON can hold and schemas can't say: half characters, numbers without end, names within names."""
+    failures = []
+    for field in document["components"]["schemas"]["FocusRequest"]["properties"]:
+        for value in ODD:
+            body = {"messages": ABOUT_AN_IMAGE, "max_tokens": 2, "dualfocus": {"mode": mode}, field: value}
+            response = web.post(CHAT, content=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
+            try:
+                check(response, {field: value})
+            except AssertionError as error:
+                failures.append(str(error)[:300])
+    assert not failures, "\n".join(failures)
+
+
+def test_enough_was_sent_and_the_server_still_answers(web: httpx.Client) -> None:
+    assert sum(sent.values()) >= 2_000, sent
+    body = {"messages": ABOUT_AN_IMAGE, "max_tokens": 2}
+    assert web.post(CHAT, json=body).status_code == 200
+    assert web.get("/ready").status_code == 200

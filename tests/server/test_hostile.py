@@ -1,0 +1,207 @@
+"""Hostile images and URLs, sent to one server: each is answered or refused, and nothing else comes of it."""
+
+import gc
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from dualfocus_engine import BadPicture
+from dualfocus_server.media import ImageSource
+from hostile_images import HOSTILE_IMAGES, HostileImage, data_url, png
+from hostile_urls import CARRIERS, HOSTILE_URLS, REDIRECTS, Carrier, HostileUrl
+from running_server import Server, start_server
+
+MODES = ("dual", "off")
+LONGEST_MESSAGE = 2_000
+FLAGS = ("--max-model-len", "512", "--max-image-pixels", "50000000", "--image-timeout", "3")
+ERROR_FIELDS = {"message", "type", "param", "code"}
+
+HALF_A_CHARACTER = "half a character"
+
+
+class Canary:
+    """A web server on every address of this machine that counts who came, and sends a picture or a redirect."""
+
+    def __init__(self, location: str | None = None) -> None:
+        family, host = (socket.AF_INET6, "::") if socket.has_dualstack_ipv6() else (socket.AF_INET, "0.0.0.0")
+        self._listener = socket.create_server((host, 0), family=family, dualstack_ipv6=family == socket.AF_INET6)
+        self.port: int = self._listener.getsockname()[1]
+        self.location = location
+        self.visits = 0
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                visitor, _ = self._listener.accept()
+            except OSError:  # closed
+                return
+            self.visits += 1
+            with visitor:
+                visitor.settimeout(2)
+                visitor.recv(65_536)
+                visitor.sendall(self._answer())
+
+    def _answer(self) -> bytes:
+        if self.location is not None:
+            return f"HTTP/1.1 302 Found\r\nLocation: {self.location}\r\nContent-Length: 0\r\n\r\n".encode()
+        picture = png(4, 4)
+        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(picture) + picture
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._listener.close()
+
+
+@pytest.fixture(scope="module")
+def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that may fetch from any host."""
+    log = tmp_path_factory.mktemp("exposed") / "log"
+    running = start_server(log, *FLAGS, "--allowed-media-domains", "*")
+    yield running
+    running.process.terminate()
+    assert running.process.wait(60) == 0
+
+
+@pytest.fixture(scope="module")
+def web(exposed: Server) -> Iterator[httpx.Client]:
+    """A plain client of it."""
+    with httpx.Client(base_url=exposed.url, timeout=60) as http:
+        yield http
+
+
+@pytest.fixture(scope="module")
+def canary() -> Iterator[Canary]:
+    """What the server must never reach."""
+    made = Canary()
+    yield made
+    made.close()
+
+
+def ask(web: httpx.Client, content: Any, mode: str, **fields: Any) -> httpx.Response:
+    """Send one question; lone surrogates and NULs go as JSON escapes them."""
+    body = {"messages": [{"role": "user", "content": content}], "max_tokens": 4, "dualfocus": {"mode": mode}} | fields
+    headers = {"Content-Type": "application/json"}
+    return web.post("/v1/chat/completions", content=json.dumps(body).encode(), headers=headers)
+
+
+def about(url: str) -> list[dict[str, Any]]:
+    """An image and a question."""
+    return [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What is it?"}]
+
+
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    """The error of a refusal, in OpenAI's shape."""
+    body = response.json()
+    assert set(body) == {"error"}, body
+    error: dict[str, Any] = body["error"]
+    assert set(error) == ERROR_FIELDS, error
+    assert error["type"] in ("invalid_request_error", "not_found_error"), error
+    assert 0 < len(error["message"]) <= LONGEST_MESSAGE, error["message"][:200]
+    return error
+
+
+def check_answers(web: httpx.Client) -> None:
+    """Ask a normal question, as anyone would."""
+    for mode in MODES:
+        answer = ask(web, about(data_url(png(16, 16))), mode)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["choices"][0]["message"]["role"] == "assistant"
+
+
+def resident(process: int) -> int:
+    """The resident memory of a process, in bytes."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
+
+
+def test_the_tables_are_as_large_as_promised() -> None:
+    for table in (HOSTILE_IMAGES, HOSTILE_URLS):
+        assert len(table) >= 60
+        assert len({entry.name for entry in table}) == len(table)
+
+
+def names_the_image(error: dict[str, Any]) -> bool:
+    """Whether an error says that it is about the image, or about text that is no text."""
+    return error["code"] in ("invalid_image", "body_too_large") or HALF_A_CHARACTER in error["message"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("image", HOSTILE_IMAGES, ids=lambda image: image.name)
+def test_hostile_images(web: httpx.Client, image: HostileImage, mode: str) -> None:
+    answer = ask(web, about(image.url()), mode)
+    assert answer.status_code in image.accepted, answer.text
+    if answer.status_code != 200:
+        assert names_the_image(error_of(answer))
+
+
+def test_questions_are_answered_after_all_images(web: httpx.Client) -> None:
+    check_answers(web)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("url", HOSTILE_URLS, ids=lambda url: url.name)
+def test_hostile_urls(web: httpx.Client, canary: Canary, url: HostileUrl, mode: str) -> None:
+    before = canary.visits
+    answer = ask(web, about(url.at(canary.port)), mode)
+    assert canary.visits == before
+    assert answer.status_code == 400, answer.text
+    error = error_of(answer)
+    assert names_the_image(error)
+    assert url.why.search(error["message"]), error["message"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("carrier", CARRIERS, ids=lambda carrier: carrier.name)
+def test_no_part_of_a_request_is_fetched(web: httpx.Client, canary: Canary, carrier: Carrier, mode: str) -> None:
+    fields = carrier.at(f"http://127.0.0.1:{canary.port}/a.png")
+    answer = ask(web, "What?", mode, **fields)
+    assert answer.status_code in carrier.accepted, answer.text
+    if answer.status_code != 200:
+        error_of(answer)
+    assert canary.visits == 0
+
+
+def test_questions_are_answered_after_all_urls(web: httpx.Client, canary: Canary) -> None:
+    check_answers(web)
+    assert canary.visits == 0
+
+
+def test_the_canary_counts(canary: Canary) -> None:
+    before = canary.visits
+    assert httpx.get(f"http://127.0.0.1:{canary.port}/", trust_env=False).content == png(4, 4)
+    assert canary.visits == before + 1
+    canary.visits = before
+
+
+@pytest.mark.parametrize("location", REDIRECTS, ids=ascii)
+async def test_redirects_lead_to_no_address_that_is_refused(canary: Canary, location: str) -> None:
+    """One address of this machine is allowed, all others are not: what redirects to them reaches none."""
+    before, redirecting = canary.visits, Canary(location.replace("{port}", str(canary.port)))
+    source = ImageSource(["*"], allowed=lambda address: str(address) == "127.0.0.99", timeout=3)
+    try:
+        with pytest.raises(BadPicture):
+            await source.picture(f"http://127.0.0.99:{redirecting.port}/")
+    finally:
+        await source.close()
+        redirecting.close()
+    assert redirecting.visits >= 1
+    assert canary.visits == before
+
+
+def test_memory_comes_back(exposed: Server, web: httpx.Client, canary: Canary) -> None:
+    """After a pass that fills every cache, a second one leaves nothing behind."""
+    urls = [image.url() for image in HOSTILE_IMAGES] + [url.at(canary.port) for url in HOSTILE_URLS]
+    held = []
+    for _ in range(3):
+        for url in urls:
+            for mode in MODES:
+                ask(web, about(url), mode)
+        gc.collect()
+        held.append(resident(exposed.process.pid))
+    assert held[2] <= held[1] * 1.05, held
