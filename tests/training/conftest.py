@@ -71,7 +71,16 @@ def recipe_of(tmp_path: Path) -> Callable[..., Recipe]:
     return make
 
 
-_LOSSES = {"words": 1.0, "look": 0.3, "decimals": 0.3, "corners": 1.0, "print": 0.3, "cover": 0.3}
+_LOSSES = {
+    "macro": 1.0,
+    "box": 1.0,
+    "answer": 1.0,
+    "look": 0.3,
+    "decimals": 0.3,
+    "corners": 1.0,
+    "print": 0.3,
+    "cover": 0.3,
+}
 _SCENE_RECIPE: dict[str, Any] = {
     "seed": 3,
     "profile": str(PROFILE_FILE),

@@ -2,64 +2,66 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from dualfocus_training.batches import collate
 from dualfocus_training.learner import SceneLearner
-from dualfocus_training.objective import IGNORED
-from dualfocus_training.rows import Mixture, Row, SceneRows
+from dualfocus_training.objective import IGNORED, TERMS, Targets, answer_losses, padded_targets
+from dualfocus_training.rows import Branch, Mixture, Row, SceneRows
 from transformers import PreTrainedTokenizerFast
 
 RowsOf = Callable[[Mixture], SceneRows]
-MIXTURE = Mixture(macro=2, grounding=2, dual=2, jittered=1)
+MIXTURE = Mixture(macro=2, grounding=2, dual=2, jittered=1, crops=1)
 
 
-def test_a_branch_reads_as_it_would_alone(
+def test_a_batch_costs_what_its_branches_cost_alone(
     learner: SceneLearner, rows_of: RowsOf, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    row = rows_of(MIXTURE)[3]
-    batch = collate([row], tokenizer.pad_token_id)
-    features = learner.features(batch.pictures)
-    packed = learner.model.lm_head(learner.hidden(features, batch))[0]
-    used = 1
-    for branch in range(1, max(row.branches) + 1):
-        places, tokens = _alone(row, branch)
-        crops = (tokens.count(learner.model.config.image_token_id) - 4) // 4
-        pictures = batch.pictures[[0, *range(used, used + crops)]]
-        alone = learner.model(
-            input_ids=torch.tensor([tokens]),
-            pixel_values=learner.normalised(pictures),
-            attention_mask=torch.ones(1, len(tokens), dtype=torch.long),
-        ).logits[0]
-        torch.testing.assert_close(packed[places], alone, atol=1e-4, rtol=1e-4)
-        used += crops
-    assert used == len(batch.pictures)
+    rows = [rows_of(MIXTURE)[number] for number in (3, 4)]
+    together = learner(collate(rows, tokenizer.pad_token_id))
+    apart = [_alone(learner, row, branch) for row in rows for branch in row.branches]
+    for term in TERMS:
+        torch.testing.assert_close(together[term], torch.stack([losses[term] for losses in apart]).mean())
 
 
-def _alone(row: Row, branch: int) -> tuple[list[int], list[int]]:
-    places = [place for place, number in enumerate(row.branches) if number in (0, branch)]
-    return places, [row.tokens[place] for place in places]
+def _alone(learner: SceneLearner, row: Row, branch: Branch) -> dict[str, torch.Tensor]:
+    """The branch's losses through the plain model: one sequence, its own pictures."""
+    shown = [row.picture] if branch.crop is None else [row.picture, branch.crop]
+    tokens = torch.tensor([row.prefix + branch.tokens])
+    logits = learner.model(
+        input_ids=tokens,
+        pixel_values=learner.normalised(torch.from_numpy(np.stack(shown))),
+        attention_mask=torch.ones_like(tokens),
+    ).logits
+    targets = Targets()
+    targets.pass_over(len(row.prefix))
+    for whole, part in zip(vars(targets).values(), vars(branch.targets).values(), strict=True):
+        whole.extend(part)
+    return answer_losses(logits, torch.nn.Identity(), padded_targets([targets], tokens.shape[1]))
 
 
 def test_the_same_number_gives_the_same_row(rows_of: RowsOf) -> None:
     first, again, other = rows_of(MIXTURE)[5], rows_of(MIXTURE)[5], rows_of(MIXTURE)[6]
-    assert first.tokens == again.tokens
-    assert all((one == two).all() for one, two in zip(first.pictures, again.pictures, strict=True))
-    assert first.tokens != other.tokens
+    assert [b.tokens for b in first.branches] == [b.tokens for b in again.branches]
+    assert (first.picture == again.picture).all()
+    assert [b.tokens for b in first.branches] != [b.tokens for b in other.branches]
 
 
 def test_only_answers_are_learned(rows_of: RowsOf, tokenizer: PreTrainedTokenizerFast) -> None:
-    row = rows_of(Mixture(dual=1))[0]
-    learned = [label for label in row.labels if label != IGNORED]
-    box, answer, rest = tokenizer.decode(learned).split("</s>")
+    (branch,) = rows_of(Mixture(dual=1))[0].branches
+    box, answer, rest = tokenizer.decode(_learned(branch)).split("</s>")
     assert box.startswith("[")
     assert answer
     assert not rest
-    assert sum(row.weights) == pytest.approx(2.0)
+    assert sum(branch.targets.weights) == pytest.approx(2.0)
 
 
 def test_a_box_that_is_off_is_no_target(rows_of: RowsOf, tokenizer: PreTrainedTokenizerFast) -> None:
-    row = rows_of(Mixture(jittered=1))[0]
-    learned = [label for label in row.labels if label != IGNORED]
-    assert "[" in tokenizer.decode(row.tokens)
-    assert "[" not in tokenizer.decode(learned)
+    (branch,) = rows_of(Mixture(jittered=1))[0].branches
+    assert "[" in tokenizer.decode(branch.tokens)
+    assert "[" not in tokenizer.decode(_learned(branch))
+
+
+def _learned(branch: Branch) -> list[int]:
+    return [label for label in branch.targets.labels if label != IGNORED]

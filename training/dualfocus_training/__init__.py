@@ -1,0 +1,1 @@
+"""Training of DualFocus models: scenes, curation, the two-round objective and the model that ships."""

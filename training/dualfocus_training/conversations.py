@@ -1,0 +1,97 @@
+"""The one format of training data: conversations about pictures, a JSON object a line (Section 3.2).
+
+Scenes and curated Visual Genome both come out as these: the two rounds (Q1, A1, Q2, A2) with the
+crop made beforehand, and ordinary question-and-answer samples beside them. Messages have the form
+that chat templates take; pictures are named in the order in which the messages show them.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dualfocus_engine.boxes import Box
+from dualfocus_engine.profiles import Profile
+
+USER, ASSISTANT = "USER: ", " ASSISTANT: "
+IMAGE_LINE = "<image>\n"
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Names of picture files, and messages; what assistants say is what is learned."""
+
+    images: list[str]
+    messages: list[Message]
+
+
+def two_rounds(profile: Profile, image: str, crop: str, question: str, answer: str, box: Box) -> Conversation:
+    """The conversation of Section 3.2: (Q1, A1) about the image, then (Q2, A2) about image and crop."""
+    return Conversation(
+        [image, crop],
+        [
+            asks(profile.grounding_text(question)),
+            says(profile.notation.write(box)),
+            asks(profile.micro_text(question)),
+            says(answer),
+        ],
+    )
+
+
+def macro(image: str, question: str, answer: str) -> Conversation:
+    """An ordinary VQA sample."""
+    return Conversation([image], [asks(question), says(answer)])
+
+
+def asks(text: str) -> Message:
+    """A user's message: the next picture, then the text."""
+    return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+
+
+def says(text: str) -> Message:
+    """An assistant's message."""
+    return {"role": "assistant", "content": [{"type": "text", "text": text}]}
+
+
+def to_line(conversation: Conversation) -> str:
+    """The conversation as a line of JSON."""
+    return json.dumps(asdict(conversation), ensure_ascii=False) + "\n"
+
+
+def read_conversations(path: Path) -> Iterator[Conversation]:
+    """The conversations of a file; raises ValueError or TypeError where a line is none."""
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            yield Conversation(**json.loads(line))
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How the small model's turns read as plain text, after its profile (METHOD.md, the three turns)."""
+
+    profile: Profile
+
+    def macro(self, question: str) -> str:
+        """The prompt of the macro turn, after the image: the question alone."""
+        return question + ASSISTANT
+
+    def grounding(self, question: str) -> str:
+        """The prompt of the grounding turn (Q1), after the image."""
+        return self.profile.grounding_text(question) + ASSISTANT
+
+    def micro(self, question: str) -> str:
+        """The prompt of the micro turn (Q2), after the crop."""
+        return self.profile.micro_text(question) + ASSISTANT
+
+    def box(self, box: Box) -> str:
+        """A box as the model writes it (A1)."""
+        return self.profile.notation.write(box)
+
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        """The fixed text around a question: roles, Q1 and Q2."""
+        instructions = (self.profile.grounding_prompt, self.profile.micro_prompt)
+        return USER, ASSISTANT, *(text.split("{question}")[0].strip() for text in instructions)

@@ -1,0 +1,64 @@
+"""What a stage trains on: items by number and how they become batches."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any, Protocol
+
+from PIL import Image
+from transformers import PreTrainedTokenizerFast
+
+from dualfocus_training.batches import Batch, collate
+from dualfocus_training.conversations import Conversation, Wording, read_conversations
+from dualfocus_training.recipe import Recipe, Scenes
+from dualfocus_training.rounds import RoundsBatch, collate_rounds
+from dualfocus_training.rows import Eye, Row, SceneRows
+
+
+class Course(Protocol):
+    """Items by number, the same in every process, and batches of them."""
+
+    def __getitem__(self, number: int) -> Any: ...
+
+    def collate(self, items: Sequence[Any]) -> Any: ...
+
+
+class SceneCourse:
+    """Packed rows of drawn scenes; they never repeat."""
+
+    def __init__(self, recipe: Recipe, scenes: Scenes, seed: int, tokenizer: PreTrainedTokenizerFast) -> None:
+        assert recipe.size is not None, "Recipe allows scenes for a model made from nothing only"
+        wording, size = Wording(recipe.load_profile()), recipe.size
+        eye = Eye(size.side, size.side // size.patch, wording.profile.pad or (0, 0, 0))
+        self._pad: int = tokenizer.pad_token_id
+        self._apart = scenes.apart
+        self._rows = SceneRows(seed, scenes.difficulties, scenes.mixture, tokenizer._tokenizer, wording, eye)
+
+    def __getitem__(self, number: int) -> Row:
+        return self._rows[number]
+
+    def collate(self, items: Sequence[Row]) -> Batch:
+        return collate(items, self._pad, self._apart)
+
+
+class ConversationCourse:
+    """Conversations of files, in a new random order each time through; pictures lie beside them."""
+
+    def __init__(self, files: Sequence[Path], seed: int, processor: Any) -> None:
+        self._seed, self._processor = seed, processor
+        self._held = [(file.parent, line) for file in files for line in read_conversations(file)]
+        self._order: tuple[int, list[int]] = (-1, [])
+
+    def __getitem__(self, number: int) -> tuple[Conversation, list[Image.Image]]:
+        epoch, place = divmod(number, len(self._held))
+        folder, conversation = self._held[self._order_of(epoch)[place]]
+        return conversation, [Image.open(folder / name).convert("RGB") for name in conversation.images]
+
+    def collate(self, items: Sequence[tuple[Conversation, list[Image.Image]]]) -> RoundsBatch:
+        return collate_rounds(self._processor, items)
+
+    def _order_of(self, epoch: int) -> list[int]:
+        if self._order[0] != epoch:
+            places = range(len(self._held))
+            self._order = epoch, Random(f"epoch/{self._seed}/{epoch}").sample(places, len(places))
+        return self._order[1]

@@ -1,0 +1,34 @@
+"""`python -m dualfocus_training.curation --release DIR --pictures DIR --out DIR`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dualfocus_engine.profiles import load_profile
+
+from dualfocus_training.curation.curate import Curation
+
+_SHOWN_EVERY = 1000
+
+
+def _show(what: str, count: int) -> None:
+    if count % _SHOWN_EVERY == 0:
+        print(f"\r{what}: {count:,}", end="", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Turn a Visual Genome release into two-round conversations; a stopped curation goes on."""
+    parser = argparse.ArgumentParser(description="Turn a Visual Genome release into two-round conversations.")
+    parser.add_argument("--release", type=Path, required=True, help="folder of the release's JSON files")
+    parser.add_argument("--pictures", type=Path, required=True, help="folder of the pictures, NUMBER.jpg")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--profile", required=True, help="wording and box notation: a profile's name or file")
+    arguments = parser.parse_args()
+    curation = Curation(arguments.release, arguments.pictures, arguments.out, load_profile(arguments.profile), _show)
+    print(file=sys.stderr)
+    for name, count in curation.run().report().items():
+        print(f"{name}: {count:,}")
+
+
+if __name__ == "__main__":
+    main()

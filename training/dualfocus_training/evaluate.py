@@ -1,0 +1,195 @@
+"""A quick look at an exported model: held-out scenes through transformers, by its own boxes.
+
+The figures that count come from the server (`dualfocus eval scenes`); these tell how a run is doing.
+"""
+
+import argparse
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from dualfocus_engine.boxes import Box, crop_region
+from dualfocus_engine.perplexity import macro_wins, mean_loss
+from dualfocus_engine.pictures import fit
+from dualfocus_engine.profiles import Profile, profile_of
+from PIL import Image
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+from dualfocus_training.conversations import Message, asks, says
+from dualfocus_training.scenes.layout import Difficulty
+from dualfocus_training.scenes.questions import Question
+from dualfocus_training.scenes.writing import scenes
+
+_BATCH = 32
+_MOST_TOKENS = 24
+
+# An answer and its mean loss per token.
+Answer = tuple[str, float]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question about a picture."""
+
+    picture: Image.Image
+    question: Question
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A conversation to continue, and the pictures in it."""
+
+    messages: list[Message]
+    pictures: list[Image.Image]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the model said about one question; without a readable box, micro is macro."""
+
+    question: Question
+    box: Box | None
+    macro: Answer
+    micro: Answer
+    micro_of_true_box: Answer
+
+    @property
+    def chosen(self) -> Answer:
+        """The answer Eq. 8 picks."""
+        return self.macro if macro_wins(self.macro[1], self.micro[1]) else self.micro
+
+
+class Looker:
+    """An exported model that answers turns in batches, greedily."""
+
+    def __init__(self, folder: Path) -> None:
+        self.profile: Profile = profile_of(str(folder))
+        self._processor = AutoProcessor.from_pretrained(folder)
+        self._model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+
+    def answer(self, turns: Sequence[Turn]) -> list[Answer]:
+        """Each turn's answer."""
+        answers: list[Answer] = []
+        for start in range(0, len(turns), _BATCH):
+            answers += self._answer(turns[start : start + _BATCH])
+        return answers
+
+    def _answer(self, turns: Sequence[Turn]) -> Iterator[Answer]:
+        pictures = [fit(shown, self.profile.pad, self.profile.side) for turn in turns for shown in turn.pictures]
+        inputs = self._processor(
+            text=[self._processor.apply_chat_template(turn.messages, add_generation_prompt=True) for turn in turns],
+            images=pictures,
+            padding=True,
+            return_tensors="pt",
+        )
+        with torch.no_grad():
+            made = self._model.generate(
+                **inputs,
+                max_new_tokens=_MOST_TOKENS,
+                do_sample=False,
+                output_logits=True,
+                return_dict_in_generate=True,
+            )
+        return self._read(made, inputs["input_ids"].shape[1])
+
+    def _read(self, made: Any, prompt: int) -> Iterator[Answer]:
+        tokenizer = self._processor.tokenizer
+        written = made.sequences[:, prompt:]
+        logprobs = torch.stack(made.logits, 1).log_softmax(-1).gather(2, written[..., None])[..., 0]
+        for tokens, scores in zip(written.tolist(), logprobs.tolist(), strict=True):
+            ends = tokens.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in tokens else len(tokens)
+            yield tokenizer.decode(tokens[:ends], skip_special_tokens=True), mean_loss(scores[:ends])
+
+
+def look_twice(looker: Looker, asked: Sequence[Asked]) -> list[Outcome]:
+    """Run the three turns (Figure 7) on each question, and the micro turn from its true box."""
+    profile = looker.profile
+    macros = looker.answer([Turn([asks(one.question.question)], [one.picture]) for one in asked])
+    grounding = [Turn([asks(profile.grounding_text(one.question.question))], [one.picture]) for one in asked]
+    boxes = [text for text, _ in looker.answer(grounding)]
+    micros = _micros(looker, asked, boxes)
+    best = _micros(looker, asked, [profile.notation.write(one.question.box) for one in asked])
+    return [
+        Outcome(one.question, profile.notation.read(box), macro, micro or macro, seen or macro)
+        for one, box, macro, micro, seen in zip(asked, boxes, macros, micros, best, strict=True)
+    ]
+
+
+def _micros(looker: Looker, asked: Sequence[Asked], boxes: Sequence[str]) -> list[Answer | None]:
+    """The micro turn of each question from a written box; None where the box can't be used."""
+    turns = [_micro_turn(looker.profile, one, box) for one, box in zip(asked, boxes, strict=True)]
+    answers = iter(looker.answer([turn for turn in turns if turn]))
+    return [next(answers) if turn else None for turn in turns]
+
+
+def _micro_turn(profile: Profile, asked: Asked, written: str) -> Turn | None:
+    box = profile.notation.read(written)
+    if box is None or box.is_empty:
+        return None
+    region = crop_region(box, asked.picture.size, profile.crop)
+    if region is None:
+        return None
+    question = asked.question.question
+    messages = [asks(profile.grounding_text(question)), says(written), asks(profile.micro_text(question))]
+    return Turn(messages, [asked.picture, asked.picture.crop(region)])
+
+
+def report(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float]]:
+    """Accuracy of each path, of the oracle, and mean IoU: overall and by kind."""
+    groups: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        groups["overall"].append(outcome)
+        groups[outcome.question.kind].append(outcome)
+    return {kind: _figures(group) for kind, group in groups.items()}
+
+
+def _figures(group: Sequence[Outcome]) -> dict[str, float]:
+    sums: dict[str, float] = defaultdict(float)
+    for outcome in group:
+        answer = outcome.question.answer
+        sums["macro"] += outcome.macro[0] == answer
+        sums["micro"] += outcome.micro[0] == answer
+        sums["chosen"] += outcome.chosen[0] == answer
+        sums["oracle"] += answer in (outcome.macro[0], outcome.micro[0])
+        sums["micro of true box"] += outcome.micro_of_true_box[0] == answer
+        sums["iou"] += overlap(outcome.box, outcome.question.box) if outcome.box else 0.0
+    return {"questions": len(group), **{name: round(total / len(group), 3) for name, total in sums.items()}}
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Intersection over union."""
+    wide = min(one.x2, other.x2) - max(one.x1, other.x1)
+    high = min(one.y2, other.y2) - max(one.y1, other.y1)
+    shared = max(0.0, wide) * max(0.0, high)
+    both = (one.x2 - one.x1) * (one.y2 - one.y1) + (other.x2 - other.x1) * (other.y2 - other.y1)
+    return shared / max(both - shared, 1e-9)
+
+
+def held_out(seed: int, count: int, difficulty: Difficulty) -> Iterator[Asked]:
+    """Two detail questions and two others about each of `count` scenes."""
+    for picture, questions in scenes(seed, count, difficulty):
+        details = [question for question in questions if question.kind == "detail"]
+        others = [question for question in questions if question.kind != "detail"]
+        for question in (*details[:2], *others[:2]):
+            yield Asked(picture, question)
+
+
+def main() -> None:
+    """Print accuracy by kind on held-out scenes."""
+    parser = argparse.ArgumentParser(description="Accuracy of an exported model on held-out scenes.")
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--seed", type=int, default=900)
+    parser.add_argument("--count", type=int, default=50, help="scenes")
+    parser.add_argument("--shapes", type=int, nargs=2, default=Difficulty().shapes, help="fewest and most in a scene")
+    arguments = parser.parse_args()
+    fewest, most = arguments.shapes
+    asked = list(held_out(arguments.seed, arguments.count, Difficulty(shapes=(fewest, most))))
+    for kind, figures in report(look_twice(Looker(arguments.model), asked)).items():
+        print(f"{kind:8}", *(f"{name} {figure:g}" for name, figure in figures.items()), sep="  ")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""What each patch of a picture shows: dense labels that teach the encoder before words do.
+
+Each patch is told everything about the shape it lies on: colour, form, the decimals of its box in
+this picture, how much of each of its own cells is covered, and the print that lies on it where the
+picture is large enough to read it. The labels train one
+linear readout of the projected features, which is dropped at export.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from dualfocus_engine.boxes import Region
+from numpy.typing import NDArray
+
+from dualfocus_training.objective import IGNORED
+from dualfocus_training.scenes.drawing import owners, padded_square
+from dualfocus_training.scenes.layout import COLOURS, FORMS, LETTERS, Scene, Shape, print_extent
+
+_COLOUR_NAMES = sorted(COLOURS)
+_SYMBOLS = [*"0123456789", *LETTERS, *_COLOUR_NAMES]
+# Classes of each categorical label: ground is 0 for colour and form; corners are written as
+# hundredths, tens (0 to 10) and ones (0 to 9) apart, as the box is; "no second digit" is 10.
+CLASSES = (len(_COLOUR_NAMES) + 1, len(FORMS) + 1, *[11, 10] * 4, len(_SYMBOLS), 11)
+# Pixels of the encoder's input a glyph, and a dot, must measure to be told apart.
+_READABLE = {"number": 5.5, "letter": 5.5, "dot": 2.4}
+_SAMPLES = 8
+_CELLS_A_SIDE = 4
+CELLS = _CELLS_A_SIDE**2
+_LEAST_COVER = 0.2
+
+
+@dataclass(frozen=True)
+class PatchLabels:
+    """What is known of each of patches² patches.
+
+    `classes`: (patches², len(CLASSES)), IGNORED where unknown; `corners`: (patches², 4), shares of
+    the picture; `cover`: (patches², CELLS), how much of each cell of the patch any shape covers.
+    """
+
+    classes: NDArray[np.int16]
+    corners: NDArray[np.float32]
+    cover: NDArray[np.float32]
+
+
+def label_patches(scene: Scene, region: Region, side: int, patches: int) -> PatchLabels:
+    """Label the patches of the picture cut from `region` and shown at `side` pixels a side."""
+    shown = _pixels_of_patches(scene, region, patches)
+    owner = _owner_of_patches(shown, len(scene.shapes))
+    scale = side / max(region.right - region.left, region.bottom - region.top)
+    facts = [_facts(shape, region, scale) for shape in scene.shapes]
+    ground = np.full(len(CLASSES), IGNORED, np.int16)
+    ground[:2] = 0
+    classes = np.stack([ground, *(row for row, _ in facts)])
+    corners = np.stack([np.zeros(4, np.float32), *(corner for _, corner in facts)])
+    labels = PatchLabels(classes[owner], corners[owner], _cover(shown))
+    for number, shape in enumerate(scene.shapes, start=1):
+        elsewhere = (owner == number) & ~_holds_print(shape, region, patches)
+        labels.classes[elsewhere, -2:] = IGNORED
+    return labels
+
+
+def _holds_print(shape: Shape, region: Region, patches: int) -> NDArray[np.bool_]:
+    """Which of the patches the print lies on."""
+    x, y, side = padded_square(region)
+    edges = np.arange(patches + 1) * side / patches
+    left, top, right, bottom = print_extent(shape.print)
+    across = (edges[1:] > left - x) & (edges[:-1] < right - x)
+    down = (edges[1:] > top - y) & (edges[:-1] < bottom - y)
+    return np.outer(down, across).ravel()
+
+
+def _pixels_of_patches(scene: Scene, region: Region, patches: int) -> NDArray[np.uint8]:
+    """(patches², _SAMPLES, _SAMPLES): which shape each sample of each patch shows; 0 is ground."""
+    pixels = np.asarray(owners(scene, region, patches * _SAMPLES))
+    apart = pixels.reshape(patches, _SAMPLES, patches, _SAMPLES).swapaxes(1, 2)
+    return apart.reshape(patches * patches, _SAMPLES, _SAMPLES)
+
+
+def _owner_of_patches(shown: NDArray[np.uint8], shapes: int) -> NDArray[np.int64]:
+    """For each patch the shape that covers most of it, counted from 1; 0 where none does."""
+    cover = np.stack([(shown == number).mean((1, 2)) for number in range(1, shapes + 1)])
+    return np.where(cover.max(0) >= _LEAST_COVER, cover.argmax(0) + 1, 0)
+
+
+def _cover(shown: NDArray[np.uint8]) -> NDArray[np.float32]:
+    cells = (shown > 0).reshape(len(shown), _CELLS_A_SIDE, -1, _CELLS_A_SIDE, _SAMPLES // _CELLS_A_SIDE)
+    cover: NDArray[np.float32] = cells.mean((2, 4), dtype=np.float32)
+    return cover.reshape(len(shown), CELLS)
+
+
+def _facts(shape: Shape, region: Region, scale: float) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+    corners = _corners(shape, region)
+    hundredths = [round(float(share) * 100) for share in corners]
+    decimals = [part for number in hundredths for part in (min(number // 10, 10), number % 10)]
+    colour, form = _COLOUR_NAMES.index(shape.colour) + 1, FORMS.index(shape.form) + 1
+    return np.array([colour, form, *decimals, *_print_facts(shape, region, scale)], np.int16), corners
+
+
+def _corners(shape: Shape, region: Region) -> NDArray[np.float32]:
+    wide, high = region.right - region.left, region.bottom - region.top
+    left, top, right, bottom = shape.extent
+    shares = [
+        (left - region.left) / wide,
+        (top - region.top) / high,
+        (right - region.left) / wide,
+        (bottom - region.top) / high,
+    ]
+    return np.clip(np.array(shares, np.float32), 0.0, 1.0)
+
+
+def _print_facts(shape: Shape, region: Region, scale: float) -> tuple[int, int]:
+    mark = shape.print
+    x, y = mark.centre
+    inside = region.left < x < region.right and region.top < y < region.bottom
+    if not inside or mark.height * scale < _READABLE[mark.kind]:
+        return IGNORED, IGNORED
+    if mark.kind == "number":
+        return int(mark.text[0]), int(mark.text[1]) if len(mark.text) == 2 else 10
+    return _SYMBOLS.index(mark.text), IGNORED

@@ -1,0 +1,1 @@
+"""Seeded pictures with questions, answers, boxes and kinds, drawn with Pillow."""

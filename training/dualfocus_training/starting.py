@@ -1,0 +1,79 @@
+"""What a run learns: a small model made from nothing, or one to go on from, in whole or in part."""
+
+import re
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedTokenizerFast
+
+from dualfocus_training.conversations import Wording
+from dualfocus_training.courses import ConversationCourse, Course, SceneCourse
+from dualfocus_training.learner import SceneLearner
+from dualfocus_training.recipe import Lora, Recipe
+from dualfocus_training.rounds import RoundsLearner
+from dualfocus_training.scenes.layout import Difficulty, compose
+from dualfocus_training.scenes.questions import ask
+from dualfocus_training.small_model import build_model, build_processor
+from dualfocus_training.vocabulary import build_tokenizer
+
+_TOKENIZER_SCENES = 2000
+
+
+def build_processor_of(recipe: Recipe) -> Any:
+    """The processor of the recipe's model."""
+    if recipe.size is None:
+        return AutoProcessor.from_pretrained(recipe.base)
+    return build_processor(recipe.size, scene_tokenizer(Wording(recipe.load_profile())))
+
+
+def scene_tokenizer(wording: Wording) -> PreTrainedTokenizerFast:
+    """The small model's tokenizer: the words of scenes, and of the turns around their questions."""
+    texts: list[str] = []
+    for number in range(_TOKENIZER_SCENES):
+        rng = Random(f"words/{number}")
+        scene = compose(rng, Difficulty())
+        for asked in ask(scene, rng):
+            texts += [wording.macro(asked.question), wording.grounding(asked.question)]
+            texts += [wording.micro(asked.question), asked.answer, wording.box(asked.box)]
+    return build_tokenizer(wording.phrases, texts)
+
+
+def build_learner(recipe: Recipe, processor: Any) -> SceneLearner | RoundsLearner:
+    """The model with its losses; weights that are not learned ask for no gradient."""
+    if recipe.size is not None:
+        torch.manual_seed(recipe.seed)
+        model = build_model(recipe.size, processor.tokenizer)
+        if not torch.cuda.is_available():
+            # On a CPU fused attention is slower than plain products on sequences this short.
+            model.set_attn_implementation("eager")
+        learner: SceneLearner | RoundsLearner = SceneLearner(model)
+    else:
+        model = AutoModelForImageTextToText.from_pretrained(recipe.base, dtype=torch.float32)
+        learner = RoundsLearner(_with_lora(model, recipe.lora) if recipe.lora else model)
+    _freeze(learner, recipe.learned)
+    return learner
+
+
+def _with_lora(model: nn.Module, lora: Lora) -> nn.Module:
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.modules)
+    return get_peft_model(model, config)
+
+
+def _freeze(learner: nn.Module, learned: Sequence[str]) -> None:
+    """Learn what matches one of the patterns, and low-rank updates; raises ValueError if nothing does."""
+    for name, weight in learner.named_parameters():
+        weight.requires_grad = "lora_" in name or any(re.search(part, name) for part in learned)
+    if not any(weight.requires_grad for weight in learner.parameters()):
+        raise ValueError(f"no weight's name matches {', '.join(learned)}")
+
+
+def build_course(recipe: Recipe, number: int, processor: Any) -> Course:
+    """The data of a stage; each stage of a recipe draws its own."""
+    stage, seed = recipe.stages[number], recipe.seed * 1000 + number
+    if stage.scenes:
+        return SceneCourse(recipe, stage.scenes, seed, processor.tokenizer)
+    return ConversationCourse(stage.conversations, seed, processor)

@@ -1,0 +1,171 @@
+"""Train a model by its recipe: `python -m dualfocus_training.train RECIPE.yaml --out DIR`.
+
+A run that was stopped goes on from its last checkpoint when started again, with the losses it would
+have had. Several GPUs: `accelerate launch -m dualfocus_training.train …`.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from dualfocus_training.curves import draw_curves
+from dualfocus_training.export import export
+from dualfocus_training.optimizing import build_optimizers, set_rates
+from dualfocus_training.recipe import Recipe, Stage, load_recipe
+from dualfocus_training.starting import build_course, build_learner, build_processor_of
+
+LOSSES_FILE = "losses.jsonl"
+CHECKPOINT_FILE = "checkpoint.pt"
+MODEL_FOLDER = "model"
+
+
+class Run:
+    """A run in progress: what is learned, optimizers, and how far through the recipe it is."""
+
+    def __init__(self, recipe: Recipe, out: Path) -> None:
+        self._recipe, self._out = recipe, out
+        # The losses of a stage need not reach every weight.
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+        self._accelerator = Accelerator(
+            mixed_precision=recipe.precision, cpu=not torch.cuda.is_available(), kwargs_handlers=[unused]
+        )
+        self._processor = build_processor_of(recipe)
+        self._learner = build_learner(recipe, self._processor).to(self._accelerator.device)
+        muon = any(stage.rates.muon for stage in recipe.stages)
+        self._optimizers = build_optimizers(self._learner, muon)
+        self._stage, self._step = 0, 0
+        self._resume()
+        self._wrapped = self._accelerator.prepare(self._learner)
+
+    def train(self) -> None:
+        """Train to the recipe's end from where the last checkpoint left it; then export the model."""
+        while self._stage < len(self._recipe.stages):
+            self._train_stage(self._recipe.stages[self._stage])
+            self._stage, self._step = self._stage + 1, 0
+            self._save()
+        if self._accelerator.is_main_process:
+            draw_curves(self._out / LOSSES_FILE, self._out / "losses.png")
+            export(self._recipe, self._learner, self._processor, self._out / MODEL_FOLDER)
+
+    def _train_stage(self, stage: Stage) -> None:
+        course = build_course(self._recipe, self._stage, self._processor)
+        slices = iter(self._slices(stage, course))
+        while self._step < stage.steps:
+            losses = self._take_step(stage, slices)
+            self._step += 1
+            self._log(stage, losses)
+            if self._step % self._recipe.keep_every == 0:
+                self._save()
+
+    def _slices(self, stage: Stage, course: Any) -> DataLoader[Any]:
+        """This process's parts of each step's rows, from the present step on."""
+        rank, world = self._accelerator.process_index, self._accelerator.num_processes
+        workers = self._recipe.workers
+        return DataLoader(
+            course,
+            batch_sampler=list(_row_numbers(stage, self._step, rank, world)),
+            num_workers=workers,
+            collate_fn=course.collate,
+            prefetch_factor=2 if workers else None,
+        )
+
+    def _take_step(self, stage: Stage, slices: Iterator[Any]) -> dict[str, float]:
+        self._wrapped.train()
+        self._seed()
+        set_rates(self._optimizers, stage, self._step)
+        sums: dict[str, Tensor] = {}
+        for _ in range(stage.slices):
+            for name, loss in self._learn(stage, next(slices)).items():
+                sums[name] = sums.get(name, torch.zeros_like(loss)) + loss / stage.slices
+        learned = [weight for weight in self._learner.parameters() if weight.requires_grad]
+        torch.nn.utils.clip_grad_norm_(learned, 1.0)
+        for optimizer in self._optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        return {name: self._mean(total) for name, total in sums.items()}
+
+    def _seed(self) -> None:
+        """Let dropout depend on the step alone, so that a run that goes on draws what it would have."""
+        done = sum(stage.steps for stage in self._recipe.stages[: self._stage]) + self._step
+        process = self._accelerator.process_index
+        torch.manual_seed((self._recipe.seed << 40) + (done << 10) + process)
+
+    def _learn(self, stage: Stage, batch: Any) -> dict[str, Tensor]:
+        with self._accelerator.autocast():
+            losses: dict[str, Tensor] = self._wrapped(batch.to(self._accelerator.device))
+        total = sum(stage.losses[name] * loss for name, loss in losses.items())
+        self._accelerator.backward(total / stage.slices)
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _mean(self, value: Tensor) -> float:
+        mean: Tensor = self._accelerator.reduce(value, "mean")
+        return float(mean)
+
+    def _log(self, stage: Stage, losses: dict[str, float]) -> None:
+        if not self._accelerator.is_main_process:
+            return
+        record = {"stage": stage.name, "step": self._step, "time": round(time.time(), 1), **losses}
+        with (self._out / LOSSES_FILE).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(record) + "\n")
+        if self._step % 10 == 0:
+            print(" ".join(f"{k}={v:.4g}" if isinstance(v, float) else str(v) for k, v in record.items()), flush=True)
+
+    def _save(self) -> None:
+        """Write the checkpoint; it replaces the last one only once it is whole."""
+        if not self._accelerator.is_main_process:
+            return
+        state = {
+            "learned": _learned(self._learner),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "stage": self._stage,
+            "step": self._step,
+        }
+        partial = self._out / f"{CHECKPOINT_FILE}.partial"
+        torch.save(state, partial)
+        partial.replace(self._out / CHECKPOINT_FILE)
+
+    def _resume(self) -> None:
+        path = self._out / CHECKPOINT_FILE
+        if not path.exists():
+            return
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        self._learner.load_state_dict(state["learned"], strict=False)
+        for optimizer, kept in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
+        self._stage, self._step = state["stage"], state["step"]
+
+
+def _learned(learner: torch.nn.Module) -> dict[str, Tensor]:
+    """What training changes; the rest comes from the base again."""
+    return {name: weight.detach() for name, weight in learner.named_parameters() if weight.requires_grad}
+
+
+def _row_numbers(stage: Stage, start: int, rank: int, world: int) -> Iterator[list[int]]:
+    """Numbers of the rows of each slice of each step, for one process of `world`."""
+    for step in range(start, stage.steps):
+        rows = list(range(step * stage.rows, (step + 1) * stage.rows))[rank::world]
+        for part in range(stage.slices):
+            yield rows[part :: stage.slices]
+
+
+def main() -> None:
+    """Train by a recipe, or go on with a run that was stopped."""
+    parser = argparse.ArgumentParser(description="Train a model by its recipe; a stopped run goes on.")
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run: checkpoint, losses, model")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    Run(load_recipe(arguments.recipe), arguments.out).train()
+
+
+if __name__ == "__main__":
+    main()
