@@ -34,8 +34,9 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def configure(form: str, level: str) -> None:
-    """Set up the process's logging: `form` is text or json, `level` a name of `logging`."""
+def configure(form: str, level: str, access: bool = True) -> None:
+    """Set up the process's logging: `form` is text or json, `level` a name of `logging`, `access` logs requests."""
+    _ACCESS.disabled = not access
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_WithRequestId())
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s")

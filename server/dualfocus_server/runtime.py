@@ -16,7 +16,9 @@ import uvloop
 from dualfocus_engine import DualFocus, DualFocusError, EngineDead
 from dualfocus_engine.platform import engine_defaults
 from dualfocus_engine.starter import STARTER_NAME
+from fastapi import FastAPI
 from PIL import Image, ImageDraw
+from starlette.middleware.cors import CORSMiddleware
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import FrontendArgs
 from vllm.entrypoints.launchers.launcher import create_server_socket
@@ -38,6 +40,9 @@ logger = logging.getLogger(__name__)
 # Seconds that open connections get once no question is left.
 _GRACE = 2
 
+# Flags of vLLM's server that would be taken in silence and do nothing.
+_NOT_TAKEN = ("uds", "middleware", "grpc_port", "enable_ssl_refresh", "disable_access_log_for_endpoints")
+
 _DESCRIPTION = """Serve a vision-language model that looks twice, behind OpenAI's chat completions API.
 Takes every flag of `vllm serve` beside its own; --help=all shows them, --help=PART those of a part."""
 
@@ -56,6 +61,9 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
     add_flags(parser)
     parser.set_defaults(**engine_defaults())
     args: Namespace = parser.parse_args(list(argv))
+    for name in _NOT_TAKEN:
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name.replace('_', '-')} is a flag of vLLM's own server that this one does not take")
     return args
 
 
@@ -69,7 +77,7 @@ def run(args: Namespace) -> int:
 
 
 async def _serve(args: Namespace) -> int:
-    configure(args.log_format, args.uvicorn_log_level)
+    configure(args.log_format, args.uvicorn_log_level, access=not args.disable_uvicorn_access_log)
     settings = settings_of(args)
     images = _image_source(settings)  # a bad flag is said before a model is loaded
     focus = DualFocus(args.model_tag, args.profile, **_engine_flags(args))
@@ -103,12 +111,25 @@ async def _answer_requests(
     admission = Admission(settings.max_questions, settings.max_queued, settings.max_questions_per_key)
     chat = await VllmChat.on(focus.engine.llm, args)
     app = create_app(Service(focus, chat, images, admission, settings.timeout), settings)
+    _let_browsers_in(app, args)
     server = Server(_uvicorn_config(app, args), admission, settings.drain_timeout, lambda: _say_ready(listener))
     try:
         failing = asyncio.create_task(engine_failure(focus.engine, settings.engine_timeout))
         return await _serve_until(failing, server, focus, admission, listener)
     finally:
         await images.close()
+
+
+def _let_browsers_in(app: FastAPI, args: Namespace) -> None:
+    """Answer pages of other origins, where the operator names some."""
+    if args.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=args.allowed_origins,
+            allow_credentials=args.allow_credentials,
+            allow_methods=args.allowed_methods,
+            allow_headers=args.allowed_headers,
+        )
 
 
 async def _serve_until(

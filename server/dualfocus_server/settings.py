@@ -10,6 +10,8 @@ from typing import Any
 from dualfocus_engine.pictures import MAX_PIXELS
 
 _KEYS_VARIABLE = "DUALFOCUS_API_KEY"
+# Whoever guarded `vllm serve` with it stays guarded.
+_VLLM_KEY_VARIABLE = "VLLM_API_KEY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the server's flags to a parser; a flag of the same name goes to this one."""
     known = Settings()
     keys = parser.add_argument_group("Keys")
-    keys.add_argument("--api-key", action="append", help=f"a valid API key; repeatable; also {_KEYS_VARIABLE}")
+    keys.add_argument(
+        "--api-key", action="append", help=f"a valid API key; repeatable; also {_KEYS_VARIABLE}, {_VLLM_KEY_VARIABLE}"
+    )
     keys.add_argument("--api-key-file", type=Path, help="a file of valid keys, one a line, read again when it changes")
     keys.add_argument("--metrics-open", action="store_true", help="let /metrics be read without a key")
     limits = parser.add_argument_group("Limits")
@@ -73,7 +77,8 @@ def _at_least_0(kind: type[int] | type[float]) -> Any:
 
 def settings_of(args: argparse.Namespace) -> Settings:
     """Return the settings among parsed flags; keys also come from the environment, separated by commas."""
-    keys: Sequence[str] = args.api_key or [key for key in os.environ.get(_KEYS_VARIABLE, "").split(",") if key]
+    from_environment = os.environ.get(_KEYS_VARIABLE) or os.environ.get(_VLLM_KEY_VARIABLE, "")
+    keys: Sequence[str] = args.api_key or [key for key in from_environment.split(",") if key]
     return Settings(
         api_keys=tuple(keys),
         api_key_file=args.api_key_file,

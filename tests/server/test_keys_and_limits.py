@@ -29,6 +29,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, key_file: Path) -> Iterato
     flags = ["--api-key", KEY, "--api-key", OTHER, "--api-key-file", str(key_file)]
     limits = ["--max-questions", "2", "--max-queued", "2", "--max-questions-per-key", "3", "--timeout", "3"]
     sizes = ["--max-body-bytes", "200000", "--max-image-pixels", "300000", "--log-format", "json"]
+    sizes += ["--allowed-origins", '["https://app.example"]']
     running = start_server(tmp_path_factory.mktemp("guarded") / "log", *flags, *limits, *sizes)
     yield running
     running.process.terminate()
@@ -78,6 +79,17 @@ def test_the_key_file_is_read_again_when_it_changes(plain: httpx.Client, key_fil
     assert plain.get("/version", headers=bearer("sk-from-file")).status_code == 401
     key_file.unlink()
     assert plain.get("/version", headers=bearer("sk-new")).status_code == 200
+
+
+@pytest.mark.parametrize(("origin", "allowed"), [("https://app.example", True), ("https://other.example", False)])
+def test_pages_of_named_origins_may_ask(plain: httpx.Client, origin: str, allowed: bool) -> None:
+    wish = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization",
+    }
+    answer = plain.options("/v1/chat/completions", headers=wish)
+    assert (answer.headers.get("Access-Control-Allow-Origin") == origin) is allowed
 
 
 def test_a_large_body_is_refused_while_it_is_read(plain: httpx.Client) -> None:

@@ -1,0 +1,41 @@
+"""The server's flags, from the command line and the environment."""
+
+import argparse
+
+import pytest
+from dualfocus_server.settings import Settings, add_flags, settings_of
+
+
+def parsed(*argv: str) -> Settings:
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    parser.set_defaults(allowed_media_domains=None)  # one of vLLM's
+    return settings_of(parser.parse_args(argv))
+
+
+@pytest.fixture(autouse=True)
+def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DUALFOCUS_API_KEY", "VLLM_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_without_flags_it_is_the_defaults() -> None:
+    assert parsed() == Settings()
+
+
+def test_keys_are_repeatable() -> None:
+    assert parsed("--api-key", "a", "--api-key", "b").api_keys == ("a", "b")
+
+
+@pytest.mark.parametrize(("name", "keys"), [("DUALFOCUS_API_KEY", ("a", "b")), ("VLLM_API_KEY", ("a", "b"))])
+def test_keys_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch, name: str, keys: tuple[str, ...]) -> None:
+    monkeypatch.setenv(name, "a,b")
+    assert parsed().api_keys == keys
+    assert parsed("--api-key", "c").api_keys == ("c",)
+
+
+@pytest.mark.parametrize("flag", ["--timeout", "--max-queued", "--max-image-bytes"])
+def test_less_than_nothing_is_refused(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed(flag, "-1")
+    assert f"argument {flag}: -1 is less than 0" in capsys.readouterr().err
