@@ -27,7 +27,7 @@ router = APIRouter()
 _READY_TIMEOUT = 2.0
 
 
-def create_app(service: Service, settings: Settings) -> FastAPI:
+def create_app(service: Service, settings: Settings, keys: KeyRing) -> FastAPI:
     """Return the server's application. The outermost middleware is the one added last."""
     app = FastAPI(
         title="DualFocus", version=version("dualfocus"), docs_url=None, redoc_url=None, redirect_slashes=False
@@ -36,8 +36,7 @@ def create_app(service: Service, settings: Settings) -> FastAPI:
     app.include_router(router)
     install_error_handlers(app)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
-    ring = KeyRing(settings.api_keys, settings.api_key_file)
-    app.add_middleware(KeyCheck, ring=ring, metrics_open=settings.metrics_open)
+    app.add_middleware(KeyCheck, ring=keys, metrics_open=settings.metrics_open)
     app.add_middleware(AccessLog)
     app.add_middleware(RequestIds)
     return app

@@ -27,6 +27,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from dualfocus_server.admission import Admission
 from dualfocus_server.app import create_app
 from dualfocus_server.chat import Service
+from dualfocus_server.keys import KeyRing
 from dualfocus_server.lifecycle import Server, engine_failure
 from dualfocus_server.logs import configure
 from dualfocus_server.media import ImageSource
@@ -79,7 +80,8 @@ def run(args: Namespace) -> int:
 async def _serve(args: Namespace) -> int:
     configure(args.log_format, args.uvicorn_log_level, access=not args.disable_uvicorn_access_log)
     settings = settings_of(args)
-    images = _image_source(settings)  # a bad flag is said before a model is loaded
+    # What is wrong with a flag is said before a model is loaded.
+    images, keys = _image_source(settings), _key_ring(settings)
     focus = DualFocus(args.model_tag, args.profile, **_engine_flags(args))
     _complete(args, focus)
     if focus.profile.notice:
@@ -90,7 +92,7 @@ async def _serve(args: Namespace) -> int:
     try:
         with step("Warming up"):
             await focus.warm_up()
-        return await _answer_requests(focus, args, settings, images, listener)
+        return await _answer_requests(focus, args, settings, images, keys, listener)
     finally:
         focus.stop()
 
@@ -104,13 +106,25 @@ def _image_source(settings: Settings) -> ImageSource:
     )
 
 
+def _key_ring(settings: Settings) -> KeyRing:
+    try:
+        return KeyRing(settings.api_keys, settings.api_key_file)
+    except OSError as error:
+        raise SystemExit(f"error: --api-key-file {settings.api_key_file}: {error.strerror}") from error
+
+
 async def _answer_requests(
-    focus: DualFocus, args: Namespace, settings: Settings, images: ImageSource, listener: socket.socket
+    focus: DualFocus,
+    args: Namespace,
+    settings: Settings,
+    images: ImageSource,
+    keys: KeyRing,
+    listener: socket.socket,
 ) -> int:
     watch_unfinished_turns(lambda: focus.engine.unfinished)
     admission = Admission(settings.max_questions, settings.max_queued, settings.max_questions_per_key)
     chat = await VllmChat.on(focus.engine.llm, args)
-    app = create_app(Service(focus, chat, images, admission, settings.timeout), settings)
+    app = create_app(Service(focus, chat, images, admission, settings.timeout), settings, keys)
     _let_browsers_in(app, args)
     server = Server(_uvicorn_config(app, args), admission, settings.drain_timeout, lambda: _say_ready(listener))
     try:

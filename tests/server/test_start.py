@@ -48,6 +48,7 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(server: Server, tmp_path
         "unrecognized arguments: --no-such-flag": ["--no-such-flag"],
         f"error: 127.0.0.1, port {port}: Address already in use": ["--port", port],
         "argument --max-queued: -1 is less than 0": ["--max-queued", "-1"],
+        "error: --api-key-file /nothing/keys: No such file or directory": ["--api-key-file", "/nothing/keys"],
         "--uds is a flag of vLLM's own server that this one does not take": ["--uds", "/tmp/socket"],
     }
 

@@ -1,0 +1,45 @@
+"""What the engine's wire format can't carry is refused by the name of its field."""
+
+from typing import Any
+
+import pytest
+from dualfocus_server.sendable import check_sendable
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        [],
+        None,
+        "text",
+        {"a": [1, -(2**63) + 1, 2**63 - 1, 1.5e300, True, None, "é😀"]},
+        {"a": {"b": [[{"c": "d"}]]}},
+    ],
+)
+def test_json_that_can_be_sent(body: Any) -> None:
+    check_sendable(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"stop": ["\ud800"]}, r"stop has half a character \(U\+D800\)"),
+        ({"vllm_xargs": {"a": {"b": "x\udfff"}}}, r"vllm_xargs has half a character \(U\+DFFF\)"),
+        ({"a\ud800": 1}, "the body has half a character"),
+        ({"logit_bias": {"\ud800": 1}}, "logit_bias has half a character"),
+        ({"top_k": 2**63}, "top_k has a number of more than 64 bits"),
+        ({"x": [[-(2**64)]]}, "x has a number of more than 64 bits"),
+    ],
+)
+def test_json_that_cant(body: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_sendable(body)
+
+
+def test_depth_is_no_matter() -> None:
+    body: Any = "\ud800"
+    for _ in range(100_000):
+        body = [body]
+    with pytest.raises(ValueError, match="half a character"):
+        check_sendable({"deep": body})
