@@ -14,8 +14,8 @@ unexport PYTHONDONTWRITEBYTECODE
 serve: .venv/.serve  ## install what is missing, then serve: make serve [MODEL=…] [HOST=…] [PORT=…]
 	@$(BIN)/dualfocus serve $(MODEL) --host $(HOST) --port $(PORT)
 
-test: lint  ## install what is missing, then the whole suite
-	$(BIN)/pytest
+test: lint  ## install what is missing, then the whole suite, file by file in two processes
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/.test
 	$(BIN)/ruff format --check .
