@@ -16,6 +16,9 @@ from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.outputs import RequestOutput
 from vllm.renderers.params import ChatParams
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+from vllm.v1.engine.output_processor import OutputProcessor
+from vllm.v1.metrics.loggers import StatLoggerBase
 
 
 def test_the_version_is_the_pinned_one() -> None:
@@ -86,3 +89,18 @@ def test_chat_serving_is_delegated_to() -> None:
         inspect.signature(ChatCompletionRequest.to_sampling_params).parameters
     )
     assert "ec_transfer_params" in ChatCompletionResponse.model_fields
+
+
+def test_the_end_of_an_engine_can_be_noticed_and_told() -> None:
+    assert isinstance(AsyncLLM.errored, property)
+    assert "request_id" in inspect.signature(AsyncLLM.abort).parameters
+    assert list(inspect.signature(OutputProcessor.propagate_error).parameters) == ["self", "e"]
+    assert issubclass(EngineDeadError, Exception)
+    assert issubclass(EngineGenerateError, Exception)
+
+
+async def test_a_stat_logger_is_told_of_every_step(focus: DualFocus) -> None:
+    assert {"record", "log_engine_initialized"} <= set(dir(StatLoggerBase))
+    await focus.ask(Image.new("RGB", (64, 64)), "What?")
+    assert focus.engine._pulse.silence < 5
+    assert focus.engine.silence == 0.0, "without work there is no silence to judge"
