@@ -79,6 +79,8 @@ _LOSSES = {
     "decimals": 0.3,
     "corners": 1.0,
     "print": 0.3,
+    "ranks": 0.3,
+    "points": 0.3,
     "cover": 0.3,
 }
 _SCENE_RECIPE: dict[str, Any] = {

@@ -16,13 +16,15 @@ from dualfocus_training.rows import Branch, Row
 class Group:
     """Branches of like length. `tokens` and `targets`: (branches, length); `rows`: (branches,).
 
-    `rows` says behind which row's prefix a branch stands; `crops` counts those that show a crop.
+    `rows` says behind which row's prefix a branch stands; `crops` counts those that show a crop;
+    `points`: (branches, length, prefix + length), which tokens a token is to be read from.
     """
 
     tokens: Tensor
     targets: TargetBatch
     rows: Tensor
     crops: int
+    points: Tensor
 
 
 @dataclass
@@ -68,7 +70,8 @@ def collate(rows: Sequence[Row], pad: int, apart: bool = False) -> Batch:
             shows = branch.crop is not None
             key = (shows, len(branch.tokens) > _SHORT)
             sorts.setdefault(key, []).append((number, branch, next(crops) if shows else 0))
-    groups = [_group([(number, branch) for number, branch, _ in sort], pad) for sort in sorts.values()]
+    before = len(rows[0].prefix)
+    groups = [_group([(number, branch) for number, branch, _ in sort], pad, before) for sort in sorts.values()]
     shown = [(row.picture, row.patches[0]) for row in rows]
     shown += [
         (branch.crop, rows[number].patches[place])
@@ -94,11 +97,20 @@ def collate(rows: Sequence[Row], pad: int, apart: bool = False) -> Batch:
 _SHORT = 20
 
 
-def _group(branches: Sequence[tuple[int, Branch]], pad: int) -> Group:
+def _group(branches: Sequence[tuple[int, Branch]], pad: int, before: int) -> Group:
     length = max(len(branch.tokens) for _, branch in branches)
     return Group(
         tokens=padded([branch.tokens for _, branch in branches], length, pad, torch.long),
         targets=padded_targets([branch.targets for _, branch in branches], length),
         rows=torch.tensor([number for number, _ in branches]),
         crops=sum(branch.crop is not None for _, branch in branches),
+        points=_points([branch for _, branch in branches], length, before),
     )
+
+
+def _points(branches: Sequence[Branch], length: int, before: int) -> Tensor:
+    points = torch.zeros(len(branches), length, before + length, dtype=torch.bool)
+    for number, branch in enumerate(branches):
+        for span, places in branch.points:
+            points[number, span, torch.from_numpy(places)] = True
+    return points

@@ -1,4 +1,4 @@
-"""The objective over scenes: Eq. 4, and the patch readout that helps the encoder on its way."""
+"""The objective over scenes: Eq. 4, and what helps on the way: the patch readout, and pointing."""
 
 from typing import Any
 
@@ -9,11 +9,16 @@ from transformers import DynamicCache, LlavaForConditionalGeneration
 
 from dualfocus_training.batches import Batch, Group
 from dualfocus_training.objective import IGNORED, TERMS, answer_losses
-from dualfocus_training.patches import CELLS, CLASSES
+from dualfocus_training.patches import CELLS, CLASSES, DECIMALS, LOOKS, PRINTS, RANKS
 
 # CLIP's mean and deviation of each channel, as the processor has them.
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+
+
+# Pointing is taught to this share of the heads of the language model's middle layer.
+_POINTING_SHARE = 3
+_LEAST_MASS = 1e-4
 
 
 class SceneLearner(nn.Module):
@@ -22,6 +27,8 @@ class SceneLearner(nn.Module):
     def __init__(self, model: LlavaForConditionalGeneration) -> None:
         super().__init__()
         self.model = model
+        # Pointing needs the attention itself; and on a CPU fused attention is slower on sequences this short.
+        model.set_attn_implementation("eager")
         self.readout = nn.Linear(model.config.text_config.hidden_size, sum(CLASSES) + 4 + CELLS)
         self.register_buffer("mean", 255 * torch.tensor(_MEAN), persistent=False)
         self.register_buffer("deviation", 255 * torch.tensor(_DEVIATION), persistent=False)
@@ -50,31 +57,35 @@ class SceneLearner(nn.Module):
         """Eq. 4: the prefix is computed once for each row, branches go on from its keys and values."""
         prefix = self._embed(batch.prefix.expand(batch.rows, -1), features[: batch.rows])
         seen = self._language(prefix, DynamicCache()).past_key_values
-        sums = dict.fromkeys(TERMS, features.new_zeros((), dtype=torch.float32))
+        sums = dict.fromkeys((*TERMS, "points"), features.new_zeros((), dtype=torch.float32))
         used = batch.rows
         for group in batch.groups:
             crops = features[used : used + group.crops]
-            hidden = self._continue(seen, group, crops)
+            hidden, attention = self._continue(seen, group, crops)
             used += group.crops
             losses = answer_losses(hidden, self.model.lm_head, group.targets)
+            losses["points"] = _pointing_loss(attention, group.points)
             sums = {name: total + losses[name] for name, total in sums.items()}
         return {name: total / batch.conversations for name, total in sums.items()}
 
-    def _continue(self, seen: DynamicCache, group: Group, crops: Tensor) -> Tensor:
-        """(branches, length, text width): states of a group behind its rows' prefixes."""
+    def _continue(self, seen: DynamicCache, group: Group, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """States of a group behind its rows' prefixes, and the middle layer's attention.
+
+        (branches, length, text width) and (branches, heads, length, prefix + length).
+        """
         behind = DynamicCache()
         for number, layer in enumerate(seen.layers):
             behind.update(layer.keys[group.rows], layer.values[group.rows], number)
-        hidden: Tensor = self._language(self._embed(group.tokens, crops), behind).last_hidden_state
-        return hidden
+        read = self._language(self._embed(group.tokens, crops), behind, output_attentions=True)
+        return read.last_hidden_state, read.attentions[len(read.attentions) // 2]
 
     def _embed(self, tokens: Tensor, features: Tensor) -> Tensor:
         embedded: Tensor = self.model.get_input_embeddings()(tokens)
         pictured = (tokens == self.model.config.image_token_id)[..., None]
         return embedded.masked_scatter(pictured, features.to(embedded.dtype))
 
-    def _language(self, embedded: Tensor, cache: DynamicCache) -> Any:
-        return self.model.model.language_model(inputs_embeds=embedded, past_key_values=cache, use_cache=True)
+    def _language(self, embedded: Tensor, cache: DynamicCache, **more: bool) -> Any:
+        return self.model.model.language_model(inputs_embeds=embedded, past_key_values=cache, use_cache=True, **more)
 
     def _patch_losses(self, features: Tensor, batch: Batch) -> dict[str, Tensor]:
         read = self.readout(features).float()
@@ -84,12 +95,25 @@ class SceneLearner(nn.Module):
         on_shape = labels[0] > 0
         corners = (parts[-2] - batch.corners)[on_shape].abs().mean()
         return {
-            "look": losses[0] + losses[1],
-            "decimals": torch.stack(losses[2:10]).mean(),
+            "look": torch.stack(losses[LOOKS]).sum(),
+            "decimals": torch.stack(losses[DECIMALS]).mean(),
             "corners": corners,
-            "print": losses[10] + losses[11],
+            "print": torch.stack(losses[PRINTS]).sum(),
+            "ranks": torch.stack(losses[RANKS]).mean(),
             "cover": functional.binary_cross_entropy_with_logits(parts[-1], batch.cover),
         }
+
+
+def _pointing_loss(attention: Tensor, points: Tensor) -> Tensor:
+    """The sum over branches of how little of the pointing heads' attention lies where it is to lie.
+
+    Each branch's mean over its tokens of -log(share); 0 for those that are read from nowhere in particular.
+    """
+    heads = max(1, attention.shape[1] // _POINTING_SHARE)
+    mass = (attention[:, :heads].float() * points[:, None]).sum(-1).mean(1)
+    taught = points.any(-1)
+    each = -mass.clamp(min=_LEAST_MASS).log() * taught
+    return (each.sum(-1) / taught.sum(-1).clamp(min=1)).sum()
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

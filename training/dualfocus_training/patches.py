@@ -1,9 +1,9 @@
 """What each patch of a picture shows: dense labels that teach the encoder before words do.
 
 Each patch is told everything about the shape it lies on: colour, form, the decimals of its box in
-this picture, how much of each of its own cells is covered, and the print that lies on it where the
-picture is large enough to read it. The labels train one
-linear readout of the projected features, which is dropped at export.
+this picture, the print that lies on it where the picture is large enough to read it, whether it is
+the largest or smallest, and how much of each of the patch's own cells is covered. The labels train
+one linear readout of the projected features, which is dropped at export.
 """
 
 from dataclasses import dataclass
@@ -15,12 +15,15 @@ from numpy.typing import NDArray
 from dualfocus_training.objective import IGNORED
 from dualfocus_training.scenes.drawing import owners, padded_square
 from dualfocus_training.scenes.layout import COLOURS, FORMS, LETTERS, Scene, Shape, print_extent
+from dualfocus_training.scenes.questions import extremes
 
 _COLOUR_NAMES = sorted(COLOURS)
 _SYMBOLS = [*"0123456789", *LETTERS, *_COLOUR_NAMES]
 # Classes of each categorical label: ground is 0 for colour and form; corners are written as
-# hundredths, tens (0 to 10) and ones (0 to 9) apart, as the box is; "no second digit" is 10.
-CLASSES = (len(_COLOUR_NAMES) + 1, len(FORMS) + 1, *[11, 10] * 4, len(_SYMBOLS), 11)
+# hundredths, tens (0 to 10) and ones (0 to 9) apart, as the box is; "no second digit" is 10; the
+# last four say whether a shape is the largest or smallest of all, or of its form.
+CLASSES = (len(_COLOUR_NAMES) + 1, len(FORMS) + 1, *[11, 10] * 4, len(_SYMBOLS), 11, 2, 2, 2, 2)
+LOOKS, DECIMALS, PRINTS, RANKS = slice(0, 2), slice(2, 10), slice(10, 12), slice(12, 16)
 # Pixels of the encoder's input a glyph, and a dot, must measure to be told apart.
 _READABLE = {"number": 5.5, "letter": 5.5, "dot": 2.4}
 _SAMPLES = 8
@@ -34,12 +37,16 @@ class PatchLabels:
     """What is known of each of patches² patches.
 
     `classes`: (patches², len(CLASSES)), IGNORED where unknown; `corners`: (patches², 4), shares of
-    the picture; `cover`: (patches², CELLS), how much of each cell of the patch any shape covers.
+    the picture; `cover`: (patches², CELLS), how much of each cell of the patch any shape covers;
+    `owners`: (patches²,), the place in the scene of the shape that a patch shows, -1 for ground;
+    `printed`: (patches²,), whether that shape's print lies on the patch.
     """
 
     classes: NDArray[np.int16]
     corners: NDArray[np.float32]
     cover: NDArray[np.float32]
+    owners: NDArray[np.int64]
+    printed: NDArray[np.bool_]
 
 
 def label_patches(scene: Scene, region: Region, side: int, patches: int) -> PatchLabels:
@@ -47,16 +54,16 @@ def label_patches(scene: Scene, region: Region, side: int, patches: int) -> Patc
     shown = _pixels_of_patches(scene, region, patches)
     owner = _owner_of_patches(shown, len(scene.shapes))
     scale = side / max(region.right - region.left, region.bottom - region.top)
-    facts = [_facts(shape, region, scale) for shape in scene.shapes]
+    facts = [_facts(scene, shape, region, scale) for shape in scene.shapes]
     ground = np.full(len(CLASSES), IGNORED, np.int16)
     ground[:2] = 0
     classes = np.stack([ground, *(row for row, _ in facts)])
     corners = np.stack([np.zeros(4, np.float32), *(corner for _, corner in facts)])
-    labels = PatchLabels(classes[owner], corners[owner], _cover(shown))
-    for number, shape in enumerate(scene.shapes, start=1):
-        elsewhere = (owner == number) & ~_holds_print(shape, region, patches)
-        labels.classes[elsewhere, -2:] = IGNORED
-    return labels
+    prints = [np.zeros(len(owner), bool), *(_holds_print(shape, region, patches) for shape in scene.shapes)]
+    printed = np.stack(prints)[owner, np.arange(len(owner))]
+    of_patches = classes[owner]
+    of_patches[~printed, PRINTS] = IGNORED
+    return PatchLabels(of_patches, corners[owner], _cover(shown), owner - 1, printed)
 
 
 def _holds_print(shape: Shape, region: Region, patches: int) -> NDArray[np.bool_]:
@@ -88,12 +95,15 @@ def _cover(shown: NDArray[np.uint8]) -> NDArray[np.float32]:
     return cover.reshape(len(shown), CELLS)
 
 
-def _facts(shape: Shape, region: Region, scale: float) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+def _facts(
+    scene: Scene, shape: Shape, region: Region, scale: float
+) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
     corners = _corners(shape, region)
     hundredths = [round(float(share) * 100) for share in corners]
     decimals = [part for number in hundredths for part in (min(number // 10, 10), number % 10)]
     colour, form = _COLOUR_NAMES.index(shape.colour) + 1, FORMS.index(shape.form) + 1
-    return np.array([colour, form, *decimals, *_print_facts(shape, region, scale)], np.int16), corners
+    ranks = _rank_facts(scene, shape, region)
+    return np.array([colour, form, *decimals, *_print_facts(shape, region, scale), *ranks], np.int16), corners
 
 
 def _corners(shape: Shape, region: Region) -> NDArray[np.float32]:
@@ -117,3 +127,11 @@ def _print_facts(shape: Shape, region: Region, scale: float) -> tuple[int, int]:
     if mark.kind == "number":
         return int(mark.text[0]), int(mark.text[1]) if len(mark.text) == 2 else 10
     return _SYMBOLS.index(mark.text), IGNORED
+
+
+def _rank_facts(scene: Scene, shape: Shape, region: Region) -> list[int]:
+    """Largest and smallest of all and of its form; a crop can't tell."""
+    if region != (0, 0, scene.width, scene.height):
+        return [IGNORED] * 4
+    names = extremes(scene, shape)
+    return [int(f"{extreme} {noun}" in names) for noun in ("shape", shape.form) for extreme in ("largest", "smallest")]

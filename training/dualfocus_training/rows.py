@@ -25,6 +25,7 @@ from dualfocus_training.scenes.questions import Question, ask
 from dualfocus_training.vocabulary import BEGIN, END, IMAGE
 
 Pixels = NDArray[np.uint8]
+Places = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,15 @@ class Mixture:
 
 @dataclass
 class Branch:
-    """One conversation after the prefix, and the crop its micro turn shows, if it has one."""
+    """One conversation after the prefix, and the crop its micro turn shows, if it has one.
+
+    `points` says of spans of tokens which tokens before them, the prefix counted in, they are read from.
+    """
 
     tokens: list[int] = field(default_factory=list)
     targets: Targets = field(default_factory=Targets)
     crop: Pixels | None = None
+    points: list[tuple[slice, Places]] = field(default_factory=list)
 
 
 @dataclass
@@ -110,12 +115,13 @@ class _Packer:
         self._rng = rng
         self._picture = draw(scene)
         self._patches: list[PatchLabels] = []
+        self._prefix = rows.encode(BEGIN + rows.image_line)
+        self._image_token = rows.encode(IMAGE)[0]
 
     def pack(self, questions: list[Question]) -> Row:
         mixture, rng = self._rows.mixture, self._rng
         ordered = _details_first(questions)
         picture = self._look(Region(0, 0, self._scene.width, self._scene.height))
-        prefix = self._rows.encode(BEGIN + self._rows.image_line)
         branches = [
             *map(self._macro, rng.sample(questions, min(mixture.macro, len(questions)))),
             *map(self._grounding, ordered[: mixture.grounding]),
@@ -125,18 +131,19 @@ class _Packer:
         details = [question for question in questions if question.kind == "detail"]
         seen = rng.sample(details, min(mixture.crops, len(details)))
         crops = [self._look(self._region(jitter(question.box, rng))) for question in seen]
-        return Row(prefix, picture, branches, crops, self._patches)
+        return Row(self._prefix, picture, branches, crops, self._patches)
 
     def _macro(self, question: Question) -> Branch:
         branch = Branch()
         self._write(branch, self._rows.wording.macro(question.question))
-        self._answer(branch, question.answer, "macro")
+        self._answer(branch, question.answer, "macro", self._shown(_to_read(question, self._patches[0])))
         return branch
 
     def _grounding(self, question: Question) -> Branch:
         branch = Branch()
         self._write(branch, self._rows.wording.grounding(question.question))
-        self._answer(branch, self._rows.wording.box(question.box), "box")
+        places = self._shown(_to_find(question, self._patches[0]))
+        self._answer(branch, self._rows.wording.box(question.box), "box", places)
         return branch
 
     def _dual(self, question: Question) -> Branch:
@@ -155,7 +162,13 @@ class _Packer:
     def _micro(self, branch: Branch, question: Question, box: Box) -> None:
         branch.crop = self._look(self._region(box))
         self._write(branch, self._rows.image_line + self._rows.wording.micro(question.question))
-        self._answer(branch, question.answer, "answer")
+        places = self._shown(_to_read(question, self._patches[-1]), [*self._prefix, *branch.tokens])
+        self._answer(branch, question.answer, "answer", places)
+
+    def _shown(self, patches: Places, tokens: Sequence[int] | None = None) -> Places:
+        """Where patches of a picture stand among tokens: of the last picture in `tokens`, or in the prefix."""
+        places: Places = np.flatnonzero(np.array(tokens or self._prefix) == self._image_token)
+        return places[len(places) - self._rows.eye.patches**2 :][patches]
 
     def _region(self, box: Box) -> Region:
         size = (self._scene.width, self._scene.height)
@@ -173,10 +186,26 @@ class _Packer:
         branch.tokens += ids
         branch.targets.pass_over(len(ids))
 
-    def _answer(self, branch: Branch, text: str, term: str) -> None:
+    def _answer(self, branch: Branch, text: str, term: str, places: Places) -> None:
+        """What the model is to write, read from `places`; its closing token is read from nowhere."""
         ids = self._rows.encode(text + END)
+        if len(places):
+            start = len(branch.tokens) - 1  # where the first token is predicted
+            branch.points.append((slice(start, start + len(ids) - 1), places))
         branch.tokens += ids
         branch.targets.learn(ids, term)
+
+
+def _to_find(question: Question, labels: PatchLabels) -> Places:
+    """The patches that show what a question is about."""
+    places: Places = np.flatnonzero(np.isin(labels.owners, question.about))
+    return places
+
+
+def _to_read(question: Question, labels: PatchLabels) -> Places:
+    """The patches that its answer is read from: where a detail is asked, those that hold the print."""
+    found = _to_find(question, labels)
+    return found if question.kind == "global" else found[labels.printed[found]]
 
 
 def _details_first(questions: list[Question]) -> list[Question]:

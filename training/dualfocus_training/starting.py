@@ -46,11 +46,7 @@ def build_learner(recipe: Recipe, processor: Any) -> SceneLearner | RoundsLearne
     """The model with its losses; weights that are not learned ask for no gradient."""
     if recipe.size is not None:
         torch.manual_seed(recipe.seed)
-        model = build_model(recipe.size, processor.tokenizer)
-        if not torch.cuda.is_available():
-            # On a CPU fused attention is slower than plain products on sequences this short.
-            model.set_attn_implementation("eager")
-        learner: SceneLearner | RoundsLearner = SceneLearner(model)
+        learner: SceneLearner | RoundsLearner = SceneLearner(build_model(recipe.size, processor.tokenizer))
     else:
         model = AutoModelForImageTextToText.from_pretrained(recipe.base, dtype=torch.float32)
         learner = RoundsLearner(_with_lora(model, recipe.lora) if recipe.lora else model)

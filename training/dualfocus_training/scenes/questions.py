@@ -26,12 +26,16 @@ _MOST_PAIRS = 2
 
 @dataclass(frozen=True)
 class Question:
-    """`kind` is "detail", "several" or "global"; `box` is normalised by the picture's size."""
+    """`kind` is "detail", "several" or "global"; `box` is normalised by the picture's size.
+
+    `about` are the shapes that the answer is read from, by their place in the scene; none where it is the picture.
+    """
 
     question: str
     answer: str
     kind: str
     box: Box
+    about: tuple[int, ...] = ()
 
 
 def ask(scene: Scene, rng: Random) -> list[Question]:
@@ -44,11 +48,10 @@ def ask(scene: Scene, rng: Random) -> list[Question]:
 def _details(scene: Scene, rng: Random) -> Iterator[Question]:
     for shape in scene.shapes:
         name = rng.choice(referents(scene, shape))
-        box = _box(scene, shape.extent)
         text = rng.choice(_READ[shape.print.kind]).format(name)
-        yield Question(text, shape.print.text, "detail", box)
+        yield _about(scene, text, shape.print.text, "detail", shape)
         text, answer = _yes_or_no(shape, name, rng)
-        yield Question(text, answer, "detail", box)
+        yield _about(scene, text, answer, "detail", shape)
 
 
 _READ = {
@@ -96,9 +99,13 @@ def referents(scene: Scene, shape: Shape) -> list[str]:
         names.append(shape.form)
     if colours[shape.colour] == 1:
         names.append(f"{shape.colour} shape")
-    names += _extremes(shape, shape.form, [s for s in scene.shapes if s.form == shape.form])
-    names += _extremes(shape, "shape", list(scene.shapes))
-    return names
+    return names + extremes(scene, shape)
+
+
+def extremes(scene: Scene, shape: Shape) -> list[str]:
+    """The descriptions by size that fit this shape and no other, of its form and of all."""
+    same = [other for other in scene.shapes if other.form == shape.form]
+    return _extremes(shape, shape.form, same) + _extremes(shape, "shape", list(scene.shapes))
 
 
 def _extremes(shape: Shape, noun: str, group: list[Shape]) -> list[str]:
@@ -116,7 +123,7 @@ def _several(scene: Scene, rng: Random) -> Iterator[Question]:
     for one, other in [pair for pair in _pairs(scene, rng) if _read_together(scene, *pair)][:_MOST_PAIRS]:
         text = rng.choice(_READ_BOTH[one.print.kind]).format(one.name, other.name)
         answer = f"{one.print.text} and {other.print.text}"
-        yield Question(text, answer, "several", _box(scene, _union(one, other)))
+        yield _about(scene, text, answer, "several", one, other)
 
 
 def _read_together(scene: Scene, one: Shape, other: Shape) -> bool:
@@ -186,15 +193,14 @@ def _relations(scene: Scene, rng: Random) -> Iterator[Question]:
     for one, other in _pairs(scene, rng)[:_MOST_PAIRS]:
         across = (one.centre[0] - other.centre[0]) / scene.width
         down = (one.centre[1] - other.centre[1]) / scene.height
-        box = _box(scene, _union(one, other))
         if abs(across) > _CLEAR_DISTANCE:
             side = rng.choice(("left", "right"))
             text = f"Is the {one.name} {side} of the {other.name}?"
-            yield Question(text, _yes((across < 0) == (side == "left")), "global", box)
+            yield _about(scene, text, _yes((across < 0) == (side == "left")), "global", one, other)
         if abs(down) > _CLEAR_DISTANCE:
             side = rng.choice(("above", "below"))
             text = f"Is the {one.name} {side} the {other.name}?"
-            yield Question(text, _yes((down < 0) == (side == "above")), "global", box)
+            yield _about(scene, text, _yes((down < 0) == (side == "above")), "global", one, other)
 
 
 def _positions(scene: Scene, rng: Random) -> Iterator[Question]:
@@ -224,12 +230,17 @@ def _colours(scene: Scene, rng: Random) -> Iterator[Question]:
     if alone:
         shape = rng.choice(alone)
         text = rng.choice(("What colour is the {}?", "Which colour does the {} have?"))
-        box = _box(scene, shape.extent)
-        yield Question(text.format(shape.form), shape.colour, "global", box)
+        yield _about(scene, text.format(shape.form), shape.colour, "global", shape)
 
 
 def _whole(text: str, answer: str) -> Question:
     return Question(text, answer, "global", WHOLE)
+
+
+def _about(scene: Scene, text: str, answer: str, kind: str, *shapes: Shape) -> Question:
+    """Ask about shapes: the box holds them all."""
+    box = _box(scene, _union(shapes[0], shapes[-1]))
+    return Question(text, answer, kind, box, tuple(scene.shapes.index(shape) for shape in shapes))
 
 
 def _yes(true: bool) -> str:
