@@ -1,8 +1,7 @@
-"""The quick look: overlap, the choice, and what is reported."""
+"""The quick look: the choice, and what is reported."""
 
-import pytest
 from dualfocus_engine.boxes import Box
-from dualfocus_training.evaluate import Outcome, overlap, report
+from dualfocus_training.evaluate import Outcome, report
 from dualfocus_training.scenes.questions import Question
 
 BOX = Box(0.0, 0.0, 0.5, 0.5)
@@ -10,14 +9,6 @@ BOX = Box(0.0, 0.0, 0.5, 0.5)
 
 def outcome(kind: str, macro: tuple[str, float], micro: tuple[str, float], box: Box | None = BOX) -> Outcome:
     return Outcome(Question("What?", "7", kind, BOX), box, macro, micro, ("7", 0.1))
-
-
-@pytest.mark.parametrize(
-    ("other", "expected"),
-    [(BOX, 1.0), (Box(0.5, 0.5, 1.0, 1.0), 0.0), (Box(0.0, 0.0, 0.5, 1.0), 0.5), (Box(0.25, 0.0, 0.75, 0.5), 1 / 3)],
-)
-def test_overlap(other: Box, expected: float) -> None:
-    assert overlap(BOX, other) == pytest.approx(expected)
 
 
 def test_the_less_surprising_answer_is_chosen() -> None:

@@ -19,23 +19,16 @@ from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from dualfocus_training.conversations import Message, asks, says
+from dualfocus_training.evaluation.asking import Asked, held_out
+from dualfocus_training.evaluation.outcomes import overlap
 from dualfocus_training.scenes.layout import Difficulty
 from dualfocus_training.scenes.questions import Question
-from dualfocus_training.scenes.writing import scenes
 
 _BATCH = 32
 _MOST_TOKENS = 24
 
 # An answer and its mean loss per token.
 Answer = tuple[str, float]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A question about a picture."""
-
-    picture: Image.Image
-    question: Question
 
 
 @dataclass(frozen=True)
@@ -157,24 +150,6 @@ def _figures(group: Sequence[Outcome]) -> dict[str, float]:
         sums["micro of true box"] += outcome.micro_of_true_box[0] == answer
         sums["iou"] += overlap(outcome.box, outcome.question.box) if outcome.box else 0.0
     return {"questions": len(group), **{name: round(total / len(group), 3) for name, total in sums.items()}}
-
-
-def overlap(one: Box, other: Box) -> float:
-    """Intersection over union."""
-    wide = min(one.x2, other.x2) - max(one.x1, other.x1)
-    high = min(one.y2, other.y2) - max(one.y1, other.y1)
-    shared = max(0.0, wide) * max(0.0, high)
-    both = (one.x2 - one.x1) * (one.y2 - one.y1) + (other.x2 - other.x1) * (other.y2 - other.y1)
-    return shared / max(both - shared, 1e-9)
-
-
-def held_out(seed: int, count: int, difficulty: Difficulty) -> Iterator[Asked]:
-    """Two detail questions and two others about each of `count` scenes."""
-    for picture, questions in scenes(seed, count, difficulty):
-        details = [question for question in questions if question.kind == "detail"]
-        others = [question for question in questions if question.kind != "detail"]
-        for question in (*details[:2], *others[:2]):
-            yield Asked(picture, question)
 
 
 def main() -> None:

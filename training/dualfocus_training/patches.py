@@ -95,9 +95,7 @@ def _cover(shown: NDArray[np.uint8]) -> NDArray[np.float32]:
     return cover.reshape(len(shown), CELLS)
 
 
-def _facts(
-    scene: Scene, shape: Shape, region: Region, scale: float
-) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+def _facts(scene: Scene, shape: Shape, region: Region, scale: float) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
     corners = _corners(shape, region)
     hundredths = [round(float(share) * 100) for share in corners]
     decimals = [part for number in hundredths for part in (min(number // 10, 10), number % 10)]

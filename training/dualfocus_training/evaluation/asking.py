@@ -1,0 +1,92 @@
+"""Asks a running server about scenes, many questions at a time."""
+
+import base64
+import io
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from random import Random
+
+from dualfocus_client.client import ask
+from dualfocus_engine.boxes import Box
+from PIL import Image
+from tqdm import tqdm
+
+from dualfocus_training.evaluation.outcomes import Outcome, chosen_of, outcome_of
+from dualfocus_training.scenes.layout import Difficulty
+from dualfocus_training.scenes.questions import Question
+from dualfocus_training.scenes.writing import scenes
+
+# Table 5: pixels of the picture that boxes are shifted by.
+SHIFTS = (10, 25, 150)
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where questions go, and how many at a time."""
+
+    base_url: str
+    api_key: str | None = None
+    concurrency: int = 16
+    timeout: float = 120.0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question about a picture; `number` makes its shifts the same at every run."""
+
+    number: int
+    picture: Image.Image
+    question: Question
+
+
+def held_out(seed: int, count: int, difficulty: Difficulty | None = None) -> Iterator[Asked]:
+    """Two detail questions and two others about each of `count` scenes."""
+    for place, (picture, questions) in enumerate(scenes(seed, count, difficulty)):
+        details = [question for question in questions if question.kind == "detail"]
+        others = [question for question in questions if question.kind != "detail"]
+        for number, question in enumerate((*details[:2], *others[:2])):
+            yield Asked(4 * place + number, picture, question)
+
+
+def ask_all(server: Server, seed: int, count: int) -> list[Outcome]:
+    """Ask about `count` scenes, a bar on stderr showing how far it is. Raises AskError."""
+    asked = list(held_out(seed, count))
+    with ThreadPoolExecutor(server.concurrency) as threads:
+        answers = threads.map(lambda one: look(server, one), asked)
+        return list(tqdm(answers, total=len(asked), unit="question", smoothing=0.05))
+
+
+def look(server: Server, asked: Asked) -> Outcome:
+    """Ask one question: as it is, then, where a box was found, with the box shifted (Table 5)."""
+    url = _url(asked.picture)
+
+    def answered(box: Box | None = None) -> dict[str, object]:
+        given = {"box": list(box.as_tuple())} if box else {}
+        return ask(url, asked.question.question, server.base_url, server.api_key, server.timeout, mode="dual", **given)
+
+    outcome = outcome_of(asked.question, answered())
+    if outcome.box is None or outcome.box.is_empty:
+        return outcome
+    shifted = {pixels: _shifted(outcome.box, pixels, asked) for pixels in SHIFTS}
+    return replace(outcome, shifted={pixels: chosen_of(answered(box)) for pixels, box in shifted.items()})
+
+
+def _shifted(box: Box, pixels: int, asked: Asked) -> Box:
+    """The box moved by so many pixels in a direction drawn by the question's number, kept within the picture."""
+    angle = Random(f"shift/{asked.number}").uniform(0, 2 * math.pi)
+    wide, high = asked.picture.size
+    across = _within(pixels * math.cos(angle) / wide, box.x1, box.x2)
+    down = _within(pixels * math.sin(angle) / high, box.y1, box.y2)
+    return Box(max(0.0, box.x1 + across), max(0.0, box.y1 + down), min(1.0, box.x2 + across), min(1.0, box.y2 + down))
+
+
+def _within(move: float, low: float, high: float) -> float:
+    return min(max(move, -low), 1.0 - high)
+
+
+def _url(picture: Image.Image) -> str:
+    png = io.BytesIO()
+    picture.save(png, "PNG", compress_level=1)
+    return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"

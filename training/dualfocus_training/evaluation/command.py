@@ -1,0 +1,57 @@
+"""`dualfocus eval scenes`: how well a running server answers questions about held-out scenes."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dualfocus_client.client import AskError
+
+from dualfocus_training.evaluation.asking import Server, ask_all
+from dualfocus_training.evaluation.figures import figures
+from dualfocus_training.evaluation.page import table
+from dualfocus_training.evaluation.plots import draw_plots
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `dualfocus eval`; returns the exit status."""
+    args = _parse(argv)
+    server = Server(args.base_url, args.api_key or os.environ.get("DUALFOCUS_API_KEY"), args.concurrency, args.timeout)
+    try:
+        outcomes = ask_all(server, args.seed, args.count)
+    except AskError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    found = {"seed": args.seed, "scenes": args.count, **figures(outcomes)}
+    print(json.dumps(found, indent=2) if args.json else table(found))
+    if args.out:
+        draw_plots(outcomes, found, args.out)
+        (args.out / "figures.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="dualfocus eval",
+        description="Ask a running server about drawn scenes and report how well it answers.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("what", choices=["scenes"], help="scenes: pictures drawn from a seed, four questions on each")
+    parser.add_argument("--seed", type=int, default=900, help="scenes of one seed are the same everywhere")
+    parser.add_argument("--count", type=_at_least_1, default=100, help="scenes")
+    parser.add_argument("--base-url", default="http://127.0.0.1:8000", help="where the server is")
+    parser.add_argument("--api-key", help="a key, where the server wants one; also DUALFOCUS_API_KEY")
+    parser.add_argument("--concurrency", type=_at_least_1, default=16, help="questions at a time")
+    parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait for an answer")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON, not as tables")
+    parser.add_argument("--out", type=Path, help="a folder for figures.json and the plots")
+    return parser.parse_args(argv)
+
+
+def _at_least_1(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number

@@ -1,0 +1,78 @@
+"""What a server said about one question, and how right it was."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from dualfocus_engine.boxes import Box
+
+from dualfocus_training.scenes.questions import Question
+
+
+@dataclass(frozen=True)
+class Said:
+    """An answer and its perplexity (Eq. 7)."""
+
+    text: str
+    perplexity: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One question's answers; `shifted` holds the chosen answer by how many pixels the box was shifted.
+
+    Where the second look gave no answer (no readable box, say), `micro` is macro's: that is what is returned.
+    """
+
+    question: Question
+    macro: Said
+    micro: Said
+    chosen: str
+    winner: str
+    box: Box | None
+    shifted: dict[int, str] = field(default_factory=dict)
+
+    def is_right(self, text: str) -> bool:
+        """Whether a text is the answer, letter for letter but for case and outer blanks."""
+        return text.strip().casefold() == self.question.answer.casefold()
+
+    @property
+    def overlap(self) -> float:
+        """Intersection over union of the model's box and the true one; 0 where there is none."""
+        return overlap(self.box, self.question.box) if self.box else 0.0
+
+    def with_skipping(self, threshold: float) -> tuple[str, bool]:
+        """The answer if micro is skipped where macro's perplexity is under `threshold`, and whether it was."""
+        skipped = self.macro.perplexity < threshold
+        return (self.macro.text if skipped else self.chosen), skipped
+
+
+def outcome_of(question: Question, completion: dict[str, Any]) -> Outcome:
+    """Read a chat completion; raises KeyError where it has no `dualfocus` field."""
+    focus = completion["dualfocus"]
+    macro = _said(focus["macro"])
+    return Outcome(
+        question=question,
+        macro=macro,
+        micro=_said(focus["micro"]) if focus["micro"] else macro,
+        chosen=chosen_of(completion),
+        winner=focus["winner"],
+        box=Box(*focus["box"]) if focus["box"] else None,
+    )
+
+
+def chosen_of(completion: dict[str, Any]) -> str:
+    """The text of a chat completion."""
+    return str(completion["choices"][0]["message"]["content"])
+
+
+def _said(answer: dict[str, Any]) -> Said:
+    return Said(answer["text"], answer["perplexity"])
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Intersection over union of two boxes."""
+    wide = min(one.x2, other.x2) - max(one.x1, other.x1)
+    high = min(one.y2, other.y2) - max(one.y1, other.y1)
+    shared = max(0.0, wide) * max(0.0, high)
+    both = (one.x2 - one.x1) * (one.y2 - one.y1) + (other.x2 - other.x1) * (other.y2 - other.y1)
+    return shared / max(both - shared, 1e-9)

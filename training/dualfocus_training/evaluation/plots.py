@@ -1,0 +1,66 @@
+"""Plots of a run: accuracy by kind, skipping by a threshold, and the perplexities of both answers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from dualfocus_training.evaluation.outcomes import Outcome
+
+_PATHS = ("macro", "micro", "chosen", "oracle")
+_WIDTH = 0.2
+_COLOURS = {"macro": "#7a8ba6", "micro": "#e0913a", "chosen": "#2f7f6f", "oracle": "#c9c9c9"}
+
+
+def draw_plots(outcomes: Sequence[Outcome], figures: dict[str, Any], folder: Path) -> None:
+    """Write `accuracy.png`, `skipping.png` and `perplexity.png`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _draw(folder / "accuracy.png", 1, lambda panels: _accuracy(panels[0], figures))
+    _draw(folder / "skipping.png", 1, lambda panels: _skipping(panels[0], figures["thresholds"]))
+    kinds = sorted(figures["perplexity"])
+    _draw(folder / "perplexity.png", len(kinds), lambda panels: _perplexities(panels, kinds, outcomes))
+
+
+def _draw(path: Path, columns: int, fill: Any) -> None:
+    figure = Figure(figsize=(3.2 * columns + 3.2 * (columns == 1), 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    fill(figure.subplots(1, columns, squeeze=False)[0])
+    figure.savefig(path, dpi=110)
+
+
+def _accuracy(panel: Axes, figures: dict[str, Any]) -> None:
+    groups = ["overall", *sorted(figures["perplexity"])]
+    for number, path in enumerate(_PATHS):
+        places = [group + (number - 1.5) * _WIDTH for group in range(len(groups))]
+        bars = panel.bar(places, [100 * figures[g][path] for g in groups], _WIDTH, label=path, color=_COLOURS[path])
+        panel.bar_label(bars, fmt="%.0f", fontsize=7)
+    panel.set_xticks(range(len(groups)), groups)
+    panel.set_ylabel("right answers, %")
+    panel.set_ylim(0, 108)
+    panel.legend(ncols=4, fontsize=8, loc="lower right")
+
+
+def _skipping(panel: Axes, thresholds: Sequence[dict[str, float]]) -> None:
+    skipped = [100 * row["skipped"] for row in thresholds]
+    panel.plot(skipped, [100 * row["chosen"] for row in thresholds], marker="o", color=_COLOURS["chosen"])
+    for row, share in zip(thresholds, skipped, strict=True):
+        panel.annotate(f"{row['threshold']:g}", (share, 100 * row["chosen"]), fontsize=7, rotation=35)
+    panel.set_xlabel("micro turns skipped, % (by macro's perplexity under the number at the point)")
+    panel.set_ylabel("right answers, %")
+    panel.grid(alpha=0.3)
+
+
+def _perplexities(panels: Sequence[Axes], kinds: Sequence[str], outcomes: Sequence[Outcome]) -> None:
+    for panel, kind in zip(panels, kinds, strict=True):
+        group = [outcome for outcome in outcomes if outcome.question.kind == kind]
+        for path in ("macro", "micro"):
+            values = [min(getattr(outcome, path).perplexity, 10.0) for outcome in group]
+            panel.hist(values, bins=36, range=(1, 10), alpha=0.6, label=path, color=_COLOURS[path])
+        panel.set_title(kind)
+        panel.set_yscale("log")
+        panel.set_xlabel("perplexity (10: or more)")
+    panels[0].set_ylabel("questions")
+    panels[0].legend()
