@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from transformers import (
-    CLIPImageProcessor,
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
@@ -13,6 +12,7 @@ from transformers import (
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from dualfocus_training.vocabulary import IMAGE
 
@@ -123,13 +123,10 @@ def _places(grid: int, width: int) -> Tensor:
 
 
 def build_processor(size: Size, tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
-    """The processor that goes with the model; pictures arrive as padded squares."""
+    """The processor that goes with the model: it pads to a square, as the profile has it."""
+    square = {"height": size.side, "width": size.side}
     return LlavaProcessor(
-        image_processor=CLIPImageProcessor(
-            size={"height": size.side, "width": size.side},
-            crop_size={"height": size.side, "width": size.side},
-            do_center_crop=False,
-        ),
+        image_processor=LlavaImageProcessorPil(do_pad=True, size=square, crop_size=square),
         tokenizer=tokenizer,
         patch_size=size.patch,
         vision_feature_select_strategy="default",

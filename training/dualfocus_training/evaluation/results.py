@@ -1,0 +1,117 @@
+"""`make results`: serve the model that ships, ask about held-out scenes, write `docs/results.md` and its plots."""
+
+import argparse
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from dualfocus_training.evaluation.asking import Server, ask_all
+from dualfocus_training.evaluation.figures import figures
+from dualfocus_training.evaluation.page import goals, table
+from dualfocus_training.evaluation.plots import draw_plots
+
+_READY_WITHIN = 300.0
+# No training run draws scenes of this seed.
+SEED = 900
+
+_PAGE = """# Results
+
+What the model that ships answers about {scenes} held-out scenes (seed {seed}, {questions} questions, two on details and
+two others a scene), asked over HTTP of `dualfocus serve` {version} in its default mode. `make results` makes this page.
+
+## Goals
+
+{goals}
+
+## Figures
+
+Chosen: the answer with the lower perplexity (Eq. 8). Oracle: either answer right. The choice recovers {recovered} of
+what the oracle gains over the better single turn.
+
+{table}
+
+![Right answers by kind of question](results/accuracy.png)
+
+![Skipping the second look by macro's perplexity](results/skipping.png)
+
+![Perplexities of both answers by kind of question](results/perplexity.png)
+"""
+
+
+def write_results(docs: Path, count: int, model: str | None = None) -> dict[str, Any]:
+    """Ask about `count` scenes and write the page; returns the figures."""
+    with serving(model) as url:
+        outcomes = ask_all(Server(url), SEED, count)
+    found = {"seed": SEED, "scenes": count, **figures(outcomes)}
+    draw_plots(outcomes, found, docs / "results")
+    (docs / "results" / "figures.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    (docs / "results.md").write_text(_page(found), encoding="utf-8")
+    return found
+
+
+def _page(found: dict[str, Any]) -> str:
+    share = found["recovered"]
+    return _PAGE.format(
+        scenes=found["scenes"],
+        seed=found["seed"],
+        questions=found["overall"]["questions"],
+        version=version("dualfocus"),
+        goals=goals(found),
+        recovered="nothing (there is nothing to gain)" if share is None else f"{100 * share:.0f} %",
+        table=table(found),
+    )
+
+
+@contextmanager
+def serving(model: str | None) -> Iterator[str]:
+    """Run `dualfocus serve` on a free port and yield its address; raises RuntimeError where it does not start."""
+    port = _free_port()
+    named = [model] if model else []
+    command = [str(Path(sys.executable).with_name("dualfocus")), "serve", *named, "--port", str(port)]
+    process = subprocess.Popen(command, stdout=sys.stderr)
+    try:
+        _wait_until_ready(process, url := f"http://127.0.0.1:{port}")
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
+    until = time.monotonic() + _READY_WITHIN
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            if httpx.get(f"{url}/ready").is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.2)
+    raise RuntimeError("dualfocus serve did not become ready; its output says why")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def main() -> None:
+    """Write the results of the model that ships, or of another."""
+    parser = argparse.ArgumentParser(description="Write docs/results.md from a run over HTTP.")
+    parser.add_argument("--model", help="a folder; the model that ships if left out")
+    parser.add_argument("--count", type=int, default=1000, help="scenes")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder that the page is written to")
+    arguments = parser.parse_args()
+    print(goals(write_results(arguments.docs, arguments.count, arguments.model)))
+
+
+if __name__ == "__main__":
+    main()
