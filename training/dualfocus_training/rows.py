@@ -220,9 +220,12 @@ def _details_first(questions: list[Question]) -> list[Question]:
 
 
 def jitter(box: Box, rng: Random) -> Box:
-    """A box moved and resized at random, as a model's own boxes are; still at least 0.03 a side."""
+    """A box moved and resized at random, as a model's own boxes are; still at least 0.03 a side.
+
+    Some miss altogether, so that a model learns to be surprised by its answer where the crop does not show it.
+    """
     wide, high = box.x2 - box.x1, box.y2 - box.y1
-    spread = rng.choice((0.06, 0.15, 0.3))
+    spread = rng.choice((0.06, 0.15, 0.3, 1.5))
     x = (box.x1 + box.x2) / 2 + rng.gauss(0, spread) * wide
     y = (box.y1 + box.y2) / 2 + rng.gauss(0, spread) * high
     wide *= 2 ** rng.gauss(0, spread)

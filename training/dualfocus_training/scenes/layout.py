@@ -40,7 +40,8 @@ class Difficulty:
 
     `sizes` are shares of the picture's long side; `overlap` is the largest share of the smaller of
     two extents that may lie in both; `aspects` counts how many of `ASPECTS` occur; `distinct` is the
-    share of scenes in which no two shapes have the same colour.
+    share of scenes in which no two shapes have the same colour; `print_scale` is how many times as high as usual
+    print is: at 3 and more it can be read in the whole picture, as in a crop of many shapes.
     """
 
     shapes: tuple[int, int] = (2, 6)
@@ -49,6 +50,7 @@ class Difficulty:
     aspects: int = len(ASPECTS)
     long_side: tuple[int, int] = (560, 960)
     distinct: float = 0.4
+    print_scale: tuple[float, float] = (1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def _names(rng: Random, difficulty: Difficulty) -> list[tuple[str, str]]:
     """Forms and colours of a scene's shapes, drawn from few of each so that they often share one."""
     wanted = rng.randint(*difficulty.shapes)
     forms = rng.sample(FORMS, rng.randint(2, 5))
-    if rng.random() < difficulty.distinct:
+    if wanted <= len(COLOURS) and rng.random() < difficulty.distinct:
         return [(rng.choice(forms), colour) for colour in rng.sample(sorted(COLOURS), wanted)]
     palette = rng.sample(sorted(COLOURS), rng.randint(3, 6))
     names = [(form, colour) for form in forms for colour in palette]
@@ -168,13 +170,15 @@ def _place(
         # Later attempts draw smaller sizes, so that crowded pictures still fill up.
         smallest, largest = difficulty.sizes
         share = rng.uniform(smallest, largest - (largest - smallest) * attempt / 12)
-        shape = _draw_up(rng, picture, share, form, colour)
+        shape = _draw_up(rng, difficulty, picture, share, form, colour)
         if shape is not None and all(_fits(shape, other, difficulty) for other in placed):
             return shape
     return None
 
 
-def _draw_up(rng: Random, picture: tuple[int, int], share: float, form: str, colour: str) -> Shape | None:
+def _draw_up(
+    rng: Random, difficulty: Difficulty, picture: tuple[int, int], share: float, form: str, colour: str
+) -> Shape | None:
     width, height = picture
     half = share * max(picture) / 2
     outline = _outline(rng, form, half)
@@ -185,7 +189,7 @@ def _draw_up(rng: Random, picture: tuple[int, int], share: float, form: str, col
     y = rng.uniform(-min(ys), height - max(ys))
     moved = tuple((px + x, py + y) for px, py in outline)
     red, green, blue = (min(255, max(0, c + rng.randint(-16, 16))) for c in COLOURS[colour])
-    mark = _print(rng, colour, (x, y), max(picture), half)
+    mark = _print(rng, colour, (x, y), max(picture) * rng.uniform(*difficulty.print_scale), half)
     return Shape(form, colour, (red, green, blue), moved, mark)
 
 
@@ -224,7 +228,7 @@ _UNIT: dict[str, list[Point]] = {
 }
 
 
-def _print(rng: Random, colour: str, origin: Point, long_side: int, half: float) -> Print:
+def _print(rng: Random, colour: str, origin: Point, long_side: float, half: float) -> Print:
     kind = rng.choice(PRINT_KINDS)
     share = DOT_SHARE if kind == "dot" else GLYPH_SHARE
     reach = half * (0.2 if kind == "dot" else 0.06)

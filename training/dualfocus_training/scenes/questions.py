@@ -20,6 +20,8 @@ _CLEAR_RATIO = 1.2
 _CLEAR_DISTANCE = 0.1
 # A question about two prints is asked only where a crop of both still magnifies them.
 _WIDEST_PAIR = 0.45
+# The share of shapes of which it is also asked whether their print is this or that: half of those can be guessed.
+_YES_OR_NO = 0.35
 # Questions about pairs of shapes, of each sort, in a scene.
 _MOST_PAIRS = 2
 
@@ -50,8 +52,9 @@ def _details(scene: Scene, rng: Random) -> Iterator[Question]:
         name = rng.choice(referents(scene, shape))
         text = rng.choice(_READ[shape.print.kind]).format(name)
         yield _about(scene, text, shape.print.text, "detail", shape)
-        text, answer = _yes_or_no(shape, name, rng)
-        yield _about(scene, text, answer, "detail", shape)
+        if rng.random() < _YES_OR_NO:
+            text, answer = _yes_or_no(shape, name, rng)
+            yield _about(scene, text, answer, "detail", shape)
 
 
 _READ = {
