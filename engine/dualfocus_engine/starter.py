@@ -4,8 +4,10 @@ It runs the whole method, on the real engine, on any machine and without a downl
 Architecture: CLIP vision tower, two-layer projector and Llama, as in LLaVA-1.5, a few million parameters.
 """
 
+import hashlib
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from dualfocus_engine.profiles import PROFILE_FILE, shipped_profile
@@ -26,20 +28,32 @@ CHAT_TEMPLATE = (
 
 
 def starter_path() -> Path:
-    """Where the starter model of this environment is kept."""
-    return Path(sys.prefix) / "share" / "dualfocus" / STARTER_NAME
+    """Where the starter model of this environment is kept: one of another version has another place."""
+    recipe = Path(__file__).read_bytes() + shipped_profile(STARTER_PROFILE).encode()
+    stamp = hashlib.blake2b(recipe, digest_size=4).hexdigest()
+    return Path(sys.prefix) / "share" / "dualfocus" / f"{STARTER_NAME}-{stamp}"
 
 
 def ensure_starter() -> Path:
     """Return the folder of the starter model, made first where it is absent (a few seconds)."""
     folder = starter_path()
-    if not (folder / "config.json").exists():
-        write_starter(folder)
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Beside its place, then moved: whoever sees the folder sees all of it.
+    with TemporaryDirectory(dir=folder.parent) as place:
+        made = Path(place) / STARTER_NAME
+        write_starter(made)
+        try:
+            made.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another process was faster
+                raise
     return folder
 
 
 def write_starter(folder: Path, seed: int = 0) -> None:
-    """Write the starter model as a Hugging Face LLaVA checkpoint; the same seed gives the same weights."""
+    """Write the starter model as a Hugging Face LLaVA checkpoint; the same seed gives the same bytes."""
     import torch
     from transformers import LlavaForConditionalGeneration
 
@@ -50,9 +64,8 @@ def write_starter(folder: Path, seed: int = 0) -> None:
     processor.save_pretrained(folder)
     save_weights(model, folder)
     model.generation_config.save_pretrained(folder)
-    (folder / PROFILE_FILE).write_text(shipped_profile(STARTER_PROFILE), encoding="utf-8")
-    # Last: a folder with a configuration is a finished one.
     model.config.save_pretrained(folder)
+    (folder / PROFILE_FILE).write_text(shipped_profile(STARTER_PROFILE), encoding="utf-8")
 
 
 def save_weights(model: Any, folder: Path) -> None:
@@ -105,9 +118,23 @@ def _tokenizer() -> Any:
 
 
 def _config(vocabulary: int) -> Any:
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
+    from transformers import LlavaConfig
 
-    vision = CLIPVisionConfig(
+    return LlavaConfig(
+        vision_config=_vision_config(),
+        text_config=_text_config(vocabulary),
+        image_token_index=SPECIAL_TOKENS.index("<image>"),
+        image_seq_length=(IMAGE_SIZE // PATCH_SIZE) ** 2,
+        projector_hidden_act="gelu",
+        architectures=["LlavaForConditionalGeneration"],
+        dtype="bfloat16",
+    )
+
+
+def _vision_config() -> Any:
+    from transformers import CLIPVisionConfig
+
+    return CLIPVisionConfig(
         hidden_size=128,
         intermediate_size=256,
         num_hidden_layers=3,
@@ -116,7 +143,12 @@ def _config(vocabulary: int) -> Any:
         patch_size=PATCH_SIZE,
         projection_dim=128,
     )
-    text = LlamaConfig(
+
+
+def _text_config(vocabulary: int) -> Any:
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=128,
         intermediate_size=256,
@@ -130,12 +162,7 @@ def _config(vocabulary: int) -> Any:
         pad_token_id=2,
         tie_word_embeddings=False,
     )
-    return LlavaConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_index=SPECIAL_TOKENS.index("<image>"),
-        image_seq_length=(IMAGE_SIZE // PATCH_SIZE) ** 2,
-        projector_hidden_act="gelu",
-        architectures=["LlavaForConditionalGeneration"],
-        dtype="bfloat16",
-    )
+
+
+if __name__ == "__main__":
+    print(ensure_starter())

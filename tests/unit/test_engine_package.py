@@ -1,5 +1,6 @@
 """The engine's package without vLLM: what importing it costs, its errors, its platform, its starter."""
 
+import filecmp
 import json
 import os
 import subprocess
@@ -90,18 +91,52 @@ def test_weights_are_saved_under_their_published_names(name: str, published: str
 
 
 def test_finished_starter_is_not_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starter, "starter_path", lambda: tmp_path / "model")
+    place = tmp_path / "share" / "model"
+    monkeypatch.setattr(starter, "starter_path", lambda: place)
     written: list[Path] = []
-    monkeypatch.setattr(starter, "write_starter", lambda folder: written.append(folder))
-    assert starter.ensure_starter() == tmp_path / "model"
-    assert written == [tmp_path / "model"]
-    # A folder without a configuration is one that was never finished.
-    (tmp_path / "model").mkdir()
-    starter.ensure_starter()
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        written.append(folder)
+        if len(written) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(starter, "write_starter", write)
+    with pytest.raises(KeyboardInterrupt):
+        starter.ensure_starter()
+    assert list(place.parent.iterdir()) == [], "what was begun is left behind"
+    assert starter.ensure_starter() == place
+    assert starter.ensure_starter() == place
     assert len(written) == 2
-    (tmp_path / "model" / "config.json").write_text("{}")
-    starter.ensure_starter()
-    assert len(written) == 2
+
+
+def test_starter_that_another_process_made_first_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "model"
+    monkeypatch.setattr(starter, "starter_path", lambda: place)
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        place.mkdir()
+        (place / "theirs").touch()
+
+    monkeypatch.setattr(starter, "write_starter", write)
+    assert (starter.ensure_starter() / "theirs").exists()
+
+
+def test_starter_of_another_version_has_another_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = starter.starter_path()
+    assert starter.starter_path() == before
+    monkeypatch.setattr(starter, "shipped_profile", lambda name: "another")
+    assert starter.starter_path() != before
+
+
+def test_the_starter_is_the_same_bytes_every_time(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        starter.write_starter(tmp_path / name)
+    files = [path.name for path in (tmp_path / "one").iterdir()]
+    assert "model.safetensors" in files
+    same, *others = filecmp.cmpfiles(tmp_path / "one", tmp_path / "other", files, shallow=False)
+    assert (sorted(same), others) == (sorted(files), [[], []])
 
 
 def test_starters_profile_is_the_one_that_ships(tmp_path: Path) -> None:
