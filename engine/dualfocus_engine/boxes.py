@@ -67,7 +67,7 @@ class BoxNotation(BaseModel):
 
     pattern: Regex = Field(description="a regular expression with the groups x1, y1, x2, y2")
     scale: float = Field(default=1.0, gt=0, description="the number that means the whole width or height")
-    grammar: str | None = Field(
+    grammar: Regex | None = Field(
         default=None,
         description="a regular expression the grounding turn is held to; none lets it write freely",
     )

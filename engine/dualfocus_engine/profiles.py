@@ -1,9 +1,10 @@
 """Profiles: what differs between model families, as data (DESIGN: the method's code has no `if model == …`)."""
 
+import json
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -12,7 +13,10 @@ from dualfocus_engine.boxes import BoxNotation, CropPolicy, Regex
 from dualfocus_engine.errors import BadQuestion
 
 _Level = Annotated[int, Field(ge=0, le=255)]
+# The released checkpoints' architecture and profile, and what a model of any other is asked in.
+_RELEASED = "LlavaForConditionalGeneration"
 DEFAULT_PROFILE = "llava-dualfocus"
+OTHERS_PROFILE = "paper"
 PROFILE_FILE = "dualfocus.yaml"
 _SHIPPED = resources.files("dualfocus_engine") / "profiles"
 
@@ -39,6 +43,10 @@ class Profile(BaseModel):
     )
     system: str | None = Field(default=None, description="the system prompt where the client sends none")
     chat_template: str | None = Field(default=None, description="Jinja; none takes the model's own")
+    chat_template_content_format: Literal["auto", "string", "openai"] = Field(
+        default="auto", description="whether the template takes a message's content as text or as parts"
+    )
+    chat_template_kwargs: dict[str, Any] = Field(default={}, description="what the template is given besides")
     max_box_tokens: int = Field(default=48, gt=0, description="new tokens of the grounding turn")
     max_answer_tokens: int = Field(default=128, gt=0, description="new tokens of an answer, by default")
     temperature: float = Field(default=0.0, ge=0, description="of the answers, by default")
@@ -78,12 +86,38 @@ def profile_names() -> list[str]:
 
 
 def profile_of(model: str, name: str | None = None) -> Profile:
-    """Return the profile a model is served with: the one named, else the model's own, else the released code's.
+    """Return the profile a model is served with: the one named, else the model's own, else its architecture's.
 
     A model's own profile is the file `dualfocus.yaml` in its folder. Raises BadQuestion as `load_profile` does.
     """
     own = str(Path(model) / PROFILE_FILE)
-    return load_profile(name or (own if _is_file(own) else DEFAULT_PROFILE))
+    return load_profile(name or (own if _is_file(own) else _profile_for(_architectures(model))))
+
+
+def _profile_for(architectures: list[str] | None) -> str:
+    """Name the profile for a model without one: only a LLaVA can be one of the released checkpoints."""
+    return DEFAULT_PROFILE if architectures is None or _RELEASED in architectures else OTHERS_PROFILE
+
+
+def _architectures(model: str) -> list[str] | None:
+    """Read a model's architectures from its config.json, in its folder or on the hub; None where it can't be read.
+
+    Whatever is wrong with it, the engine fetches the same file next and says so.
+    """
+    try:
+        config = json.loads(_config_file(model).read_text(encoding="utf-8"))
+        return list(config.get("architectures") or [])
+    except (OSError, ValueError, AttributeError, TypeError, ImportError):
+        return None
+
+
+def _config_file(model: str) -> Path:
+    if is_folder(model):
+        return Path(model) / "config.json"
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    known = try_to_load_from_cache(model, "config.json")
+    return Path(known if isinstance(known, str) else hf_hub_download(model, "config.json"))
 
 
 def shipped_profile(name: str) -> str:
@@ -104,6 +138,14 @@ def load_profile(name: str) -> Profile:
         return Profile.model_validate(yaml.safe_load(text))
     except (ValidationError, yaml.YAMLError, OSError, UnicodeDecodeError) as error:
         raise BadQuestion(f"The profile {name!r} can't be used: {error}") from error
+
+
+def is_folder(model: str) -> bool:
+    """Whether a model is a folder of this machine; else it is a name on the hub."""
+    try:
+        return Path(model).is_dir()
+    except OSError:  # longer than a folder's name can be
+        return False
 
 
 def _is_file(name: str) -> bool:

@@ -1,8 +1,10 @@
 """Profiles: those that ship, those of users, and what their text is made of."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import yaml
 from dualfocus_engine.boxes import CropPolicy
@@ -44,8 +46,8 @@ def _vicuna(messages: list[dict[str, str]], add_generation_prompt: bool = True) 
     return template.render(messages=messages, add_generation_prompt=add_generation_prompt)
 
 
-def test_both_shipped_profiles_are_named_and_load() -> None:
-    assert profile_names() == ["llava-dualfocus", "starter"]
+def test_shipped_profiles_are_named_and_load() -> None:
+    assert profile_names() == ["llava-dualfocus", "paper", "starter"]
     assert [load_profile(name).name for name in profile_names()] == profile_names()
 
 
@@ -165,7 +167,7 @@ def test_profile_can_not_be_changed_once_loaded() -> None:
     "name", ["vicuna", "", "/no/such/file.yaml", "..", "llava-dualfocus.yaml", pytest.param("x" * 300, id="long")]
 )
 def test_unknown_profile_names_those_there_are(name: str) -> None:
-    with pytest.raises(BadQuestion, match=r"llava-dualfocus, starter, or a YAML file"):
+    with pytest.raises(BadQuestion, match=r"llava-dualfocus, paper, starter, or a YAML file"):
         load_profile(name)
 
 
@@ -234,11 +236,47 @@ def test_named_profile_goes_before_the_models_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["someone/some-model", "/no/such/folder", ".", "x" * 300])
-def test_model_without_a_profile_gets_the_released_codes(
+def test_model_that_can_not_be_read_gets_the_released_codes_profile(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", _unreachable)
     assert profile_of(model).name == DEFAULT_PROFILE == "llava-dualfocus"
+
+
+def _unreachable(repo_id: str, filename: str) -> str:
+    raise OSError("no network")
+
+
+@pytest.mark.parametrize(
+    ("config", "profile"),
+    [
+        ({"architectures": ["LlavaForConditionalGeneration"]}, "llava-dualfocus"),
+        ({"architectures": ["Qwen2_5_VLForConditionalGeneration"]}, "paper"),
+        ({"architectures": ["InternVLChatModel"]}, "paper"),
+        ({"architectures": None}, "paper"),
+        ([], "llava-dualfocus"),
+    ],
+)
+def test_only_a_llava_is_taken_for_a_released_checkpoint(
+    config: Any, profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert profile_of(str(tmp_path)).name == profile
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda model, file: str(tmp_path / file))
+    assert profile_of("someone/some-model").name == profile
+
+
+def test_model_of_any_other_family_is_asked_as_it_was_made_and_its_user_is_told() -> None:
+    paper = load_profile("paper")
+    assert paper.grounding_text("Where?").endswith("region this question is asking about: Where?")
+    assert (paper.chat_template, paper.system, paper.pad, paper.side) == (None, None, None, None)
+    assert "no profile of its own" in str(paper.notice)
+
+
+def test_grammar_that_is_no_regular_expression_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadQuestion, match=r"notation.grammar.*\n.*no regular expression"):
+        load_profile(str(_own(tmp_path, notation=NOTATION | {"grammar": "[0-9"})))
 
 
 def test_models_bad_profile_is_said_not_passed_over(tmp_path: Path) -> None:
