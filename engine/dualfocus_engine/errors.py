@@ -11,7 +11,7 @@ from enum import StrEnum
 
 
 class ErrorKind(StrEnum):
-    """Stable names of the errors, shared by responses and metrics."""
+    """Stable names of the errors: the `code` of a response."""
 
     BAD_PICTURE = "invalid_image"
     BAD_QUESTION = "invalid_value"

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -11,16 +12,23 @@ from typing import TYPE_CHECKING, Any, Self
 from PIL import Image
 
 from dualfocus_engine.boxes import Box
+from dualfocus_engine.errors import BadQuestion
 from dualfocus_engine.looks import Looks, Watcher
 from dualfocus_engine.platform import prepare_environment
+from dualfocus_engine.pool import in_thread
 from dualfocus_engine.profiles import Profile, profile_of
 from dualfocus_engine.questions import Question
 from dualfocus_engine.results import Focused, Look, Mode, Turn
 from dualfocus_engine.selection import select
-from dualfocus_engine.starter import ensure_starter
 
 if TYPE_CHECKING:
     from dualfocus_engine.vllm_engine import VllmEngine
+
+_NO_SECOND_LOOK = (
+    "The micro turn can't be run with this model and these flags ({reason}; what failed stands above). It needs two "
+    "images in a prompt (--limit-mm-per-prompt '{{\"image\": 2}}' or more), a context that holds both and an answer "
+    "(--max-model-len), and a chat template that shows earlier answers (--chat-template)."
+)
 
 
 class DualFocus:
@@ -28,21 +36,28 @@ class DualFocus:
 
     `async with DualFocus("MODEL") as focus: result = await focus.ask("photo.jpg", "What does the sign say?")`
 
-    `model` is a folder or a name on the model hub; None takes the model to start with. `profile` names one that
-    ships or a file; None takes the model's own. `flags` are vLLM's engine arguments by their Python names
-    (`max_model_len=4096`). Any number of questions may be asked at once: vLLM batches their turns.
+    `model` is a folder or a name on the model hub; None takes the model to start with. `profile` is one, or names one
+    that ships or a file; None takes the model's own (`profile_of`). `flags` are vLLM's engine arguments by their Python
+    names (`max_model_len=4096`). Any number of questions may be asked at once: vLLM batches their turns.
     """
 
-    def __init__(self, model: str | None = None, profile: str | None = None, **flags: Any) -> None:
-        self.model = model or str(ensure_starter())
-        self.profile: Profile = profile_of(self.model, profile)
+    def __init__(self, model: str | None = None, profile: Profile | str | None = None, **flags: Any) -> None:
+        self.model = model or _starter()
+        self.profile = profile if isinstance(profile, Profile) else profile_of(self.model, profile)
         self._flags = flags
         self._engine: VllmEngine | None = None
 
     async def __aenter__(self) -> Self:
-        """Start vLLM and run one question through all turns, so that the first real one is fast."""
+        """Start vLLM and run one question through all turns, so that the first real one is fast.
+
+        Raises BadQuestion where the model can't be served so; nothing is left running then.
+        """
         self.start()
-        await self.warm_up()
+        try:
+            await self.warm_up()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     async def __aexit__(
@@ -73,11 +88,14 @@ class DualFocus:
 
     async def ask(self, image: bytes | str | Path | Image.Image, question: str, mode: Mode = Mode.DUAL) -> Focused:
         """Answer one question about one image. Raises what `answer` does, and BadPicture."""
-        return await self.answer(Question.about(image, question, mode))
+        return await self.answer(await in_thread(Question.about, image, question, mode))
 
     async def ask_many(self, questions: Iterable[Question]) -> list[Focused]:
         """Answer many questions at once, in the order they were asked. Raises what `answer` does."""
-        return await _together(*(self.answer(question) for question in questions))
+        with _one_error():
+            async with asyncio.TaskGroup() as group:
+                answers = [group.create_task(self.answer(question)) for question in questions]
+        return [answer.result() for answer in answers]
 
     async def answer(self, question: Question, watcher: Watcher | None = None) -> Focused:
         """Run the turns that the question's mode asks for and choose between their answers.
@@ -91,10 +109,15 @@ class DualFocus:
         return Focused(winner, selection, macro, look, time.perf_counter() - started)
 
     async def warm_up(self) -> None:
-        """Ask about a grey picture through all turns: vLLM compiles its helpers on first use (5 to 20 s)."""
+        """Ask about a grey picture through all turns: vLLM compiles its helpers on first use (5 to 20 s).
+
+        Raises BadQuestion where the micro turn fails even here: then every question's would.
+        """
         question = Question.about(Image.new("RGB", (64, 64), (128, 128, 128)), "What is this?")
         await self.answer(question)
-        await self.answer(replace(question, mode=Mode.MICRO, box=Box(0.0, 0.0, 1.0, 1.0)))
+        result = await self.answer(replace(question, mode=Mode.MICRO, box=Box(0.0, 0.0, 1.0, 1.0)))
+        if result.look.failed is not None:
+            raise BadQuestion(_NO_SECOND_LOOK.format(reason=result.look.failed.value))
 
     async def _turns(self, question: Question, watcher: Watcher | None) -> tuple[Turn | None, Look]:
         looks = Looks(self.engine, question, watcher)
@@ -103,16 +126,25 @@ class DualFocus:
         if question.mode is Mode.MICRO:
             look = await looks.second()
             return (await looks.first() if look.failed else None), look
-        # The second look goes first: the answer waits for it, and macro shares the image it computes.
-        look, macro = await _together(looks.second(), looks.first())
-        return macro, look
+        with _one_error():
+            async with asyncio.TaskGroup() as group:
+                # The second look goes first: the answer waits for it, and macro shares the image it computes.
+                second = group.create_task(looks.second())
+                first = group.create_task(looks.first())
+        return first.result(), second.result()
 
 
-async def _together(*calls: Any) -> list[Any]:
-    """Run calls at once; the first error cancels the rest and is raised by itself."""
+def _starter() -> str:
+    # Only here, so that `python -m dualfocus_engine.starter` is the first to import it.
+    from dualfocus_engine.starter import ensure_starter
+
+    return str(ensure_starter())
+
+
+@contextmanager
+def _one_error() -> Iterator[None]:
+    """Raise the first error of a group of tasks by itself."""
     try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(call) for call in calls]
+        yield
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]

@@ -53,7 +53,8 @@ class Looks:
             look, reply = await self._locate(prompt)
             if look.region is None:
                 return look
-            return replace(look, micro=await self._micro(conversation, prompt, reply, look.region))
+            micro = await self._micro(conversation, prompt, reply, look.region)
+            return replace(look, micro=micro, failed=Selection.CONTEXT_FULL if micro.is_cut else None)
         except EngineDead:
             raise
         except ContextFull:
@@ -68,12 +69,14 @@ class Looks:
         if given is not None:
             return self._look(given, None), self._engine.encode(notation.write(given))
         self._begins("grounding")
-        grounding = await self._engine.generate("grounding", prompt, self._engine.grounding_sampling())
+        sampling = self._engine.grounding_sampling()
+        grounding = await self._engine.generate("grounding", prompt, sampling, is_answer=False)
         return self._look(notation.read(grounding.text), grounding), grounding.token_ids
 
     def _look(self, box: Box | None, grounding: Turn | None) -> Look:
         if box is None:
-            return Look(None, None, grounding, failed=Selection.NO_BOX)
+            is_cut = grounding is not None and grounding.is_cut
+            return Look(None, None, grounding, failed=Selection.CONTEXT_FULL if is_cut else Selection.NO_BOX)
         region = None if box.is_empty else crop_region(box, self._question.picture.size, self._profile.crop)
         return Look(box, region, grounding, failed=None if region else Selection.EMPTY_BOX)
 

@@ -28,7 +28,7 @@ class Selection(StrEnum):
     OTHER_EMPTY = "other_answer_empty"  # an empty answer never wins
     NO_BOX = "no_box"  # grounding wrote nothing that reads as a box
     EMPTY_BOX = "empty_box"  # the box holds no pixel
-    CONTEXT_FULL = "context_full"  # grounding or micro did not fit the context
+    CONTEXT_FULL = "context_full"  # grounding or micro did not fit the context, or came to its end
     MICRO_FAILED = "micro_failed"  # grounding or micro ended in an error (logged)
 
 
@@ -52,6 +52,7 @@ class Turn:
     top_logprobs: list[dict[int, Any]] = field(default_factory=list, repr=False)
     stop_reason: int | str | None = None
     rescored: bool = False  # held to a grammar, so `logprobs` were computed anew without it
+    is_cut: bool = False  # the context was full before the turn came to its end or to the tokens it was allowed
 
     @property
     def prompt_tokens(self) -> int:
@@ -86,7 +87,10 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What the second look gave: box, crop and micro turn as far as it came; `failed` says where it ended."""
+    """What the second look gave: box, crop and micro turn as far as it came.
+
+    `failed` says where it ended; a micro turn beside it was cut by the context, and is no answer.
+    """
 
     box: Box | None = None
     region: Region | None = None

@@ -1,21 +1,22 @@
 """vLLM as the turns use it: the one place that renders prompts and runs them.
 
 Leans on these parts of vLLM 0.32 (tests/engine/test_vllm_contract.py has a test for each):
-`AsyncLLM` (from_engine_args, generate, is_sleeping, errored, shutdown, renderer, model_config,
-output_processor.propagate_error), the renderer's
-`render_messages_async`, `tokenize_prompts_async` and `render_cmpl_async`, images given as `image_pil: None` with
-a `uuid`, `RequestOutput.num_cached_tokens` and `.ec_transfer_params`, raw log-probabilities by default.
+`AsyncLLM` (from_engine_args, generate with `data_parallel_rank`, abort, is_sleeping, errored, shutdown,
+get_num_unfinished_requests, renderer, model_config, vllm_config.parallel_config, output_processor.propagate_error), the
+renderer's `render_messages_async`, `default_chat_tok_params`, `tokenize_prompts_async`, `render_cmpl_async` and
+`get_tokenizer`, images given as `image_pil: None` with a `uuid`, `RequestOutput.num_cached_tokens`, `.add` and
+`.ec_transfer_params`, `SamplingParams.clone`, `prompt_logprobs`, raw log-probabilities by default.
 """
 
 import asyncio
+import math
 import time
 import uuid
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from cachetools import LRUCache
-from PIL import Image
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.inputs import TokensPrompt
@@ -27,9 +28,9 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from dualfocus_engine.encoder_runs import EC_TRANSFER_CONFIG, ENCODER_RUNS
 from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
-from dualfocus_engine.pictures import Picture, fit
+from dualfocus_engine.fitted import FittedPictures
+from dualfocus_engine.pictures import Picture
 from dualfocus_engine.platform import engine_defaults
-from dualfocus_engine.pool import in_thread
 from dualfocus_engine.profiles import Profile
 from dualfocus_engine.prompts import Prompt
 from dualfocus_engine.pulse import Pulse
@@ -37,10 +38,9 @@ from dualfocus_engine.questions import Message
 from dualfocus_engine.results import OnText, Turn
 
 # Stands for the grounding answer while the micro conversation is rendered; what follows it is the continuation.
-_REPLY_MARK = "DUALFOCUS-GROUNDING-ANSWER"
+# Nobody can guess it, so that no question holds it.
+_REPLY_MARK = f"answer-{uuid.uuid4().hex}"
 
-# Fitted pictures kept for the turns to come; a question has two (image and crop).
-_FITTED_PICTURES = 64
 # Seconds that the engine process gets to end by itself; nothing is in flight by then.
 _SHUTDOWN_TIMEOUT = 2.0
 # Seconds between looks at whether the engine's process has ended.
@@ -56,18 +56,18 @@ class VllmEngine:
     """A running vLLM engine that renders the turns of one profile and generates them."""
 
     def __init__(self, llm: AsyncLLM, profile: Profile, pulse: Pulse | None = None) -> None:
-        if llm.model_config.logprobs_mode != "raw_logprobs":
-            raise BadQuestion("Perplexities need --logprobs-mode raw_logprobs (vLLM's default).")
         self.llm = llm
         self.profile = profile
         self._pulse = pulse or Pulse()
         # Lengths are judged in `generate`, where the image tokens are counted in.
         self._tokenizing = replace(llm.renderer.default_chat_tok_params, max_total_tokens=None)
-        self._fitted: LRUCache[str, asyncio.Task[Image.Image]] = LRUCache(maxsize=_FITTED_PICTURES)
+        self._fitted = FittedPictures(profile)
 
     @classmethod
     def start(cls, args: AsyncEngineArgs, profile: Profile) -> "VllmEngine":
-        """Start vLLM (20 s and more); blocks until the model is loaded."""
+        """Start vLLM (20 s and more); blocks until the model is loaded. Raises BadQuestion."""
+        if args.logprobs_mode != "raw_logprobs":
+            raise BadQuestion("Perplexities need --logprobs-mode raw_logprobs (vLLM's default).")
         pulse = Pulse()
         return cls(AsyncLLM.from_engine_args(args, stat_loggers=[pulse.logger]), profile, pulse)
 
@@ -96,8 +96,11 @@ class VllmEngine:
 
     @property
     def silence(self) -> float:
-        """Seconds since the engine's last step while it has work; 0 where it has none."""
-        return self._pulse.silence if self.unfinished else 0.0
+        """Seconds since the engine's last step while it has work, counted from when it was last seen without any."""
+        if not self.unfinished:
+            self._pulse.beat()
+            return 0.0
+        return self._pulse.silence
 
     async def check_health(self) -> None:
         """Return once the engine core itself has answered; raise EngineDead as soon as it is known to have stopped."""
@@ -115,9 +118,14 @@ class VllmEngine:
             answering.cancel()
 
     async def prompt(self, messages: Sequence[Message]) -> Prompt:
-        """Render a conversation up to where the model is to answer, as `vllm serve` would."""
+        """Render a conversation up to where the model is to answer.
+
+        It opens with the tokenizer's opening token once, whether the chat template writes it or leaves it out.
+        """
         text = await self._render(messages)
-        tokens = await self.llm.renderer.tokenize_prompts_async([{"prompt": text}], self._tokenizing)
+        opening = getattr(self.llm.renderer.get_tokenizer(), "bos_token", None)
+        tokenizing = replace(self._tokenizing, add_special_tokens=not (opening and text.startswith(opening)))
+        tokens = await self.llm.renderer.tokenize_prompts_async([{"prompt": text}], tokenizing)
         return Prompt(tuple(tokens[0]["prompt_token_ids"]), _pictures(messages))
 
     async def continuation(self, messages: Sequence[Message], follow_up: Message) -> Prompt:
@@ -148,12 +156,18 @@ class VllmEngine:
         return SamplingParams(temperature=self.profile.temperature, max_tokens=self.profile.max_answer_tokens)
 
     async def generate(
-        self, name: str, prompt: Prompt, sampling: SamplingParams, on_text: OnText | None = None
+        self,
+        name: str,
+        prompt: Prompt,
+        sampling: SamplingParams,
+        on_text: OnText | None = None,
+        *,
+        is_answer: bool = True,
     ) -> Turn:
         """Run one turn to its end; cancelling the call aborts it in the engine.
 
-        `on_text` is given the answer's text as it is written. An answer that was held to a grammar is scored anew,
-        without it, so that its log-probabilities are the model's own.
+        `on_text` is given the turn's text as it is written. An answer that was held to a grammar is scored anew,
+        without it, so that its log-probabilities are the model's own; a turn that is no answer is not compared.
         Raises ContextFull where the prompt leaves no room for a token, EngineDead where vLLM stopped.
         """
         started = time.perf_counter()
@@ -161,22 +175,22 @@ class VllmEngine:
         room = self.context_length - len(rendered["prompt_token_ids"])
         if room < 1:
             raise ContextFull(len(rendered["prompt_token_ids"]), self.context_length)
-        output = await self._output(name, rendered, _scored(sampling, room, streamed=on_text is not None), on_text)
+        output = await self._output(name, rendered, _scored(sampling, room, on_text is not None), prompt, on_text)
         turn = _turn(output, time.perf_counter() - started)
-        if sampling.structured_outputs is None or name == "grounding":
+        if turn.finish_reason == "length" and room < (sampling.max_tokens or math.inf):
+            turn = replace(turn, is_cut=True)
+        if sampling.structured_outputs is None or not is_answer:
             return turn
         return replace(turn, logprobs=await self._own_logprobs(name, prompt, turn), rescored=True)
 
     async def _output(
-        self, name: str, rendered: Any, sampling: SamplingParams, on_text: OnText | None = None
+        self, name: str, rendered: Any, sampling: SamplingParams, prompt: Prompt, on_text: OnText | None = None
     ) -> RequestOutput:
         """Run a request to its end and return all of its output as one."""
         whole: RequestOutput | None = None
         request_id = f"{name}-{uuid.uuid4().hex}"
-        if not self.unfinished:
-            self._pulse.beat()  # silence counts from when there is work
         try:
-            async for output in self.llm.generate(rendered, sampling, request_id):
+            async for output in self.llm.generate(rendered, sampling, request_id, **self._rank(prompt)):
                 if on_text is not None and output.outputs[0].text:
                     on_text(output.outputs[0].text)
                 if whole is None:
@@ -194,6 +208,17 @@ class VllmEngine:
             raise BadQuestion("The engine could not finish the answer; a grammar that nothing can satisfy does this.")
         return whole
 
+    def _rank(self, prompt: Prompt) -> dict[str, int]:
+        """Name the data-parallel rank of a question's turns, where there are several: each has a cache of its own.
+
+        It follows from the conversation's first picture, so that a repeated one finds its cache.
+        """
+        parallel = self.llm.vllm_config.parallel_config
+        local = parallel.data_parallel_size_local if parallel.local_engines_only else parallel.data_parallel_size
+        if local < 2 or not prompt.pictures:
+            return {}
+        return {"data_parallel_rank": zlib.crc32(prompt.pictures[0].key.encode()) % local}
+
     async def _own_logprobs(self, name: str, prompt: Prompt, turn: Turn) -> tuple[float, ...]:
         """Score an answer as a prompt (teacher-forced), computed afresh: cached tokens have no log-probabilities."""
         answered = Prompt(prompt.token_ids + turn.token_ids, prompt.pictures)
@@ -202,31 +227,24 @@ class VllmEngine:
         if room < 1:
             # The last token's place is needed for the one that vLLM always generates.
             return turn.logprobs
-        output = await self._output(f"{name}-score", await self._engine_input(answered), scoring)
+        output = await self._output(f"{name}-score", await self._engine_input(answered), scoring, prompt)
         scores = cast("list[dict[int, Any]]", output.prompt_logprobs)[-turn.completion_tokens :]
         return tuple(choices[token].logprob for choices, token in zip(scores, turn.token_ids, strict=True))
 
     async def _engine_input(self, prompt: Prompt) -> Any:
         tokens = TokensPrompt(prompt_token_ids=list(prompt.token_ids))
         if prompt.pictures:
-            tokens["multi_modal_data"] = {"image": [await self._shown(picture) for picture in prompt.pictures]}
+            tokens["multi_modal_data"] = {"image": [await self._fitted.of(picture) for picture in prompt.pictures]}
             tokens["multi_modal_uuids"] = {"image": [picture.key for picture in prompt.pictures]}
         (rendered,) = await self.llm.renderer.render_cmpl_async([tokens], self._tokenizing)
         return rendered
 
-    async def _shown(self, picture: Picture) -> Image.Image:
-        """Return the picture fitted to the encoder, made once for all turns, off the event loop."""
-        making = self._fitted.get(picture.key)
-        if making is None:
-            pad, side = self.profile.pad, self.profile.side
-            making = asyncio.create_task(in_thread(fit, picture.image, pad, side))
-            self._fitted[picture.key] = making
-        return await asyncio.shield(making)
-
     async def _render(self, messages: Sequence[Message]) -> str:
+        profile = self.profile
         params = ChatParams(
-            chat_template=self.profile.chat_template,
-            chat_template_kwargs={"add_generation_prompt": True, "tokenize": False},
+            chat_template=profile.chat_template,
+            chat_template_content_format=profile.chat_template_content_format,
+            chat_template_kwargs=profile.chat_template_kwargs | {"add_generation_prompt": True, "tokenize": False},
         )
         _, prompt = await self.llm.renderer.render_messages_async([_chat(m) for m in messages], params)
         return cast("str", prompt["prompt"])
@@ -247,7 +265,7 @@ def _pictures(messages: Sequence[Message]) -> tuple[Picture, ...]:
 def _scored(sampling: SamplingParams, room: int, streamed: bool) -> SamplingParams:
     """Return the sampling with what perplexity needs: a log-probability for every token."""
     scored = sampling.clone()
-    scored.logprobs = max(sampling.logprobs or 0, 0)
+    scored.logprobs = sampling.logprobs or 0
     scored.max_tokens = min(sampling.max_tokens or room, room)
     scored.output_kind = RequestOutputKind.DELTA if streamed else RequestOutputKind.FINAL_ONLY
     return scored

@@ -4,12 +4,18 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from dualfocus_engine import Box, ContextFull, DualFocus, Focused, Mode, Question, Selection, load_profile
+from dualfocus_engine.questions import Message
 from dualfocus_engine.vllm_engine import VllmEngine
 from PIL import Image
+from tokenizers.processors import TemplateProcessing
 from vllm import SamplingParams
+from vllm.renderers.hf import HfRenderer
+from vllm.tokenizers import get_tokenizer
 
 Photo = Callable[[str], Image.Image]
 IMAGE_TOKENS = 64
@@ -66,6 +72,22 @@ async def test_macro_and_grounding_share_the_image(focus: DualFocus, photo: Phot
     assert turns["macro"].encoder_runs + turns["grounding"].encoder_runs == 1
 
 
+async def test_macro_and_grounding_share_steps(focus: DualFocus, photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
+    running: list[int] = []
+
+    def record(logger: object, scheduler_stats: Any, *stats: object, **more: object) -> None:
+        if scheduler_stats is not None:
+            running.append(scheduler_stats.num_running_reqs)
+
+    monkeypatch.setattr("dualfocus_engine.pulse._PulseLogger.record", record)
+    sampling = SamplingParams(temperature=0, max_tokens=100, ignore_eos=True)
+    question = replace(Question.about(photo("coffee"), "What is on the saucer?"), sampling=sampling)
+    turns = (await focus.answer(question)).turns
+    assert max(running) == 2
+    # Each generated token takes a step; turn by turn there would be as many steps as tokens.
+    assert len(running) < sum(turn.completion_tokens for turn in turns.values())
+
+
 async def test_the_encoder_runs_twice_on_a_fresh_image_and_once_on_a_known_one(
     focus: DualFocus, photo: Photo, encoded_images: Callable[[], Awaitable[int]]
 ) -> None:
@@ -88,9 +110,9 @@ async def test_micro_does_not_wait_for_macro(focus: DualFocus, photo: Photo, mon
     events: list[str] = []
     generate = focus.engine.generate
 
-    async def noted(name: str, *args: object) -> object:
+    async def noted(name: str, *args: Any, **options: Any) -> object:
         events.append(f"{name} begins")
-        turn = await generate(name, *args)  # type: ignore[arg-type]
+        turn = await generate(name, *args, **options)
         events.append(f"{name} ends")
         return turn
 
@@ -147,6 +169,22 @@ async def test_a_micro_turn_that_does_not_fit_leaves_the_macro_answer(focus: Dua
     assert result.look.region is not None
 
 
+@pytest.mark.parametrize(("max_tokens", "is_cut"), [(None, True), (32, True), (2, False)])
+async def test_a_micro_answer_that_the_context_cuts_off_is_not_compared(
+    focus: DualFocus, photo: Photo, max_tokens: int | None, is_cut: bool
+) -> None:
+    short = (await focus.ask(photo("astronaut"), "why?")).turns["micro"]
+    # One token a byte, and the question stands in the micro prompt twice: room for 4 or 5 tokens is left.
+    text = "why?" + "y" * ((focus.engine.context_length - short.prompt_tokens - 4) // 2)
+    sampling = SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True)
+    result = await focus.answer(replace(Question.about(photo("astronaut"), text), sampling=sampling))
+    micro = result.turns["micro"]
+    assert (micro.finish_reason, micro.is_cut) == ("length", is_cut)
+    assert micro.completion_tokens in ((4, 5) if is_cut else (2,))
+    assert (result.selection is Selection.CONTEXT_FULL) is is_cut
+    assert result.winner == "macro" or not is_cut
+
+
 async def test_a_question_that_does_not_fit_is_refused_with_both_lengths(focus: DualFocus, photo: Photo) -> None:
     with pytest.raises(ContextFull, match=r"\d{4} tokens long.*2048"):
         await focus.ask(photo("astronaut"), "why " * 600)
@@ -173,8 +211,24 @@ async def test_the_released_checkpoints_are_asked_in_their_own_words(ungrammatic
     system = load_profile("llava-dualfocus").system
     image = "<image>" * IMAGE_TOKENS
     asked = {name: tokenizer.decode(turn.prompt_token_ids) for name, turn in result.turns.items()}
-    assert asked["macro"] == f"{system} USER: {image}\n{text} ASSISTANT:"
+    assert asked["macro"] == f"<s>{system} USER: {image}\n{text} ASSISTANT:"
     assert asked["grounding"] == (
-        f"{system} USER: {image}\nPlease provide the bounding box coordinate of the region this question asks: "
+        f"<s>{system} USER: {image}\nPlease provide the bounding box coordinate of the region this question asks: "
         "What colour is it? ASSISTANT:"
     )
+
+
+@pytest.mark.parametrize("template", [None, "{{ bos_token }}USER: {{ messages[0]['content'] }} ASSISTANT:"])
+async def test_a_prompt_opens_once_whether_the_template_or_the_tokenizer_writes_it(
+    focus: DualFocus, template: str | None
+) -> None:
+    tokenizer = get_tokenizer(focus.model)
+    opening = tokenizer.bos_token_id
+    # As LLaVA's does; the model to start with has one that adds nothing.
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", opening)])
+    llm: Any = SimpleNamespace(renderer=HfRenderer(focus.engine.llm.vllm_config, tokenizer))
+    engine = VllmEngine(llm, focus.profile.model_copy(update={"chat_template": template}))
+    prompt = await engine.prompt([Message("user", "What?")])
+    assert prompt.token_ids[0] == opening
+    assert opening not in prompt.token_ids[1:]
+    assert opening not in engine.encode("What?")

@@ -1,6 +1,10 @@
 """What DualFocus leans on in vLLM, one test a lean: an upgrade that moves one fails here first and says which."""
 
 import inspect
+import time
+from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 
 import pytest
 import vllm
@@ -8,6 +12,7 @@ from dualfocus_engine import DualFocus
 from dualfocus_engine.encoder_runs import ENCODER_RUNS
 from dualfocus_engine.pictures import Picture, open_picture
 from dualfocus_engine.questions import Message
+from dualfocus_engine.vllm_plugin import PIXTRAL_PIL, register
 from PIL import Image
 from vllm import SamplingParams
 from vllm.distributed.ec_transfer.ec_connector.base import ECConnectorBase
@@ -77,8 +82,40 @@ def test_the_connector_interface_is_complete() -> None:
     assert ENCODER_RUNS == "encoder_runs"
 
 
-def test_generate_and_abort_are_there() -> None:
-    assert {"sampling_params", "request_id"} <= set(inspect.signature(AsyncLLM.generate).parameters)
+def test_generate_and_its_outputs_are_there() -> None:
+    wanted = {"sampling_params", "request_id", "data_parallel_rank"}
+    assert wanted <= set(inspect.signature(AsyncLLM.generate).parameters)
+    assert "aggregate" in inspect.signature(RequestOutput.add).parameters
+    assert SamplingParams(max_tokens=3).clone() is not SamplingParams(max_tokens=3)
+
+
+async def test_the_engine_says_how_much_it_has_to_do_and_on_how_many_ranks(focus: DualFocus) -> None:
+    assert focus.engine.llm.get_num_unfinished_requests() == 0
+    parallel = focus.engine.llm.vllm_config.parallel_config
+    assert (parallel.data_parallel_size, parallel.data_parallel_size_local) == (1, 1)
+    assert parallel.local_engines_only is False
+
+
+async def test_prompts_are_tokenized_with_or_without_what_opens_them(focus: DualFocus) -> None:
+    renderer = focus.engine.llm.renderer
+    assert renderer.default_chat_tok_params.add_special_tokens is True, "chat requests themselves ask for False"
+    assert ChatCompletionRequest.model_fields["add_special_tokens"].default is False
+    assert renderer.get_tokenizer().bos_token == "<s>"
+
+
+async def test_an_answer_scored_as_a_prompt_has_the_log_probabilities_it_was_written_with(focus: DualFocus) -> None:
+    prompt = await focus.engine.prompt([Message("user", "What is this?", (_picture(),))])
+    turn = await focus.engine.generate("a", prompt, SamplingParams(temperature=0, max_tokens=8))
+    scored = await focus.engine._own_logprobs("a", prompt, turn)
+    assert scored == pytest.approx(turn.logprobs, abs=1e-3)
+
+
+def test_the_plugin_is_found_and_has_something_to_put_in_place() -> None:
+    assert "dualfocus" in {plugin.name for plugin in entry_points(group="vllm.general_plugins")}
+    assert find_spec(PIXTRAL_PIL) is not None
+    register()
+    # Without torchvision, this import fails where PIXTRAL is not replaced.
+    assert hasattr(import_module("vllm.model_executor.models.llava"), "LlavaForConditionalGeneration")
 
 
 def test_chat_serving_is_delegated_to() -> None:
@@ -101,6 +138,7 @@ def test_the_end_of_an_engine_can_be_noticed_and_told() -> None:
 
 async def test_a_stat_logger_is_told_of_every_step(focus: DualFocus) -> None:
     assert {"record", "log_engine_initialized"} <= set(dir(StatLoggerBase))
+    begun = time.monotonic()
     await focus.ask(Image.new("RGB", (64, 64)), "What?")
-    assert focus.engine._pulse.silence < 5
+    assert focus.engine._pulse._last >= begun
     assert focus.engine.silence == 0.0, "without work there is no silence to judge"

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import threading
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from dualfocus_engine.boxes import Box, Region
@@ -145,6 +147,17 @@ async def test_error_of_the_second_look_leaves_the_macro_answer(
     result = await _answered(FakeEngine(**{failing: error}))
     assert (result.text, result.winner, result.selection) == ("macro answer", "macro", selection)
     assert list(result.turns) == (["macro"] if failing == "grounding" else ["macro", "grounding"])
+
+
+async def test_micro_answer_that_the_context_cut_off_leaves_the_macro_answer() -> None:
+    result = await _answered(FakeEngine(micro=turn("bl", loss=0.0, finish_reason="length", is_cut=True)))
+    assert (result.text, result.selection) == ("macro answer", Selection.CONTEXT_FULL)
+    assert result.look.micro is not None
+
+
+async def test_box_that_the_context_cut_off_is_a_full_context() -> None:
+    result = await _answered(FakeEngine(grounding=turn("[0.1, 0", finish_reason="length", is_cut=True)))
+    assert (result.text, result.selection) == ("macro answer", Selection.CONTEXT_FULL)
 
 
 async def test_failed_micro_keeps_what_the_look_had_found() -> None:
@@ -334,7 +347,35 @@ async def test_warming_up_runs_every_turn_even_where_the_model_writes_no_box() -
 
 def test_engine_must_be_started_first() -> None:
     with pytest.raises(RuntimeError, match="not running"):
-        _ = DualFocus("no-such-model").engine
+        _ = DualFocus("no-such-model", "starter").engine
+
+
+@pytest.mark.parametrize("failing", [ContextFull(2, 1), RuntimeError("two images are too many")])
+async def test_warming_up_says_where_no_question_could_be_looked_at_twice(failing: Exception) -> None:
+    with pytest.raises(BadQuestion, match=r"'\{\"image\": 2\}'.*--max-model-len.*--chat-template"):
+        await focus_on(FakeEngine(micro=failing)).warm_up()
+
+
+async def test_engine_that_can_not_be_warmed_up_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = FakeEngine(micro=ContextFull(2, 1))
+    focus = focus_on(engine)
+    monkeypatch.setattr(focus, "start", lambda: None)
+    with pytest.raises(BadQuestion):
+        await focus.__aenter__()
+    assert engine.stopped
+
+
+async def test_pictures_are_opened_off_the_event_loop(monkeypatch: pytest.MonkeyPatch, coffee: Image.Image) -> None:
+    opened_in: list[int] = []
+    about = Question.about
+
+    def noted(*given: Any) -> Question:
+        opened_in.append(threading.get_ident())
+        return about(*given)
+
+    monkeypatch.setattr(Question, "about", noted)
+    await focus_on(FakeEngine()).ask(coffee, "What is it?")
+    assert opened_in != [threading.get_ident()]
 
 
 async def test_leaving_the_context_stops_the_engine() -> None:

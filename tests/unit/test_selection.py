@@ -44,7 +44,6 @@ def test_two_empty_answers_are_compared_as_any() -> None:
 
 def test_macro_mode_has_one_answer() -> None:
     assert select(turn(), Look()) == ("macro", Selection.ONLY_ANSWER)
-    assert select(turn(), None) == ("macro", Selection.ONLY_ANSWER)
 
 
 def test_micro_mode_has_one_answer() -> None:
@@ -54,6 +53,11 @@ def test_micro_mode_has_one_answer() -> None:
 @pytest.mark.parametrize("failed", DEGRADED)
 def test_failed_look_leaves_macro_standing_and_says_why(failed: Selection) -> None:
     assert select(turn("red", loss=9.0), Look(failed=failed)) == ("macro", failed)
+
+
+def test_micro_answer_that_the_context_cut_off_is_not_compared() -> None:
+    cut = Look(micro=turn("blu", loss=0.0), failed=Selection.CONTEXT_FULL)
+    assert select(turn("red", loss=9.0), cut) == ("macro", Selection.CONTEXT_FULL)
 
 
 @pytest.mark.parametrize("failed", DEGRADED)
