@@ -90,6 +90,13 @@ class AnswerReport(BaseModel):
     finish_reason: str
 
 
+class GroundingReport(BaseModel):
+    """What the grounding turn wrote, which may read as no box."""
+
+    text: str
+    finish_reason: str
+
+
 class TurnReport(BaseModel):
     """What one turn cost."""
 
@@ -110,6 +117,7 @@ class FocusReport(BaseModel):
     box: Corners | None = Field(description="where the model looked, as shares of width and height")
     crop: tuple[int, int, int, int] | None = Field(description="left, top, right, bottom in pixels of the image")
     crop_image: str | None = Field(default=None, description="the crop as a data: URL, on request")
+    grounding: GroundingReport | None = Field(description="what the model wrote when asked where to look")
     macro: AnswerReport | None
     micro: AnswerReport | None
     turns: dict[str, TurnReport]

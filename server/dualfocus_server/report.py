@@ -8,7 +8,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
 )
 from vllm.entrypoints.serve.engine.protocol import CompletionTokenUsageInfo, PromptTokenUsageInfo, UsageInfo
 
-from dualfocus_server.protocol import AnswerReport, FocusReport, FocusResponse, TurnReport
+from dualfocus_server.protocol import AnswerReport, FocusReport, FocusResponse, GroundingReport, TurnReport
 
 
 def completion(
@@ -57,11 +57,16 @@ def focus_report(result: Focused, mode: Mode) -> FocusReport:
         selection=result.selection.value,
         box=look.box.as_tuple() if look.box else None,
         crop=look.region,
+        grounding=_grounding(look.grounding),
         macro=_answer(result.macro),
         micro=_answer(look.micro),
         turns={name: _turn(turn) for name, turn in result.turns.items()},
         seconds=result.seconds,
     )
+
+
+def _grounding(turn: Turn | None) -> GroundingReport | None:
+    return None if turn is None else GroundingReport(text=turn.text, finish_reason=turn.finish_reason)
 
 
 def _answer(turn: Turn | None) -> AnswerReport | None:

@@ -88,6 +88,7 @@ def test_report_holds_all_that_was_found() -> None:
     }
     assert report["micro"]["text"] == "blue"
     assert report["micro"]["perplexity"] == pytest.approx(math.sqrt(math.e))
+    assert report["grounding"] == {"text": "[0.1, 0.2, 0.3, 0.4]", "finish_reason": "stop"}
     assert list(report["turns"]) == ["macro", "grounding", "micro"]
     assert report["turns"]["micro"] == {
         "prompt_tokens": 1240,
@@ -102,9 +103,11 @@ def test_report_holds_all_that_was_found() -> None:
 def test_what_did_not_run_is_null_and_not_left_out() -> None:
     report = _written(BOXLESS)["dualfocus"]
     assert (report["box"], report["crop"], report["micro"]) == (None, None, None)
+    assert report["grounding"]["text"] == GROUNDING.text, "what was written instead of a box"
     assert list(report["turns"]) == ["macro", "grounding"]
     alone = _written(MACRO_ONLY, Mode.MACRO)["dualfocus"]
     assert (alone["mode"], alone["selection"], list(alone["turns"])) == ("macro", "only_answer", ["macro"])
+    assert alone["grounding"] is None
 
 
 def test_empty_box_is_reported_without_a_crop() -> None:
