@@ -33,24 +33,34 @@ def main(argv: list[str]) -> int:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    config = argparse.ArgumentParser(add_help=False)
-    config.add_argument("--config", help="a YAML file of these options; the command line goes before it")
+    parser = make_parser()
+    known, _ = _config_parser().parse_known_args(argv)
+    return parser.parse_args([*(_options(parser, known.config) if known.config else []), *argv])
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of `dualfocus ask`."""
     parser = argparse.ArgumentParser(
         prog="dualfocus ask",
         description="Ask a running server a question about an image.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        parents=[config],
+        parents=[_config_parser()],
     )
     parser.add_argument("image", help="a file, or an http(s) URL that the server may fetch")
-    parser.add_argument("question")
+    parser.add_argument("question", help="what to ask about the image")
     parser.add_argument("--base-url", default="http://127.0.0.1:8000", help="where the server is")
     parser.add_argument("--api-key", help="a key, where the server wants one; also DUALFOCUS_API_KEY")
     parser.add_argument("--mode", default="dual", choices=["dual", "macro", "micro", "off"], help="which looks")
     parser.add_argument("--box", type=float, nargs=4, metavar=("X1", "Y1", "X2", "Y2"), help="where to look, 0 to 1")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait for the answer")
     parser.add_argument("--json", action="store_true", help="print the server's whole answer")
-    known, _ = config.parse_known_args(argv)
-    return parser.parse_args([*(_options(parser, known.config) if known.config else []), *argv])
+    return parser
+
+
+def _config_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--config", help="a YAML file of these options; the command line goes before it")
+    return parser
 
 
 def _options(parser: argparse.ArgumentParser, path: str) -> list[str]:

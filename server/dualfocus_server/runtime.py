@@ -1,28 +1,26 @@
-"""What `dualfocus serve` does once vLLM is imported: flags, engine, server."""
+"""What `dualfocus serve` does once vLLM is imported: engine, server.
+
+Leans on vLLM 0.32's `create_server_socket` and `load_chat_template`, and on the fields of `AsyncEngineArgs`.
+"""
 
 import asyncio
-import base64
-import io
-import json
 import logging
 import socket
 from argparse import Namespace
-from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
 import uvicorn
 import uvloop
-from dualfocus_engine import DualFocus, DualFocusError, EngineDead
-from dualfocus_engine.platform import engine_defaults
-from dualfocus_engine.starter import STARTER_NAME
+from dualfocus_engine import BadQuestion, DualFocus, DualFocusError, EngineDead, Profile
+from dualfocus_engine.profiles import is_folder, profile_of
+from dualfocus_engine.starter import STARTER_NAME, ensure_starter, starter_path
 from fastapi import FastAPI
-from PIL import Image, ImageDraw
 from starlette.middleware.cors import CORSMiddleware
 from vllm.engine.arg_utils import AsyncEngineArgs
-from vllm.entrypoints.launchers.cli_args import FrontendArgs
 from vllm.entrypoints.launchers.launcher import create_server_socket
-from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.exceptions import VLLMValidationError
+from vllm.renderers.chat_utils import load_chat_template
 
 from dualfocus_server.admission import Admission
 from dualfocus_server.app import create_app
@@ -33,39 +31,14 @@ from dualfocus_server.logs import configure
 from dualfocus_server.media import ImageSource
 from dualfocus_server.metrics import watch_unfinished_turns
 from dualfocus_server.progress import say, step
-from dualfocus_server.settings import Settings, add_flags, settings_of
+from dualfocus_server.ready import ready_text
+from dualfocus_server.settings import Settings, settings_of
 from dualfocus_server.vllm_chat import VllmChat
 
 logger = logging.getLogger(__name__)
 
 # Seconds that open connections get once no question is left.
 _GRACE = 2
-
-# Flags of vLLM's server that would be taken in silence and do nothing.
-_NOT_TAKEN = ("uds", "middleware", "grpc_port", "enable_ssl_refresh", "disable_access_log_for_endpoints")
-
-_DESCRIPTION = """Serve a vision-language model that looks twice, behind OpenAI's chat completions API.
-Takes every flag of `vllm serve` beside its own; --help=all shows them, --help=PART those of a part."""
-
-
-def parse_arguments(argv: Sequence[str]) -> Namespace:
-    """Read the command line (and the YAML file of --config); exits with a message on a bad one."""
-    # A flag of vLLM's that the server defines anew (--api-key) is the server's.
-    parser = FlexibleArgumentParser(prog="dualfocus serve", description=_DESCRIPTION, conflict_handler="resolve")
-    parser.add_argument("model_tag", nargs="?", help="a folder or hub name; the model to start with if left out")
-    parser.add_argument("--config", help="a YAML file of options; the command line goes before it")
-    ours = parser.add_argument_group("DualFocus")
-    ours.add_argument("--profile", help="a profile's name or YAML file (default: the model's own)")
-    ours.add_argument("--log-format", choices=["text", "json"], default="text", help="log lines as text or as JSON")
-    FrontendArgs.add_cli_args(parser)
-    AsyncEngineArgs.add_cli_args(parser)
-    add_flags(parser)
-    parser.set_defaults(**engine_defaults())
-    args: Namespace = parser.parse_args(list(argv))
-    for name in _NOT_TAKEN:
-        if getattr(args, name) != parser.get_default(name):
-            parser.error(f"--{name.replace('_', '-')} is a flag of vLLM's own server that this one does not take")
-    return args
 
 
 def run(args: Namespace) -> int:
@@ -82,7 +55,9 @@ async def _serve(args: Namespace) -> int:
     settings = settings_of(args)
     # What is wrong with a flag is said before a model is loaded.
     images, keys = _image_source(settings), _key_ring(settings)
-    focus = DualFocus(args.model_tag, args.profile, **_engine_flags(args))
+    model = args.model or _starter()
+    profile = _profile_of(model, args.profile)
+    focus = DualFocus(model, _with_flags(profile, args), **_engine_flags(args))
     _complete(args, focus)
     if focus.profile.notice:
         say(f"note: {focus.profile.notice}")
@@ -95,6 +70,36 @@ async def _serve(args: Namespace) -> int:
         return await _answer_requests(focus, args, settings, images, keys, listener)
     finally:
         focus.stop()
+
+
+def _starter() -> str:
+    """Return the model to start with, made first where this environment has none."""
+    if starter_path().exists():
+        return str(ensure_starter())
+    with step("Making the model to start with"):
+        return str(ensure_starter())
+
+
+def _profile_of(model: str, name: str | None) -> Profile:
+    """Return the model's profile; a model on the hub is asked for its configuration first. Raises BadQuestion."""
+    if name or is_folder(model):
+        return profile_of(model, name)
+    with step(f"Reading the configuration of {model}"):
+        return profile_of(model)
+
+
+def _with_flags(profile: Profile, args: Namespace) -> Profile:
+    """Return the profile with what the flags say about the chat template. Raises BadQuestion."""
+    try:
+        template = load_chat_template(args.chat_template)
+    except VLLMValidationError as error:
+        raise BadQuestion(f"--chat-template can't be used: {error}") from error
+    given = {
+        "chat_template": template,
+        "chat_template_content_format": args.chat_template_content_format.replace("auto", ""),
+        "chat_template_kwargs": profile.chat_template_kwargs | (args.default_chat_template_kwargs or {}),
+    }
+    return profile.model_copy(update={name: value for name, value in given.items() if value})
 
 
 def _image_source(settings: Settings) -> ImageSource:
@@ -126,7 +131,9 @@ async def _answer_requests(
     chat = await VllmChat.on(focus.engine.llm, args)
     app = create_app(Service(focus, chat, images, admission, settings.timeout), settings, keys)
     _let_browsers_in(app, args)
-    server = Server(_uvicorn_config(app, args), admission, settings.drain_timeout, lambda: _say_ready(listener))
+    host, port = listener.getsockname()[:2]
+    ready = ready_text(host, port, tls=bool(args.ssl_certfile), keys=keys.is_needed)
+    server = Server(_uvicorn_config(app, args), admission, settings.drain_timeout, lambda: say(ready))
     try:
         failing = asyncio.create_task(engine_failure(focus.engine, settings.engine_timeout))
         return await _serve_until(failing, server, focus, admission, listener)
@@ -154,6 +161,7 @@ async def _serve_until(
     await asyncio.wait({serving, failing}, return_when=asyncio.FIRST_COMPLETED)
     if not failing.done():
         failing.cancel()
+        await serving
         return 0
     logger.critical("%s The server stops, to be started again by its supervisor.", failing.result())
     admission.close(EngineDead())
@@ -161,12 +169,6 @@ async def _serve_until(
     server.should_exit = True
     await serving
     return 1
-
-
-def _say_ready(listener: socket.socket) -> None:
-    host, port = listener.getsockname()[:2]
-    address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
-    say(f"\nDualFocus is ready on {address}. Ask it something:\n\n{example_curl(address)}\n")
 
 
 def _engine_flags(args: Namespace) -> dict[str, Any]:
@@ -180,10 +182,12 @@ def _engine_flags(args: Namespace) -> dict[str, Any]:
 
 
 def _complete(args: Namespace, focus: DualFocus) -> None:
-    """Fill in what vLLM's servings read from the flags."""
+    """Fill in what vLLM's servings read from the flags: they are to render as the turns do."""
+    args.served_model_name = args.served_model_name or [args.model or STARTER_NAME]
     args.model = focus.model
-    args.chat_template = args.chat_template or focus.profile.chat_template
-    args.served_model_name = args.served_model_name or [args.model_tag or STARTER_NAME]
+    for name in ("chat_template", "chat_template_content_format"):
+        setattr(args, name, getattr(focus.profile, name))
+    args.default_chat_template_kwargs = focus.profile.chat_template_kwargs
     # The answers of both paths count cached tokens.
     args.enable_prompt_tokens_details = True
 
@@ -209,19 +213,3 @@ def _uvicorn_config(app: Any, args: Namespace) -> uvicorn.Config:
         ssl_ca_certs=args.ssl_ca_certs,
         ssl_cert_reqs=args.ssl_cert_reqs,
     )
-
-
-def example_curl(address: str) -> str:
-    """Return a request that works when pasted into a shell: a small picture and a question."""
-    picture = Image.new("P", (96, 64), 0)
-    picture.putpalette([255, 255, 255, 200, 30, 30])
-    ImageDraw.Draw(picture).ellipse((20, 12, 60, 52), fill=1)
-    png = io.BytesIO()
-    picture.save(png, "PNG", optimize=True)
-    url = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
-    content = [
-        {"type": "image_url", "image_url": {"url": url}},
-        {"type": "text", "text": "What shape is red?"},
-    ]
-    body = json.dumps({"messages": [{"role": "user", "content": content}]})
-    return f"curl -s {address}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'"

@@ -19,5 +19,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     with step("Importing vLLM"):
         # Only now: vLLM reads its environment when it is imported, which takes seconds.
-        from dualfocus_server.runtime import parse_arguments, run
+        from dualfocus_server.arguments import parse_arguments
+        from dualfocus_server.runtime import run
     return run(parse_arguments(sys.argv[2:] if argv is None else argv))

@@ -16,7 +16,7 @@ _VLLM_KEY_VARIABLE = "VLLM_API_KEY"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What `dualfocus serve` was told beside vLLM's flags; times in seconds, 0 for no limit."""
+    """What `dualfocus serve` was told beside vLLM's flags; times in seconds. `_LIMITS` says what 0 means for each."""
 
     api_keys: tuple[str, ...] = ()
     api_key_file: Path | None = None
@@ -44,31 +44,32 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     keys.add_argument("--api-key-file", type=Path, help="a file of valid keys, one a line, read again when it changes")
     keys.add_argument("--metrics-open", action="store_true", help="let /metrics be read without a key")
     limits = parser.add_argument_group("Limits")
-    for name, text in _LIMITS.items():
+    for name, (least, text) in _LIMITS.items():
         default = getattr(known, name)
         flag = f"--{name.replace('_', '-')}"
-        limits.add_argument(flag, type=_at_least_0(type(default)), default=default, help=text)
+        limits.add_argument(flag, type=_at_least(least, type(default)), default=default, help=text)
 
 
+# The least value of each flag, and its help.
 _LIMITS = {
-    "image_timeout": "seconds for fetching an image",
-    "max_image_bytes": "bytes of an encoded image",
-    "max_image_pixels": "pixels of an image, judged before it is decoded",
-    "max_body_bytes": "bytes of a request's body",
-    "max_questions": "questions worked on at once",
-    "max_queued": "questions waiting for their turn; one more is refused with 429",
-    "max_questions_per_key": "questions of one client, worked on or waiting (0: no limit)",
-    "timeout": "seconds for a question (0: no limit)",
-    "drain_timeout": "seconds that running questions get to finish after SIGTERM",
-    "engine_timeout": "seconds without a step, while there is work, after which the engine counts as dead (0: never)",
+    "image_timeout": (0, "seconds for fetching an image (0: no limit)"),
+    "max_image_bytes": (1, "bytes of an encoded image"),
+    "max_image_pixels": (1, "pixels of an image, judged before it is decoded"),
+    "max_body_bytes": (1, "bytes of a request's body"),
+    "max_questions": (1, "questions worked on at once"),
+    "max_queued": (0, "questions waiting for their turn; one more is refused with 429 (0: none waits)"),
+    "max_questions_per_key": (0, "questions of one client, worked on or waiting (0: no limit)"),
+    "timeout": (0, "seconds for a question (0: no limit)"),
+    "drain_timeout": (0, "seconds that running questions get to finish after SIGTERM (0: none)"),
+    "engine_timeout": (0, "seconds without a step, while there is work, until the engine counts as dead (0: never)"),
 }
 
 
-def _at_least_0(kind: type[int] | type[float]) -> Any:
+def _at_least(least: int, kind: type[int] | type[float]) -> Any:
     def convert(text: str) -> int | float:
         number = kind(text)
-        if number < 0:
-            raise argparse.ArgumentTypeError(f"{text} is less than 0")
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
         return number
 
     convert.__name__ = kind.__name__

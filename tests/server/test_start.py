@@ -5,17 +5,29 @@ import re
 import shlex
 import subprocess
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+import yaml
+from dualfocus_engine.profiles import shipped_profile
 from running_server import Server, free_port, start_server
+
+IMAGE_TOKENS = 64
 
 
 def test_start_up_says_what_it_does_and_that_the_model_is_untrained(server: Server) -> None:
     log = server.log.read_text()
     steps = re.findall(r"^(.+): [\d.]+ s$", log, re.MULTILINE)
-    assert steps == ["Importing vLLM", "Loading dualfocus-starter", "Warming up"]
+    # The first start in an environment makes the model.
+    assert [name for name in steps if name != "Making the model to start with"] == [
+        "Importing vLLM",
+        "Loading dualfocus-starter",
+        "Warming up",
+    ]
     assert "This model is untrained" in log
 
 
@@ -44,7 +56,7 @@ def test_the_curl_it_prints_works_when_pasted(server: Server) -> None:
 def test_what_is_wrong_is_said_before_a_model_is_loaded(server: Server, tmp_path: Path) -> None:
     port = server.url.rpartition(":")[2]
     wrong = {
-        "No profile 'nonesuch': give one of llava-dualfocus, starter": ["--profile", "nonesuch"],
+        "No profile 'nonesuch': give one of llava-dualfocus, paper, starter": ["--profile", "nonesuch"],
         "unrecognized arguments: --no-such-flag": ["--no-such-flag"],
         f"error: 127.0.0.1, port {port}: Address already in use": ["--port", port],
         "argument --max-queued: -1 is less than 0": ["--max-queued", "-1"],
@@ -65,12 +77,25 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(server: Server, tmp_path
         assert "Loading dualfocus-starter" not in log
 
 
-def test_options_are_read_from_a_yaml_file_and_sigterm_ends_it_cleanly(tmp_path: Path) -> None:
+def test_options_are_read_from_a_yaml_file_and_sigterm_ends_it_cleanly(
+    tmp_path: Path, about: Callable[[str, str], list[dict[str, Any]]]
+) -> None:
+    profile = tmp_path / "own.yaml"
+    own = yaml.safe_load(shipped_profile("starter")) | {"notice": "It is mine.", "micro_prompt": "Again: {question}"}
+    profile.write_text(yaml.safe_dump(own))
     config = tmp_path / "serve.yaml"
-    config.write_text(f"served-model-name: renamed\nmax-model-len: 512\nport: {free_port()}\n")
-    running = start_server(tmp_path / "log", "--config", str(config))
+    options = {"served-model-name": "renamed", "max-model-len": 512, "port": free_port(), "profile": str(profile)}
+    config.write_text(yaml.safe_dump(options))
+    running = start_server(tmp_path / "log", f"--config={config}")
     log = running.log.read_text()
     assert "Loading renamed" in log
+    assert "note: It is mine." in log
+    asked = httpx.post(f"{running.url}/v1/chat/completions", json={"messages": about("coffee", "Why?")}, timeout=60)
+    turns = asked.json()["dualfocus"]["turns"]
+    # One token a byte: the profile's words alone stand between the box and the answer.
+    follow_up = len("USER: ") + IMAGE_TOKENS + len("\nAgain: Why? ASSISTANT: ")
+    grounding = turns["grounding"]["prompt_tokens"] + turns["grounding"]["completion_tokens"]
+    assert turns["micro"]["prompt_tokens"] == grounding + follow_up
     running.process.terminate()
     assert running.process.wait(30) == 0
     time.sleep(1)

@@ -34,8 +34,13 @@ def test_keys_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch, nam
     assert parsed("--api-key", "c").api_keys == ("c",)
 
 
-@pytest.mark.parametrize("flag", ["--timeout", "--max-queued", "--max-image-bytes"])
-def test_less_than_nothing_is_refused(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("flag", "value", "least"),
+    [("--timeout", "-1", 0), ("--max-queued", "-1", 0), ("--max-image-bytes", "0", 1), ("--max-questions", "0", 1)],
+)
+def test_less_than_a_flags_least_is_refused(
+    flag: str, value: str, least: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
-        parsed(flag, "-1")
-    assert f"argument {flag}: -1 is less than 0" in capsys.readouterr().err
+        parsed(flag, value)
+    assert f"argument {flag}: {value} is less than {least}" in capsys.readouterr().err

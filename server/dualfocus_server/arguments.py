@@ -1,0 +1,113 @@
+"""The command line of `dualfocus serve`: vLLM's flags and the server's own, also from a YAML file.
+
+Leans on vLLM 0.32's `FlexibleArgumentParser` (`load_config_file`, underscores for dashes, options of JSON in parts) and
+on the flags that `FrontendArgs` and `AsyncEngineArgs` add.
+"""
+
+import argparse
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import fields
+
+import yaml
+from dualfocus_engine.platform import engine_defaults
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.cli_args import FrontendArgs
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+from dualfocus_server.settings import add_flags
+
+# Flags of vLLM's server that this one uses, itself or through vLLM's chat serving; it refuses the others.
+_TAKEN = {
+    *("host", "port", "root_path", "uvicorn_log_level", "disable_uvicorn_access_log", "api_key"),
+    *("ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_cert_reqs"),
+    *("allow_credentials", "allowed_origins", "allowed_methods", "allowed_headers"),
+    *("chat_template", "chat_template_content_format", "default_chat_template_kwargs", "cohere_format"),
+    *("trust_request_chat_template", "trust_request_mm_kwargs", "response_role", "lora_modules"),
+    *("enable_auto_tool_choice", "exclude_tools_when_tool_choice_none", "tool_call_parser", "tool_strict_level"),
+    *("return_tokens_as_token_ids", "enable_force_include_usage", "enable_per_request_metrics"),
+    *("max_log_len", "enable_log_outputs", "enable_log_deltas", "log_error_stack"),
+    *("fingerprint_mode", "fingerprint_value"),
+    *("enable_prompt_tokens_details", "enable_request_id_headers"),  # done in any case
+}
+_NOT_TAKEN = {field.name for field in fields(FrontendArgs)} - _TAKEN
+
+_DESCRIPTION = """Serve a vision-language model that looks twice, behind OpenAI's chat completions API.
+Takes the flags of `vllm serve` beside its own; --help=all shows them, --help=PART those of a part."""
+
+
+class _Parser(FlexibleArgumentParser):
+    """vLLM's parser, with more ways to write what a YAML file may hold."""
+
+    def parse_args(self, args: Sequence[str], namespace: Namespace | None = None) -> Namespace:
+        """Read a command line. vLLM's own way takes `--config=FILE` and reads no file."""
+        split = [part for arg in args for part in (arg.split("=", 1) if arg.startswith("--config=") else [arg])]
+        if split.count("--config") > 1 or split[-1:] == ["--config"]:
+            self.error("argument --config: expected one file")
+        parsed: Namespace = super().parse_args(split, namespace)
+        return parsed
+
+    def load_config_file(self, file_path: str) -> list[str]:
+        """Return a file's options as arguments, so that both are judged alike."""
+        try:
+            given = self._repeated(super().load_config_file(file_path))
+        except AttributeError:
+            self.error(f"--config {file_path}: expected lines of the form `option: value`")
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            self.error(f"--config {file_path}: {error}")
+        # At the end, so that an option with several values takes none of the command line's.
+        return [*given, "--config", file_path]
+
+    def _repeated(self, given: Sequence[str]) -> list[str]:
+        """Write an option that takes one value at a time once for each value of a list."""
+        arguments: list[str] = []
+        option = ""
+        for part in given:
+            if part.startswith("--"):
+                option = part
+            elif arguments[-1] != option and self._is_repeatable(option):
+                arguments.append(option)
+            arguments.append(part)
+        return arguments
+
+    def _is_repeatable(self, option: str) -> bool:
+        return isinstance(self._option_string_actions.get(option.replace("_", "-")), argparse._AppendAction)
+
+
+def make_parser() -> FlexibleArgumentParser:
+    """Return the parser of `dualfocus serve`."""
+    # A flag of vLLM's that the server defines anew (--api-key) is the server's.
+    parser = _Parser(
+        prog="dualfocus serve",
+        usage="%(prog)s [MODEL] [flags]",
+        description=_DESCRIPTION,
+        conflict_handler="resolve",
+    )
+    parser.add_argument("model_tag", nargs="?", help="a folder or hub name; the model to start with if left out")
+    parser.add_argument("--config", help="a YAML file of options; the command line goes before it")
+    ours = parser.add_argument_group("DualFocus")
+    ours.add_argument("--profile", help="a profile's name or YAML file; the model's own if left out")
+    ours.add_argument("--log-format", choices=["text", "json"], default="text", help="log lines as text or as JSON")
+    FrontendArgs.add_cli_args(parser)
+    AsyncEngineArgs.add_cli_args(parser)
+    add_flags(parser)
+    # vLLM's own default is a model of its choice.
+    parser.set_defaults(model=None, **engine_defaults())
+    for action in parser._actions:
+        if action.dest in _NOT_TAKEN:
+            action.help = "not taken: vLLM's own server has a use for it"
+    return parser
+
+
+def parse_arguments(argv: Sequence[str]) -> Namespace:
+    """Read the command line (and the YAML file of --config); exits with a message on a bad one.
+
+    `model` is the one given either way, or None.
+    """
+    parser = make_parser()
+    args: Namespace = parser.parse_args(argv)
+    for name in sorted(_NOT_TAKEN):
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name.replace('_', '-')} is a flag of vLLM's own server that this one does not take")
+    args.model = args.model_tag or args.model
+    return args

@@ -1,0 +1,44 @@
+"""The line that says that the server is ready, with a request to try it."""
+
+import base64
+import io
+import json
+
+from PIL import Image, ImageDraw
+
+# Where a server that listens on every address can be reached from its own machine.
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+def ready_text(host: str, port: int, *, tls: bool, keys: bool) -> str:
+    """Return what is said once the server listens on `host` and `port`."""
+    url = address(host, port, tls)
+    how = " (with a valid key in DUALFOCUS_API_KEY)" if keys else ""
+    return f"\nDualFocus is ready on {url}. Ask it something{how}:\n\n{example_curl(url, keys)}\n"
+
+
+def address(host: str, port: int, tls: bool = False) -> str:
+    """Return the URL of a server on this machine."""
+    reached = _ANY_ADDRESS.get(host, host)
+    return f"{'https' if tls else 'http'}://{f'[{reached}]' if ':' in reached else reached}:{port}"
+
+
+def example_curl(url: str, keys: bool = False) -> str:
+    """Return a request that works when pasted into a shell: a small picture and a question."""
+    content = [
+        {"type": "image_url", "image_url": {"url": _picture_url()}},
+        {"type": "text", "text": "What shape is red?"},
+    ]
+    body = json.dumps({"messages": [{"role": "user", "content": content}]})
+    key = '-H "Authorization: Bearer $DUALFOCUS_API_KEY" ' if keys else ""
+    return f"curl -s {url}/v1/chat/completions {key}-H 'Content-Type: application/json' -d '{body}'"
+
+
+def _picture_url() -> str:
+    """Draw a red disc, as a data: URL."""
+    picture = Image.new("P", (96, 64), 0)
+    picture.putpalette([255, 255, 255, 200, 30, 30])
+    ImageDraw.Draw(picture).ellipse((20, 12, 60, 52), fill=1)
+    png = io.BytesIO()
+    picture.save(png, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"

@@ -1,0 +1,38 @@
+"""The ready line: its request has to work when pasted."""
+
+import json
+import shlex
+
+import pytest
+from dualfocus_server.ready import address, example_curl, ready_text
+
+
+@pytest.mark.parametrize(
+    ("host", "tls", "url"),
+    [
+        ("127.0.0.1", False, "http://127.0.0.1:8000"),
+        ("0.0.0.0", False, "http://127.0.0.1:8000"),
+        ("::", False, "http://[::1]:8000"),
+        ("2001:db8::7", False, "http://[2001:db8::7]:8000"),
+        ("192.0.2.7", True, "https://192.0.2.7:8000"),
+    ],
+)
+def test_address_is_one_that_can_be_reached(host: str, tls: bool, url: str) -> None:
+    assert address(host, 8000, tls) == url
+    text = ready_text(host, 8000, tls=tls, keys=False)
+    assert f"DualFocus is ready on {url}. " in text
+    assert f"\ncurl -s {url}/v1/chat/completions -H 'Content-Type" in text
+
+
+def test_with_keys_the_request_carries_one_and_the_operator_is_told_whence() -> None:
+    text = ready_text("127.0.0.1", 8000, tls=False, keys=True)
+    assert 'completions -H "Authorization: Bearer $DUALFOCUS_API_KEY" -H' in text
+    assert "a valid key in DUALFOCUS_API_KEY" in text.splitlines()[1]
+    assert "Authorization" not in ready_text("127.0.0.1", 8000, tls=False, keys=False)
+
+
+def test_request_is_one_line_whose_body_is_json() -> None:
+    command = example_curl("http://127.0.0.1:8000")
+    assert "\n" not in command
+    body = json.loads(shlex.split(command)[-1])
+    assert body["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")

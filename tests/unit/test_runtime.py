@@ -1,0 +1,52 @@
+"""What `dualfocus serve` makes of its flags and of the server's end."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from dualfocus_engine import BadQuestion, load_profile
+from dualfocus_server import runtime
+from dualfocus_server.arguments import parse_arguments
+
+
+def test_flags_about_the_chat_template_go_before_the_profile(tmp_path: Path) -> None:
+    template = tmp_path / "template.jinja"
+    template.write_text("{{ messages }}")
+    profile = load_profile("llava-dualfocus").model_copy(update={"chat_template_kwargs": {"a": 1, "b": 1}})
+    flags = ["--chat-template", str(template), "--chat-template-content-format", "openai"]
+    args = parse_arguments([*flags, "--default-chat-template-kwargs", '{"b": 2}'])
+    given = runtime._with_flags(profile, args)
+    assert (given.chat_template, given.chat_template_content_format) == ("{{ messages }}", "openai")
+    assert given.chat_template_kwargs == {"a": 1, "b": 2}
+    assert runtime._with_flags(profile, parse_arguments([])) == profile
+
+
+def test_chat_template_that_is_not_there_is_said() -> None:
+    with pytest.raises(BadQuestion, match="--chat-template"):
+        runtime._with_flags(load_profile("starter"), parse_arguments(["--chat-template", "/nothing/template.jinja"]))
+
+
+def test_model_to_start_with_is_made_in_sight(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "model"
+    monkeypatch.setattr(runtime, "starter_path", lambda: place)
+    monkeypatch.setattr(runtime, "ensure_starter", lambda: place)
+    assert runtime._starter() == str(place)
+    assert capsys.readouterr().err.startswith("Making the model to start with …\n")
+    place.mkdir()
+    assert runtime._starter() == str(place)
+    assert capsys.readouterr().err == ""
+
+
+async def test_error_that_ends_the_server_is_not_lost() -> None:
+    async def serve(sockets: Any) -> None:
+        raise OSError("the listener is gone")
+
+    failing = asyncio.create_task(asyncio.Event().wait())
+    nothing: Any = None
+    with pytest.raises(OSError, match="the listener is gone"):
+        await runtime._serve_until(failing, SimpleNamespace(serve=serve), nothing, nothing, nothing)  # type: ignore[arg-type]
+    assert failing.cancelling()
