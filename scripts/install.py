@@ -33,8 +33,8 @@ def main(extras: list[str]) -> None:
         sys.exit(f"Python 3.11 to 3.13 is needed, this is {sys.version.split()[0]}: make PYTHON=python3.12 …")
     machine = "gpu" if has_gpu() else "cpu"
     say(f"installing the {machine} extra into {VENV.name}")
-    if not PYTHON.exists():
-        venv.create(VENV, with_pip=True)
+    make_environment()
+    say(f"installing {UV}")
     run(PYTHON, "-m", "pip", "install", "--quiet", UV)
     wanted = f"{ROOT}[{','.join([machine, *extras])}]"
     places = cpu_places() if machine == "cpu" else pip_places()
@@ -44,8 +44,29 @@ def main(extras: list[str]) -> None:
         install_clients()
 
 
+def make_environment() -> None:
+    """Make the environment, or mend one that has no pip: whoever lacks Python's venv package is left with that."""
+    if has_pip():
+        return
+    say(f"making {VENV.name}")
+    try:
+        venv.create(VENV, with_pip=True)
+    except subprocess.CalledProcessError:
+        sys.exit(
+            "install: this Python can't put pip into an environment. Install its venv package (on Debian and Ubuntu: "
+            f"apt install python{sys.version_info.major}.{sys.version_info.minor}-venv), then run this again."
+        )
+
+
+def has_pip() -> bool:
+    """Whether the environment is there and holds pip."""
+    asked = [str(PYTHON), "-m", "pip", "--version"]
+    return PYTHON.exists() and subprocess.run(asked, capture_output=True, check=False).returncode == 0
+
+
 def install_clients() -> None:
     """Install the clients of other makers that the tests ask with, in an environment of their own."""
+    say("installing the clients that the tests ask with")
     venv.create(CLIENTS, with_pip=False)
     run(
         *UV_INSTALL,
@@ -72,6 +93,7 @@ def has_gpu() -> bool:
 
 def cpu_places() -> list[str]:
     """Return uv's options that find a CPU build of torch: pip's own places first, else PyTorch's index."""
+    say(f"looking for {CPU_TORCH} where pip is configured to")
     asked = [str(PYTHON), "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", CPU_TORCH]
     if subprocess.run(asked, capture_output=True, check=False).returncode != 0:
         say("pip finds no CPU build of torch: taking it from PyTorch's own index")
