@@ -3,12 +3,25 @@
 import re
 from pathlib import Path
 
+from dualfocus_engine.profiles import profile_names
 from dualfocus_engine.results import Selection
+from dualfocus_server.ready import example_curl
 from dualfocus_server.settings import Settings
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
 DOCS = Path(__file__).parents[2] / "docs"
+README = (DOCS.parent / "README.md").read_text(encoding="utf-8")
 API = (DOCS / "api.md").read_text(encoding="utf-8")
+
+
+def test_the_readmes_request_is_the_one_that_start_up_prints() -> None:
+    assert example_curl("http://127.0.0.1:8000") in README
+
+
+def test_every_profile_that_ships_is_named() -> None:
+    for name in profile_names():
+        assert f"`{name}`" in README
+        assert f"`{name}`" in API
 
 
 def named_in(section: str) -> set[str]:
