@@ -38,13 +38,13 @@ class BadQuestion(DualFocusError):
 
 
 class ContextFull(DualFocusError):
-    """A prompt of `length` tokens does not fit the model's context of `limit` tokens."""
+    """A prompt of `length` tokens does not fit the model's context of `limit` tokens (or text, in characters)."""
 
     kind = ErrorKind.CONTEXT_FULL
 
-    def __init__(self, length: int, limit: int) -> None:
+    def __init__(self, length: int, limit: int, unit: str = "tokens") -> None:
         super().__init__(
-            f"The prompt is {length} tokens long and the model's context holds {limit}, the answer included. "
+            f"The prompt is {length} {unit} long and the model's context holds {limit}, the answer included. "
             "Shorten the conversation, send fewer images, or serve with a larger --max-model-len."
         )
 

@@ -88,9 +88,9 @@ async def test_micro_does_not_wait_for_macro(focus: DualFocus, photo: Photo, mon
     events: list[str] = []
     generate = focus.engine.generate
 
-    async def noted(name: str, *args: object) -> object:
+    async def noted(name: str, *args: object, **named: object) -> object:
         events.append(f"{name} begins")
-        turn = await generate(name, *args)  # type: ignore[arg-type]
+        turn = await generate(name, *args, **named)  # type: ignore[arg-type]
         events.append(f"{name} ends")
         return turn
 

@@ -57,8 +57,15 @@ class FakeEngine:
         return Prompt((CLOSING, *self.encode(_written([follow_up]))), follow_up.pictures)
 
     async def generate(
-        self, name: str, prompt: Prompt, sampling: Any, on_text: Callable[[str], None] | None = None
+        self,
+        name: str,
+        prompt: Prompt,
+        sampling: Any,
+        on_text: Callable[[str], None] | None = None,
+        on_start: Callable[[], None] | None = None,
     ) -> Turn:
+        if on_start is not None:
+            on_start()
         self.started.append(name)
         self.prompts[name], self.samplings[name] = prompt, sampling
         self.has_started[name].set()
