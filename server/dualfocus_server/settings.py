@@ -23,6 +23,7 @@ class Settings:
     metrics_open: bool = False
     allowed_media_domains: tuple[str, ...] = ()
     image_timeout: float = 10.0
+    max_images: int = 16
     max_image_bytes: int = 32 << 20
     max_image_pixels: int = MAX_PIXELS
     max_body_bytes: int = 64 << 20
@@ -52,8 +53,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 _LIMITS = {
     "image_timeout": "seconds for fetching an image",
+    "max_images": "images of a request",
     "max_image_bytes": "bytes of an encoded image",
-    "max_image_pixels": "pixels of an image, judged before it is decoded",
+    "max_image_pixels": "pixels of a request's images together, judged before any is decoded",
     "max_body_bytes": "bytes of a request's body",
     "max_questions": "questions worked on at once",
     "max_queued": "questions waiting for their turn; one more is refused with 429",
