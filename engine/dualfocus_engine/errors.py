@@ -32,9 +32,16 @@ class BadPicture(DualFocusError):
 
 
 class BadQuestion(DualFocusError):
-    """A value of the question is not acceptable; the message names it and what is accepted."""
+    """A value of the question is not acceptable; the message names it and what is accepted.
+
+    `param` is the sampling parameter that vLLM refused, where it was one.
+    """
 
     kind = ErrorKind.BAD_QUESTION
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
 
 
 class ContextFull(DualFocusError):

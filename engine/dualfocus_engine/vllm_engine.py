@@ -169,12 +169,26 @@ class VllmEngine:
             raise ContextFull(len(rendered["prompt_token_ids"]), self.context_length)
         if on_start is not None:
             on_start()
-        output = await self._output(name, rendered, _scored(sampling, room, streamed=on_text is not None), on_text)
+        scored = _scored(sampling, room, streamed=on_text is not None)
+        output = await self._finished(name, prompt, rendered, scored, on_text)
         turn = _turn(output, time.perf_counter() - started)
         if sampling.structured_outputs is None or name == "grounding":
             return turn
         own = await self._own_logprobs(name, prompt, turn)
         return turn if own is None else replace(turn, logprobs=own, rescored=True)
+
+    async def _finished(
+        self, name: str, prompt: Prompt, rendered: Any, sampling: SamplingParams, on_text: OnText | None = None
+    ) -> RequestOutput:
+        """Run a request to its end. Raises BadQuestion where a grammar keeps it from one."""
+        output = await self._output(name, rendered, sampling, on_text)
+        if _has_failed(output) and prompt.pictures and not output.outputs[0].token_ids:
+            # vLLM takes a picture for sent once it is rendered, which it is not where that question was refused. By now
+            # it has noticed, and sends it.
+            output = await self._output(name, await self._engine_input(prompt), sampling, on_text)
+        if _has_failed(output):
+            raise _unfinished(sampling)
+        return output
 
     async def _output(
         self, name: str, rendered: Any, sampling: SamplingParams, on_text: OnText | None = None
@@ -195,7 +209,7 @@ class VllmEngine:
         except EngineDeadError as error:
             raise EngineDead from error
         except VLLMClientError as error:
-            raise BadQuestion(str(error)) from error
+            raise BadQuestion(str(error), getattr(error, "parameter", None)) from error
         except EngineGenerateError as error:
             # vLLM keeps a request that it could not hand to its engine on its books.
             await self.llm.abort(request_id)
@@ -203,8 +217,6 @@ class VllmEngine:
                 raise BadQuestion(f"The question can't be handed to the engine: {error.__cause__}.") from error
             raise
         assert whole is not None  # generate() yields or raises
-        if whole.outputs[0].finish_reason == "error":
-            raise _unfinished(sampling)
         return whole
 
     async def _own_logprobs(self, name: str, prompt: Prompt, turn: Turn) -> tuple[float, ...] | None:
@@ -218,7 +230,7 @@ class VllmEngine:
         if room < 1:
             # The last token's place is needed for the one that vLLM always generates.
             return None
-        output = await self._output(f"{name}-score", await self._engine_input(answered), scoring)
+        output = await self._finished(f"{name}-score", answered, await self._engine_input(answered), scoring)
         scores = cast("list[dict[int, Any]]", output.prompt_logprobs)[-turn.completion_tokens :]
         return tuple(choices[token].logprob for choices, token in zip(scores, turn.token_ids, strict=True))
 
@@ -268,6 +280,10 @@ def _chat(message: Message) -> Any:
 
 def _pictures(messages: Sequence[Message]) -> tuple[Picture, ...]:
     return tuple(picture for message in messages for picture in message.pictures)
+
+
+def _has_failed(output: RequestOutput) -> bool:
+    return bool(output.outputs[0].finish_reason == "error")
 
 
 def _unfinished(sampling: SamplingParams) -> Exception:

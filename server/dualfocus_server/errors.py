@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
-from vllm.exceptions import VLLMClientError, VLLMError, VLLMValidationError
+from vllm.exceptions import VLLMError, VLLMValidationError
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from dualfocus_server.refusals import Refusal
@@ -92,10 +92,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem(error.status, str(error), code=error.code, headers=wait)
         case VllmRefusal():
             return error.problem
-        case DualFocusError(__cause__=VLLMClientError() as told):
-            return problem_of(told)
         case DualFocusError():
-            return Problem(_STATUS[error.kind], str(error), code=error.kind.value)
+            return Problem(_STATUS[error.kind], str(error), getattr(error, "param", None), error.kind.value)
         case EngineDeadError():
             return problem_of(EngineDead())
         case RequestValidationError():

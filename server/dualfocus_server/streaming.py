@@ -16,7 +16,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionStreamResponse,
 )
 
-from dualfocus_server.errors import Problem, problem_of
+from dualfocus_server.errors import problem_of
 from dualfocus_server.protocol import FocusResponse
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Events:
         try:
             self._making.result()
         except Exception as error:
-            yield error_event(problem_of(error))
+            yield _data(problem_of(error).body())
             yield _DONE
 
     def stop(self) -> None:
@@ -136,14 +136,14 @@ class FocusWriter:
         """Give the rest of the answer with its `dualfocus` field, the finish, usage, `[DONE]`."""
         choice = whole.choices[0]
         content = self._chunk(DeltaMessage(content=self._held or result.text), logprobs=choice.logprobs)
-        self._events.put(data_event(content | {"dualfocus": whole.dualfocus.model_dump(exclude_none=False)}))
+        self._events.put(_data(content | {"dualfocus": whole.dualfocus.model_dump(exclude_none=False)}))
         self._put(DeltaMessage(), finish_reason=choice.finish_reason)
         if include_usage:
-            self._events.put(data_event(self._chunk(None) | {"usage": whole.usage.model_dump()}))
+            self._events.put(_data(self._chunk(None) | {"usage": whole.usage.model_dump()}))
         self._events.put(_DONE)
 
     def _put(self, delta: DeltaMessage, **choice: Any) -> None:
-        self._events.put(data_event(self._chunk(delta, **choice)))
+        self._events.put(_data(self._chunk(delta, **choice)))
 
     def _chunk(self, delta: DeltaMessage | None, **choice: Any) -> dict[str, Any]:
         choices = [] if delta is None else [ChatCompletionResponseStreamChoice(index=0, delta=delta, **choice)]
@@ -152,11 +152,5 @@ class FocusWriter:
         return {"id": chunk.id, "object": chunk.object, "created": chunk.created} | body
 
 
-def data_event(body: dict[str, Any]) -> str:
-    """Return an object as an event."""
+def _data(body: dict[str, Any]) -> str:
     return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
-
-
-def error_event(problem: Problem) -> str:
-    """Return an error as an event."""
-    return data_event(problem.body())

@@ -1,8 +1,8 @@
 """vLLM's own chat serving on the engine that DualFocus runs: what DualFocus does not concern is answered there.
 
 Leans on vLLM 0.32's `init_app_state` (fills a Starlette state with its servings), on `OpenAIServingChat`'s
-`create_chat_completion` and `_create_chat_logprobs`, on `OpenAIServingModels`, and on what vLLM says of a prompt that
-is too long: `VLLMValidationError.parameter`, and the words of `get_max_tokens`.
+`create_chat_completion`, `_create_chat_logprobs` and `renderer.mm_processor_cache`, on `OpenAIServingModels`, and on
+what vLLM says of a prompt that is too long: `VLLMValidationError.parameter`, and the words of `get_max_tokens`.
 """
 
 import re
@@ -27,9 +27,9 @@ from vllm.entrypoints.serve.exception_handling.error_response import create_erro
 from vllm.exceptions import GenerationError, VLLMValidationError
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from dualfocus_server.contents import parts_of
 from dualfocus_server.errors import Problem, VllmRefusal, problem_from_vllm, vllm_judging
 from dualfocus_server.request_ids import HEADER, request_id
-from dualfocus_server.streaming import error_event
 
 Answer: TypeAlias = AsyncGenerator[str, None] | ChatCompletionResponse
 
@@ -54,13 +54,16 @@ class VllmChat:
 
     async def answer(self, request: ChatCompletionRequest, raw_request: Request) -> ChatCompletionResponse:
         """Answer a chat completion request as `vllm serve` would. Raises VllmRefusal, ContextFull and vLLM's errors."""
-        answered = cast("ChatCompletionResponse", await self._answered(request, raw_request))
+        with self._sent(request):
+            answered = cast("ChatCompletionResponse", await self._answered(request, raw_request))
         answered.ec_transfer_params = None  # the engine's own count of encoder runs, no transfer
         return answered
 
     async def stream(self, request: ChatCompletionRequest, raw_request: Request) -> AsyncGenerator[str, None]:
-        """Answer one as `vllm serve` would, as events: those that tell an error in OpenAI's shape. Raises the same."""
-        return _told(request, cast("AsyncGenerator[str, None]", await self._answered(request, raw_request)))
+        """Answer one as `vllm serve` would, as events. Raises the same, also while they are read."""
+        with self._sent(request):
+            events = cast("AsyncGenerator[str, None]", await self._answered(request, raw_request))
+        return self._told(request, events)
 
     async def _answered(self, request: ChatCompletionRequest, raw_request: Request) -> Answer:
         try:
@@ -71,6 +74,34 @@ class VllmChat:
         if isinstance(answered, ErrorResponse):
             raise VllmRefusal(_problem(request, answered))
         return cast("Answer", answered)
+
+    async def _told(
+        self, request: ChatCompletionRequest, events: AsyncGenerator[str, None]
+    ) -> AsyncGenerator[str, None]:
+        """Yield vLLM's events, its errors in OpenAI's shape."""
+        with self._sent(request):
+            async with aclosing(events):
+                async for event in events:
+                    if event.startswith(_ERROR_EVENT):
+                        told = ErrorResponse.model_validate_json(event.removeprefix("data: "))
+                        raise VllmRefusal(_problem(request, told))
+                    yield event
+
+    @contextmanager
+    def _sent(self, request: ChatCompletionRequest) -> Iterator[None]:
+        """Forget a request's images where it fails: vLLM takes for sent what it has processed, and would not send it.
+
+        The next request with one of them would end in an error.
+        """
+        try:
+            yield
+        except BaseException:
+            cache = self._chat.renderer.mm_processor_cache
+            for message in cast("list[Any]", request.messages) if cache is not None else ():
+                for part in parts_of(message):
+                    if "uuid" in part:
+                        cache.invalidate(part["uuid"])
+            raise
 
     @contextmanager
     def _lengths_told(self) -> Iterator[None]:
@@ -121,17 +152,6 @@ def _with_checked_id(raw_request: Request) -> Request:
     if HEADER in headers:
         headers[HEADER] = str(request_id.get())
     return Request({**raw_request.scope, "headers": headers.raw}, raw_request.receive)
-
-
-async def _told(request: ChatCompletionRequest, events: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
-    """Yield vLLM's events, its errors in OpenAI's shape."""
-    async with aclosing(events):
-        async for event in events:
-            if event.startswith(_ERROR_EVENT):
-                told = ErrorResponse.model_validate_json(event.removeprefix("data: "))
-                yield error_event(_problem(request, told))
-            else:
-                yield event
 
 
 def _problem(request: ChatCompletionRequest, told: ErrorResponse) -> Problem:

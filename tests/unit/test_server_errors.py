@@ -131,13 +131,9 @@ async def test_what_vllm_raises_over_a_value_is_the_clients_error(
     assert "no such value" in _error(response)["message"]
 
 
-async def test_a_question_that_vllm_refused_is_told_in_vllms_words(client: httpx.AsyncClient) -> None:
-    try:
-        raise BadQuestion("bad") from VLLMValidationError("too hot", parameter="temperature")
-    except BadQuestion as error:
-        RAISED["error"] = error
-    told = _error(await client.get("/raise"))
-    assert (told["param"], told["message"].startswith("too hot")) == ("temperature", True)
+async def test_a_questions_error_names_its_parameter(client: httpx.AsyncClient) -> None:
+    RAISED["error"] = BadQuestion("Too hot.", "temperature")
+    assert _error(await client.get("/raise"))["param"] == "temperature"
 
 
 @pytest.mark.parametrize(("error", "status"), [(EngineDeadError(), 503), (NotImplementedError("x"), 400)])
