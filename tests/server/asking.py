@@ -78,3 +78,10 @@ def log_until(server: Server, wanted: str) -> str:
         assert time.monotonic() < limit, f"{wanted!r} never came into the log"
         time.sleep(0.02)
     return log
+
+
+def check_log(server: Server) -> None:
+    """Judge a server's whole log: whatever its clients did, nothing in it failed unexpectedly."""
+    log = server.log.read_text()
+    for failure in ("Traceback", "Unexpected error"):
+        assert failure not in log, log[max(log.index(failure) - 500, 0) :][:5000]

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from asking import check_log
 from openai import OpenAI
 from running_server import Server, start_server
 
@@ -18,6 +19,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     yield running
     running.process.terminate()
     assert running.process.wait(30) == 0
+    check_log(running)
 
 
 @pytest.fixture(scope="session")

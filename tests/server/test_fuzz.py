@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
+from asking import CHAT, check_log
 from hostile_images import data_url, png
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -15,7 +16,6 @@ from running_server import Server, start_server
 from schemathesis import Case, GenerationMode
 
 SEED = 20261
-CHAT = "/v1/chat/completions"
 ROUTES = ("/v1/models", "/health", "/ready", "/version", "/metrics")
 # How many cases are sent of whole requests, of each field of them, and of each other route.
 WHOLE, PER_FIELD, PER_ROUTE = 200, 12, 60
@@ -83,9 +83,7 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     yield running
     running.process.terminate()
     assert running.process.wait(60) == 0
-    log = running.log.read_text()
-    for failure in ("Traceback", "Unexpected error"):
-        assert failure not in log, log[max(log.index(failure) - 500, 0) :][:5000]
+    check_log(running)
 
 
 @pytest.fixture(scope="module")
