@@ -32,19 +32,26 @@ class BadPicture(DualFocusError):
 
 
 class BadQuestion(DualFocusError):
-    """A value of the question is not acceptable; the message names it and what is accepted."""
+    """A value of the question is not acceptable; the message names it and what is accepted.
+
+    `param` is the sampling parameter that vLLM refused, where it was one.
+    """
 
     kind = ErrorKind.BAD_QUESTION
 
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
 
 class ContextFull(DualFocusError):
-    """A prompt of `length` tokens does not fit the model's context of `limit` tokens."""
+    """A prompt of `length` tokens does not fit the model's context of `limit` tokens (or text, in characters)."""
 
     kind = ErrorKind.CONTEXT_FULL
 
-    def __init__(self, length: int, limit: int) -> None:
+    def __init__(self, length: int, limit: int, unit: str = "tokens") -> None:
         super().__init__(
-            f"The prompt is {length} tokens long and the model's context holds {limit}, the answer included. "
+            f"The prompt is {length} {unit} long and the model's context holds {limit}, the answer included. "
             "Shorten the conversation, send fewer images, or serve with a larger --max-model-len."
         )
 

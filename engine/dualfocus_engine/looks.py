@@ -1,12 +1,13 @@
 """The turns of one question: the first look (macro), and the second (grounding, crop, micro)."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from dualfocus_engine.boxes import Box, Region, crop_region
-from dualfocus_engine.errors import ContextFull, EngineDead
+from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
 from dualfocus_engine.pool import in_thread
 from dualfocus_engine.questions import Message, Question, grounding_turn, macro_turn, micro_turn
 from dualfocus_engine.results import Look, OnText, Selection, Turn
@@ -22,7 +23,7 @@ class Watcher(Protocol):
     """Is told what a question's turns are doing."""
 
     def begins(self, turn: str) -> None:
-        """A turn begins: macro, grounding or micro."""
+        """A turn begins, whose prompt fits the context: macro, grounding or micro."""
 
     def writes(self, text: str) -> None:
         """The macro turn wrote some more of its answer (in `Mode.MACRO` only: elsewhere it may yet lose)."""
@@ -41,8 +42,7 @@ class Looks:
     async def first(self, on_text: OnText | None = None) -> Turn:
         """Answer from the whole picture. Raises ContextFull, EngineDead."""
         prompt = await self._engine.prompt(macro_turn(self._question, self._profile))
-        self._begins("macro")
-        return await self._engine.generate("macro", prompt, self._sampling, on_text)
+        return await self._engine.generate("macro", prompt, self._sampling, on_text, self._begins("macro"))
 
     async def second(self) -> Look:
         """Ground, crop and answer again (Eq. 6); an error ends the look, never the question."""
@@ -59,6 +59,9 @@ class Looks:
             raise
         except ContextFull:
             return replace(look, failed=Selection.CONTEXT_FULL)
+        except BadQuestion:
+            logger.warning("The second look could not be asked this way; the macro answer stands.")
+            return replace(look, failed=Selection.MICRO_FAILED)
         except Exception:
             logger.exception("The second look failed; the macro answer stands.")
             return replace(look, failed=Selection.MICRO_FAILED)
@@ -68,9 +71,8 @@ class Looks:
         notation, given = self._profile.notation, self._question.box
         if given is not None:
             return self._look(given, None), self._engine.encode(notation.write(given))
-        self._begins("grounding")
-        sampling = self._engine.grounding_sampling()
-        grounding = await self._engine.generate("grounding", prompt, sampling, is_answer=False)
+        sampling, begins = self._engine.grounding_sampling(), self._begins("grounding")
+        grounding = await self._engine.generate("grounding", prompt, sampling, on_start=begins, is_answer=False)
         return self._look(notation.read(grounding.text), grounding), grounding.token_ids
 
     def _look(self, box: Box | None, grounding: Turn | None) -> Look:
@@ -85,9 +87,8 @@ class Looks:
     ) -> Turn:
         crop = await in_thread(self._question.picture.crop, region)
         follow_up = await self._engine.continuation(conversation, micro_turn(self._question, crop, self._profile))
-        self._begins("micro")
-        return await self._engine.generate("micro", prompt.continued(reply, follow_up), self._sampling)
+        continued = prompt.continued(reply, follow_up)
+        return await self._engine.generate("micro", continued, self._sampling, on_start=self._begins("micro"))
 
-    def _begins(self, turn: str) -> None:
-        if self._watcher is not None:
-            self._watcher.begins(turn)
+    def _begins(self, turn: str) -> Callable[[], None] | None:
+        return partial(self._watcher.begins, turn) if self._watcher is not None else None

@@ -13,12 +13,13 @@ import math
 import time
 import uuid
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.exceptions import VLLMClientError
 from vllm.inputs import TokensPrompt
 from vllm.outputs import RequestOutput
 from vllm.renderers.params import ChatParams
@@ -161,13 +162,15 @@ class VllmEngine:
         prompt: Prompt,
         sampling: SamplingParams,
         on_text: OnText | None = None,
+        on_start: Callable[[], None] | None = None,
         *,
         is_answer: bool = True,
     ) -> Turn:
         """Run one turn to its end; cancelling the call aborts it in the engine.
 
-        `on_text` is given the turn's text as it is written. An answer that was held to a grammar is scored anew,
-        without it, so that its log-probabilities are the model's own; a turn that is no answer is not compared.
+        `on_start` is called once the prompt is known to fit, `on_text` with the turn's text as it is written. An answer
+        that was held to a grammar is scored anew, without it, so that its log-probabilities are the model's own; a turn
+        that is no answer is not compared.
         Raises ContextFull where the prompt leaves no room for a token, EngineDead where vLLM stopped.
         """
         started = time.perf_counter()
@@ -175,13 +178,30 @@ class VllmEngine:
         room = self.context_length - len(rendered["prompt_token_ids"])
         if room < 1:
             raise ContextFull(len(rendered["prompt_token_ids"]), self.context_length)
-        output = await self._output(name, rendered, _scored(sampling, room, on_text is not None), prompt, on_text)
+        if on_start is not None:
+            on_start()
+        scored = _scored(sampling, room, streamed=on_text is not None)
+        output = await self._finished(name, prompt, rendered, scored, on_text)
         turn = _turn(output, time.perf_counter() - started)
         if turn.finish_reason == "length" and room < (sampling.max_tokens or math.inf):
             turn = replace(turn, is_cut=True)
         if sampling.structured_outputs is None or not is_answer:
             return turn
-        return replace(turn, logprobs=await self._own_logprobs(name, prompt, turn), rescored=True)
+        own = await self._own_logprobs(name, prompt, turn)
+        return turn if own is None else replace(turn, logprobs=own, rescored=True)
+
+    async def _finished(
+        self, name: str, prompt: Prompt, rendered: Any, sampling: SamplingParams, on_text: OnText | None = None
+    ) -> RequestOutput:
+        """Run a request to its end. Raises BadQuestion where a grammar keeps it from one."""
+        output = await self._output(name, rendered, sampling, prompt, on_text)
+        if _has_failed(output) and prompt.pictures and not output.outputs[0].token_ids:
+            # vLLM takes a picture for sent once it is rendered, which it is not where that question was refused. By now
+            # it has noticed, and sends it.
+            output = await self._output(name, await self._engine_input(prompt), sampling, prompt, on_text)
+        if _has_failed(output):
+            raise _unfinished(sampling)
+        return output
 
     async def _output(
         self, name: str, rendered: Any, sampling: SamplingParams, prompt: Prompt, on_text: OnText | None = None
@@ -199,13 +219,15 @@ class VllmEngine:
                     whole.add(output, aggregate=True)
         except EngineDeadError as error:
             raise EngineDead from error
-        except EngineGenerateError:
+        except VLLMClientError as error:
+            raise BadQuestion(str(error), getattr(error, "parameter", None)) from error
+        except EngineGenerateError as error:
             # vLLM keeps a request that it could not hand to its engine on its books.
             await self.llm.abort(request_id)
+            if isinstance(error.__cause__, ValueError | TypeError | OverflowError):
+                raise BadQuestion(f"The question can't be handed to the engine: {error.__cause__}.") from error
             raise
         assert whole is not None  # generate() yields or raises
-        if whole.outputs[0].finish_reason == "error":
-            raise BadQuestion("The engine could not finish the answer; a grammar that nothing can satisfy does this.")
         return whole
 
     def _rank(self, prompt: Prompt) -> dict[str, int]:
@@ -219,15 +241,18 @@ class VllmEngine:
             return {}
         return {"data_parallel_rank": zlib.crc32(prompt.pictures[0].key.encode()) % local}
 
-    async def _own_logprobs(self, name: str, prompt: Prompt, turn: Turn) -> tuple[float, ...]:
-        """Score an answer as a prompt (teacher-forced), computed afresh: cached tokens have no log-probabilities."""
+    async def _own_logprobs(self, name: str, prompt: Prompt, turn: Turn) -> tuple[float, ...] | None:
+        """Score an answer as a prompt (teacher-forced), computed afresh: cached tokens have no log-probabilities.
+
+        None where the answer fills the context.
+        """
         answered = Prompt(prompt.token_ids + turn.token_ids, prompt.pictures)
         scoring = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0)
         room = self.context_length - turn.prompt_tokens - turn.completion_tokens
         if room < 1:
             # The last token's place is needed for the one that vLLM always generates.
-            return turn.logprobs
-        output = await self._output(f"{name}-score", await self._engine_input(answered), scoring, prompt)
+            return None
+        output = await self._finished(f"{name}-score", answered, await self._engine_input(answered), scoring)
         scores = cast("list[dict[int, Any]]", output.prompt_logprobs)[-turn.completion_tokens :]
         return tuple(choices[token].logprob for choices, token in zip(scores, turn.token_ids, strict=True))
 
@@ -246,8 +271,18 @@ class VllmEngine:
             chat_template_content_format=profile.chat_template_content_format,
             chat_template_kwargs=profile.chat_template_kwargs | {"add_generation_prompt": True, "tokenize": False},
         )
-        _, prompt = await self.llm.renderer.render_messages_async([_chat(m) for m in messages], params)
-        return cast("str", prompt["prompt"])
+        try:
+            _, prompt = await self.llm.renderer.render_messages_async([_chat(m) for m in messages], params)
+        except (VLLMClientError, ValueError, TypeError) as error:  # too many images; roles the template won't have
+            raise BadQuestion(f"The conversation can't be put to the model: {error}") from error
+        return self._fitting(cast("str", prompt["prompt"]))
+
+    def _fitting(self, text: str) -> str:
+        """Return a text that may fit the context; to count the tokens of one that can't would take seconds."""
+        longest = self.context_length * self.llm.renderer.get_tokenizer().max_chars_per_token
+        if len(text) > longest:
+            raise ContextFull(len(text), longest, "characters")
+        return text
 
 
 def _chat(message: Message) -> Any:
@@ -260,6 +295,17 @@ def _chat(message: Message) -> Any:
 
 def _pictures(messages: Sequence[Message]) -> tuple[Picture, ...]:
     return tuple(picture for message in messages for picture in message.pictures)
+
+
+def _has_failed(output: RequestOutput) -> bool:
+    return bool(output.outputs[0].finish_reason == "error")
+
+
+def _unfinished(sampling: SamplingParams) -> Exception:
+    """Return whose fault it is that vLLM could not finish a turn: the client's, as far as can be told, by a grammar."""
+    if sampling.structured_outputs is None:
+        return RuntimeError("vLLM could not finish a turn.")
+    return BadQuestion("The engine could not finish the answer; a grammar that nothing can satisfy does this.")
 
 
 def _scored(sampling: SamplingParams, room: int, streamed: bool) -> SamplingParams:

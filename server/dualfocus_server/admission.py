@@ -72,10 +72,11 @@ class Admission:
     def _check(self, client: str) -> None:
         if self.closed is not None:
             raise self.closed
-        if self.admitted >= self._limit:
-            raise TooBusy(f"{self.admitted} questions are running or waiting, which is all the server takes")
+        # First what is the client's own doing: others' leaving would not help it.
         if self._per_client and self._clients[client] >= self._per_client:
             raise TooBusy(f"{self._per_client} questions of yours are running or waiting, which is all one client may")
+        if self.admitted >= self._limit:
+            raise TooBusy(f"{self.admitted} questions are running or waiting, which is all the server takes")
 
     def _forget(self, client: str) -> None:
         self._clients[client] -= 1

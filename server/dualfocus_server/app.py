@@ -25,6 +25,8 @@ from dualfocus_server.settings import Settings
 
 router = APIRouter()
 _READY_TIMEOUT = 2.0
+# Nobody is told: it stands in the log.
+_CLIENT_LEFT = 499
 
 
 def create_app(service: Service, settings: Settings, keys: KeyRing) -> FastAPI:
@@ -65,23 +67,33 @@ def _service(request: Request) -> Service:
     return cast("Service", request.app.state.service)
 
 
-@router.post("/v1/chat/completions", response_model=FocusResponse | ChatCompletionResponse)
-@with_cancellation
+@router.post(
+    "/v1/chat/completions", response_model=None, responses={200: {"model": FocusResponse | ChatCompletionResponse}}
+)
 async def chat_completions(request: FocusRequest, raw_request: Request) -> Response:
     """Answer a chat completion."""
+    answered: Response | None = await _answer_unless_left(request, raw_request)
+    return answered or Response(status_code=_CLIENT_LEFT)
+
+
+@with_cancellation
+async def _answer_unless_left(request: FocusRequest, raw_request: Request) -> Response:
     return await answer(_service(raw_request), request, raw_request)
 
 
 @router.get("/v1/models")
 async def models(raw_request: Request) -> Response:
-    """List the served models, each also by the names that choose a mode."""
-    listed = (await _service(raw_request).chat.models()).model_dump()
+    """List the served models; those that look twice also by the names that choose a mode."""
+    chat = _service(raw_request).chat
+    listed = (await chat.models()).model_dump()
     listed["data"] = [
-        card | {"id": name}
-        for card in listed["data"]
-        for name in (card["id"], *(f"{card['id']}:{mode}" for mode in MODES))
+        card | {"id": name} for card in listed["data"] for name in _names(card["id"], chat.is_base_model(card["id"]))
     ]
     return JSONResponse(listed)
+
+
+def _names(model: str, takes_modes: bool) -> list[str]:
+    return [model, *(f"{model}:{mode}" for mode in MODES if takes_modes)]
 
 
 @router.get("/health")

@@ -1,7 +1,8 @@
 """Errors in OpenAI's shape, for everything: `{"error": {"message", "type", "param", "code"}}`."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
@@ -14,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
-from vllm.exceptions import VLLMError
+from vllm.exceptions import VLLMError, VLLMValidationError
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from dualfocus_server.refusals import Refusal
@@ -58,23 +59,48 @@ class Problem:
         return JSONResponse(self.body(), status_code=self.status, headers=self.headers)
 
 
+class VllmRefusal(Exception):
+    """vLLM answered with an error that is described already."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+# What vLLM raises over values it does not take, besides its own classes; from our code they'd be defects.
+_UNTAKEN = (ValueError, TypeError, OverflowError, NotImplementedError)
+
+
+@contextmanager
+def vllm_judging() -> Iterator[None]:
+    """Hold a call of vLLM's with what a client sent: what it raises over that is the client's error."""
+    try:
+        yield
+    except EngineGenerateError as error:
+        if not isinstance(error.__cause__, _UNTAKEN):
+            raise
+        raise VLLMValidationError(f"The request can't be handed to the engine: {error.__cause__}.") from error
+    except _UNTAKEN as error:
+        raise VLLMValidationError(str(error)) from error
+
+
 def problem_of(error: Exception) -> Problem:
     """Describe any error: ours, vLLM's, the framework's, or one that nobody expected (which is logged)."""
     match error:
         case Refusal():
             wait = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else None
             return Problem(error.status, str(error), code=error.code, headers=wait)
+        case VllmRefusal():
+            return error.problem
         case DualFocusError():
-            return Problem(_STATUS[error.kind], str(error), code=error.kind.value)
+            return Problem(_STATUS[error.kind], str(error), getattr(error, "param", None), error.kind.value)
         case EngineDeadError():
             return problem_of(EngineDead())
-        case EngineGenerateError(__cause__=UnicodeError() | OverflowError() | TypeError() | ValueError()):
-            return Problem(HTTPStatus.BAD_REQUEST, f"The request can't be handed to the engine: {error.__cause__}.")
         case RequestValidationError():
             return _validation(error)
         case HTTPException():
             return Problem(error.status_code, str(error.detail), headers=error.headers)
-        case VLLMError() | ValueError() | TypeError() | OverflowError() | NotImplementedError():
+        case VLLMError() if not isinstance(error, EngineGenerateError):
             return problem_from_vllm(create_error_response(error))
     logger.error("Unexpected error", exc_info=error)
     return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The server failed on this request; its log says why.")
@@ -82,13 +108,16 @@ def problem_of(error: Exception) -> Problem:
 
 def problem_from_vllm(response: ErrorResponse) -> Problem:
     """Describe an error that vLLM has described already."""
-    return Problem(response.error.code, response.error.message, response.error.param)
+    if response.error.message == str(EngineDeadError()):
+        return problem_of(EngineDead())
+    # What is asked for and not there is the client's to change.
+    status = HTTPStatus.BAD_REQUEST if response.error.code == HTTPStatus.NOT_IMPLEMENTED else response.error.code
+    return Problem(status, response.error.message, response.error.param)
 
 
 def install_error_handlers(app: FastAPI) -> None:
     """Let every error of every route leave in OpenAI's shape."""
-    handled = (Refusal, DualFocusError, RequestValidationError, HTTPException, VLLMError)
-    for kind in (*handled, ValueError, TypeError, OverflowError, NotImplementedError):
+    for kind in (Refusal, DualFocusError, RequestValidationError, HTTPException, VLLMError, VllmRefusal):
         app.add_exception_handler(kind, _respond)
     # A handler for Exception would run outside all middleware, and the connection would be cut.
     app.add_middleware(_Unexpected)

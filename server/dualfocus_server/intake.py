@@ -1,22 +1,24 @@
 """From a chat completion request to the question the engine answers."""
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-from dualfocus_engine import BadQuestion, Box, DualFocus, Message, Mode, Question
+from dualfocus_engine import BadQuestion, Box, DualFocus, Message, Mode, Picture, Question
 from dualfocus_engine.pictures import within_aspect
 from dualfocus_engine.pool import in_thread
 
 from dualfocus_server.contents import IMAGE, TEXT, parts_of
-from dualfocus_server.media import ImageSource
+from dualfocus_server.errors import vllm_judging
 from dualfocus_server.protocol import MODES, FocusRequest
+from dualfocus_server.request_images import RequestImages
 
 # What only vLLM's own chat serving does; a request that uses one of these is not a DualFocus question.
 _VLLM_ONLY = (
     "tools",
     "use_beam_search",
     "echo",
+    "add_generation_prompt",
+    "add_special_tokens",
     "continue_final_message",
     "documents",
     "chat_template",
@@ -27,7 +29,17 @@ _VLLM_ONLY = (
     "logprob_token_ids",
     "truncate_prompt_tokens",
     "cache_salt",
+    "priority",
+    "session_id",
+    "return_token_ids",
+    "return_prompt_text",
+    "routed_experts_prompt_start",
+    "kv_transfer_params",
+    "ec_transfer_params",
 )
+
+# The roles of a conversation of text and images, and what chat templates know them as.
+_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
 def concerns_focus(request: FocusRequest) -> bool:
@@ -41,26 +53,36 @@ def concerns_focus(request: FocusRequest) -> bool:
         return False
     if not all(_is_plain(message) for message in messages):
         return False
-    return any(part["type"] == IMAGE for message in messages for part in parts_of(message))
+    return any(image_parts(request))
+
+
+def image_parts(request: FocusRequest) -> Iterator[dict[str, Any]]:
+    """Yield the parts of a request that are images, in their order."""
+    for message in cast("list[Any]", request.messages):
+        yield from (part for part in parts_of(message) if part["type"] == IMAGE)
 
 
 def _is_asked(request: FocusRequest, name: str) -> bool:
-    """Whether a field asks for something: 0 may, an empty list or null does not."""
-    value = getattr(request, name)
-    return value is not None and value is not False and value not in ([], {}, "")
+    """Whether a field asks for something: its default, an empty list or null does not, 0 may."""
+    value, default = getattr(request, name), FocusRequest.model_fields[name].default
+    if default is True:
+        return value is False
+    return value != default and value is not None and value is not False and value not in ([], {}, "")
 
 
-async def question_of(request: FocusRequest, focus: DualFocus, images: ImageSource) -> Question:
+async def question_of(request: FocusRequest, focus: DualFocus, images: RequestImages) -> Question:
     """Return the question a request asks. Raises BadPicture, BadQuestion, and vLLM's errors for its sampling."""
     options = request.dualfocus
-    messages = await asyncio.gather(*(_message(message, images) for message in cast("list[Any]", request.messages)))
+    sampling = _sampling(request, focus)  # what is wrong with it is said before images are opened
+    pictures = iter(await images.opened([part[IMAGE]["url"] for part in image_parts(request)]))
+    messages = [_message(message, pictures) for message in cast("list[Any]", request.messages)]
     return Question(
         messages=tuple(messages),
         mode=Mode(options.mode),
         grounding=options.question,
         box=Box(*options.box) if options.box else None,
         zoom=options.image,
-        sampling=_sampling(request, focus),
+        sampling=sampling,
     )
 
 
@@ -74,20 +96,19 @@ def take_mode_from_model(request: FocusRequest, is_served: Callable[[str], bool]
         request.dualfocus = request.dualfocus.model_copy(update={"mode": mode})
 
 
-async def inline_images(request: FocusRequest, images: ImageSource) -> None:
-    """Open the images of a request that vLLM answers, by the same rules: vLLM itself fetches and decodes nothing.
+async def inline_images(request: FocusRequest, images: RequestImages) -> None:
+    """Open the images of a request that vLLM answers, by the same rules: vLLM fetches nothing and decodes no image.
 
     Raises BadPicture; BadQuestion where the prompt is to be cut, which vLLM can't do to one with images.
     """
-    for message in cast("list[Any]", request.messages):
-        for part in parts_of(message):
-            if part["type"] == IMAGE:
-                if request.truncate_prompt_tokens is not None:
-                    raise BadQuestion("truncate_prompt_tokens can't be used with images.")
-                picture = await images.picture(part[IMAGE]["url"])
-                image = await in_thread(within_aspect, picture.image)
-                part.clear()
-                part |= {"type": "image_pil", "image_pil": image, "uuid": f"{picture.key}-as-sent"}
+    parts = list(image_parts(request))
+    if parts and request.truncate_prompt_tokens is not None:
+        raise BadQuestion("truncate_prompt_tokens can't be used with images.")
+    pictures = await images.opened([part[IMAGE]["url"] for part in parts])
+    for part, picture in zip(parts, pictures, strict=True):
+        image = await in_thread(within_aspect, picture.image)
+        part.clear()
+        part |= {"type": "image_pil", "image_pil": image, "uuid": f"{picture.key}-as-sent"}
 
 
 def _sampling(request: FocusRequest, focus: DualFocus) -> Any:
@@ -95,21 +116,22 @@ def _sampling(request: FocusRequest, focus: DualFocus) -> Any:
     defaults = focus.engine.llm.model_config.get_diff_sampling_param()
     limits = (request.max_completion_tokens, request.max_tokens, focus.profile.max_answer_tokens)
     limit = next(limit for limit in limits if limit is not None)
-    return request.to_sampling_params(limit, defaults | {"temperature": focus.profile.temperature})
+    with vllm_judging():
+        return request.to_sampling_params(limit, defaults | {"temperature": focus.profile.temperature})
 
 
-async def _message(message: dict[str, Any], images: ImageSource) -> Message:
+def _message(message: dict[str, Any], pictures: Iterator[Picture]) -> Message:
+    """Read one message; its images are the next of the conversation's pictures."""
     parts = parts_of(message)
     texts = [part[TEXT] for part in parts if part["type"] == TEXT]
-    urls = [part[IMAGE]["url"] for part in parts if part["type"] == IMAGE]
-    pictures = await asyncio.gather(*(images.picture(url) for url in urls))
-    return Message(message["role"], "\n".join(texts), tuple(pictures))
+    shown = tuple(next(pictures) for part in parts if part["type"] == IMAGE)
+    return Message(_ROLES[message["role"]], "\n".join(texts), shown)
 
 
 def _is_plain(message: dict[str, Any]) -> bool:
     """Whether a message is text and images only (no tool calls, audio, video)."""
     return (
-        message["role"] in ("system", "user", "assistant")
+        message["role"] in _ROLES
         and all(part["type"] in (TEXT, IMAGE) for part in parts_of(message))
         and not message.get("tool_calls")
     )

@@ -3,14 +3,23 @@
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, field_validator, model_validator
+from vllm.config import ModelConfig
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatCompletionResponse
+from vllm.renderers.params import TokenizeParams
 
 from dualfocus_server.contents import canonical
 from dualfocus_server.sendable import check_sendable
 
 Corners = tuple[float, float, float, float]
+# What vLLM's validators raise over values of types that they do not expect.
+_STUMBLES = (
+    *(AttributeError, LookupError, TypeError, AssertionError),
+    *(OverflowError, RecursionError, NotImplementedError),
+)
 # OpenAI's own limit.
 _MOST_CHOICES = 128
+# A body of a megabyte could otherwise hold the event loop for seconds.
+_MOST_MESSAGES, _MOST_PARTS = 2_000, 1_000
 MODES = ("dual", "macro", "micro", "off")
 
 
@@ -43,10 +52,28 @@ class FocusOptions(BaseModel):
         return box
 
 
+class _Counting(TokenizeParams):
+    """vLLM's way to tokenize, but a prompt is read to its end: its length is told where it is too long."""
+
+    def get_encode_kwargs(self) -> dict[str, Any]:
+        """Return the tokenizer's arguments; vLLM's stop it one token past the context's length."""
+        arguments: dict[str, Any] = super().get_encode_kwargs()
+        return arguments if self.truncate_prompt_tokens is not None else arguments | {"truncation": False}
+
+
 class FocusRequest(ChatCompletionRequest):
     """A chat completion request as vLLM takes it, with the `dualfocus` field."""
 
     dualfocus: FocusOptions = Field(default_factory=FocusOptions)
+
+    def build_tok_params(self, model_config: ModelConfig) -> TokenizeParams:
+        """Return how vLLM's own serving tokenizes the prompt."""
+        return _Counting(**vars(super().build_tok_params(model_config)))
+
+    @field_validator("dualfocus", mode="before")
+    @classmethod
+    def _null_is_absent(cls, options: Any) -> Any:
+        return FocusOptions() if options is None else options
 
     @model_validator(mode="before")
     @classmethod
@@ -58,6 +85,7 @@ class FocusRequest(ChatCompletionRequest):
         messages = body.get("messages") if isinstance(body, dict) else None
         if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
             raise ValueError("messages must be a list of at least one message, each an object with role and content")
+        _check_messages(messages)
         return body
 
     @model_validator(mode="wrap")
@@ -66,7 +94,7 @@ class FocusRequest(ChatCompletionRequest):
         """Tell the client where vLLM's validators stumble over a value's type."""
         try:
             return read(body)
-        except (AttributeError, LookupError, TypeError, AssertionError, RecursionError) as error:
+        except _STUMBLES as error:
             raise ValueError(f"the request can't be read: {error}") from error
 
     @model_validator(mode="after")
@@ -76,6 +104,18 @@ class FocusRequest(ChatCompletionRequest):
         messages: list[Any] = self.messages  # type: ignore[has-type]
         self.messages = [canonical(message) for message in messages]
         return self
+
+
+def _check_messages(messages: list[dict[str, Any]]) -> None:
+    """Raise ValueError where there is too much to validate, or a message that vLLM would try as one of every make."""
+    if len(messages) > _MOST_MESSAGES:
+        raise ValueError(f"messages has {len(messages):,} messages; {_MOST_MESSAGES:,} are the most")
+    for place, message in enumerate(messages):
+        role, content = message.get("role"), message.get("content")
+        if not isinstance(role, str):
+            raise ValueError(f"messages.{place}.role must be system, developer, user, assistant or tool")
+        if isinstance(content, list) and len(content) > _MOST_PARTS:
+            raise ValueError(f"messages.{place} has {len(content):,} parts; {_MOST_PARTS:,} are the most")
 
 
 class AnswerReport(BaseModel):

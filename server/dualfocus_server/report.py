@@ -1,6 +1,9 @@
 """From the engine's result to a chat completion."""
 
-from dualfocus_engine import Focused, Mode, Turn
+import base64
+import io
+
+from dualfocus_engine import Focused, Mode, Picture, Region, Turn
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionLogProbs,
     ChatCompletionResponseChoice,
@@ -9,6 +12,9 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
 from vllm.entrypoints.serve.engine.protocol import CompletionTokenUsageInfo, PromptTokenUsageInfo, UsageInfo
 
 from dualfocus_server.protocol import AnswerReport, FocusReport, FocusResponse, GroundingReport, TurnReport
+
+# Pixels of a side: a larger crop is sent scaled down, or one answer could be a hundred megabytes.
+_LONGEST_SIDE = 2048
 
 
 def completion(
@@ -67,6 +73,15 @@ def focus_report(result: Focused, mode: Mode) -> FocusReport:
 
 def _grounding(turn: Turn | None) -> GroundingReport | None:
     return None if turn is None else GroundingReport(text=turn.text, finish_reason=turn.finish_reason)
+
+
+def crop_url(picture: Picture, region: Region) -> str:
+    """Return a part of a picture as a data: URL with a PNG in it; work for a thread."""
+    crop = picture.image.crop(region)
+    crop.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    png = io.BytesIO()
+    crop.save(png, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
 
 
 def _answer(turn: Turn | None) -> AnswerReport | None:

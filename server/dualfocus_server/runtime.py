@@ -32,6 +32,7 @@ from dualfocus_server.media import ImageSource
 from dualfocus_server.metrics import watch_unfinished_turns
 from dualfocus_server.progress import say, step
 from dualfocus_server.ready import ready_text
+from dualfocus_server.request_images import RequestImages
 from dualfocus_server.settings import Settings, settings_of
 from dualfocus_server.vllm_chat import VllmChat
 
@@ -129,7 +130,8 @@ async def _answer_requests(
     watch_unfinished_turns(lambda: focus.engine.unfinished)
     admission = Admission(settings.max_questions, settings.max_queued, settings.max_questions_per_key)
     chat = await VllmChat.on(focus.engine.llm, args)
-    app = create_app(Service(focus, chat, images, admission, settings.timeout), settings, keys)
+    opened = RequestImages(images, settings.max_images, settings.max_image_pixels)
+    app = create_app(Service(focus, chat, opened, admission, settings.timeout), settings, keys)
     _let_browsers_in(app, args)
     host, port = listener.getsockname()[:2]
     ready = ready_text(host, port, tls=bool(args.ssl_certfile), keys=keys.is_needed)

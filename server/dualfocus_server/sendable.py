@@ -1,9 +1,11 @@
-"""What a body may hold to be handed to the engine at all: text that is UTF-8, numbers that fit 64 bits."""
+"""What a body may hold to be handed to the engine: text that is UTF-8, numbers of 64 bits, and not too many values."""
 
 from collections.abc import Iterator
 from typing import Any
 
 _LARGEST = 2**63 - 1
+# Validating a value takes microseconds and a kilobyte, and the event loop waits for it.
+MOST_VALUES = 100_000
 
 
 def check_sendable(body: Any) -> None:
@@ -26,8 +28,12 @@ def _check_text(name: str, text: str) -> None:
 def _leaves(body: Any) -> Iterator[tuple[str, Any]]:
     """Yield keys and plain values with the name of the outermost field they are in; no recursion, at any depth."""
     left: list[tuple[str, Any]] = [("", body)]
+    found = 0
     while left:
         name, value = left.pop()
+        found += len(value) if isinstance(value, dict | list) else 0
+        if found > MOST_VALUES:
+            raise ValueError(f"the body has more than {MOST_VALUES:,} values in it")
         if isinstance(value, dict):
             yield from ((name, key) for key in value)
             left += [(name or str(key), inner) for key, inner in value.items()]

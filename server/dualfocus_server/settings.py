@@ -23,6 +23,7 @@ class Settings:
     metrics_open: bool = False
     allowed_media_domains: tuple[str, ...] = ()
     image_timeout: float = 10.0
+    max_images: int = 16
     max_image_bytes: int = 32 << 20
     max_image_pixels: int = MAX_PIXELS
     max_body_bytes: int = 64 << 20
@@ -53,8 +54,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 # The least value of each flag, and its help.
 _LIMITS = {
     "image_timeout": (0, "seconds for fetching an image (0: no limit)"),
+    "max_images": (1, "images of a request"),
     "max_image_bytes": (1, "bytes of an encoded image"),
-    "max_image_pixels": (1, "pixels of an image, judged before it is decoded"),
+    "max_image_pixels": (1, "pixels of a request's images together, judged before any is decoded"),
     "max_body_bytes": (1, "bytes of a request's body"),
     "max_questions": (1, "questions worked on at once"),
     "max_queued": (0, "questions waiting for their turn; one more is refused with 429 (0: none waits)"),

@@ -1,12 +1,15 @@
-"""An answer as server-sent events: role, what the turns are doing, the chosen answer, usage, `[DONE]`."""
+"""Answers as server-sent events: made by a task, read by a client, with comments while nothing comes."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import ExitStack, suppress
 from typing import Any
 
-from dualfocus_engine import Focused
-from dualfocus_engine.looks import Watcher
+from dualfocus_engine import Focused, Mode
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 from vllm.entrypoints.generate.base.protocol import DeltaMessage
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionResponseStreamChoice,
@@ -16,89 +19,137 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
 from dualfocus_server.errors import problem_of
 from dualfocus_server.protocol import FocusResponse
 
+logger = logging.getLogger(__name__)
+
 # Proxies cut connections on which nothing comes; a comment line is nothing to a client.
-_COMMENT_EVERY = 5.0
+_COMMENT_EVERY = 4.0
 _DONE = "data: [DONE]\n\n"
+# Seconds that a client gets to read the last events after the question's deadline.
+_LAST_WORDS = 10.0
 
-Run = Callable[[Watcher], Awaitable[tuple[Focused, FocusResponse]]]
+
+class Events:
+    """The events of one answer, made by a task; what is `held` is given up when it ends, however they are read."""
+
+    def __init__(self, make: Callable[["Events"], Coroutine[Any, Any, None]], held: ExitStack) -> None:
+        self._queue: asyncio.Queue[str | None] = asyncio.Queue()
+        self._comment = ": waiting\n\n"
+        self._begun = asyncio.Event()
+        self._held = held
+        self._making = asyncio.create_task(make(self))
+        self._making.add_done_callback(self._ended)
+
+    def put(self, event: str) -> None:
+        """Add an event."""
+        self._queue.put_nowait(event)
+
+    def comment(self, doing: str) -> None:
+        """Add a line that clients skip, which is given again while nothing else comes."""
+        self._comment = f": {doing}\n\n"
+        self.put(self._comment)
+
+    def begin(self) -> None:
+        """Say that the answer is on its way: what goes wrong from now on is an event."""
+        self._begun.set()
+
+    async def begun(self) -> None:
+        """Wait until the answer is on its way, or is late. Raises what went wrong before."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_COMMENT_EVERY):
+                await self._begun.wait()
+        if self._making.done():
+            self._making.result()
+        elif not self._begun.is_set():
+            self.put(self._comment)
+
+    async def read(self) -> AsyncIterator[str]:
+        """Yield the events as they come, and the last comment whenever nothing came for a while."""
+        while (event := await self._next()) is not None:
+            yield event
+        try:
+            self._making.result()
+        except Exception as error:
+            yield _data(problem_of(error).body())
+            yield _DONE
+
+    def stop(self) -> None:
+        """End what makes the events."""
+        self._making.cancel()
+
+    async def _next(self) -> str | None:
+        try:
+            async with asyncio.timeout(_COMMENT_EVERY):
+                return await self._queue.get()
+        except TimeoutError:
+            return self._comment
+
+    def _ended(self, making: asyncio.Task[None]) -> None:
+        if not making.cancelled():
+            making.exception()  # looked at: nobody reads on where the client has left
+        self._held.close()
+        self._begun.set()
+        self._queue.put_nowait(None)
 
 
-class _Events:
-    """Collects what the turns say; an entry is a comment (turn) or a piece of the answer's text."""
+class EventStream(StreamingResponse):
+    """Sends events; a client that leaves, or has not read them `_LAST_WORDS` after the deadline, ends them."""
 
-    def __init__(self) -> None:
-        self.queue: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue()
+    def __init__(self, events: Events, deadline: float | None) -> None:
+        super().__init__(events.read(), media_type="text/event-stream")
+        self._events = events
+        self._cut_at = deadline + _LAST_WORDS if deadline is not None else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async with asyncio.timeout_at(self._cut_at):
+                await super().__call__(scope, receive, send)
+        except TimeoutError:
+            logger.warning("A client did not read its stream in time; the connection is cut.")
+        finally:
+            self._events.stop()
+
+
+class FocusWriter:
+    """Writes what a question's turns do (it is their Watcher) and its answer as events."""
+
+    def __init__(self, events: Events, request_id: str, model: str, mode: Mode) -> None:
+        self._events = events
+        self._request_id = request_id
+        self._model = model
+        self._mode = mode
+        self._held = ""  # the last piece waits: it carries the `dualfocus` field
+        self._put(DeltaMessage(role="assistant", content=""))
 
     def begins(self, turn: str) -> None:
-        self.queue.put_nowait(("turn", turn))
+        """Name the turn. The answer is on its way once macro is, without which there is none in the other modes."""
+        self._events.comment(turn)
+        if turn == "macro" or self._mode is Mode.MICRO:
+            self._events.begin()
 
     def writes(self, text: str) -> None:
-        self.queue.put_nowait(("text", text))
+        """Give the piece before this one."""
+        if self._held:
+            self._put(DeltaMessage(content=self._held))
+        self._held = text
 
-    def ends(self, _: object) -> None:
-        self.queue.put_nowait(None)
+    def ends(self, result: Focused, whole: FocusResponse, include_usage: bool) -> None:
+        """Give the rest of the answer with its `dualfocus` field, the finish, usage, `[DONE]`."""
+        choice = whole.choices[0]
+        content = self._chunk(DeltaMessage(content=self._held or result.text), logprobs=choice.logprobs)
+        self._events.put(_data(content | {"dualfocus": whole.dualfocus.model_dump(exclude_none=False)}))
+        self._put(DeltaMessage(), finish_reason=choice.finish_reason)
+        if include_usage:
+            self._events.put(_data(self._chunk(None) | {"usage": whole.usage.model_dump()}))
+        self._events.put(_DONE)
 
+    def _put(self, delta: DeltaMessage, **choice: Any) -> None:
+        self._events.put(_data(self._chunk(delta, **choice)))
 
-async def focus_events(run: Run, request_id: str, model: str, include_usage: bool) -> AsyncIterator[str]:
-    """Yield the events of one question; leaving the iterator aborts its turns."""
-    events = _Events()
-    yield _data(_chunk(request_id, model, DeltaMessage(role="assistant", content="")))
-    running = asyncio.ensure_future(run(events))
-    running.add_done_callback(events.ends)
-    try:
-        held = ""  # the last piece waits: it carries the `dualfocus` field
-        async for kind, text in _until_end(events):
-            if kind == "turn":
-                yield f": {text}\n\n"
-                continue
-            if held:
-                yield _data(_chunk(request_id, model, DeltaMessage(content=held)))
-            held = text
-        result, whole = await running
-        for line in _ending(result, whole, held, include_usage):
-            yield line
-    except asyncio.CancelledError:
-        raise
-    except Exception as error:
-        yield _data(problem_of(error).body())
-        yield _DONE
-    finally:
-        running.cancel()
-
-
-async def _until_end(events: _Events) -> AsyncIterator[tuple[str, str]]:
-    """Yield entries as they come, and the last turn's name again whenever nothing came for a while."""
-    turn = "waiting"
-    while True:
-        try:
-            entry = await asyncio.wait_for(events.queue.get(), _COMMENT_EVERY)
-        except TimeoutError:
-            entry = ("turn", turn)
-        if entry is None:
-            return
-        turn = entry[1] if entry[0] == "turn" else turn
-        yield entry
-
-
-def _ending(result: Focused, whole: FocusResponse, held: str, include_usage: bool) -> list[str]:
-    """Return the last events: the rest of the answer with its `dualfocus` field, the finish, usage, `[DONE]`."""
-    choice = whole.choices[0]
-    text = held if held else result.text
-    content = _chunk(whole.id, whole.model, DeltaMessage(content=text), logprobs=choice.logprobs)
-    content["dualfocus"] = whole.dualfocus.model_dump(exclude_none=False)
-    finish = _chunk(whole.id, whole.model, DeltaMessage(), finish_reason=choice.finish_reason)
-    lines = [_data(content), _data(finish)]
-    if include_usage:
-        usage = _chunk(whole.id, whole.model, None)
-        lines.append(_data(usage | {"usage": whole.usage.model_dump()}))
-    return [*lines, _DONE]
-
-
-def _chunk(request_id: str, model: str, delta: DeltaMessage | None, **choice: Any) -> dict[str, Any]:
-    choices = [] if delta is None else [ChatCompletionResponseStreamChoice(index=0, delta=delta, **choice)]
-    chunk = ChatCompletionStreamResponse(id=request_id, model=model, choices=choices)
-    body: dict[str, Any] = chunk.model_dump(exclude_unset=True)
-    return {"id": chunk.id, "object": chunk.object, "created": chunk.created} | body
+    def _chunk(self, delta: DeltaMessage | None, **choice: Any) -> dict[str, Any]:
+        choices = [] if delta is None else [ChatCompletionResponseStreamChoice(index=0, delta=delta, **choice)]
+        chunk = ChatCompletionStreamResponse(id=self._request_id, model=self._model, choices=choices)
+        body: dict[str, Any] = chunk.model_dump(exclude_unset=True)
+        return {"id": chunk.id, "object": chunk.object, "created": chunk.created} | body
 
 
 def _data(body: dict[str, Any]) -> str:

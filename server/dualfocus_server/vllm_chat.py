@@ -1,16 +1,20 @@
 """vLLM's own chat serving on the engine that DualFocus runs: what DualFocus does not concern is answered there.
 
 Leans on vLLM 0.32's `init_app_state` (fills a Starlette state with its servings), on `OpenAIServingChat`'s
-`create_chat_completion` and `_create_chat_logprobs`, and on `OpenAIServingModels`.
+`create_chat_completion`, `_create_chat_logprobs` and `renderer.mm_processor_cache`, on `OpenAIServingModels`, and on
+what vLLM says of a prompt that is too long: `VLLMValidationError.parameter`, and the words of `get_max_tokens`.
 """
 
+import re
 from argparse import Namespace
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from http import HTTPStatus
 from typing import Any, TypeAlias, cast
 
-from dualfocus_engine import Turn
+from dualfocus_engine import ContextFull, Turn
 from fastapi import Request
-from starlette.datastructures import State
+from starlette.datastructures import MutableHeaders, State
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionLogProbs,
@@ -19,9 +23,19 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
 )
 from vllm.entrypoints.openai.models.protocol import BaseModelPath
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelList
+from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+from vllm.exceptions import GenerationError, VLLMValidationError
 from vllm.v1.engine.async_llm import AsyncLLM
 
-Answer: TypeAlias = AsyncGenerator[str, None] | ChatCompletionResponse | ErrorResponse
+from dualfocus_server.contents import parts_of
+from dualfocus_server.errors import Problem, VllmRefusal, problem_from_vllm, vllm_judging
+from dualfocus_server.request_ids import HEADER, request_id
+
+Answer: TypeAlias = AsyncGenerator[str, None] | ChatCompletionResponse
+
+# How vLLM's streams tell an error; no other event begins so.
+_ERROR_EVENT = 'data: {"error":'
+_TOO_LONG = re.compile(r"Input length \((\d+)\) exceeds")
 
 
 class VllmChat:
@@ -38,9 +52,71 @@ class VllmChat:
         await init_app_state(llm, state, args, await llm.get_supported_tasks())
         return cls(state)
 
-    async def answer(self, request: ChatCompletionRequest, raw_request: Request) -> Answer:
-        """Answer a chat completion request as `vllm serve` would."""
-        return cast("Answer", await self._chat.create_chat_completion(request, raw_request))
+    async def answer(self, request: ChatCompletionRequest, raw_request: Request) -> ChatCompletionResponse:
+        """Answer a chat completion request as `vllm serve` would. Raises VllmRefusal, ContextFull and vLLM's errors."""
+        with self._sent(request):
+            answered = cast("ChatCompletionResponse", await self._answered(request, raw_request))
+        answered.ec_transfer_params = None  # the engine's own count of encoder runs, no transfer
+        return answered
+
+    async def stream(self, request: ChatCompletionRequest, raw_request: Request) -> AsyncGenerator[str, None]:
+        """Answer one as `vllm serve` would, as events. Raises the same, also while they are read."""
+        with self._sent(request):
+            events = cast("AsyncGenerator[str, None]", await self._answered(request, raw_request))
+        return self._told(request, events)
+
+    async def _answered(self, request: ChatCompletionRequest, raw_request: Request) -> Answer:
+        try:
+            with self._lengths_told(), vllm_judging():
+                answered = await self._chat.create_chat_completion(request, _with_checked_id(raw_request))
+        except GenerationError as error:
+            raise VllmRefusal(_problem(request, create_error_response(error))) from error
+        if isinstance(answered, ErrorResponse):
+            raise VllmRefusal(_problem(request, answered))
+        return cast("Answer", answered)
+
+    async def _told(
+        self, request: ChatCompletionRequest, events: AsyncGenerator[str, None]
+    ) -> AsyncGenerator[str, None]:
+        """Yield vLLM's events, its errors in OpenAI's shape."""
+        with self._sent(request):
+            async with aclosing(events):
+                async for event in events:
+                    if event.startswith(_ERROR_EVENT):
+                        told = ErrorResponse.model_validate_json(event.removeprefix("data: "))
+                        raise VllmRefusal(_problem(request, told))
+                    yield event
+
+    @contextmanager
+    def _sent(self, request: ChatCompletionRequest) -> Iterator[None]:
+        """Forget a request's images where it fails: vLLM takes for sent what it has processed, and would not send it.
+
+        The next request with one of them would end in an error.
+        """
+        try:
+            yield
+        except BaseException:
+            cache = self._chat.renderer.mm_processor_cache
+            for message in cast("list[Any]", request.messages) if cache is not None else ():
+                for part in parts_of(message):
+                    if "uuid" in part:
+                        cache.invalidate(part["uuid"])
+            raise
+
+    @contextmanager
+    def _lengths_told(self) -> Iterator[None]:
+        """Raise ContextFull where vLLM refuses a prompt as too long."""
+        limit = int(self._models.model_config.max_model_len)
+        try:
+            yield
+        except VLLMValidationError as error:
+            counted = _TOO_LONG.match(str(error))
+            if error.parameter == "input_tokens" or counted:
+                raise ContextFull(int(counted[1]) if counted else error.value, limit) from None
+            if error.parameter == "input_text":
+                longest = limit * self._chat.renderer.tokenizer.max_chars_per_token
+                raise ContextFull(error.value, longest, "characters") from None
+            raise
 
     async def models(self) -> ModelList:
         """List what is served."""
@@ -68,3 +144,19 @@ class VllmChat:
             return_as_token_id=request.return_tokens_as_token_ids,
         )
         return made
+
+
+def _with_checked_id(raw_request: Request) -> Request:
+    """Return the request with the id that was checked in place of the client's: vLLM's answers carry it."""
+    headers = MutableHeaders(raw=list(raw_request.scope["headers"]))
+    if HEADER in headers:
+        headers[HEADER] = str(request_id.get())
+    return Request({**raw_request.scope, "headers": headers.raw}, raw_request.receive)
+
+
+def _problem(request: ChatCompletionRequest, told: ErrorResponse) -> Problem:
+    """Describe vLLM's error; that it could not finish is the client's doing where the client gave a grammar."""
+    if told.error.message != str(GenerationError()) or request.extract_structured_outputs() is None:
+        return problem_from_vllm(told)
+    message = "The engine could not finish the answer; a grammar that nothing can satisfy does this."
+    return Problem(HTTPStatus.BAD_REQUEST, message, code="invalid_value")

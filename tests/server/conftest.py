@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from asking import check_log
 from openai import OpenAI
 from running_server import Server, start_server
 
@@ -13,10 +14,12 @@ from running_server import Server, start_server
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The model to start with, served in full precision."""
-    running = start_server(tmp_path_factory.mktemp("server") / "log", "--dtype", "float32")
+    tools = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    running = start_server(tmp_path_factory.mktemp("server") / "log", "--dtype", "float32", *tools)
     yield running
     running.process.terminate()
     assert running.process.wait(30) == 0
+    check_log(running)
 
 
 @pytest.fixture(scope="session")

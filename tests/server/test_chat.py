@@ -1,21 +1,14 @@
 """`POST /v1/chat/completions` about an image, through the official client."""
 
 import base64
+import math
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
+from asking import About, ImagePart, ask, ask_and_leave, log_until
 from openai import BadRequestError, OpenAI
-
-About = Callable[[str, str], list[dict[str, Any]]]
-ImagePart = Callable[[str], dict[str, Any]]
-MODEL = "dualfocus-starter"
-
-
-def ask(client: OpenAI, messages: Any, focus: dict[str, Any] | None = None, **options: Any) -> Any:
-    extra = {"dualfocus": focus} if focus else None
-    return client.chat.completions.create(model=MODEL, messages=messages, extra_body=extra, **options)
+from running_server import Server
 
 
 def test_an_answer_holds_everything_that_was_found(client: OpenAI, about: About) -> None:
@@ -42,8 +35,9 @@ def test_usage_counts_all_turns(client: OpenAI, about: About) -> None:
 
 
 def test_a_known_image_is_encoded_once_and_taken_from_the_cache(client: OpenAI, about: About) -> None:
-    first = ask(client, about("rocket", "What is being launched?")).dualfocus["turns"]
-    second = ask(client, about("rocket", "How many towers are there?")).dualfocus["turns"]
+    # No other test asks about this one.
+    first = ask(client, about("page", "What is written?")).dualfocus["turns"]
+    second = ask(client, about("page", "How many lines are there?")).dualfocus["turns"]
     assert sum(turn["encoder_runs"] for turn in first.values()) == 2
     assert second["macro"]["encoder_runs"] == second["grounding"]["encoder_runs"] == 0
     assert second["macro"]["cached_tokens"] >= 64
@@ -115,30 +109,33 @@ def test_sampling_is_honoured_for_both_answers(client: OpenAI, about: About) -> 
     assert ask(client, messages, max_tokens=3).dualfocus["macro"]["tokens"] == 3
 
 
-def test_a_seed_repeats_and_temperature_varies(client: OpenAI, about: About) -> None:
+def both(client: OpenAI, messages: Any, **options: Any) -> tuple[str, str]:
+    """The texts of the macro and the micro answer; the box is given, so that both look at the same."""
+    focus = ask(client, messages, {"box": [0.25, 0.25, 0.75, 0.75]}, max_tokens=30, **options).dualfocus
+    return focus["macro"]["text"], focus["micro"]["text"]
+
+
+@pytest.mark.parametrize("answer", [0, 1], ids=["macro", "micro"])
+def test_a_seed_repeats_and_temperature_varies(client: OpenAI, about: About, answer: int) -> None:
     messages = about("camera", "What is the man doing?")
-    drawn = [ask(client, messages, temperature=1.5, seed=seed).choices[0].message.content for seed in (1, 1, 2)]
+    drawn = [both(client, messages, temperature=1.5, seed=seed)[answer] for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_top_p_near_zero_is_greedy(client: OpenAI, about: About) -> None:
     messages = about("camera", "What is the man doing?")
-    greedy = ask(client, messages, temperature=0).choices[0].message.content
-    assert ask(client, messages, temperature=1.5, top_p=1e-6).choices[0].message.content == greedy
+    assert both(client, messages, temperature=1.5, top_p=1e-6) == both(client, messages, temperature=0)
 
 
-def test_stop_cuts_the_answer(client: OpenAI, about: About) -> None:
+@pytest.mark.parametrize("answer", [0, 1], ids=["macro", "micro"])
+def test_stop_cuts_the_answer(client: OpenAI, about: About, answer: int) -> None:
     messages = about("camera", "What is the man doing?")
-    whole = ask(client, messages, {"mode": "macro"}).choices[0].message.content
+    whole = both(client, messages)[answer]
     letter = next(letter for letter in whole[3:] if letter.isascii() and letter.isprintable() and letter != " ")
-    cut = ask(client, messages, {"mode": "macro"}, stop=[letter])
-    assert cut.choices[0].message.content == whole[: whole.index(letter)]
-    assert cut.choices[0].finish_reason == "stop"
+    assert both(client, messages, stop=[letter])[answer] == whole[: whole.index(letter)]
 
 
 def test_logprobs_are_the_chosen_answers_and_its_perplexity(client: OpenAI, about: About) -> None:
-    import math
-
     answer = ask(client, about("camera", "What?"), logprobs=True, top_logprobs=3, temperature=1.3, seed=7)
     content = answer.choices[0].logprobs.content
     assert all(len(token.top_logprobs) == 3 for token in content)
@@ -165,9 +162,11 @@ def test_bad_fields_are_named(client: OpenAI, about: About, focus: dict[str, Any
     assert refusal.value.type == "invalid_request_error"
 
 
-def test_a_long_question_is_refused_with_both_lengths(client: OpenAI, about: About) -> None:
-    with pytest.raises(BadRequestError, match=r"\d{4} tokens long.*holds 2048") as refusal:
-        ask(client, about("coffee", "why " * 600))
+@pytest.mark.parametrize("mode", ["dual", "off"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_long_question_is_refused_with_both_lengths(client: OpenAI, about: About, mode: str, stream: bool) -> None:
+    with pytest.raises(BadRequestError, match=r"24\d\d tokens long.*holds 2048") as refusal:
+        ask(client, about("coffee", "why " * 600), {"mode": mode}, stream=stream)
     assert refusal.value.code == "context_length_exceeded"
 
 
@@ -202,21 +201,25 @@ def test_a_truncated_jpeg_is_refused(client: OpenAI, jpeg: Callable[[str], bytes
         ask(client, [{"role": "user", "content": [part, {"type": "text", "text": "What?"}]}])
 
 
-def test_a_client_that_leaves_aborts_all_turns(http: httpx.Client, about: About) -> None:
-    body = {"messages": about("coffee", "Tell a story."), "max_tokens": 1500, "ignore_eos": True}
-    with pytest.raises(httpx.ReadTimeout):
-        http.post("/v1/chat/completions", json=body, timeout=0.7)
-    assert unfinished(http) == 0 or not wait(1.0)
-    assert unfinished(http) == 0
+async def test_a_client_that_leaves_aborts_all_turns_and_is_no_failure(server: Server, about: About) -> None:
+    await ask_and_leave(server, {"messages": about("coffee", "Tell a story."), "max_tokens": 1500, "ignore_eos": True})
+    assert "Unexpected error" not in log_until(server, " 499 in ")
 
 
-def wait(seconds: float) -> bool:
-    import time
+def test_a_question_too_long_for_the_second_look_is_answered_by_the_first(client: OpenAI, about: About) -> None:
+    focus = ask(client, about("coffee", "why " * 240), max_tokens=4).dualfocus
+    assert (focus["winner"], focus["selection"], focus["micro"]) == ("macro", "context_full", None)
+    assert focus["crop"] is not None
 
-    time.sleep(seconds)
-    return False
+
+def test_a_question_that_fits_the_first_look_alone_is_answered_by_it(client: OpenAI, about: About) -> None:
+    """Though the picture is new: vLLM takes it for sent with the grounding turn, which is refused."""
+    focus = ask(client, about("coins", "w" * 1920), max_tokens=4).dualfocus
+    assert (focus["selection"], set(focus["turns"])) == ("context_full", {"macro"})
 
 
-def unfinished(http: httpx.Client) -> float:
-    lines = http.get("/metrics").text.splitlines()
-    return float(next(line for line in lines if line.startswith("dualfocus_unfinished_turns ")).split()[1])
+@pytest.mark.parametrize("mode", ["dual", "off"])
+def test_text_of_any_length_is_refused_with_both_lengths(client: OpenAI, about: About, mode: str) -> None:
+    with pytest.raises(BadRequestError, match=r"is 20000\d\d characters long.*holds \d+") as refusal:
+        ask(client, about("coffee", "w" * 2_000_000), {"mode": mode})
+    assert refusal.value.code == "context_length_exceeded"

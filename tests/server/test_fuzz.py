@@ -2,13 +2,13 @@
 
 import copy
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 import schemathesis
+from asking import CHAT, check_log
 from hostile_images import data_url, png
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -16,13 +16,13 @@ from running_server import Server, start_server
 from schemathesis import Case, GenerationMode
 
 SEED = 20261
-CHAT = "/v1/chat/completions"
 ROUTES = ("/v1/models", "/health", "/ready", "/version", "/metrics")
 # How many cases are sent of whole requests, of each field of them, and of each other route.
 WHOLE, PER_FIELD, PER_ROUTE = 200, 12, 60
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE")
 ERROR_FIELDS = {"message", "type", "param", "code"}
+SERVERS_FAULT = {"server_error", "service_unavailable_error", "timeout_error"}
 IMAGE = {"type": "image_url", "image_url": {"url": data_url(png(4, 4))}}
 ABOUT_AN_IMAGE = [{"role": "user", "content": [IMAGE, {"type": "text", "text": "What?"}]}]
 QUESTIONS = [[{"role": "user", "content": "What?"}], ABOUT_AN_IMAGE]
@@ -74,7 +74,6 @@ BROKEN = (
     ),
     *(b'{"messages": [{}]}', b'{"messages": {"a": 1}}', b'{"messages": "a"}', b"--x\r\n\r\n", b"\0" * 100),
 )
-sent: Counter[str] = Counter()
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +83,7 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     yield running
     running.process.terminate()
     assert running.process.wait(60) == 0
+    check_log(running)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,9 @@ def check(response: httpx.Response, what: object) -> None:
         assert isinstance(body["error"]["type"], str), told
     if response.headers.get("content-type", "").startswith("text/event-stream"):
         for line in response.text.splitlines():
-            assert '"server_error"' not in line, told
+            if line.startswith("data: {") and "error" in (event := json.loads(line.removeprefix("data: "))):
+                assert set(event["error"]) == ERROR_FIELDS, told
+                assert event["error"]["type"] not in SERVERS_FAULT, told
 
 
 def send(web: httpx.Client, case: Case) -> None:
@@ -134,7 +136,6 @@ def send(web: httpx.Client, case: Case) -> None:
     arguments = case.as_transport_kwargs(base_url=str(web.base_url))
     request = {name: value for name, value in arguments.items() if value is not None}
     response = web.request(**request)
-    sent[case.path] += 1
     check(response, request)
 
 
@@ -240,8 +241,7 @@ def test_odd_values_in_every_field(web: httpx.Client, document: dict[str, Any], 
     assert not failures, "\n".join(failures)
 
 
-def test_enough_was_sent_and_the_server_still_answers(web: httpx.Client) -> None:
-    assert sum(sent.values()) >= 2_000, sent
+def test_the_server_still_answers(web: httpx.Client) -> None:
     body = {"messages": ABOUT_AN_IMAGE, "max_tokens": 2}
     assert web.post(CHAT, json=body).status_code == 200
     assert web.get("/ready").status_code == 200

@@ -1,23 +1,13 @@
 """Streams about an image: role, comments, the chosen answer, the `dualfocus` field, usage, `[DONE]`."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
+from asking import CHAT, TEXT_ONLY, About, ask, ask_and_leave, events, stopped_engine
 from openai import APIError, OpenAI
-
-About = Callable[[str, str], list[dict[str, Any]]]
-MODEL = "dualfocus-starter"
-
-
-def events(http: httpx.Client, **body: Any) -> list[str]:
-    """Return the lines of a stream, comments included."""
-    with http.stream("POST", "/v1/chat/completions", json=body | {"stream": True}) as response:
-        assert response.status_code == 200
-        assert response.headers["content-type"].startswith("text/event-stream")
-        return [line for line in response.iter_lines() if line]
+from running_server import Server
 
 
 def chunks(lines: list[str]) -> list[dict[str, Any]]:
@@ -30,7 +20,7 @@ def text_of(parts: list[dict[str, Any]]) -> str:
 
 def test_a_stream_tells_the_same_as_a_whole_answer(http: httpx.Client, about: About) -> None:
     body = {"messages": about("astronaut", "What is on the badge?"), "temperature": 0}
-    whole = http.post("/v1/chat/completions", json=body).json()
+    whole = http.post(CHAT, json=body).json()
     lines = events(http, **body, stream_options={"include_usage": True})
     parts = chunks(lines)
     assert parts[0]["choices"][0]["delta"]["role"] == "assistant"
@@ -54,7 +44,7 @@ def test_usage_comes_only_where_it_is_asked_for(http: httpx.Client, about: About
 def test_macro_streams_its_tokens_as_they_are_made(http: httpx.Client, about: About) -> None:
     body = {"messages": about("coffee", "What?"), "max_tokens": 40, "ignore_eos": True, "temperature": 0}
     focus = {"mode": "macro"}
-    whole = http.post("/v1/chat/completions", json=body | {"dualfocus": focus}).json()
+    whole = http.post(CHAT, json=body | {"dualfocus": focus}).json()
     parts = chunks(events(http, **body, dualfocus=focus))
     contents = [part for part in parts if part["choices"] and part["choices"][0]["delta"].get("content")]
     assert len(contents) > 5
@@ -63,32 +53,51 @@ def test_macro_streams_its_tokens_as_they_are_made(http: httpx.Client, about: Ab
 
 
 def test_the_official_client_reads_it(client: OpenAI, about: About) -> None:
-    messages: Any = about("coffee", "What is it?")
-    stream = client.chat.completions.create(model=MODEL, messages=messages, stream=True, max_tokens=8)
-    fields = [chunk.dualfocus for chunk in stream if hasattr(chunk, "dualfocus")]  # type: ignore[attr-defined]
+    stream = ask(client, about("coffee", "What is it?"), stream=True, max_tokens=8)
+    fields = [chunk.dualfocus for chunk in stream if hasattr(chunk, "dualfocus")]
     assert [set(field["turns"]) for field in fields] == [{"macro", "grounding", "micro"}]
 
 
 def test_an_error_before_the_stream_has_its_status(http: httpx.Client) -> None:
     part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     messages = [{"role": "user", "content": [part, {"type": "text", "text": "What?"}]}]
-    response = http.post("/v1/chat/completions", json={"messages": messages, "stream": True})
+    response = http.post(CHAT, json={"messages": messages, "stream": True})
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "invalid_image"
 
 
-def test_an_error_within_the_stream_is_an_event_the_client_raises(client: OpenAI, about: About) -> None:
-    messages: Any = about("coffee", "why " * 600)
-    with pytest.raises(APIError, match="tokens long"):
-        list(client.chat.completions.create(model=MODEL, messages=messages, stream=True))
+# A schema that nothing can satisfy: the engine fails on it while it writes.
+IMPOSSIBLE = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"$ref": "#"}}}
 
 
-def test_a_client_that_leaves_the_stream_aborts_its_turns(http: httpx.Client, about: About) -> None:
-    body = {"messages": about("coffee", "Tell."), "max_tokens": 1500, "ignore_eos": True, "stream": True}
-    with http.stream("POST", "/v1/chat/completions", json=body) as response:
-        next(response.iter_lines())
-    import time
+@pytest.mark.parametrize("messages", [None, TEXT_ONLY], ids=["two looks", "vLLM"])
+def test_an_error_within_the_stream_is_an_event_the_client_raises(client: OpenAI, about: About, messages: Any) -> None:
+    messages = messages or about("coffee", "What?")
+    stream = ask(client, messages, response_format=IMPOSSIBLE, stream=True, max_tokens=8)
+    with pytest.raises(APIError, match="a grammar that nothing can satisfy") as told:
+        list(stream)
+    assert (told.value.type, told.value.code) == ("invalid_request_error", "invalid_value")
 
-    time.sleep(1)
-    metrics = http.get("/metrics").text.splitlines()
-    assert "dualfocus_unfinished_turns 0.0" in metrics
+
+@pytest.mark.parametrize("mode", ["dual", "off"])
+@pytest.mark.parametrize("with_image", [True, False])
+async def test_a_client_that_leaves_the_stream_aborts_its_turns(
+    server: Server, about: About, mode: str, with_image: bool
+) -> None:
+    messages = about("coffee", "Tell.") if with_image else TEXT_ONLY
+    body = {"messages": messages, "max_tokens": 1500, "ignore_eos": True, "stream": True, "dualfocus": {"mode": mode}}
+    await ask_and_leave(server, body)
+
+
+@pytest.mark.parametrize(
+    ("messages", "comments"),
+    [(None, {": grounding", ": macro"}), (TEXT_ONLY, {": waiting"})],
+    ids=["two looks", "vLLM"],
+)
+def test_a_stream_that_waits_says_so(
+    server: Server, http: httpx.Client, about: About, messages: Any, comments: set[str]
+) -> None:
+    body = {"messages": messages or about("coffee", "What?"), "max_tokens": 4, "stream": True}
+    with stopped_engine(server), http.stream("POST", CHAT, json=body) as response:
+        lines = (line for line in response.iter_lines() if line.startswith(":"))
+        assert {next(lines) for _ in range(2 * len(comments) - 1)} == comments

@@ -62,10 +62,13 @@ class FakeEngine:
         prompt: Prompt,
         sampling: Any,
         on_text: Callable[[str], None] | None = None,
+        on_start: Callable[[], None] | None = None,
         *,
         is_answer: bool = True,
     ) -> Turn:
         assert is_answer is (name != "grounding")
+        if on_start is not None:
+            on_start()
         self.started.append(name)
         self.prompts[name], self.samplings[name] = prompt, sampling
         self.has_started[name].set()

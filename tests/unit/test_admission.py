@@ -33,6 +33,15 @@ async def test_one_client_leaves_room_for_others() -> None:
         assert admission.admitted == 3
 
 
+async def test_a_client_over_its_limit_hears_of_that_also_where_all_is_full() -> None:
+    admission = Admission(running=1, queued=1, per_client=2)
+    with admission.admit("a"), admission.admit("a"):
+        with pytest.raises(TooBusy, match="one client"), admission.admit("a"):
+            pass
+        with pytest.raises(TooBusy, match="all the server takes"), admission.admit("b"):
+            pass
+
+
 async def test_a_question_that_fails_gives_its_place_up() -> None:
     admission = Admission(running=1, queued=0)
 

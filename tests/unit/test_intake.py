@@ -1,6 +1,7 @@
 """Which requests get two looks, and the question that is read out of them."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ from dualfocus_server import intake
 from dualfocus_server.intake import concerns_focus, inline_images, question_of, take_mode_from_model
 from dualfocus_server.media import ImageSource
 from dualfocus_server.protocol import FocusRequest
+from dualfocus_server.request_images import RequestImages
 from PIL import Image
 from vllm.renderers.chat_utils import _parse_chat_message_content_mm_part as as_vllm_reads
 
@@ -50,8 +52,13 @@ def focus(defaults: dict[str, Any] | None = None, **profile: Any) -> DualFocus:
     return cast("DualFocus", SimpleNamespace(engine=engine, profile=own))
 
 
+def images() -> RequestImages:
+    """What opens images where none is fetched."""
+    return RequestImages(ImageSource())
+
+
 async def _question(*messages: dict[str, Any], **fields: Any) -> Any:
-    return await question_of(request(*messages, **fields), focus(), ImageSource())
+    return await question_of(request(*messages, **fields), focus(), images())
 
 
 @pytest.mark.parametrize(
@@ -66,6 +73,7 @@ async def _question(*messages: dict[str, Any], **fields: Any) -> Any:
         [user({"image_url": {"url": RED}}, text())],
         [user({"image_url": RED}, text())],
         [{"role": "system", "content": "Be terse."}, user()],
+        [{"role": "developer", "content": "Be terse."}, user()],
         [user(), {"role": "assistant", "content": "Red."}, user()],
         [user(), {"role": "assistant", "content": "Red."}, user(text("Sure?"))],
         [user(), {"role": "assistant", "content": "Red."}, {"role": "user", "content": "Sure?"}],
@@ -82,7 +90,6 @@ def test_image_in_the_conversation_gets_two_looks(messages: list[dict[str, Any]]
         pytest.param([{"role": "user", "content": "What?"}], id="text"),
         pytest.param([user(text())], id="text part"),
         pytest.param([user(), {"role": "assistant", "content": "Red."}], id="assistant last"),
-        pytest.param([{"role": "developer", "content": "x"}, user()], id="developer"),
         pytest.param([{"role": "tool", "tool_call_id": "c", "content": "x"}, user()], id="tool"),
         pytest.param([{"role": "assistant", "content": "", "tool_calls": [CALL]}, user()], id="tool call"),
         pytest.param([user(image(), {"type": "video_url", "video_url": {"url": RED}}, text())], id="video"),
@@ -102,6 +109,15 @@ def test_other_conversations_are_vllms(messages: list[dict[str, Any]]) -> None:
         {"use_beam_search": True},
         {"echo": True},
         {"continue_final_message": True, "add_generation_prompt": False},
+        {"add_generation_prompt": False},
+        {"add_special_tokens": True},
+        {"priority": 1},
+        {"session_id": "one"},
+        {"return_token_ids": True},
+        {"return_prompt_text": True},
+        {"routed_experts_prompt_start": 1},
+        {"kv_transfer_params": {"a": 1}},
+        {"ec_transfer_params": {"a": 1}},
         {"documents": [{"title": "a", "text": "b"}]},
         {"chat_template": "{{ messages }}"},
         {"chat_template_kwargs": {"a": 1}},
@@ -126,6 +142,8 @@ def test_what_only_vllm_does_is_vllms(fields: dict[str, Any]) -> None:
         {"dualfocus": {}},
         {"dualfocus": {"mode": "macro"}},
         {"n": 1},
+        {"add_generation_prompt": True, "add_special_tokens": False, "priority": 0, "return_token_ids": False},
+        {"session_id": ""},
         {"stream": False},
         {"stream": True},
         {"response_format": {"type": "json_object"}},
@@ -140,9 +158,27 @@ def test_ordinary_options_keep_the_two_looks(fields: dict[str, Any]) -> None:
     assert concerns_focus(request(**fields))
 
 
-@pytest.mark.parametrize("name", intake._VLLM_ONLY)
-def test_fields_that_are_vllms_are_fields_of_this_vllm(name: str) -> None:
-    assert name in FocusRequest.model_fields
+# What is done with the other fields on a question of two looks.
+USED = {
+    *("messages", "model", "dualfocus", "stream", "stream_options", "n", "request_id"),
+    *("logprobs", "top_logprobs", "return_tokens_as_token_ids"),
+    *("max_tokens", "max_completion_tokens", "min_tokens", "stop", "stop_token_ids", "ignore_eos", "bad_words"),
+    *("temperature", "top_p", "top_k", "min_p", "seed", "logit_bias", "allowed_token_ids"),
+    *("frequency_penalty", "presence_penalty", "repetition_penalty", "repetition_detection"),
+    *("response_format", "structured_outputs", "thinking_token_budget", "watermarking", "vllm_xargs"),
+    *("skip_special_tokens", "spaces_between_special_tokens", "include_stop_str_in_output", "stream_interval"),
+}
+IGNORED = {
+    *("user", "reasoning_effort", "include_reasoning", "tool_choice", "parallel_tool_calls", "length_penalty"),
+    *("truncation_side", "return_token_offsets", "mm_payload", "return_mm_kwargs"),
+}
+
+
+def test_every_field_is_used_or_vllms_or_said_to_do_nothing() -> None:
+    sorted_out = [*USED, *IGNORED, *intake._VLLM_ONLY]
+    assert sorted(sorted_out) == sorted(FocusRequest.model_fields)
+    documented = Path(__file__).parents[2].joinpath("docs", "api.md").read_text()
+    assert [name for name in (*IGNORED, *intake._VLLM_ONLY) if f"`{name}`" not in documented] == []
 
 
 @pytest.mark.parametrize(
@@ -190,6 +226,11 @@ async def test_assistants_turn_without_content_is_empty() -> None:
     assert question.messages[1] == Message("assistant", "")
 
 
+async def test_a_developers_message_is_the_systems() -> None:
+    question = await _question({"role": "developer", "content": "Be terse."}, user())
+    assert question.messages[0] == Message("system", "Be terse.")
+
+
 async def test_options_of_the_dualfocus_field_are_read() -> None:
     options = {"mode": "micro", "question": "the bird", "box": [0.1, 0.2, 0.3, 0.4]}
     question = await _question(user(), dualfocus=options)
@@ -232,6 +273,7 @@ async def test_bad_part_is_said_in_our_own_words(parts: list[Any], error: type[D
         ({"type": "text", "text": 5}, "a text part has no text"),
         ({"type": "image_pil", "image_pil": "x"}, "'image_pil' can't be read; there are text, image_url"),
         ({"type": "image_embeds", "image_embeds": "x"}, "'image_embeds' can't be read"),
+        ({"type": "video_url", "video_url": {"url": "DATA:video/JPEG;base64,AA"}}, "can't be single frames"),
     ],
 )
 def test_a_part_that_cant_be_read_is_refused_with_the_request(part: dict[str, Any], message: str) -> None:
@@ -241,7 +283,7 @@ def test_a_part_that_cant_be_read_is_refused_with_the_request(part: dict[str, An
 
 async def test_clients_sampling_goes_before_the_profiles_and_that_before_the_models() -> None:
     async def sampling(defaults: dict[str, Any], **fields: Any) -> Any:
-        return (await question_of(request(**fields), focus(defaults, temperature=0.3), ImageSource())).sampling
+        return (await question_of(request(**fields), focus(defaults, temperature=0.3), images())).sampling
 
     assert (await sampling({})).temperature == 0.3
     assert (await sampling({"temperature": 0.9, "top_p": 0.5})).temperature == 0.3
@@ -303,13 +345,13 @@ async def test_image_reaches_vllm_opened_upright_and_under_our_key(kind: str, ne
     turned = Image.new("RGB", (40, 30), (255, 0, 0))
     turned.getexif()[0x0112] = 6
     with serving({"/a": respond(body=encoded(turned, exif=turned.getexif()))}) as web:
-        images = ImageSource(["*"], allowed=lambda address: True)
+        source = ImageSource(["*"], allowed=lambda address: True)
         url = f"{web.address}/a"
         part = {"type": kind, "image_url": {"url": url} if nested else url, "uuid": "the client's own"}
         asked = request(user(part, text()), dualfocus={"mode": "off"})
-        await inline_images(asked, images)
-        key = (await images.picture(url)).key
-        await images.close()
+        await inline_images(asked, RequestImages(source))
+        key = (await source.picture(url)).key
+        await source.close()
     name, shown = as_vllm_reads(cast("Any", asked.messages)[-1]["content"][0])
     assert name == "image_pil"
     assert shown.size == (30, 40)
@@ -338,7 +380,7 @@ async def test_vllm_is_given_nothing_to_fetch_by_itself(part: dict[str, Any], ro
     written = json.loads(json.dumps(part).replace("URL", address))
     try:
         asked = request({"role": role, "content": [written, text()]}, user(text()), stream=True)
-        await inline_images(asked, ImageSource())
+        await inline_images(asked, images())
     except (DualFocusError, ValueError):
         return
     assert address not in repr(asked.messages)

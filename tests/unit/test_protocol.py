@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from dualfocus_engine import Mode
+from dualfocus_server import protocol
 from dualfocus_server.protocol import FocusOptions, FocusRequest
 from pydantic import ValidationError
 
@@ -71,6 +72,33 @@ def test_other_values_are_refused_by_name(fields: dict[str, Any], place: str) ->
 def test_refused_box_says_what_a_box_is() -> None:
     with pytest.raises(ValidationError, match="0 <= x1 < x2 <= 1"):
         _options(box=(1, 1, 0, 0))
+
+
+def test_no_field_is_the_fields_default() -> None:
+    body = json.dumps({"messages": MESSAGES, "dualfocus": None})
+    assert FocusRequest.model_validate_json(body).dualfocus == FocusOptions()
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"messages": [{"a": 1}]}, "messages.0.role must be"),
+        ({"messages": [*MESSAGES, {"role": 5, "content": "x"}]}, "messages.1.role must be"),
+        ({"messages": [{"a": 1}] * 2_001}, "messages has 2,001 messages; 2,000 are the most"),
+        ({"messages": [{"role": "user", "content": ["x"] * 1_001}]}, "messages.0 has 1,001 parts; 1,000 are the most"),
+        ({"messages": MESSAGES, "x": [1] * 100_000}, "more than 100,000 values"),
+    ],
+    ids=["no role", "a role of another type", "messages", "parts", "values"],
+)
+def test_what_would_take_seconds_to_validate_is_refused_before(
+    monkeypatch: pytest.MonkeyPatch, body: dict[str, Any], message: str
+) -> None:
+    def validated(*given: Any) -> None:
+        raise AssertionError("a message was validated")
+
+    monkeypatch.setattr(protocol, "canonical", validated)
+    with pytest.raises(ValidationError, match=message):
+        FocusRequest.model_validate_json(json.dumps(body))
 
 
 @pytest.mark.parametrize("messages", [None, [], "text", [None], ["text"], {"role": "user"}])

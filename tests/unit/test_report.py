@@ -1,14 +1,17 @@
 """The chat completion that a result becomes, and what it counts."""
 
+import base64
+import io
 import json
 import math
 from typing import Any
 
 import pytest
 from dualfocus_engine import Box, Focused, Look, Mode, Region, Selection
-from dualfocus_server.report import completion, focus_report, usage
+from dualfocus_server.report import completion, crop_url, focus_report, usage
+from PIL import Image
 
-from .builders import turn
+from .builders import plain, turn
 
 MACRO = turn(
     "red", 1.0, prompt_token_ids=(0,) * 600, cached_tokens=0, token_ids=(1, 2), logprobs=(-1.0, -1.0), encoder_runs=1
@@ -128,3 +131,14 @@ def test_perplexity_is_always_a_number_that_json_has(logprobs: tuple[float, ...]
 def test_uncounted_encoder_runs_are_null() -> None:
     result = Focused("macro", Selection.ONLY_ANSWER, turn(encoder_runs=None), Look(), 1.0)
     assert focus_report(result, Mode.MACRO).turns["macro"].encoder_runs is None
+
+
+@pytest.mark.parametrize(
+    ("region", "size"),
+    [(Region(10, 20, 30, 60), (20, 40)), (Region(0, 0, 4096, 50), (2048, 25))],
+    ids=["as it is", "scaled down"],
+)
+def test_a_crop_is_a_png_of_at_most_2048_pixels_a_side(region: Region, size: tuple[int, int]) -> None:
+    header, _, body = crop_url(plain(size=(5000, 60)), region).partition(",")
+    assert header == "data:image/png;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(body))).size == size

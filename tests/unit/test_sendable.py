@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from dualfocus_server.sendable import check_sendable
+from dualfocus_server.sendable import MOST_VALUES, check_sendable
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,7 @@ def test_json_that_can_be_sent(body: Any) -> None:
         ({"logit_bias": {"\ud800": 1}}, "logit_bias has half a character"),
         ({"top_k": 2**63}, "top_k has a number of more than 64 bits"),
         ({"x": [[-(2**64)]]}, "x has a number of more than 64 bits"),
+        ({"x": [[0] * 60_000, [0] * 60_000]}, "more than 100,000 values"),
     ],
 )
 def test_json_that_cant(body: Any, message: str) -> None:
@@ -39,7 +40,7 @@ def test_json_that_cant(body: Any, message: str) -> None:
 
 def test_depth_is_no_matter() -> None:
     body: Any = "\ud800"
-    for _ in range(100_000):
+    for _ in range(MOST_VALUES - 10):
         body = [body]
     with pytest.raises(ValueError, match="half a character"):
         check_sendable({"deep": body})

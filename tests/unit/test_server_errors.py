@@ -7,14 +7,22 @@ from typing import Any
 import httpx
 import pytest
 from dualfocus_engine import BadPicture, BadQuestion, ContextFull, EngineDead, ErrorKind
-from dualfocus_server.errors import _STATUS, Problem, install_error_handlers
+from dualfocus_server.errors import (
+    _STATUS,
+    Problem,
+    VllmRefusal,
+    install_error_handlers,
+    problem_from_vllm,
+    vllm_judging,
+)
 from dualfocus_server.protocol import FocusRequest
 from dualfocus_server.refusals import Draining, TimedOut, TooBusy, TooLarge, Unauthorized
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.testclient import TestClient
-from vllm.exceptions import VLLMValidationError
-from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+from vllm.exceptions import VLLMError, VLLMValidationError
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 RAISED: dict[str, Exception] = {}
 
@@ -54,9 +62,11 @@ def _error(response: httpx.Response) -> dict[str, Any]:
         (ContextFull(5000, 4096), 400, "invalid_request_error", "context_length_exceeded"),
         (EngineDead(), 503, "service_unavailable_error", "engine_dead"),
         (VLLMValidationError("bad", parameter="temperature"), 400, "invalid_request_error", None),
-        (ValueError("bad"), 400, "invalid_request_error", None),
-        (TypeError("bad"), 400, "invalid_request_error", None),
-        (NotImplementedError("not here"), 501, "server_error", None),
+        (VllmRefusal(Problem(404, "No such model.")), 404, "not_found_error", None),
+        (ValueError("ours"), 500, "server_error", None),
+        (TypeError("ours"), 500, "server_error", None),
+        (NotImplementedError("ours"), 500, "server_error", None),
+        (EngineGenerateError("vLLM's"), 500, "server_error", None),
         (HTTPException(401, "Unauthorized"), 401, "authentication_error", None),
         (HTTPException(429, "Slow down"), 429, "rate_limit_error", None),
         (HTTPException(418, "teapot"), 418, "invalid_request_error", None),
@@ -98,6 +108,37 @@ async def test_our_errors_say_what_they_say(client: httpx.AsyncClient) -> None:
 async def test_vllms_errors_name_their_parameter(client: httpx.AsyncClient) -> None:
     RAISED["error"] = VLLMValidationError("bad", parameter="temperature")
     assert _error(await client.get("/raise"))["param"] == "temperature"
+
+
+@pytest.mark.parametrize("kind", [ValueError, TypeError, OverflowError, NotImplementedError, UnicodeError])
+@pytest.mark.parametrize("within_generate", [False, True])
+async def test_what_vllm_raises_over_a_value_is_the_clients_error(
+    client: httpx.AsyncClient, kind: type[Exception], within_generate: bool
+) -> None:
+    def refuse() -> None:
+        try:
+            raise kind("no such value")
+        except Exception as error:
+            if not within_generate:
+                raise
+            raise EngineGenerateError from error
+
+    with pytest.raises(VLLMError) as judged, vllm_judging():
+        refuse()
+    RAISED["error"] = judged.value
+    response = await client.get("/raise")
+    assert response.status_code == 400
+    assert "no such value" in _error(response)["message"]
+
+
+async def test_a_questions_error_names_its_parameter(client: httpx.AsyncClient) -> None:
+    RAISED["error"] = BadQuestion("Too hot.", "temperature")
+    assert _error(await client.get("/raise"))["param"] == "temperature"
+
+
+@pytest.mark.parametrize(("error", "status"), [(EngineDeadError(), 503), (NotImplementedError("x"), 400)])
+def test_errors_that_vllm_has_described_have_our_status(error: Exception, status: int) -> None:
+    assert problem_from_vllm(create_error_response(error)).status == status
 
 
 async def test_unexpected_error_tells_the_client_nothing_and_the_log_all(

@@ -1,0 +1,64 @@
+"""The images of one request: how many there may be and how large together, judged before any is decoded."""
+
+import asyncio
+import io
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+from dualfocus_engine import BadPicture, BadQuestion, Picture, open_picture
+from dualfocus_engine.pictures import FORMATS, MAX_PIXELS
+from dualfocus_engine.pool import in_thread
+from PIL import Image
+
+from dualfocus_server.media import ImageSource
+
+T = TypeVar("T")
+
+
+class RequestImages:
+    """Opens a request's images: at most `max_images`, with at most `max_pixels` in all of them together."""
+
+    def __init__(self, source: ImageSource, max_images: int = 16, max_pixels: int = MAX_PIXELS) -> None:
+        self._source = source
+        self._max_images = max_images
+        self._max_pixels = max_pixels
+
+    def check_number(self, images: int) -> None:
+        """Judge how many images a request has. Raises BadQuestion."""
+        if images > self._max_images:
+            raise BadQuestion(f"The request has {images} images; this server takes {self._max_images} in one.")
+
+    async def opened(self, urls: Sequence[str]) -> list[Picture]:
+        """Return the images behind URLs, in their order. Raises BadPicture; then nothing is fetched any more."""
+        if not urls:
+            return []
+        encoded = await _together([self._source.read(url) for url in urls])
+        await in_thread(self._check_pixels, encoded)
+        return await _together([in_thread(open_picture, data, self._max_pixels) for data in encoded])
+
+    def _check_pixels(self, encoded: Sequence[bytes]) -> None:
+        pixels = sum(map(_pixels, encoded))
+        if len(encoded) > 1 and pixels > self._max_pixels:
+            raise BadPicture(
+                f"The {len(encoded)} images have {pixels:,} pixels together; "
+                f"those of one request may have {self._max_pixels:,}."
+            )
+
+
+def _pixels(data: bytes) -> int:
+    """Return the pixels an image has by its header; 0 where it has none that can be read, which opening it tells."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return image.width * image.height
+    except Exception:  # there is no end to what Pillow's readers raise over files that lie
+        return 0
+
+
+async def _together(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run calls at once; the first error cancels the rest and is raised by itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(call) for call in calls]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
