@@ -54,6 +54,7 @@ async def ask_and_leave(server: Server, body: dict[str, Any]) -> None:
             asking = asyncio.create_task(http.post(CHAT, json=body))
             await until_unfinished(http, lambda turns: turns > 0)
             asking.cancel()
+            await asyncio.wait({asking})
             await until_unfinished(http, lambda turns: turns == 0)
 
 
