@@ -1,7 +1,7 @@
 """The quick look: the choice, and what is reported."""
 
 from dualfocus_engine.boxes import Box
-from dualfocus_training.evaluate import Outcome, report
+from dualfocus_training.quick_look import Outcome, report
 from dualfocus_training.scenes.questions import Question
 
 BOX = Box(0.0, 0.0, 0.5, 0.5)
