@@ -16,10 +16,11 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def _png(depth: int, colour: int, interlaced: bool, rows: int, palette: bytes = b"") -> bytes:
-    """An 8x8 PNG with so many bytes of rows; its data comes in several chunks."""
+def _png(depth: int, colour: int, interlaced: bool, rows: int, piece: int = 1000) -> bytes:
+    """An 8x8 PNG with so many bytes of rows, packed in chunks of `piece` bytes."""
     packed = zlib.compress(bytes(rows))
-    data = b"".join(_chunk(b"IDAT", packed[at : at + 5]) for at in range(0, len(packed), 5))
+    palette = _chunk(b"PLTE", bytes(48)) if colour == 3 else b""
+    data = b"".join(_chunk(b"IDAT", packed[at : at + piece]) for at in range(0, len(packed), piece))
     header = struct.pack(">IIBBBBB", 8, 8, depth, colour, 0, 0, interlaced)
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + palette + data + _chunk(b"IEND", b"")
 
@@ -41,10 +42,10 @@ def _png(depth: int, colour: int, interlaced: bool, rows: int, palette: bytes = 
 def test_black_picture_with_all_its_rows_is_read_and_with_one_less_is_not(
     depth: int, colour: int, interlaced: bool, rows: list[int]
 ) -> None:
-    palette = _chunk(b"PLTE", bytes(48)) if colour == 3 else b""
-    assert open_picture(_png(depth, colour, interlaced, sum(rows), palette)).size == (8, 8)
+    for piece in (5, 1000):
+        assert open_picture(_png(depth, colour, interlaced, sum(rows), piece)).size == (8, 8)
     with pytest.raises(BadPicture, match="fewer rows than it claims"):
-        open_picture(_png(depth, colour, interlaced, sum(rows[:-1]), palette))
+        open_picture(_png(depth, colour, interlaced, sum(rows[:-1])))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "I;16"])
