@@ -2,7 +2,7 @@
 
 Leans on these parts of vLLM 0.32 (tests/engine/test_vllm_contract.py has a test for each):
 `AsyncLLM` (from_engine_args, generate, is_sleeping, errored, shutdown, renderer, model_config,
-output_processor.propagate_error), the renderer's
+output_processor.propagate_error, engine_core.resources.engine_dead), the renderer's
 `render_messages_async`, `tokenize_prompts_async` and `render_cmpl_async`, images given as `image_pil: None` with
 a `uuid`, `RequestOutput.num_cached_tokens` and `.ec_transfer_params`, raw log-probabilities by default.
 """
@@ -76,7 +76,8 @@ class VllmEngine:
         self.llm.shutdown(timeout=_SHUTDOWN_TIMEOUT)
 
     def give_up(self) -> None:
-        """End every request in flight with EngineDead, also where the engine's process only hangs."""
+        """End every request in flight or to come with EngineDead, also where the engine's process only hangs."""
+        self.llm.engine_core.resources.engine_dead = True
         self.llm.output_processor.propagate_error(EngineDeadError())
 
     @property
