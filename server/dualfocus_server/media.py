@@ -17,6 +17,7 @@ from dualfocus_server.fetching import FETCH_ERRORS, checked_client
 
 MAX_REDIRECTS = 3
 _LONGEST_HOST = 253  # of any name in the DNS
+_HIGHEST_PORT = 65_535
 
 # Pillow's own alarm comes at a size that can't be chosen; `max_pixels` is judged before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -84,6 +85,8 @@ class ImageSource:
     def _check_host(self, url: httpx.URL) -> None:
         if url.scheme not in ("http", "https"):
             raise BadPicture(f"An image is not fetched by {url.scheme}:, only by http: or https:.")
+        if (url.port or 0) > _HIGHEST_PORT:
+            raise httpx.InvalidURL(f"port {url.port} is above {_HIGHEST_PORT}")
         host = url.raw_host.decode("ascii")
         if len(host) > _LONGEST_HOST:
             raise BadPicture(f"The image's host has a name of {len(host)} characters; {_LONGEST_HOST} is the longest.")

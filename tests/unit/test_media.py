@@ -344,6 +344,8 @@ async def test_name_that_nobody_answers_for_has_a_limit_of_its_own(monkeypatch: 
         "http:a",
         "http://[::1",
         "http://h:99999/",
+        "http://8.8.8.8:65616/",
+        "http://8.8.8.8:99999999999999999999/",
         "http://h:port/",
         "http://exa mple.com/",
         "http://nul\0.com/",
