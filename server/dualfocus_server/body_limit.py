@@ -39,9 +39,7 @@ class BodyLimit:
             if body.refusal is None:
                 raise
         if body.refusal is not None:
-            response = problem_of(body.refusal).response()
-            response.headers["Connection"] = "close"  # what is left of the body is not read
-            await response(scope, body.receive, send)
+            await problem_of(body.refusal).response()(scope, body.receive, send)
 
 
 class _Counted:

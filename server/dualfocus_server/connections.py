@@ -1,15 +1,25 @@
-"""Connections that do not wait for ever for a request.
+"""Connections: as many as the system lets us have, and none that waits for ever for a request.
 
 Leans on uvicorn's `H11Protocol`: `connection_made`, `handle_events` (called whenever bytes have come), `cycle` (the
 latest request) and `connection_lost`. Its other protocol, on httptools, bounds no headers.
 """
 
 import asyncio
+import resource
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_BYTES = 64 << 10
 _HEAD_WITHIN = 15.0  # seconds
+_OPEN_FILES = 65_535
+
+
+def allow_many() -> None:
+    """Raise the process's limit of open files, of which each connection is one, as far as the system lets us."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if most == resource.RLIM_INFINITY else min(_OPEN_FILES, most)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 class Connection(H11Protocol):
@@ -23,7 +33,11 @@ class Connection(H11Protocol):
         self._wait()
 
     def handle_events(self) -> None:
-        """Wait no longer once a request is there; wait again once it is answered and more bytes come."""
+        """Wait no longer once a request is there; wait again once it is answered and more bytes come.
+
+        Those may be what is left of a body that was refused. It is read so long: cut off at once, its sender might
+        never read why.
+        """
         super().handle_events()
         if self.cycle is None or self.cycle.response_complete:
             self._wait()

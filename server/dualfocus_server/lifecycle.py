@@ -81,7 +81,8 @@ async def check_ready(engine: VllmEngine, timeout: float) -> None:
     if engine.unfinished and engine.silence < timeout:
         return
     try:
-        await asyncio.wait_for(engine.check_health(), _ANSWER_WITHIN)
+        async with asyncio.timeout(_ANSWER_WITHIN):
+            await engine.check_health()
     except TimeoutError:
         raise EngineBusy from None
 
@@ -89,7 +90,8 @@ async def check_ready(engine: VllmEngine, timeout: float) -> None:
 async def _answers(engine: VllmEngine) -> bool:
     """Whether the engine's process still answers: then it has no work that it knows of."""
     try:
-        await asyncio.wait_for(engine.check_health(), _ANSWER_WITHIN)
+        async with asyncio.timeout(_ANSWER_WITHIN):
+            await engine.check_health()
     except (EngineDead, TimeoutError):
         return False
     return True

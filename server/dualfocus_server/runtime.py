@@ -24,12 +24,11 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import FrontendArgs
 from vllm.entrypoints.launchers.launcher import create_server_socket
 from vllm.utils.argparse_utils import FlexibleArgumentParser
-from vllm.utils.system_utils import set_ulimit
 
 from dualfocus_server.admission import Admission
 from dualfocus_server.app import create_app, traced
 from dualfocus_server.chat import Service
-from dualfocus_server.connections import HEAD_BYTES, Connection
+from dualfocus_server.connections import HEAD_BYTES, Connection, allow_many
 from dualfocus_server.keys import KeyRing
 from dualfocus_server.lifecycle import Server, engine_failure
 from dualfocus_server.logs import configure
@@ -87,7 +86,7 @@ def _configure_logs(args: Namespace) -> None:
 
 async def _serve(args: Namespace) -> int:
     _configure_logs(args)
-    set_ulimit()  # open files: a connection is one
+    allow_many()
     settings = settings_of(args)
     # What is wrong with a flag is said before a model is loaded.
     images, keys = _image_source(settings), _key_ring(settings)

@@ -1,7 +1,9 @@
 """The application's middlewares: which routes need a key, and that every answer has an id and a log line."""
 
+import asyncio
 import logging
 from argparse import Namespace
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,9 +13,11 @@ from dualfocus_server.admission import Admission
 from dualfocus_server.app import create_app, traced
 from dualfocus_server.keys import KeyRing
 from dualfocus_server.refusals import Draining
+from dualfocus_server.request_ids import request_id
 from dualfocus_server.runtime import _let_browsers_in
 from dualfocus_server.settings import Settings
 from fastapi import FastAPI
+from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 KEY = {"Authorization": "Bearer good"}
@@ -129,3 +133,30 @@ async def test_an_application_that_breaks_off_is_logged_too(caplog: pytest.LogCa
         async with httpx.AsyncClient(transport=transport, base_url="http://server") as http:
             await http.get("/broken")
     assert "GET /broken 0 in" in caplog.text
+
+
+async def test_an_unexpected_error_is_logged_without_the_question(caplog: pytest.LogCaptureFixture) -> None:
+    body = {"messages": [{"role": "user", "content": "What is the secret word xyzzy?"}]}
+    with caplog.at_level(logging.DEBUG):
+        async with client(application()) as http:
+            answer = await http.post("/v1/chat/completions", json=body, headers=KEY)
+    assert answer.status_code == 500, "the stub can answer no question"
+    assert "Traceback" in caplog.text
+    assert "xyzzy" not in caplog.text
+    assert "Bearer" not in caplog.text
+
+
+async def test_lines_from_inside_a_stream_have_its_id() -> None:
+    seen: list[str | None] = []
+
+    async def events() -> AsyncIterator[str]:
+        yield "one"
+        await asyncio.create_task(turn())
+
+    async def turn() -> None:
+        seen.append(request_id.get())
+
+    transport = httpx.ASGITransport(traced(StreamingResponse(events())))
+    async with httpx.AsyncClient(transport=transport, base_url="http://server") as http:
+        await http.get("/", headers={"X-Request-Id": "mine"})
+    assert seen == ["mine"]

@@ -38,7 +38,6 @@ class Client:
     @property
     def error(self) -> dict[str, Any]:
         start, body = self.answered
-        assert (b"connection", b"close") in start["headers"]
         error: dict[str, Any] = json.loads(body["body"])["error"]
         return error | {"status": start["status"]}
 

@@ -1,6 +1,7 @@
 """Connections on which no request comes, and headers without end, on a real socket."""
 
 import asyncio
+import resource
 from collections.abc import AsyncIterator
 
 import pytest
@@ -47,8 +48,11 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def closed(reader: asyncio.StreamReader) -> bytes:
-    """What comes until the server closes the connection."""
-    return await asyncio.wait_for(reader.read(), PATIENCE)
+    """What comes until the server closes the connection (a reset, where bytes were still on their way to it)."""
+    try:
+        return await asyncio.wait_for(reader.read(), PATIENCE)
+    except ConnectionResetError:
+        return b""
 
 
 @pytest.mark.parametrize("start", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: a\r\nX-A: b\r\n"])
@@ -83,6 +87,19 @@ async def test_so_is_the_second_request_of_a_connection(port: int) -> None:
 
 
 @pytest.mark.usefixtures("hasty")
+async def test_so_is_what_is_left_of_a_body_after_its_answer(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")
+    assert b"200" in await reader.readuntil(b"ok")
+    closing = asyncio.create_task(closed(reader))
+    while not closing.done():
+        writer.write(b"x")
+        await asyncio.sleep(0.01)
+    assert await closing == b""
+    writer.close()
+
+
+@pytest.mark.usefixtures("hasty")
 async def test_an_answer_may_take_longer_than_a_request(port: int) -> None:
     may_answer.clear()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -95,11 +112,31 @@ async def test_an_answer_may_take_longer_than_a_request(port: int) -> None:
     other.close()
 
 
+@pytest.mark.parametrize(
+    ("limits", "raised"),
+    [
+        ((1024, 4096), (4096, 4096)),
+        ((1024, 1 << 20), (65_535, 1 << 20)),
+        ((1024, resource.RLIM_INFINITY), (65_535, resource.RLIM_INFINITY)),
+        ((1 << 20, 1 << 20), None),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), None),
+    ],
+)
+def test_open_files_are_allowed_as_the_system_lets_us(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], raised: tuple[int, int] | None
+) -> None:
+    set_to: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, given: set_to.append(given))
+    connections.allow_many()
+    assert set_to == ([raised] if raised else [])
+
+
 async def test_headers_without_end_are_refused(port: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    closing = asyncio.create_task(closed(reader))
-    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * (HEAD_BYTES // 6))
-    assert (await closing).startswith(b"HTTP/1.1 400")
+    # As long as is judged, and nothing behind it that could reset the connection.
+    writer.write((b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * HEAD_BYTES)[: HEAD_BYTES + 1])
+    assert (await closed(reader)).startswith(b"HTTP/1.1 400")
     writer.close()
 
 

@@ -102,3 +102,5 @@ async def test_an_engine_that_works_is_not_taken_for_dead(state: dict[str, Any],
         await engine.looks.acquire()
     assert not watching.done()
     watching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await watching
