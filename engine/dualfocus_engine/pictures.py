@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from dualfocus_engine.boxes import Region
 from dualfocus_engine.errors import BadPicture
+from dualfocus_engine.png_rows import rows_are_missing
 
 Colour = tuple[int, int, int]
 _WHITE = (255, 255, 255)
@@ -74,11 +74,11 @@ def _content(path: str | Path) -> bytes:
 
 
 def _decoded(data: bytes, max_pixels: int) -> Image.Image:
-    with _damage_told(max_pixels), warnings.catch_warnings():
-        # Pillow's own alarm comes at another size than ours.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return _rgb(image, max_pixels)
+    with _damage_told(max_pixels), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        shown = _rgb(image, max_pixels)
+        if image.format == "PNG" and rows_are_missing(data, image):
+            raise BadPicture("The image is damaged or cut short: it has fewer rows than it claims.")
+        return shown
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def _damage_told(max_pixels: int) -> Iterator[None]:
         yield
     except UnidentifiedImageError as error:
         raise BadPicture(f"The image is in no format that can be read ({', '.join(FORMATS)}).") from error
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadPicture(f"The image has more than {max_pixels:,} pixels.") from error
     except BadPicture:
         raise

@@ -2,10 +2,11 @@
 
 Leans on these parts of vLLM 0.32 (tests/engine/test_vllm_contract.py has a test for each):
 `AsyncLLM` (from_engine_args, generate with `data_parallel_rank`, abort, is_sleeping, errored, shutdown,
-get_num_unfinished_requests, renderer, model_config, vllm_config.parallel_config, output_processor.propagate_error), the
-renderer's `render_messages_async`, `default_chat_tok_params`, `tokenize_prompts_async`, `render_cmpl_async` and
-`get_tokenizer`, images given as `image_pil: None` with a `uuid`, `RequestOutput.num_cached_tokens`, `.add` and
-`.ec_transfer_params`, `SamplingParams.clone`, `prompt_logprobs`, raw log-probabilities by default.
+get_num_unfinished_requests, renderer, model_config, vllm_config.parallel_config, output_processor.propagate_error,
+engine_core.resources.engine_dead), the renderer's `render_messages_async`, `default_chat_tok_params`,
+`tokenize_prompts_async`, `render_cmpl_async` and `get_tokenizer` (with `max_chars_per_token`), images given as
+`image_pil: None` with a `uuid`, `RequestOutput.num_cached_tokens`, `.add` and `.ec_transfer_params`, `VLLMClientError`,
+`SamplingParams.clone`, `prompt_logprobs`, raw log-probabilities by default.
 """
 
 import asyncio
@@ -77,7 +78,8 @@ class VllmEngine:
         self.llm.shutdown(timeout=_SHUTDOWN_TIMEOUT)
 
     def give_up(self) -> None:
-        """End every request in flight with EngineDead, also where the engine's process only hangs."""
+        """End every request in flight or to come with EngineDead, also where the engine's process only hangs."""
+        self.llm.engine_core.resources.engine_dead = True
         self.llm.output_processor.propagate_error(EngineDeadError())
 
     @property

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from dualfocus_server.refusals import TooBusy
@@ -11,14 +11,16 @@ from dualfocus_server.refusals import TooBusy
 class Place:
     """An admitted question's place in the queue; it is given up when the question ends."""
 
-    def __init__(self, running: asyncio.Semaphore) -> None:
+    def __init__(self, running: asyncio.Semaphore, check: Callable[[], None]) -> None:
         self._running = running
+        self._check = check
         self._has_turn = False
 
     async def turn(self) -> None:
-        """Wait until the question may be worked on."""
+        """Wait until the question may be worked on. Raises what the admission was ended with."""
         await self._running.acquire()
         self._has_turn = True
+        self._check()
 
     def leave(self) -> None:
         """Let the next one; leaving twice is leaving once."""
@@ -42,6 +44,7 @@ class Admission:
         self._empty = asyncio.Event()
         self._empty.set()
         self.closed: Exception | None = None
+        self._ended: Exception | None = None
 
     @property
     def admitted(self) -> int:
@@ -52,7 +55,7 @@ class Admission:
     def admit(self, client: str) -> Iterator[Place]:
         """Hold a place for one question. Raises TooBusy, or what the admission was closed with."""
         self._check(client)
-        place = Place(self._running)
+        place = Place(self._running, self._check_ended)
         self._clients[client] += 1
         self._empty.clear()
         try:
@@ -65,9 +68,18 @@ class Admission:
         """Take no new questions from now on: `why` is raised for each."""
         self.closed = self.closed or why
 
+    def end(self, why: Exception) -> None:
+        """Take no new questions, and begin none of those that wait: `why` is raised for each."""
+        self.close(why)
+        self._ended = why
+
     async def emptied(self) -> None:
         """Wait until no question is left."""
         await self._empty.wait()
+
+    def _check_ended(self) -> None:
+        if self._ended is not None:
+            raise self._ended
 
     def _check(self, client: str) -> None:
         if self.closed is not None:

@@ -1,12 +1,10 @@
 """The server's routes, on running parts."""
 
-import asyncio
 import time
 from importlib.metadata import version
 from typing import cast
 
 import vllm
-from dualfocus_engine import EngineDead
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -18,30 +16,34 @@ from dualfocus_server.body_limit import BodyLimit
 from dualfocus_server.chat import Service, answer
 from dualfocus_server.errors import install_error_handlers, problem_of
 from dualfocus_server.keys import KeyCheck, KeyRing
+from dualfocus_server.lifecycle import check_ready
 from dualfocus_server.logs import answered
 from dualfocus_server.protocol import MODES, FocusRequest, FocusResponse
 from dualfocus_server.request_ids import RequestIds
 from dualfocus_server.settings import Settings
 
 router = APIRouter()
-_READY_TIMEOUT = 2.0
 # Nobody is told: it stands in the log.
 _CLIENT_LEFT = 499
 
 
 def create_app(service: Service, settings: Settings, keys: KeyRing) -> FastAPI:
-    """Return the server's application. The outermost middleware is the one added last."""
+    """Return the server's application, to be given to `traced`. The outermost middleware is the one added last."""
     app = FastAPI(
         title="DualFocus", version=version("dualfocus"), docs_url=None, redoc_url=None, redirect_slashes=False
     )
     app.state.service = service
+    app.state.engine_timeout = settings.engine_timeout
     app.include_router(router)
-    install_error_handlers(app)
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, timeout=settings.body_timeout)
     app.add_middleware(KeyCheck, ring=keys, metrics_open=settings.metrics_open)
-    app.add_middleware(AccessLog)
-    app.add_middleware(RequestIds)
+    install_error_handlers(app)
     return app
+
+
+def traced(app: ASGIApp) -> ASGIApp:
+    """Give every answer of an application an id and a log line, those of all its middlewares included."""
+    return RequestIds(AccessLog(app))
 
 
 class AccessLog:
@@ -58,9 +60,11 @@ class AccessLog:
             status = message.get("status", status)
             await send(message)
 
-        await self._app(scope, receive, noted)
-        if scope["type"] == "http":
-            answered(scope["method"], scope["path"], status, time.perf_counter() - started)
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            if scope["type"] == "http":
+                answered(scope["method"], scope["path"], status, time.perf_counter() - started)
 
 
 def _service(request: Request) -> Service:
@@ -108,11 +112,7 @@ async def ready(raw_request: Request) -> Response:
     service = _service(raw_request)
     if service.admission.closed is not None:
         return problem_of(service.admission.closed).response()
-    try:
-        async with asyncio.timeout(_READY_TIMEOUT):
-            await service.focus.engine.check_health()
-    except (EngineDead, TimeoutError):
-        return problem_of(EngineDead()).response()
+    await check_ready(service.focus.engine, raw_request.app.state.engine_timeout)
     return JSONResponse({"status": "ready"})
 
 

@@ -1,57 +1,83 @@
-"""The size of a body, judged while it is read."""
+"""The size of a body, judged while it is read, and the time it takes."""
+
+import asyncio
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dualfocus_server.errors import problem_of
-from dualfocus_server.refusals import TooLarge
+from dualfocus_server.refusals import Refusal, TooLarge, TooSlow
 
 
 class BodyLimit:
-    """ASGI middleware: refuses bodies of more than `limit` bytes, whatever their header says."""
+    """ASGI middleware: refuses bodies of more than `limit` bytes, whatever their header says, and slow ones.
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    `timeout` is seconds for the whole body (0: no limit).
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, timeout: float) -> None:
         self._app = app
         self._limit = limit
+        self._timeout = timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = _Counted(receive, self._limit)
+        body = _Counted(receive, self._limit, self._timeout)
         announced = Headers(scope=scope).get("content-length", "0")
         if announced.isdigit() and int(announced) > self._limit:
-            body.exceeded = True
+            body.refusal = TooLarge(self._limit)
         await self._answer(body, scope, send)
 
     async def _answer(self, body: "_Counted", scope: Scope, send: Send) -> None:
-        if not body.exceeded:
-            # The application sees an oversized body as a client that left; its answer is replaced.
-            await self._app(scope, body.receive, body.unless_exceeded(send))
-        if body.exceeded:
-            await problem_of(TooLarge(self._limit)).response()(scope, body.receive, send)
+        try:
+            if body.refusal is None:
+                # The application sees a body that is refused as a client that left; its answer is replaced.
+                await self._app(scope, body.receive, body.unless_refused(send))
+        except Exception:
+            if body.refusal is None:
+                raise
+        if body.refusal is not None:
+            await problem_of(body.refusal).response()(scope, body.receive, send)
 
 
 class _Counted:
-    """A request's body, counted as it is received."""
+    """A request's body, counted and timed as it is received."""
 
-    def __init__(self, receive: Receive, limit: int) -> None:
+    def __init__(self, receive: Receive, limit: int, timeout: float) -> None:
         self._receive = receive
+        self._limit = limit
         self._left = limit
-        self.exceeded = False
+        self._timeout = timeout
+        self._deadline = asyncio.get_running_loop().time() + timeout if timeout else None
+        self._is_whole = False
+        self.refusal: Refusal | None = None
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        """Return the next message, a disconnect once the body is refused."""
+        try:
+            # What comes after the body is the client's leaving, and may take as long as it likes.
+            async with asyncio.timeout_at(None if self._is_whole else self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            return self._refused(TooSlow(self._timeout))
         if message["type"] == "http.request":
+            self._is_whole = not message.get("more_body", False)
             self._left -= len(message.get("body", b""))
             if self._left < 0:
-                self.exceeded = True
-                return {"type": "http.disconnect"}
+                return self._refused(TooLarge(self._limit))
         return message
 
-    def unless_exceeded(self, send: Send) -> Send:
+    def _refused(self, why: Refusal) -> Message:
+        self.refusal = why
+        return {"type": "http.disconnect"}
+
+    def unless_refused(self, send: Send) -> Send:
+        """Return `send`, silent once the body is refused."""
+
         async def forward(message: Message) -> None:
-            if not self.exceeded:
+            if self.refusal is None:
                 await send(message)
 
         return forward

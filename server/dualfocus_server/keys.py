@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
+from dualfocus_engine import BadQuestion
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -19,15 +20,21 @@ _OPEN = ("/health", "/ready")
 
 
 class KeyRing:
-    """Knows the valid keys by their digests, and compares in constant time."""
+    """Knows the valid keys by their digests, and compares in constant time.
+
+    Raises BadQuestion where a key is blank (a variable that is not set, say: no key at all would leave the server
+    open) or the file is not UTF-8 text, OSError where it can't be read.
+    """
 
     def __init__(self, keys: Iterable[str] = (), file: Path | None = None) -> None:
-        self._fixed = [_digest(key) for key in keys if key]
+        self._fixed = [_digest(_not_blank(key)) for key in keys]
         self._file = file
         self._stamp: tuple[int, int] | None = None
         self._from_file: list[bytes] = []
         if file is not None:
-            self._from_file, self._stamp = _read(file), _stamp_of(file)
+            # First the stamp: what changes while the file is read is then read again.
+            self._stamp = _stamp_of(file)
+            self._from_file = _read(file)
 
     @property
     def is_needed(self) -> bool:
@@ -49,8 +56,17 @@ class KeyRing:
         try:
             if (stamp := _stamp_of(self._file)) != self._stamp:
                 self._from_file, self._stamp = _read(self._file), stamp
-        except OSError as error:
-            logger.warning("The API key file can't be read (%s); the keys read before stay valid.", error.strerror)
+        except (OSError, BadQuestion) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            logger.warning("The API key file can't be read (%s); the keys read before stay valid.", why)
+
+
+def _not_blank(key: str) -> str:
+    if not key.strip():
+        raise BadQuestion(
+            "An API key is empty (an unset variable, a comma too many?). Give a key, or no --api-key at all."
+        )
+    return key.strip()
 
 
 def _digest(key: str) -> bytes:
@@ -58,7 +74,11 @@ def _digest(key: str) -> bytes:
 
 
 def _read(file: Path) -> list[bytes]:
-    lines = (line.strip() for line in file.read_text(encoding="utf-8").splitlines())
+    try:
+        text = file.read_text(encoding="utf-8-sig")  # editors may begin a file with a mark of its encoding
+    except UnicodeError as error:
+        raise BadQuestion(f"The API key file {file} is not UTF-8 text.") from error
+    lines = (line.strip() for line in text.splitlines())
     return [_digest(line) for line in lines if line and not line.startswith("#")]
 
 
@@ -76,10 +96,18 @@ class KeyCheck:
         self._open = (*_OPEN, "/metrics") if metrics_open else _OPEN
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._ring.is_needed and scope["path"] not in self._open:
+        if scope["type"] == "http" and self._ring.is_needed and _route_of(scope) not in self._open:
             owner = self._ring.owner(Headers(scope=scope))
             if owner is None:
-                await problem_of(Unauthorized()).response()(scope, receive, send)
+                refusal = problem_of(Unauthorized()).response()
+                refusal.headers["WWW-Authenticate"] = "Bearer"
+                await refusal(scope, receive, send)
                 return
             scope["client_key"] = owner
         await self._app(scope, receive, send)
+
+
+def _route_of(scope: Scope) -> str:
+    """Return the path that routes are chosen by: without the prefix under which a proxy shows the server."""
+    path, prefix = str(scope["path"]), str(scope.get("root_path", ""))
+    return path.removeprefix(prefix) if path.startswith(f"{prefix}/") else path

@@ -12,12 +12,13 @@ from dualfocus_engine import EngineDead
 from dualfocus_engine.vllm_engine import VllmEngine
 
 from dualfocus_server.admission import Admission
-from dualfocus_server.refusals import Draining
+from dualfocus_server.refusals import Draining, EngineBusy
 
 logger = logging.getLogger(__name__)
 
 _LOOK_EVERY = 0.25
 _ANSWER_WITHIN = 1.0
+_CLOSE = (b"connection", b"close")
 
 
 class Server(uvicorn.Server):
@@ -55,6 +56,9 @@ class Server(uvicorn.Server):
             self.force_exit = self.should_exit = True
             return
         self._admission.close(Draining())
+        # A kept connection would only lead back here: the next one may lead to another server.
+        for headers in (self.config.encoded_headers, self.server_state.default_headers):
+            headers.append(_CLOSE)
         logger.info("Stopping: %d questions are still running or waiting.", self._admission.admitted)
         self._draining = asyncio.get_running_loop().create_task(self._drain())
 
@@ -66,10 +70,28 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
+async def check_ready(engine: VllmEngine, timeout: float) -> None:
+    """Return if the engine makes steps or answers. Raises EngineDead, EngineBusy.
+
+    While it works it answers between two steps only, which may take seconds: then the last step speaks for it, as long
+    as `engine_failure` with the same `timeout` takes it for alive.
+    """
+    if engine.is_dead:
+        raise EngineDead
+    if engine.unfinished and engine.silence < timeout:
+        return
+    try:
+        async with asyncio.timeout(_ANSWER_WITHIN):
+            await engine.check_health()
+    except TimeoutError:
+        raise EngineBusy from None
+
+
 async def _answers(engine: VllmEngine) -> bool:
     """Whether the engine's process still answers: then it has no work that it knows of."""
     try:
-        await asyncio.wait_for(engine.check_health(), _ANSWER_WITHIN)
+        async with asyncio.timeout(_ANSWER_WITHIN):
+            await engine.check_health()
     except (EngineDead, TimeoutError):
         return False
     return True
@@ -80,6 +102,7 @@ async def engine_failure(engine: VllmEngine, timeout: float) -> str:
     while True:
         if engine.is_dead:
             return "The engine's process has ended."
+        # Asked each time: what is silent without work is so from when it was last asked.
         silence = engine.silence
         if timeout and silence > timeout and not await _answers(engine):
             return f"The engine has work and made no step for {silence:.0f} s."

@@ -5,6 +5,7 @@ import logging
 import sys
 import time
 import warnings
+from urllib.parse import quote
 
 from dualfocus_server.request_ids import request_id
 
@@ -31,11 +32,14 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return json.dumps(line)  # in ASCII: nothing in it can end a line
 
 
 def configure(form: str, level: str, access: bool = True) -> None:
-    """Set up the process's logging: `form` is text or json, `level` a name of `logging`, `access` logs requests."""
+    """Set up the process's logging: `form` is text or json, `level` one of uvicorn's, `access` logs requests.
+
+    vLLM sets up its own when its engine starts; called again after that, its lines are the server's once more.
+    """
     _ACCESS.disabled = not access
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_WithRequestId())
@@ -43,18 +47,19 @@ def configure(form: str, level: str, access: bool = True) -> None:
     handler.setFormatter(JsonLines() if form == "json" else text)
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    root.setLevel("DEBUG" if level == "trace" else level.upper())
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "vllm"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    # Their every step is not an operator's business; what clients' images are like is theirs.
-    for name in ("httpx", "uvicorn.error"):
+    # Their every step is not an operator's business; where clients' images are and what they are like is theirs.
+    for name in ("httpx", "httpcore", "PIL", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="PIL")
 
 
 def answered(method: str, path: str, status: int, seconds: float) -> None:
-    """Log one request that was answered."""
+    """Log one request that was answered; a status of 0 says that nothing was sent."""
+    path = quote(path)  # a path can hold line breaks
     fields = {"method": method, "path": path, "status": status, "seconds": round(seconds, 4)}
     _ACCESS.info("%s %s %d in %.3f s", method, path, status, seconds, extra={"fields": fields})

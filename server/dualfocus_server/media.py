@@ -3,71 +3,24 @@
 import asyncio
 import base64
 import binascii
-import ipaddress
-import socket
 from collections.abc import Callable, Iterable
-from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import httpcore
 import httpx
 from dualfocus_engine import BadPicture, BadQuestion, Picture, open_picture
 from dualfocus_engine.pictures import MAX_PIXELS
 from dualfocus_engine.pool import in_thread
+from PIL import Image
+
+from dualfocus_server.addresses import Address, is_public
+from dualfocus_server.fetching import FETCH_ERRORS, checked_client
 
 MAX_REDIRECTS = 3
 _LONGEST_HOST = 253  # of any name in the DNS
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-# All that is given out for the public internet; Python's `is_global` knows only what is reserved.
-_PUBLIC_V6 = ipaddress.IPv6Network("2000::/3")
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_HIGHEST_PORT = 65_535
 
-
-def is_public(address: Address) -> bool:
-    """Whether an address lies on the public internet (an IPv4 address inside an IPv6 one is judged as itself)."""
-    reached = _reached(address)
-    if isinstance(reached, ipaddress.IPv6Address) and reached not in _PUBLIC_V6:
-        return False
-    return reached.is_global and not reached.is_multicast
-
-
-def _reached(address: Address) -> Address:
-    """Return the IPv4 address that a gateway would pass an IPv6 one on to, or the address itself."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return address
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour or address
-
-
-class _CheckedBackend(httpcore.AsyncNetworkBackend):
-    """Connects to the very address that was checked: a second DNS answer can't slip in between."""
-
-    def __init__(self, allowed: Callable[[Address], bool]) -> None:
-        self._allowed = allowed
-        self._backend = httpcore.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        address = await self._checked_address(host, port)
-        return await self._backend.connect_tcp(address, port, timeout, local_address, socket_options)
-
-    async def _checked_address(self, host: str, port: int) -> str:
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:  # UnicodeError: a label that is empty or too long
-            raise httpcore.ConnectError(f"{host} has no address") from error
-        addresses = [ipaddress.ip_address(entry[4][0]) for entry in found]
-        if not addresses or not all(map(self._allowed, addresses)):
-            raise BadPicture(f"The image's host {host!r} is not on the public internet; it is not fetched.")
-        return str(addresses[0])
+# Pillow's own alarm comes at a size that can't be chosen; `max_pixels` is judged before anything is decoded.
+Image.MAX_IMAGE_PIXELS = None
 
 
 class ImageSource:
@@ -90,7 +43,7 @@ class ImageSource:
         self._max_bytes = max_bytes
         self._max_pixels = max_pixels
         self._timeout = timeout
-        self._client = _client(allowed)
+        self._client = checked_client(allowed)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -117,7 +70,7 @@ class ImageSource:
                 return await self._follow(httpx.URL(url))
         except TimeoutError as error:
             raise BadPicture(f"The image did not arrive within {self._timeout} s.") from error
-        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # UnicodeError: a name that is no IDNA
+        except FETCH_ERRORS as error:
             raise BadPicture(f"The image could not be fetched: {str(error) or type(error).__name__}.") from error
 
     async def _follow(self, url: httpx.URL) -> bytes:
@@ -132,6 +85,8 @@ class ImageSource:
     def _check_host(self, url: httpx.URL) -> None:
         if url.scheme not in ("http", "https"):
             raise BadPicture(f"An image is not fetched by {url.scheme}:, only by http: or https:.")
+        if (url.port or 0) > _HIGHEST_PORT:
+            raise httpx.InvalidURL(f"port {url.port} is above {_HIGHEST_PORT}")
         host = url.raw_host.decode("ascii")
         if len(host) > _LONGEST_HOST:
             raise BadPicture(f"The image's host has a name of {len(host)} characters; {_LONGEST_HOST} is the longest.")
@@ -157,25 +112,6 @@ class ImageSource:
     def _check_size(self, size: int) -> None:
         if size > self._max_bytes:
             raise BadPicture(f"The image is larger than {self._max_bytes} bytes.")
-
-
-def _client(allowed: Callable[[Address], bool]) -> httpx.AsyncClient:
-    """Return a client that keeps nothing: clients of the server must not meet in its cookies or connections."""
-    # httpx takes a network backend through its pool only.
-    transport = httpx.AsyncHTTPTransport(trust_env=False)
-    transport._pool = httpcore.AsyncConnectionPool(
-        # Admission bounds the fetches; in a bounded pool slow hosts would keep all others waiting.
-        max_connections=None,
-        max_keepalive_connections=0,
-        network_backend=_CheckedBackend(allowed),
-    )
-    return httpx.AsyncClient(
-        transport=transport,
-        trust_env=False,
-        timeout=None,  # the whole fetch has one
-        headers={"Accept-Encoding": "identity"},
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-    )
 
 
 def _wire_name(host: str) -> str:

@@ -2,10 +2,12 @@
 
 Refusal
 ├── Unauthorized   401  no key, or a wrong one
+├── TooSlow        408  the body did not arrive in time
 ├── TooLarge       413  the body is larger than the server takes
 ├── TooBusy        429  no place for another question
 ├── TimedOut       504  the question took longer than it may
-└── Draining       503  the server is stopping
+├── Draining       503  the server is stopping
+└── EngineBusy     503  the engine does not answer just now
 """
 
 from http import HTTPStatus
@@ -27,6 +29,15 @@ class Unauthorized(Refusal):
 
     def __init__(self) -> None:
         super().__init__("Give a valid API key: Authorization: Bearer KEY.")
+
+
+class TooSlow(Refusal):
+    """The body did not arrive in time."""
+
+    status, code = HTTPStatus.REQUEST_TIMEOUT, "body_too_slow"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"The body did not arrive within {seconds:g} s.")
 
 
 class TooLarge(Refusal):
@@ -63,3 +74,12 @@ class Draining(Refusal):
 
     def __init__(self) -> None:
         super().__init__("The server is shutting down and takes no new questions.")
+
+
+class EngineBusy(Refusal):
+    """The engine does not answer just now; it may be starting on something large, or hang."""
+
+    status, code, retry_after = HTTPStatus.SERVICE_UNAVAILABLE, "engine_busy", 1
+
+    def __init__(self) -> None:
+        super().__init__("The engine does not answer just now.")

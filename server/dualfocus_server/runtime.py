@@ -17,14 +17,16 @@ from dualfocus_engine.profiles import is_folder, profile_of
 from dualfocus_engine.starter import STARTER_NAME, ensure_starter, starter_path
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from vllm.config.logging import LoggingConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.launcher import create_server_socket
 from vllm.exceptions import VLLMValidationError
 from vllm.renderers.chat_utils import load_chat_template
 
 from dualfocus_server.admission import Admission
-from dualfocus_server.app import create_app
+from dualfocus_server.app import create_app, traced
 from dualfocus_server.chat import Service
+from dualfocus_server.connections import HEAD_BYTES, Connection, allow_many
 from dualfocus_server.keys import KeyRing
 from dualfocus_server.lifecycle import Server, engine_failure
 from dualfocus_server.logs import configure
@@ -32,6 +34,7 @@ from dualfocus_server.media import ImageSource
 from dualfocus_server.metrics import watch_unfinished_turns
 from dualfocus_server.progress import say, step
 from dualfocus_server.ready import ready_text
+from dualfocus_server.request_ids import HEADER
 from dualfocus_server.request_images import RequestImages
 from dualfocus_server.settings import Settings, settings_of
 from dualfocus_server.vllm_chat import VllmChat
@@ -51,8 +54,13 @@ def run(args: Namespace) -> int:
         return 1
 
 
-async def _serve(args: Namespace) -> int:
+def _configure_logs(args: Namespace) -> None:
     configure(args.log_format, args.uvicorn_log_level, access=not args.disable_uvicorn_access_log)
+
+
+async def _serve(args: Namespace) -> int:
+    _configure_logs(args)
+    allow_many()
     settings = settings_of(args)
     # What is wrong with a flag is said before a model is loaded.
     images, keys = _image_source(settings), _key_ring(settings)
@@ -66,6 +74,7 @@ async def _serve(args: Namespace) -> int:
     with step(f"Loading {args.served_model_name[0]}"):
         focus.start()
     try:
+        _configure_logs(args)  # vLLM has set up its own
         with step("Warming up"):
             await focus.warm_up()
         return await _answer_requests(focus, args, settings, images, keys, listener)
@@ -152,6 +161,7 @@ def _let_browsers_in(app: FastAPI, args: Namespace) -> None:
             allow_credentials=args.allow_credentials,
             allow_methods=args.allowed_methods,
             allow_headers=args.allowed_headers,
+            expose_headers=[HEADER],
         )
 
 
@@ -166,7 +176,7 @@ async def _serve_until(
         await serving
         return 0
     logger.critical("%s The server stops, to be started again by its supervisor.", failing.result())
-    admission.close(EngineDead())
+    admission.end(EngineDead())
     focus.engine.give_up()
     server.should_exit = True
     await serving
@@ -179,6 +189,8 @@ def _engine_flags(args: Namespace) -> dict[str, Any]:
     flags = {name: value for name, value in vars(args).items() if name in names}
     # Images are fetched by the server alone, by its own rules.
     flags["allowed_media_domains"] = ["nothing.invalid"]
+    if args.log_format == "json":
+        flags.setdefault("logging_config", LoggingConfig(formatter="json"))  # for the engine's processes
     # DualFocus brings its own connector, which counts encoder runs; a given one goes before it.
     return {name: value for name, value in flags.items() if name != "ec_transfer_config" or value}
 
@@ -205,7 +217,10 @@ def _bind(args: Namespace) -> socket.socket:
 
 def _uvicorn_config(app: Any, args: Namespace) -> uvicorn.Config:
     return uvicorn.Config(
-        app,
+        traced(app),
+        http=Connection,
+        h11_max_incomplete_event_size=HEAD_BYTES,
+        ws="none",
         log_config=None,  # `logs.configure` set up the process's
         access_log=False,  # the server's own has the request's id
         timeout_graceful_shutdown=_GRACE,

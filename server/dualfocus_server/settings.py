@@ -1,6 +1,7 @@
 """The server's own flags: keys, limits, times, logs."""
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ class Settings:
     max_image_bytes: int = 32 << 20
     max_image_pixels: int = MAX_PIXELS
     max_body_bytes: int = 64 << 20
+    body_timeout: float = 60.0
     max_questions: int = 64
     max_queued: int = 256
     max_questions_per_key: int = 0
@@ -58,6 +60,7 @@ _LIMITS = {
     "max_image_bytes": (1, "bytes of an encoded image"),
     "max_image_pixels": (1, "pixels of a request's images together, judged before any is decoded"),
     "max_body_bytes": (1, "bytes of a request's body"),
+    "body_timeout": (0, "seconds for a request's body to arrive (0: no limit)"),
     "max_questions": (1, "questions worked on at once"),
     "max_queued": (0, "questions waiting for their turn; one more is refused with 429 (0: none waits)"),
     "max_questions_per_key": (0, "questions of one client, worked on or waiting (0: no limit)"),
@@ -70,6 +73,8 @@ _LIMITS = {
 def _at_least(least: int, kind: type[int] | type[float]) -> Any:
     def convert(text: str) -> int | float:
         number = kind(text)
+        if math.isnan(number):
+            raise argparse.ArgumentTypeError(f"{text} is no number")
         if number < least:
             raise argparse.ArgumentTypeError(f"{text} is less than {least}")
         return number
@@ -79,13 +84,19 @@ def _at_least(least: int, kind: type[int] | type[float]) -> Any:
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
-    """Return the settings among parsed flags; keys also come from the environment, separated by commas."""
-    from_environment = os.environ.get(_KEYS_VARIABLE) or os.environ.get(_VLLM_KEY_VARIABLE, "")
-    keys: Sequence[str] = args.api_key or [key for key in from_environment.split(",") if key]
+    """Return the settings among parsed flags; keys also come from the environment."""
     return Settings(
-        api_keys=tuple(keys),
+        api_keys=tuple(args.api_key or _keys_of_environment()),
         api_key_file=args.api_key_file,
         metrics_open=args.metrics_open,
         allowed_media_domains=tuple(args.allowed_media_domains or ()),
         **{name: getattr(args, name) for name in _LIMITS},
     )
+
+
+def _keys_of_environment() -> Sequence[str]:
+    """Return our variable's keys, separated by commas, or vLLM's one key, which may have commas in it."""
+    if ours := os.environ.get(_KEYS_VARIABLE):
+        return ours.split(",")
+    theirs = os.environ.get(_VLLM_KEY_VARIABLE)
+    return [theirs] if theirs else []

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import pytest
 import vllm
-from dualfocus_engine import DualFocus
+from dualfocus_engine import DualFocus, EngineDead
 from dualfocus_engine.encoder_runs import ENCODER_RUNS
 from dualfocus_engine.pictures import Picture, open_picture
 from dualfocus_engine.questions import Message
@@ -134,6 +134,15 @@ def test_the_end_of_an_engine_can_be_noticed_and_told() -> None:
     assert list(inspect.signature(OutputProcessor.propagate_error).parameters) == ["self", "e"]
     assert issubclass(EngineDeadError, Exception)
     assert issubclass(EngineGenerateError, Exception)
+
+
+async def test_an_engine_that_is_given_up_takes_no_more(focus: DualFocus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(focus.engine.llm.engine_core.resources, "engine_dead", False)  # put back at the end
+    focus.engine.give_up()
+    assert focus.engine.is_dead
+    with pytest.raises(EngineDead):
+        # A picture of its own: vLLM notes it as sent, though its engine never gets it.
+        await focus.ask(Image.new("RGB", (48, 80), (1, 2, 3)), "What?")
 
 
 async def test_a_stat_logger_is_told_of_every_step(focus: DualFocus) -> None:

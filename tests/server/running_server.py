@@ -1,14 +1,20 @@
 """Starts `dualfocus serve` the way a user does."""
 
 import os
-import socket
+import re
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 READY_WITHIN = 180.0
+# Seconds that something may take which is sure to come: reached only where it does not.
+PATIENCE = 120.0
+_READY = re.compile(r"DualFocus is ready on (\S+)\. ")
 
 
 @dataclass(frozen=True)
@@ -21,25 +27,60 @@ class Server:
     seconds_to_ready: float
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def start_server(log: Path, *flags: str, on_path: Path | None = None) -> Server:
+    """Start `dualfocus serve` on a port that the system chooses and wait for its ready line.
 
-
-def start_server(log: Path, *flags: str) -> Server:
-    """Start `dualfocus serve` on a free port and wait for its ready line."""
-    port = free_port()
-    command = [str(Path(sys.executable).parent / "dualfocus"), "serve", "--host", "127.0.0.1", "--port", str(port)]
+    `on_path` is a folder that goes before all others on its Python path.
+    """
+    command = [str(Path(sys.executable).parent / "dualfocus"), "serve", "--host", "127.0.0.1", "--port", "0"]
     started = time.monotonic()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}
+    if on_path is not None:
+        environment["PYTHONPATH"] = os.pathsep.join([str(on_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, *flags], stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
-    while b"DualFocus is ready" not in log.read_bytes():
+    while (ready := _READY.search(log.read_text(errors="replace"))) is None:
         if process.poll() is not None or time.monotonic() - started > READY_WITHIN:
             process.kill()
             raise AssertionError(f"the server did not start:\n{log.read_text()}")
         time.sleep(0.1)
-    return Server(f"http://127.0.0.1:{port}", log, process, time.monotonic() - started)
+    return Server(ready[1], log, process, time.monotonic() - started)
+
+
+def engine_process(server: Server) -> int:
+    """The id of the process in which the server's engine runs."""
+    listed = subprocess.run(
+        ["pgrep", "-s", str(server.process.pid), "-f", "EngineCore"], capture_output=True, check=True
+    )
+    return int(listed.stdout.split()[0])
+
+
+def resident(server: Server) -> int:
+    """The resident memory of a server's process and its engine's, in bytes."""
+    return sum(_resident(process) for process in (server.process.pid, engine_process(server)))
+
+
+def _resident(process: int) -> int:
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
+
+
+@contextmanager
+def frozen_engine(server: Server) -> Iterator[None]:
+    """Hold the engine: no question that is sent meanwhile ends."""
+    engine = engine_process(server)
+    os.kill(engine, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(engine, signal.SIGCONT)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for something that is sure to come true."""
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < until, "it did not come true"
+        time.sleep(0.05)

@@ -2,19 +2,20 @@
 
 import asyncio
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from hostile_images import data_url, png
 from openai import AuthenticationError, OpenAI
-from running_server import Server, start_server
+from running_server import PATIENCE, Server, frozen_engine, start_server, wait_until
 
 About = Callable[[str, str], list[dict[str, Any]]]
 KEY, OTHER = "sk-first-key", "sk-second-key"
-SLOW = {"max_tokens": 1500, "ignore_eos": True}
+# No question of these tests takes so long unless the engine is held.
+TIMEOUT = 20
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory, key_file: Path) -> Iterator[Server]:
     flags = ["--api-key", KEY, "--api-key", OTHER, "--api-key-file", str(key_file)]
-    limits = ["--max-questions", "2", "--max-queued", "2", "--max-questions-per-key", "3", "--timeout", "3"]
+    limits = ["--max-questions", "2", "--max-queued", "2", "--max-questions-per-key", "3", "--timeout", str(TIMEOUT)]
     sizes = ["--max-body-bytes", "200000", "--max-image-pixels", "300000", "--log-format", "json"]
     sizes += ["--allowed-origins", '["https://app.example"]']
     running = start_server(tmp_path_factory.mktemp("guarded") / "log", *flags, *limits, *sizes)
@@ -38,7 +39,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, key_file: Path) -> Iterato
 
 @pytest.fixture(scope="module")
 def plain(guarded: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=guarded.url, timeout=60) as http:
+    with httpx.Client(base_url=guarded.url, timeout=PATIENCE) as http:
         yield http
 
 
@@ -60,6 +61,12 @@ def test_all_else_does(plain: httpx.Client, path: str, headers: dict[str, str]) 
     assert response.status_code == 401
     assert response.json()["error"]["code"] == "invalid_api_key"
     assert response.json()["error"]["type"] == "authentication_error"
+
+
+def test_a_websocket_does_not_get_past_the_keys(plain: httpx.Client) -> None:
+    handshake = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    answer = plain.get("/v1/chat/completions", headers=handshake | {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="})
+    assert answer.status_code == 401
 
 
 @pytest.mark.parametrize("key", [KEY, OTHER, "sk-from-file"])
@@ -106,48 +113,63 @@ def test_a_large_body_is_refused_while_it_is_read(plain: httpx.Client) -> None:
 def test_a_large_image_is_refused_by_its_header(plain: httpx.Client, about: About) -> None:
     body = {"messages": about("rocket", "What?"), "max_tokens": 2}  # 640x427
     assert plain.post("/v1/chat/completions", json=body, headers=bearer(KEY)).status_code == 200
-    body = {"messages": about("retina", "What?"), "max_tokens": 2}  # 1411x1411
+    large = {"type": "image_url", "image_url": {"url": data_url(png(700, 700))}}
+    body = {"messages": [{"role": "user", "content": [large, {"type": "text", "text": "What?"}]}]}
     response = plain.post("/v1/chat/completions", json=body, headers=bearer(KEY))
-    assert response.status_code in (400, 413)
+    assert response.status_code == 400
+    assert "pixels" in response.json()["error"]["message"]
 
 
-async def burst(url: str, bodies: list[tuple[str, dict[str, Any]]]) -> list[httpx.Response]:
-    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
-        posts = [http.post("/v1/chat/completions", json=body, headers=bearer(key)) for key, body in bodies]
-        return list(await asyncio.gather(*posts))
+def question(about: About) -> dict[str, Any]:
+    return {"messages": about("coffee", "What?"), "max_tokens": 4}
+
+
+class Asker:
+    """Asks one question after the other without waiting for their ends."""
+
+    def __init__(self, http: httpx.AsyncClient, body: dict[str, Any]) -> None:
+        self._http = http
+        self._body = body
+        self.asked: list[asyncio.Task[httpx.Response]] = []
+
+    def ask(self, key: str, times: int) -> None:
+        for _ in range(times):
+            post = self._http.post("/v1/chat/completions", json=self._body, headers=bearer(key))
+            self.asked.append(asyncio.create_task(post))
+
+    async def refusals(self, number: int) -> list[dict[str, Any]]:
+        """The errors of the first so many that end: while the engine is held, only refusals do."""
+        ended = asyncio.as_completed(self.asked, timeout=PATIENCE)
+        answers = [await next(ended) for _ in range(number)]
+        self.asked = [task for task in self.asked if not task.done()]
+        assert {(answer.status_code, answer.headers.get("Retry-After")) for answer in answers} == {(429, "1")}
+        return [answer.json()["error"] for answer in answers]
 
 
 async def test_too_many_questions_are_refused_and_one_client_leaves_room(guarded: Server, about: About) -> None:
-    short = {"messages": about("coffee", "What?"), "max_tokens": 80, "ignore_eos": True}
-    answers = await burst(guarded.url, [(KEY, short)] * 5 + [(OTHER, short)])
-    assert sorted(answer.status_code for answer in answers[:5]) == [200, 200, 200, 429, 429]
-    assert answers[5].status_code == 200
-    refused = next(answer for answer in answers if answer.status_code == 429)
-    assert refused.headers["Retry-After"] == "1"
-    assert "all one client may" in refused.json()["error"]["message"]
-    assert refused.json()["error"]["type"] == "rate_limit_error"
-    for answer in answers:
-        if answer.status_code == 200:
+    async with httpx.AsyncClient(base_url=guarded.url, timeout=PATIENCE) as http:
+        asker = Asker(http, question(about))
+        with frozen_engine(guarded):
+            asker.ask(KEY, 5)
+            for error in await asker.refusals(2):
+                assert "all one client may" in error["message"]
+                assert error["type"] == "rate_limit_error"
+            # The place that is left is another's.
+            asker.ask(OTHER, 2)
+            (full,) = await asker.refusals(1)
+            assert "all the server takes" in full["message"]
+            assert len(asker.asked) == 4
+        for answer in await asyncio.gather(*asker.asked):
+            assert answer.status_code == 200, answer.text
             assert set(answer.json()["dualfocus"]["turns"]) == {"macro", "grounding", "micro"}
 
 
-async def test_a_full_queue_is_said(guarded: Server, about: About) -> None:
-    short = {"messages": about("coffee", "What?"), "max_tokens": 80, "ignore_eos": True}
-    answers = await burst(guarded.url, [(KEY, short)] * 3 + [(OTHER, short)] * 3)
-    refused = [answer.json()["error"]["message"] for answer in answers if answer.status_code == 429]
-    assert any("all the server takes" in message for message in refused)
-
-
-async def test_a_question_that_takes_too_long_is_stopped(guarded: Server, about: About) -> None:
-    started = time.monotonic()
-    (answer,) = await burst(guarded.url, [(KEY, {"messages": about("coffee", "Tell."), **SLOW})])
-    if answer.status_code == 200:
-        pytest.fail(f"the question ended within {time.monotonic() - started:.1f} s, before the limit of 3 s")
-    assert answer.status_code == 504
-    assert answer.json()["error"]["code"] == "timeout"
-    async with httpx.AsyncClient(base_url=guarded.url) as http:
-        metrics = (await http.get("/metrics", headers=bearer(KEY))).text
-    assert "dualfocus_unfinished_turns 0.0" in metrics
+def test_a_question_that_takes_too_long_is_stopped(guarded: Server, plain: httpx.Client, about: About) -> None:
+    with frozen_engine(guarded):
+        answer = plain.post("/v1/chat/completions", json=question(about), headers=bearer(KEY))
+        assert answer.status_code == 504
+        assert answer.json()["error"]["code"] == "timeout"
+        wait_until(lambda: "dualfocus_unfinished_turns 0.0" in plain.get("/metrics", headers=bearer(KEY)).text)
 
 
 def test_a_request_id_is_kept_or_made(plain: httpx.Client) -> None:
@@ -158,13 +180,35 @@ def test_a_request_id_is_kept_or_made(plain: httpx.Client) -> None:
     assert plain.get("/nothing", headers={"X-Request-Id": "abc"}).headers["X-Request-Id"] == "abc"
 
 
+def logged(server: Server) -> list[dict[str, Any]]:
+    """The log's lines after the ready line and its example, all of them: each is JSON."""
+    after = server.log.read_text().partition("\ncurl ")[2].partition("\n")[2].rpartition("\n")[0]
+    return [json.loads(line) for line in after.splitlines() if line]
+
+
+def ask(plain: httpx.Client, **body: Any) -> str:
+    """Ask under the id `traced` and return what was answered, as text."""
+    headers = bearer(KEY) | {"X-Request-Id": "traced"}
+    return plain.post("/v1/chat/completions", json={"max_tokens": 16} | body, headers=headers).text
+
+
 def test_logs_are_json_with_ids_and_hold_no_secret(guarded: Server, plain: httpx.Client, about: About) -> None:
-    secret = "What is the secret word xyzzy?"
-    body = {"messages": about("coffee", secret), "max_tokens": 4}
-    answer = plain.post("/v1/chat/completions", json=body, headers=bearer(KEY) | {"X-Request-Id": "traced"}).json()
+    secret = about("coffee", "What is the secret word xyzzy?")
+    whole = json.loads(ask(plain, messages=secret))
+    streamed = ask(plain, messages=secret, stream=True)
+    by_vllm = json.loads(ask(plain, messages=secret, dualfocus={"mode": "off"}))
+    refused = ask(plain, messages=secret, temperature="xyzzy")
+    assert "data: [DONE]" in streamed
+    assert "error" in refused
+    answers = [answer["choices"][0]["message"]["content"] for answer in (whole, by_vllm)]
+
+    def mine() -> list[dict[str, Any]]:
+        return [line for line in logged(guarded) if line.get("request_id") == "traced" and "path" in line]
+
+    wait_until(lambda: len(mine()) == 4)  # a line is written once its answer is sent
+    assert [(line["path"], line["status"]) for line in mine()] == [
+        ("/v1/chat/completions", status) for status in (200, 200, 200, 400)
+    ]
     log = guarded.log.read_text()
-    lines = [json.loads(line) for line in log.partition("DualFocus is ready")[2].splitlines() if line.startswith("{")]
-    mine = [line for line in lines if line["request_id"] == "traced"]
-    assert [(line["path"], line["status"]) for line in mine if "path" in line] == [("/v1/chat/completions", 200)]
-    for hidden in (KEY, OTHER, "sk-new", "xyzzy", answer["choices"][0]["message"]["content"]):
+    for hidden in (KEY, OTHER, "sk-new", "sk-wrong", "xyzzy", *filter(None, answers)):
         assert hidden not in log

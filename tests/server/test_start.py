@@ -4,17 +4,15 @@ import json
 import re
 import shlex
 import subprocess
-import time
+import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 import yaml
 from dualfocus_engine.profiles import shipped_profile
-from running_server import Server, free_port, start_server
+from running_server import PATIENCE, Server, start_server, wait_until
 
 IMAGE_TOKENS = 64
 
@@ -35,7 +33,8 @@ def test_steps_longer_than_two_seconds_show_progress(server: Server) -> None:
     log = server.log.read_text()
     for name, seconds in re.findall(r"^(.+): ([\d.]+) s$", log, re.MULTILINE):
         lines = re.findall(rf"^{name} … \d+ s$", log, re.MULTILINE)
-        assert len(lines) == pytest.approx(float(seconds) // 2, abs=1)
+        # Never more than one in two seconds; a busy machine may come late to some.
+        assert min(1, float(seconds) // 3) <= len(lines) <= float(seconds) / 2
 
 
 def test_start_up_prints_nothing_else(server: Server) -> None:
@@ -53,27 +52,35 @@ def test_the_curl_it_prints_works_when_pasted(server: Server) -> None:
     assert len(focus["box"]) == 4
 
 
-def test_what_is_wrong_is_said_before_a_model_is_loaded(server: Server, tmp_path: Path) -> None:
+# Runs one command line after the other, so that vLLM is imported once.
+_ALL = """
+import json, sys
+from dualfocus_server.serve import main
+for argv in json.loads(sys.argv[1]):
+    try:
+        status = main(argv)
+    except SystemExit as stopped:
+        status = stopped.code
+    print("status:", status, file=sys.stderr, end="\\0", flush=True)
+"""
+
+
+def test_what_is_wrong_is_said_before_a_model_is_loaded(server: Server) -> None:
     port = server.url.rpartition(":")[2]
     wrong = {
         "No profile 'nonesuch': give one of llava-dualfocus, paper, starter": ["--profile", "nonesuch"],
         "unrecognized arguments: --no-such-flag": ["--no-such-flag"],
-        f"error: 127.0.0.1, port {port}: Address already in use": ["--port", port],
+        f"error: 127.0.0.1, port {port}: Address already in use": ["--host", "127.0.0.1", "--port", port],
         "argument --max-queued: -1 is less than 0": ["--max-queued", "-1"],
         "error: --api-key-file /nothing/keys: No such file or directory": ["--api-key-file", "/nothing/keys"],
+        "error: An API key is empty": ["--api-key", ""],
         "--uds is a flag of vLLM's own server that this one does not take": ["--uds", "/tmp/socket"],
     }
-
-    def refused(entry: tuple[int, list[str]]) -> str:
-        with pytest.raises(AssertionError) as failure:
-            start_server(tmp_path / f"log-{entry[0]}", *entry[1])
-        return str(failure.value)
-
-    # Side by side: each imports vLLM first.
-    with ThreadPoolExecutor() as threads:
-        told = list(threads.map(refused, enumerate(wrong.values())))
-    for message, log in zip(wrong, told, strict=True):
+    run = [sys.executable, "-c", _ALL, json.dumps(list(wrong.values()))]
+    told = subprocess.run(run, capture_output=True, text=True, check=True).stderr.split("\0")
+    for message, log in zip(wrong, told[:-1], strict=True):
         assert message in log
+        assert "status: 0" not in log
         assert "Loading dualfocus-starter" not in log
 
 
@@ -84,7 +91,7 @@ def test_options_are_read_from_a_yaml_file_and_sigterm_ends_it_cleanly(
     own = yaml.safe_load(shipped_profile("starter")) | {"notice": "It is mine.", "micro_prompt": "Again: {question}"}
     profile.write_text(yaml.safe_dump(own))
     config = tmp_path / "serve.yaml"
-    options = {"served-model-name": "renamed", "max-model-len": 512, "port": free_port(), "profile": str(profile)}
+    options = {"served-model-name": "renamed", "max-model-len": 512, "profile": str(profile)}
     config.write_text(yaml.safe_dump(options))
     running = start_server(tmp_path / "log", f"--config={config}")
     log = running.log.read_text()
@@ -97,7 +104,6 @@ def test_options_are_read_from_a_yaml_file_and_sigterm_ends_it_cleanly(
     grounding = turns["grounding"]["prompt_tokens"] + turns["grounding"]["completion_tokens"]
     assert turns["micro"]["prompt_tokens"] == grounding + follow_up
     running.process.terminate()
-    assert running.process.wait(30) == 0
-    time.sleep(1)
+    assert running.process.wait(PATIENCE) == 0
     listed = ["pgrep", "--runstates", "R,S,D", "-a", "-s", str(running.process.pid)]
-    assert subprocess.run(listed, capture_output=True, text=True, check=False).stdout == ""
+    wait_until(lambda: not subprocess.run(listed, capture_output=True, check=False).stdout)

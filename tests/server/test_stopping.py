@@ -1,9 +1,11 @@
 """SIGTERM under load, and an engine that dies or hangs: every client gets an answer or a well-formed error."""
 
 import asyncio
+import itertools
+import json
 import os
+import re
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -11,119 +13,168 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from running_server import Server, start_server
+from running_server import PATIENCE, Server, engine_process, frozen_engine, start_server, wait_until
 
 About = Callable[[str, str], list[dict[str, Any]]]
 CLIENTS = 8
+STREAM = ({}, {"stream": True})
 
 
 async def client(url: str, body: dict[str, Any], outcomes: Counter[str], until: asyncio.Event) -> None:
     """Ask again and again, noting how each question ended."""
-    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as http:
         while not until.is_set():
             try:
-                response = await http.post("/v1/chat/completions", json=body)
-            except httpx.ConnectError:
-                outcomes["refused"] += 1  # nobody listens any more
+                ended = outcome(await http.post("/v1/chat/completions", json=body))
+            except (httpx.ConnectError, httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError) as error:
+                # Nobody listens any more; a question that was cut off while it was answered is no such case.
+                outcomes["cut off" if "incomplete" in str(error) else "refused"] += 1
                 return
-            outcomes[outcome(response)] += 1
+            outcomes[ended] += 1
             await asyncio.sleep(0.02)
 
 
 def outcome(response: httpx.Response) -> str:
+    """How a question ended: its answer is whole, or its error is well formed."""
+    if response.headers["Content-Type"].startswith("text/event-stream"):
+        return outcome_of_stream([line for line in response.text.splitlines() if line.startswith("data: ")])
     body = response.json()
     if response.status_code == 200:
         assert body["choices"][0]["message"]["role"] == "assistant"
         return "answered"
-    assert set(body["error"]) == {"message", "type", "param", "code"}
     assert response.status_code == 503
+    if body["error"]["code"] == "shutting_down":
+        assert response.headers["Retry-After"] == "5"
+    return code_of(body)
+
+
+def outcome_of_stream(events: list[str]) -> str:
+    assert events[-1] == "data: [DONE]"
+    told = [json.loads(event.removeprefix("data: ")) for event in events[:-1]]
+    errors = [event for event in told if "error" in event]
+    return code_of(errors[0]) if errors else "answered"
+
+
+def code_of(body: dict[str, Any]) -> str:
+    assert set(body["error"]) == {"message", "type", "param", "code"}
     return str(body["error"]["code"])
 
 
-async def under_load(server: Server, body: dict[str, Any], then: Callable[[], None]) -> Counter[str]:
-    outcomes: Counter[str] = Counter()
+def questions(about: About) -> list[dict[str, Any]]:
+    """Every kind of question: by two looks and by vLLM, whole and streamed."""
+    text = [{"role": "user", "content": "What?"}]
+    bodies = [{"messages": messages} | stream for messages in (about("coffee", "What?"), text) for stream in STREAM]
+    return [{"max_tokens": 100, "ignore_eos": True} | body for body in bodies]
+
+
+async def under_load(server: Server, bodies: list[dict[str, Any]], then: Callable[[], Any]) -> list[Counter[str]]:
+    """Let clients ask, do something once enough was answered, wait for all to end, and return each one's outcomes."""
+    outcomes: list[Counter[str]] = [Counter() for _ in range(CLIENTS)]
     until = asyncio.Event()
-    clients = [asyncio.create_task(client(server.url, body, outcomes, until)) for _ in range(CLIENTS)]
-    await asyncio.sleep(3)
-    then()
-    await asyncio.wait(clients, timeout=60)
-    until.set()
-    await asyncio.gather(*clients)  # a broken answer raises here
+    asked = zip(itertools.cycle(bodies), outcomes, strict=False)
+    clients = [asyncio.create_task(client(server.url, body, counter, until)) for body, counter in asked]
+    try:
+        await come_true(lambda: total(outcomes)["answered"] >= CLIENTS)
+        await asyncio.to_thread(then)
+        await asyncio.wait(clients, timeout=PATIENCE)
+    finally:
+        until.set()
+        await asyncio.gather(*clients)  # a broken answer raises here
     return outcomes
 
 
-def engine_process(server: Server) -> int:
-    listed = subprocess.run(
-        ["pgrep", "-s", str(server.process.pid), "-f", "EngineCore"], capture_output=True, check=True
-    )
-    return int(listed.stdout.split()[0])
+def total(outcomes: list[Counter[str]]) -> Counter[str]:
+    return sum(outcomes, Counter())
 
 
-def seconds_until_unready(server: Server) -> float:
+async def come_true(condition: Callable[[], bool]) -> None:
+    """Wait, without holding the clients, for something that is sure to come true."""
+    await asyncio.to_thread(wait_until, condition)
+
+
+def runs_two_turns(server: Server) -> bool:
+    return "dualfocus_unfinished_turns 2.0" in httpx.get(f"{server.url}/metrics").text
+
+
+def until_unready(server: Server) -> tuple[float, dict[str, Any]]:
+    """How many seconds a probe is told that all is well, and what it is told then (nothing: nobody listens)."""
     started = time.monotonic()
-    while time.monotonic() - started < 10:
-        try:
-            if httpx.get(f"{server.url}/ready", timeout=5).status_code == 503:
-                break
-        except httpx.TransportError:
-            break
-    return time.monotonic() - started
+    with httpx.Client(base_url=server.url, timeout=PATIENCE) as probe:
+        while time.monotonic() - started < PATIENCE:
+            try:
+                answer = probe.get("/ready")
+            except httpx.TransportError:
+                return time.monotonic() - started, {}
+            if answer.status_code == 503:
+                return time.monotonic() - started, answer.json()["error"]
+    raise AssertionError("it stays ready")
 
 
 async def test_sigterm_lets_running_questions_finish(tmp_path: Path, about: About) -> None:
-    server = start_server(tmp_path / "log", "--drain-timeout", "20")
-    ready: list[int] = []
+    server = start_server(tmp_path / "log", "--drain-timeout", str(PATIENCE))
+    ready: list[dict[str, Any]] = []
 
     def stop() -> None:
         server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.1)
-        ready.append(httpx.get(f"{server.url}/ready").status_code)
+        ready.append(until_unready(server)[1])
 
-    body = {"messages": about("coffee", "What?"), "max_tokens": 400, "ignore_eos": True}
     # Begun before and still running at the end: it is what the server has to finish.
-    long = {"messages": about("coffee", "Tell."), "max_tokens": 1500, "ignore_eos": True, "stream": True}
+    long = {"messages": about("coffee", "Tell."), "max_tokens": 1000, "ignore_eos": True, "stream": True}
     async with (
-        httpx.AsyncClient(base_url=server.url, timeout=60) as http,
+        httpx.AsyncClient(base_url=server.url, timeout=PATIENCE) as http,
         http.stream("POST", "/v1/chat/completions", json=long) as running,
     ):
         events = running.aiter_lines()
         assert (await anext(events)).startswith("data: ")
-        outcomes = await under_load(server, body, stop)
+        outcomes = total(await under_load(server, questions(about), stop))
         rest = [event async for event in events if event.startswith("data: ")]
-    assert rest[-1] == "data: [DONE]"
-    assert not any('"error"' in event for event in rest)
-    assert ready == [503]
-    assert server.process.wait(30) == 0
+    assert outcome_of_stream(rest) == "answered"
+    assert ready[0]["code"] == "shutting_down"
+    assert server.process.wait(PATIENCE) == 0
     assert outcomes["answered"] >= CLIENTS
-    assert outcomes["shutting_down"] > 0
     assert set(outcomes) <= {"answered", "shutting_down", "refused"}
+
+
+async def test_a_refused_question_is_told_to_come_again(tmp_path: Path, about: About) -> None:
+    server = start_server(tmp_path / "log", "--drain-timeout", str(PATIENCE))
+    body = questions(about)[0]
+    async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE) as http:
+        with frozen_engine(server):  # so that the server still drains
+            running = asyncio.create_task(http.post("/v1/chat/completions", json=body))
+            await come_true(lambda: runs_two_turns(server))
+            server.process.send_signal(signal.SIGTERM)
+            assert (await asyncio.to_thread(until_unready, server))[1]["code"] == "shutting_down"
+            refused = await http.post("/v1/chat/completions", json=body)
+            assert outcome(refused) == "shutting_down"
+            assert refused.headers["Connection"] == "close"
+            assert not running.done()
+        assert outcome(await running) == "answered"
+    assert server.process.wait(PATIENCE) == 0
 
 
 async def test_a_killed_engine_is_told_to_every_client_and_the_process_ends(tmp_path: Path, about: About) -> None:
     server = start_server(tmp_path / "log")
     engine = engine_process(server)
-    body = {"messages": about("coffee", "What?"), "max_tokens": 400, "ignore_eos": True}
-    seconds: list[float] = []
+    told: list[tuple[float, dict[str, Any]]] = []
 
     def kill() -> None:
         os.kill(engine, signal.SIGKILL)
-        seconds.append(seconds_until_unready(server))
+        told.append(until_unready(server))
 
-    outcomes = await under_load(server, body, kill)
-    assert seconds[0] < 1
-    assert server.process.wait(30) == 1
+    outcomes = total(await under_load(server, questions(about), kill))
+    seconds, error = told[0]
+    assert seconds < 1
+    assert error.get("code", "engine_dead") == "engine_dead"
+    assert server.process.wait(PATIENCE) == 1
     assert outcomes["engine_dead"] >= 1
     assert set(outcomes) <= {"answered", "engine_dead", "refused"}
 
 
-async def test_a_hung_engine_counts_as_dead(tmp_path: Path, about: About) -> None:
-    server = start_server(tmp_path / "log", "--engine-timeout", "2")
+async def test_a_hung_engine_is_told_to_every_client_also_to_those_that_wait(tmp_path: Path, about: About) -> None:
+    server = start_server(tmp_path / "log", "--engine-timeout", "5", "--max-questions", "2")
     engine = engine_process(server)
-    body = {"messages": about("coffee", "What?"), "max_tokens": 400, "ignore_eos": True}
-    started = time.monotonic()
-    outcomes = await under_load(server, body, lambda: os.kill(engine, signal.SIGSTOP))
-    assert server.process.wait(30) == 1
-    assert time.monotonic() - started < 30
-    assert outcomes["engine_dead"] >= 1
-    assert set(outcomes) <= {"answered", "engine_dead", "refused"}
-    assert "made no step for 2 s" in server.log.read_text()
+    outcomes = await under_load(server, questions(about), lambda: os.kill(engine, signal.SIGSTOP))
+    assert server.process.wait(PATIENCE) == 1
+    assert all(each["engine_dead"] for each in outcomes), "the question that waits is answered, too"
+    assert set(total(outcomes)) <= {"answered", "engine_dead", "refused"}
+    assert re.search(r"made no step for \d+ s", server.log.read_text())

@@ -105,8 +105,8 @@ def test_a_part_of_a_model_learns_from_conversations(
     base = trained / "model"
     stage = {
         "name": "conversations",
-        "steps": 4,
-        "rows": 4,
+        "steps": 6,
+        "rows": 6,  # all there are: each step sees the same ones
         "slices": 2,
         "conversations": [str(conversations)],
         "rates": {"adam": 1e-2, "warmup": 1},

@@ -1,9 +1,12 @@
 """A real HTTP server on the loopback interface, which counts who reached it."""
 
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 Page = Callable[[BaseHTTPRequestHandler], None]
 
@@ -46,10 +49,23 @@ class Web:
         self.address = f"http://127.0.0.1:{self.port}"
 
 
+def self_signed(host: str, folder: Path) -> tuple[Path, Path]:
+    """A certificate of a host by itself, and its key."""
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    named = ["-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}"]
+    subprocess.run([*made, *named, "-out", certificate, "-keyout", key], check=True, capture_output=True)
+    return certificate, key
+
+
 @contextmanager
-def serving(pages: dict[str, Page]) -> Iterator[Web]:
-    """Serve pages while the block runs."""
+def serving(pages: dict[str, Page], certificate: tuple[Path, Path] | None = None) -> Iterator[Web]:
+    """Serve pages while the block runs, by https with a certificate and its key."""
     web = Web(pages)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        web.server.socket = context.wrap_socket(web.server.socket, server_side=True)
     thread = threading.Thread(target=web.server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:

@@ -86,3 +86,17 @@ async def test_the_first_reason_for_closing_stays() -> None:
     admission.close(Draining())
     admission.close(ValueError("later"))
     assert isinstance(admission.closed, Draining)
+
+
+async def test_ended_it_begins_none_of_those_that_wait() -> None:
+    admission = Admission(running=1, queued=1)
+    with admission.admit("a") as first, admission.admit("b") as second:
+        await first.turn()
+        waiting = asyncio.create_task(second.turn())
+        admission.close(Draining())  # alone, it lets them begin
+        admission.end(ValueError("dead"))
+        first.leave()
+        with pytest.raises(ValueError, match="dead"):
+            await waiting
+    assert isinstance(admission.closed, Draining)
+    await asyncio.wait_for(admission.emptied(), 1)

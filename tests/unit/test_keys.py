@@ -1,8 +1,12 @@
 """Keys: which are good, whose they are, and what a changing file does."""
 
+import hmac
 from pathlib import Path
+from typing import Any
 
 import pytest
+from dualfocus_engine import BadQuestion
+from dualfocus_server import keys as keys_module
 from dualfocus_server.keys import KeyRing
 from starlette.datastructures import Headers
 
@@ -13,7 +17,13 @@ def owner(ring: KeyRing, value: str) -> str | None:
 
 def test_no_keys_are_needed_where_none_are_set() -> None:
     assert not KeyRing().is_needed
-    assert not KeyRing([""]).is_needed
+
+
+@pytest.mark.parametrize("keys", [[""], [" "], ["good", ""]])
+def test_a_key_that_is_empty_leaves_nothing_open(keys: list[str]) -> None:
+    """An unset variable in `--api-key "$KEY"` must not mean that no key is needed."""
+    with pytest.raises(BadQuestion, match="An API key is empty"):
+        KeyRing(keys)
 
 
 def test_an_empty_file_lets_nobody_in(tmp_path: Path) -> None:
@@ -56,3 +66,51 @@ def test_a_file_that_disappears_leaves_its_keys_good_and_is_logged(
     assert owner(ring, "Bearer good") is not None
     assert "can't be read" in caplog.text
     assert "good" not in caplog.text.replace("good;", "")
+
+
+@pytest.mark.parametrize("content", [b"good\nf\xfc\n", b"\xff\xfeg\x00o\x00o\x00d\x00"])
+def test_a_file_that_is_no_text_is_said_and_fails_no_request(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    path = tmp_path / "keys"
+    path.write_bytes(content)
+    with pytest.raises(BadQuestion, match="is not UTF-8 text"):
+        KeyRing(file=path)
+    path.write_text("first\n")
+    ring = KeyRing(file=path)
+    path.write_bytes(content)
+    assert owner(ring, "Bearer first") is not None
+    assert "is not UTF-8 text" in caplog.text
+
+
+def test_a_file_may_begin_with_a_mark_of_its_encoding(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("good\nother\n", encoding="utf-8-sig")
+    ring = KeyRing(file=tmp_path / "keys")
+    assert owner(ring, "Bearer good") is not None
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, real = tmp_path / "keys", keys_module._read
+    path.write_text("old\n")
+
+    def read_then_change(file: Path) -> list[bytes]:
+        digests = real(file)
+        path.write_text("newer\n")
+        return digests
+
+    monkeypatch.setattr(keys_module, "_read", read_then_change)
+    ring = KeyRing(file=path)
+    monkeypatch.setattr(keys_module, "_read", real)
+    assert owner(ring, "Bearer newer") is not None
+    assert owner(ring, "Bearer old") is None
+
+
+@pytest.mark.parametrize("value", ["Bearer one", "Bearer three", "Bearer nothing", "Basic one", ""])
+def test_every_key_is_compared_whatever_was_given(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """The time a refusal takes says nothing about the keys."""
+    compared: list[Any] = []
+    real = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda *both: compared.append(both) or real(*both))
+    owner(KeyRing(["one", "two", "three"]), value)
+    assert len(compared) == 3
+    assert {len(digest) for both in compared for digest in both} == {32}

@@ -2,16 +2,40 @@
 
 import asyncio
 import ipaddress
+import socket
+import threading
+from typing import Any
 
 import pytest
 from dualfocus_engine import BadPicture, BadQuestion
-from dualfocus_server.media import ImageSource, decode_data_url, is_public
+from dualfocus_server import fetching, media
+from dualfocus_server.addresses import is_public
+from dualfocus_server.media import ImageSource, decode_data_url
 from PIL import Image
 
 from .builders import data_url, encoded
 from .local_web import respond, serving
 
 METADATA = "169.254.169.254"
+WIRESERVER, ORACLE = "168.63.129.16", "192.0.0.192"
+# What Python's `is_global` lets pass, in some versions or in all.
+BEYOND_PYTHON = (
+    *(WIRESERVER, ORACLE, "192.0.0.1", "192.0.0.9", "192.0.0.10", "192.0.0.170", "192.88.99.1", "100.100.100.200"),
+    *("3fff::1", "3fff:fff::1", "2001::1", "2001:10::1", "2001:20::1"),
+)
+# An IPv4 address inside an IPv6 one: mapped, by 6to4, by NAT64.
+EMBEDDINGS = ("::ffff:{high:x}:{low:x}", "2002:{high:x}:{low:x}::", "64:ff9b::{high:x}:{low:x}")
+
+
+def embedded(address: str) -> list[str]:
+    """The forms of an IPv4 address inside an IPv6 one."""
+    high, low = divmod(int(ipaddress.IPv4Address(address)), 1 << 16)
+    return [form.format(high=high, low=low) for form in EMBEDDINGS]
+
+
+def found(*addresses: str) -> list[tuple[Any, ...]]:
+    """What `getaddrinfo` gives for these addresses."""
+    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses]
 
 
 @pytest.mark.parametrize(
@@ -69,6 +93,32 @@ async def test_image_comes_opened_and_within_the_limit_of_pixels(chelsea: Image.
         await ImageSource().picture("data:,nothing")
 
 
+async def test_image_is_opened_in_a_thread_for_pictures_while_the_event_loop_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads, begun, may_end = [], asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def held(*given: Any) -> str:
+        threads.append(threading.current_thread().name)
+        loop.call_soon_threadsafe(begun.set)
+        assert may_end.wait(30)
+        return "opened"
+
+    monkeypatch.setattr(media, "open_picture", held)
+    opening = asyncio.create_task(ImageSource().picture("data:,image"))
+    await begun.wait()
+    assert not opening.done()
+    assert threads[0].startswith("picture")
+    may_end.set()
+    assert await opening == "opened"
+
+
+def test_pillows_own_limit_of_pixels_is_off() -> None:
+    """Its error would come at 179 million, whatever limit the operator set."""
+    assert Image.MAX_IMAGE_PIXELS is None
+
+
 @pytest.mark.parametrize(
     "url",
     ["", "photo.jpg", "/etc/passwd", "file:///etc/passwd", "ftp://h/a", "gopher://h", "//host/a", "javascript:1"],
@@ -115,8 +165,9 @@ async def test_only_named_hosts_are_fetched_from(domains: list[str], host: str, 
 
 @pytest.mark.parametrize("host", ["bücher.invalid", "xn--bcher-kva.invalid", "BÜCHER.invalid", "XN--bcher-kva.INVALID"])
 @pytest.mark.parametrize("domain", ["bücher.invalid", "Bücher.Invalid", "xn--bcher-kva.invalid"])
-async def test_name_is_the_same_in_either_spelling(domain: str, host: str) -> None:
-    with pytest.raises(BadPicture, match="has no address"):  # got past the list, that is
+async def test_name_is_the_same_in_either_spelling(monkeypatch: pytest.MonkeyPatch, domain: str, host: str) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *given, **more: [])
+    with pytest.raises(BadPicture, match="not on the public internet"):  # got past the list, that is
         await ImageSource([domain]).read(f"http://{host}/a")
 
 
@@ -180,6 +231,12 @@ def test_domain_that_no_host_could_have_is_said_not_passed_over(domain: str) -> 
         pytest.param("64:ff9b::a00:1", False, id="NAT64 of 10.0.0.1"),
         pytest.param("64:ff9b:1::7f00:1", False, id="local NAT64"),
         pytest.param("::127.0.0.1", False, id="IPv4-compatible"),
+        *((address, False) for address in BEYOND_PYTHON),
+        *(
+            (address, True)
+            for address in ("192.0.1.1", "168.63.129.15", "168.63.129.17", "100.128.0.1", "2001:4860::1")
+        ),
+        *((form, False) for address in (WIRESERVER, ORACLE, METADATA) for form in embedded(address)),
         pytest.param("fec0::1", False, id="site-local"),
     ],
 )
@@ -220,30 +277,62 @@ async def test_no_spelling_of_loopback_reaches_a_local_server(host: str) -> None
 
 async def test_every_address_of_a_host_must_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name with a public and a local address is refused, whichever comes first."""
-
-    async def found(self: object, host: str, port: int, **given: object) -> list[tuple[object, ...]]:
-        return [(2, 1, 6, "", (address, port)) for address in ("8.8.8.8", "127.0.0.1")]
-
-    monkeypatch.setattr(type(asyncio.get_running_loop()), "getaddrinfo", found)
-    with pytest.raises(BadPicture, match="not on the public internet"):
-        await ImageSource(["*"], timeout=1).read("http://two-faced.example/a")
+    for addresses in (("8.8.8.8", "127.0.0.1"), ("127.0.0.1", "8.8.8.8")):
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *given, of=addresses, **more: found(*of))
+        with pytest.raises(BadPicture, match="not on the public internet"):
+            await ImageSource(["*"]).read("http://two-faced.example/a")
 
 
 async def test_address_that_was_checked_is_the_one_that_is_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that answers differently the second time (DNS rebinding) is not asked a second time."""
     lookups: list[str] = []
 
-    async def found(self: object, host: str | bytes, port: int, **given: object) -> list[tuple[object, ...]]:
-        lookups.append(host.decode() if isinstance(host, bytes) else host)
-        return [(2, 1, 6, "", ("127.0.0.1", port))]
+    def look_up(host: str, *given: object, **more: object) -> list[tuple[Any, ...]]:
+        lookups.append(host)
+        return found("127.0.0.1")
 
     with serving({"/a": respond(body=b"image")}) as web:
-        monkeypatch.setattr(type(asyncio.get_running_loop()), "getaddrinfo", found)
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
         source = ImageSource(["rebind.example"], allowed=lambda address: True)
         assert await source.read(f"http://rebind.example:{web.port}/a") == b"image"
         assert web.headers["host"] == f"rebind.example:{web.port}"
         await source.close()
-    assert lookups.count("rebind.example") == 1
+    assert lookups == ["rebind.example"]
+
+
+async def test_names_that_nobody_answers_for_keep_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More of them than any event loop's own look-ups have threads."""
+    real, released = socket.getaddrinfo, threading.Event()
+
+    def look_up(host: str, *given: Any, **more: Any) -> Any:
+        if host == "silent.example":
+            released.wait(30)
+        return real("127.0.0.1", *given, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(fetching, "_LOOK_UP_WITHIN", 30)
+    source = ImageSource(["*"], allowed=lambda address: True, timeout=None)
+    with serving({"/a": respond(body=b"image")}) as web:
+        url = f"http://{{}}.example:{web.port}/a"
+        silent = [asyncio.create_task(source.read(url.format("silent"))) for _ in range(32)]
+        try:
+            assert await source.read(url.format("prompt")) == b"image"
+            assert not any(task.done() for task in silent)
+        finally:
+            released.set()
+            await asyncio.gather(*silent)
+            await source.close()
+
+
+async def test_name_that_nobody_answers_for_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *given, **more: released.wait(30))
+    monkeypatch.setattr(fetching, "_LOOK_UP_WITHIN", 0.01)
+    try:
+        with pytest.raises(BadPicture, match=r"silent\.example was not found within 0\.01 s"):
+            await ImageSource(["*"], timeout=None).read("http://silent.example/a")
+    finally:
+        released.set()
 
 
 @pytest.mark.parametrize(
@@ -255,6 +344,8 @@ async def test_address_that_was_checked_is_the_one_that_is_connected_to(monkeypa
         "http:a",
         "http://[::1",
         "http://h:99999/",
+        "http://8.8.8.8:65616/",
+        "http://8.8.8.8:99999999999999999999/",
         "http://h:port/",
         "http://exa mple.com/",
         "http://nul\0.com/",

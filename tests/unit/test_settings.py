@@ -27,11 +27,23 @@ def test_keys_are_repeatable() -> None:
     assert parsed("--api-key", "a", "--api-key", "b").api_keys == ("a", "b")
 
 
-@pytest.mark.parametrize(("name", "keys"), [("DUALFOCUS_API_KEY", ("a", "b")), ("VLLM_API_KEY", ("a", "b"))])
+@pytest.mark.parametrize(("name", "keys"), [("DUALFOCUS_API_KEY", ("a", "b")), ("VLLM_API_KEY", ("a,b",))])
 def test_keys_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch, name: str, keys: tuple[str, ...]) -> None:
     monkeypatch.setenv(name, "a,b")
     assert parsed().api_keys == keys
     assert parsed("--api-key", "c").api_keys == ("c",)
+
+
+def test_our_variable_goes_before_vllms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", "theirs")
+    monkeypatch.setenv("DUALFOCUS_API_KEY", "ours")
+    assert parsed().api_keys == ("ours",)
+
+
+def test_what_is_no_number_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed("--timeout", "nan")
+    assert "argument --timeout: nan is no number" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,48 @@
+"""Whether a PNG holds the rows that its header promises: Pillow leaves black what is missing, without a word."""
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+from PIL import Image
+
+# Samples a pixel, by the header's colour type.
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+# Adam7's passes: first column and row, then the steps.
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_AT_ONCE = 1 << 20
+
+
+def rows_are_missing(data: bytes, image: Image.Image) -> bool:
+    """Whether the PNG that `image` was loaded from holds fewer rows than it claims."""
+    last = image.crop((0, image.height - 1, *image.size))
+    if not image.info.get("interlace") and last.getbbox() is not None:
+        return False  # rows that are missing are black: nothing needs to be counted
+    missing, inflater = _promised(data), zlib.decompressobj()
+    for packed in _chunks(data, b"IDAT"):
+        while packed and missing > 0 and not inflater.eof:
+            missing -= len(inflater.decompress(packed, _AT_ONCE))
+            packed = inflater.unconsumed_tail
+    return missing > 0
+
+
+def _promised(data: bytes) -> int:
+    """Return how many bytes the rows have once inflated, each with the byte that names its filter."""
+    header = next(_chunks(data, b"IHDR"))
+    width, height, depth, colour, interlaced = struct.unpack(">IIBBxxB", header)
+    bits = depth * _CHANNELS[colour]
+    passes = _PASSES if interlaced else ((0, 0, 1, 1),)
+    return sum(
+        (1 + (columns * bits + 7) // 8) * rows
+        for x, y, right, down in passes
+        if (columns := -(-(width - x) // right)) > 0 and (rows := -(-(height - y) // down)) > 0
+    )
+
+
+def _chunks(data: bytes, kind: bytes) -> Iterator[bytes]:
+    at = 8
+    while at + 8 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        if data[at + 4 : at + 8] == kind:
+            yield data[at + 8 : at + 8 + length]
+        at += 12 + length

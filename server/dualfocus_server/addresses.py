@@ -1,0 +1,55 @@
+"""Where images may be fetched from: a host's addresses, looked up once and judged."""
+
+import asyncio
+import ipaddress
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+# All that is given out for the public internet; Python's `is_global` knows only what is reserved.
+_PUBLIC_V6 = ipaddress.IPv6Network("2000::/3")
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# What `is_global` lets pass, in some of Python's versions or in all.
+_NOT_PUBLIC = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "100.64.0.0/10",  # behind carriers' NAT
+            "168.63.129.16/32",  # Azure's WireServer
+            "192.0.0.0/24",  # IETF protocols; Oracle's metadata service is 192.0.0.192
+            "192.88.99.0/24",  # 6to4 relays
+            "2001::/23",  # IETF protocols: Teredo, ORCHID
+            "3fff::/20",  # documentation
+        ),
+    )
+)
+# A look-up can't be called off. Those that no name server answers must leave room for others.
+_resolvers = ThreadPoolExecutor(max_workers=64, thread_name_prefix="resolver")
+
+
+def is_public(address: Address) -> bool:
+    """Whether an address lies on the public internet (an IPv4 address inside an IPv6 one is judged as itself)."""
+    reached = _reached(address)
+    if isinstance(reached, ipaddress.IPv6Address) and reached not in _PUBLIC_V6:
+        return False
+    return reached.is_global and not reached.is_multicast and not any(reached in network for network in _NOT_PUBLIC)
+
+
+def _reached(address: Address) -> Address:
+    """Return the IPv4 address that a gateway would pass an IPv6 one on to, or the address itself."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address
+
+
+async def addresses_of(host: str, port: int, timeout: float) -> list[Address]:
+    """Look a host up. Raises OSError or UnicodeError where it has no address, TimeoutError after `timeout` seconds."""
+    async with asyncio.timeout(timeout):
+        found = await asyncio.get_running_loop().run_in_executor(
+            # Not the loop's own look-up: on uvloop it shares four threads with all else.
+            _resolvers,
+            lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM),
+        )
+    return [ipaddress.ip_address(entry[4][0]) for entry in found]

@@ -1,0 +1,59 @@
+"""Connections: as many as the system lets us have, and none that waits for ever for a request.
+
+Leans on uvicorn's `H11Protocol`: `connection_made`, `handle_events` (called whenever bytes have come), `cycle` (the
+latest request) and `connection_lost`. Its other protocol, on httptools, bounds no headers.
+"""
+
+import asyncio
+import resource
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEAD_BYTES = 64 << 10
+_HEAD_WITHIN = 15.0  # seconds
+_OPEN_FILES = 65_535
+
+
+def allow_many() -> None:
+    """Raise the process's limit of open files, of which each connection is one, as far as the system lets us."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if most == resource.RLIM_INFINITY else min(_OPEN_FILES, most)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
+class Connection(H11Protocol):
+    """Closes itself where a request's line and headers are not there in time, however slowly they drip."""
+
+    _waiting: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._wait()
+
+    def handle_events(self) -> None:
+        """Wait no longer once a request is there; wait again once it is answered and more bytes come.
+
+        Those may be what is left of a body that was refused. It is read so long: cut off at once, its sender might
+        never read why.
+        """
+        super().handle_events()
+        if self.cycle is None or self.cycle.response_complete:
+            self._wait()
+        else:
+            self._wait_no_longer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the wait."""
+        self._wait_no_longer()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        if self._waiting is None:
+            self._waiting = self.loop.call_later(_HEAD_WITHIN, self.transport.close)
+
+    def _wait_no_longer(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None

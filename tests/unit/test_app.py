@@ -1,0 +1,162 @@
+"""The application's middlewares: which routes need a key, and that every answer has an id and a log line."""
+
+import asyncio
+import logging
+from argparse import Namespace
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from dualfocus_server.admission import Admission
+from dualfocus_server.app import create_app, traced
+from dualfocus_server.keys import KeyRing
+from dualfocus_server.refusals import Draining
+from dualfocus_server.request_ids import request_id
+from dualfocus_server.runtime import _let_browsers_in
+from dualfocus_server.settings import Settings
+from fastapi import FastAPI
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
+
+KEY = {"Authorization": "Bearer good"}
+OPEN = ("/health", "/ready")
+PAGE = "https://app.example"
+
+
+class Engine:
+    """Idle, and it answers."""
+
+    is_dead, unfinished, silence = False, 0, 0.0
+
+    async def check_health(self) -> None:
+        """Nothing is wrong."""
+
+
+def application(**settings: Any) -> FastAPI:
+    service: Any = SimpleNamespace(admission=Admission(1, 1), focus=SimpleNamespace(engine=Engine()))
+    app = create_app(service, Settings(**settings), KeyRing(["good"]))
+    browsers = Namespace(allowed_origins=[PAGE], allow_credentials=False, allowed_methods=["*"], allowed_headers=["*"])
+    _let_browsers_in(app, browsers)
+    return app
+
+
+def client(app: FastAPI, root_path: str = "") -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(traced(app), raise_app_exceptions=False, root_path=root_path)
+    return httpx.AsyncClient(transport=transport, base_url="http://server")
+
+
+def paths_of(app: FastAPI) -> list[str]:
+    return [route.path for route in app.routes if isinstance(route, Route)]
+
+
+async def test_every_route_but_the_probes_needs_a_key() -> None:
+    app = application()
+    assert {"/v1/chat/completions", "/v1/models", "/metrics", "/openapi.json", *OPEN} <= set(paths_of(app))
+    async with client(app) as http:
+        for path in paths_of(app):
+            for method in ("GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE"):
+                answer = await http.request(method, path)
+                assert (answer.status_code == 401) is (path not in OPEN), (method, path)
+
+
+@pytest.mark.parametrize(
+    "path", ["/health/", "//health", "/HEALTH", "/health/../version", "/health;", "/health%00", "/ready/", "/nothing"]
+)
+async def test_what_only_looks_like_a_probe_needs_one(path: str) -> None:
+    async with client(application()) as http:
+        answer = await http.get(path)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+async def test_metrics_are_open_where_the_operator_says_so(is_open: bool) -> None:
+    async with client(application(metrics_open=is_open)) as http:
+        assert (await http.get("/metrics")).status_code == (200 if is_open else 401)
+        assert (await http.get("/version")).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/api/health", 200), ("/api/ready", 200), ("/api/version", 401), ("/api/api/health", 401)]
+)
+async def test_probes_need_no_key_under_a_proxys_prefix(path: str, status: int) -> None:
+    async with client(application(), root_path="/api") as http:
+        assert (await http.get(path)).status_code == status
+
+
+async def test_ready_says_that_the_server_drains() -> None:
+    app = application()
+    app.state.service.admission.close(Draining())
+    async with client(app) as http:
+        answer = await http.get("/ready")
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == "shutting_down"
+    assert answer.headers["Retry-After"] == "5"
+
+
+async def test_an_answer_to_a_page_shows_its_id() -> None:
+    asks = {"Origin": PAGE, "X-Request-Id": "mine"}
+    wish = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    async with client(application()) as http:
+        preflight = await http.options("/v1/chat/completions", headers=asks | wish)
+        answer = await http.get("/health", headers=asks)
+    assert preflight.status_code == 200
+    assert preflight.headers["X-Request-Id"] == answer.headers["X-Request-Id"] == "mine"
+    assert answer.headers["Access-Control-Expose-Headers"] == "X-Request-Id"
+
+
+async def test_a_middleware_that_fails_is_answered_with_an_id_and_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*given: object) -> None:
+        raise RuntimeError("the ring broke")
+
+    monkeypatch.setattr(KeyRing, "owner", fail)
+    with caplog.at_level(logging.INFO):
+        async with client(application()) as http:
+            answer = await http.get("/version", headers=KEY | {"X-Request-Id": "mine", "Origin": PAGE})
+    assert answer.status_code == 500
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    assert answer.headers["X-Request-Id"] == "mine"
+    assert answer.headers["Access-Control-Allow-Origin"] == PAGE
+    assert "GET /version 500" in caplog.text
+
+
+async def test_an_application_that_breaks_off_is_logged_too(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(*given: object) -> None:
+        raise RuntimeError
+
+    transport = httpx.ASGITransport(traced(fail))
+    with caplog.at_level(logging.INFO), pytest.raises(RuntimeError):
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as http:
+            await http.get("/broken")
+    assert "GET /broken 0 in" in caplog.text
+
+
+async def test_an_unexpected_error_is_logged_without_the_question(caplog: pytest.LogCaptureFixture) -> None:
+    body = {"messages": [{"role": "user", "content": "What is the secret word xyzzy?"}]}
+    with caplog.at_level(logging.DEBUG):
+        async with client(application()) as http:
+            answer = await http.post("/v1/chat/completions", json=body, headers=KEY)
+    assert answer.status_code == 500, "the stub can answer no question"
+    assert "Traceback" in caplog.text
+    assert "xyzzy" not in caplog.text
+    assert "Bearer" not in caplog.text
+
+
+async def test_lines_from_inside_a_stream_have_its_id() -> None:
+    seen: list[str | None] = []
+
+    async def events() -> AsyncIterator[str]:
+        yield "one"
+        await asyncio.create_task(turn())
+
+    async def turn() -> None:
+        seen.append(request_id.get())
+
+    transport = httpx.ASGITransport(traced(StreamingResponse(events())))
+    async with httpx.AsyncClient(transport=transport, base_url="http://server") as http:
+        await http.get("/", headers={"X-Request-Id": "mine"})
+    assert seen == ["mine"]

@@ -1,0 +1,149 @@
+"""Connections on which no request comes, and headers without end, on a real socket."""
+
+import asyncio
+import resource
+from collections.abc import AsyncIterator
+
+import pytest
+import uvicorn
+from dualfocus_server import connections
+from dualfocus_server.connections import HEAD_BYTES, Connection
+from starlette.types import Receive, Scope, Send
+
+PATIENCE = 60  # seconds; reached only where a connection that should be closed stays open
+may_answer = asyncio.Event()
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer at once, or at /later only when told to."""
+    if scope["path"] == "/later":
+        await may_answer.wait()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+@pytest.fixture(scope="module")
+async def port() -> AsyncIterator[int]:
+    config = uvicorn.Config(
+        application,
+        port=0,
+        lifespan="off",
+        log_config=None,
+        ws="none",
+        http=Connection,
+        h11_max_incomplete_event_size=HEAD_BYTES,
+    )
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server._serve())
+    while not server.started:  # noqa: ASYNC110 (uvicorn has no event for it)
+        await asyncio.sleep(0.01)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    await serving
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_HEAD_WITHIN", 0.1)
+
+
+async def closed(reader: asyncio.StreamReader) -> bytes:
+    """What comes until the server closes the connection (a reset, where bytes were still on their way to it)."""
+    try:
+        return await asyncio.wait_for(reader.read(), PATIENCE)
+    except ConnectionResetError:
+        return b""
+
+
+@pytest.mark.parametrize("start", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: a\r\nX-A: b\r\n"])
+@pytest.mark.usefixtures("hasty")
+async def test_a_request_that_is_never_finished_is_hung_up_on(port: int, start: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(start)
+    assert await closed(reader) == b""
+    writer.close()
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_one_that_drips_is_too(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n")
+    closing = asyncio.create_task(closed(reader))
+    while not closing.done():
+        writer.write(b"X: y\r\n")
+        await asyncio.sleep(0.01)
+    assert await closing == b""
+    writer.close()
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_so_is_the_second_request_of_a_connection(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    await reader.readuntil(b"ok")
+    writer.write(b"GET /")
+    assert await closed(reader) == b""
+    writer.close()
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_so_is_what_is_left_of_a_body_after_its_answer(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")
+    assert b"200" in await reader.readuntil(b"ok")
+    closing = asyncio.create_task(closed(reader))
+    while not closing.done():
+        writer.write(b"x")
+        await asyncio.sleep(0.01)
+    assert await closing == b""
+    writer.close()
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_an_answer_may_take_longer_than_a_request(port: int) -> None:
+    may_answer.clear()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n")
+    silent, other = await asyncio.open_connection("127.0.0.1", port)
+    assert await closed(silent) == b""  # one that came later has been hung up on by now
+    may_answer.set()
+    assert b"200" in await reader.readuntil(b"ok")
+    writer.close()
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("limits", "raised"),
+    [
+        ((1024, 4096), (4096, 4096)),
+        ((1024, 1 << 20), (65_535, 1 << 20)),
+        ((1024, resource.RLIM_INFINITY), (65_535, resource.RLIM_INFINITY)),
+        ((1 << 20, 1 << 20), None),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), None),
+    ],
+)
+def test_open_files_are_allowed_as_the_system_lets_us(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], raised: tuple[int, int] | None
+) -> None:
+    set_to: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, given: set_to.append(given))
+    connections.allow_many()
+    assert set_to == ([raised] if raised else [])
+
+
+async def test_headers_without_end_are_refused(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    # As long as is judged, and nothing behind it that could reset the connection.
+    writer.write((b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * HEAD_BYTES)[: HEAD_BYTES + 1])
+    assert (await closed(reader)).startswith(b"HTTP/1.1 400")
+    writer.close()
+
+
+async def test_a_websocket_is_no_way_around(port: int) -> None:
+    """A handshake is a request like any other: what guards those guards it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    keys = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + keys + b"\r\n")
+    assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+    writer.close()
