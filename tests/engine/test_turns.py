@@ -229,7 +229,8 @@ async def test_a_prompt_opens_once_whether_the_template_or_the_tokenizer_writes_
     opening = tokenizer.bos_token_id
     # As LLaVA's does; the model to start with has one that adds nothing.
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", opening)])
-    llm: Any = SimpleNamespace(renderer=HfRenderer(focus.engine.llm.vllm_config, tokenizer))
+    running = focus.engine.llm
+    llm: Any = SimpleNamespace(renderer=HfRenderer(running.vllm_config, tokenizer), model_config=running.model_config)
     engine = VllmEngine(llm, focus.profile.model_copy(update={"chat_template": template}))
     prompt = await engine.prompt([Message("user", "What?")])
     assert prompt.token_ids[0] == opening

@@ -79,7 +79,7 @@ BROKEN = (
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server whose context is too small for long answers."""
-    running = start_server(tmp_path_factory.mktemp("fuzzed") / "log", "--max-model-len", "256")
+    running = start_server(tmp_path_factory.mktemp("fuzzed") / "log", "--max-model-len", "512")
     yield running
     running.process.terminate()
     assert running.process.wait(60) == 0
