@@ -3,13 +3,13 @@
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
-# Empty: the model to start with.
+# Empty: the model that ships.
 MODEL ?=
 
 BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test lint format clean
+.PHONY: serve test lint format model results clean
 
 serve: .venv/.serve  ## install what is missing, then serve: make serve [MODEL=…] [HOST=…] [PORT=…]
 	@$(BIN)/dualfocus serve $(MODEL) --host $(HOST) --port $(PORT)
@@ -26,6 +26,13 @@ lint: .venv/.test
 format: .venv/.test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+model: .venv/.test  ## train the model that ships, from nothing; goes on where it was stopped
+	$(BIN)/python -m dualfocus_training.train training/recipes/small.yaml --out runs/small
+	cp runs/small/model/* engine/dualfocus_engine/small/
+
+results: .venv/.test  ## ask the model that ships about 1,000 held-out scenes; writes docs/results.md
+	$(BIN)/python -m dualfocus_training.evaluation.results
 
 clean:
 	rm -rf .venv

@@ -20,6 +20,7 @@ from dualfocus_engine.profiles import Profile, profile_of
 from dualfocus_engine.questions import Question
 from dualfocus_engine.results import Focused, Look, Mode, Turn
 from dualfocus_engine.selection import select
+from dualfocus_engine.shipped import SHIPPED_MODEL
 
 if TYPE_CHECKING:
     from dualfocus_engine.vllm_engine import VllmEngine
@@ -36,13 +37,13 @@ class DualFocus:
 
     `async with DualFocus("MODEL") as focus: result = await focus.ask("photo.jpg", "What does the sign say?")`
 
-    `model` is a folder or a name on the model hub; None takes the model to start with. `profile` is one, or names one
+    `model` is a folder or a name on the model hub; None takes the one that ships. `profile` is one, or names one
     that ships or a file; None takes the model's own (`profile_of`). `flags` are vLLM's engine arguments by their Python
     names (`max_model_len=4096`). Any number of questions may be asked at once: vLLM batches their turns.
     """
 
     def __init__(self, model: str | None = None, profile: Profile | str | None = None, **flags: Any) -> None:
-        self.model = model or _starter()
+        self.model = model or str(SHIPPED_MODEL)
         self.profile = profile if isinstance(profile, Profile) else profile_of(self.model, profile)
         self._flags = flags
         self._engine: VllmEngine | None = None
@@ -132,13 +133,6 @@ class DualFocus:
                 second = group.create_task(looks.second())
                 first = group.create_task(looks.first())
         return first.result(), second.result()
-
-
-def _starter() -> str:
-    # Only here, so that `python -m dualfocus_engine.starter` is the first to import it.
-    from dualfocus_engine.starter import ensure_starter
-
-    return str(ensure_starter())
 
 
 @contextmanager

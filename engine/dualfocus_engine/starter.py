@@ -1,7 +1,7 @@
-"""The model to start with: a small LLaVA with seeded random weights.
+"""A model for tests: a small LLaVA with seeded random weights, made in seconds.
 
-It runs the whole method, on the real engine, on any machine and without a download; it knows nothing.
-Architecture: CLIP vision tower, two-layer projector and Llama, as in LLaVA-1.5, a few million parameters.
+It runs the whole method, on the real engine; it knows nothing, and writes on for as long as it may.
+Architecture: CLIP vision tower, two-layer projector and Llama, as in LLaVA-1.5, one million parameters.
 """
 
 import hashlib

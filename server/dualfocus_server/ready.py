@@ -4,7 +4,7 @@ import base64
 import io
 import json
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 # Where a server that listens on every address can be reached from its own machine.
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -27,7 +27,7 @@ def example_curl(url: str, keys: bool = False) -> str:
     """Return a request that works when pasted into a shell: a small picture and a question."""
     content = [
         {"type": "image_url", "image_url": {"url": _picture_url()}},
-        {"type": "text", "text": "What shape is red?"},
+        {"type": "text", "text": "What number is on the red circle?"},
     ]
     body = json.dumps({"messages": [{"role": "user", "content": content}]})
     key = '-H "Authorization: Bearer $DUALFOCUS_API_KEY" ' if keys else ""
@@ -35,10 +35,14 @@ def example_curl(url: str, keys: bool = False) -> str:
 
 
 def _picture_url() -> str:
-    """Draw a red disc, as a data: URL."""
-    picture = Image.new("P", (96, 64), 0)
-    picture.putpalette([255, 255, 255, 200, 30, 30])
-    ImageDraw.Draw(picture).ellipse((20, 12, 60, 52), fill=1)
+    """Draw a blue square and a red circle with a number too small to be read at first sight, as a data: URL."""
+    picture = Image.new("P", (480, 360), 0)
+    picture.putpalette([226, 224, 218, 214, 32, 36, 32, 72, 205, 255, 255, 255])
+    pen = ImageDraw.Draw(picture)
+    pen.fontmode = "1"  # without grey: a few hundred bytes
+    pen.rectangle((60, 190, 160, 290), fill=2)
+    pen.ellipse((270, 60, 380, 170), fill=1)
+    pen.text((325, 115), "42", fill=3, font=ImageFont.load_default(size=15), anchor="mm")
     png = io.BytesIO()
     picture.save(png, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"

@@ -14,7 +14,7 @@ import uvicorn
 import uvloop
 from dualfocus_engine import BadQuestion, DualFocus, DualFocusError, EngineDead, Profile
 from dualfocus_engine.profiles import is_folder, profile_of
-from dualfocus_engine.starter import STARTER_NAME, ensure_starter, starter_path
+from dualfocus_engine.shipped import SHIPPED_MODEL, SHIPPED_NAME
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from vllm.config.logging import LoggingConfig
@@ -64,7 +64,7 @@ async def _serve(args: Namespace) -> int:
     settings = settings_of(args)
     # What is wrong with a flag is said before a model is loaded.
     images, keys = _image_source(settings), _key_ring(settings)
-    model = args.model or _starter()
+    model = args.model or str(SHIPPED_MODEL)
     profile = _profile_of(model, args.profile)
     focus = DualFocus(model, _with_flags(profile, args), **_engine_flags(args))
     _complete(args, focus)
@@ -80,14 +80,6 @@ async def _serve(args: Namespace) -> int:
         return await _answer_requests(focus, args, settings, images, keys, listener)
     finally:
         focus.stop()
-
-
-def _starter() -> str:
-    """Return the model to start with, made first where this environment has none."""
-    if starter_path().exists():
-        return str(ensure_starter())
-    with step("Making the model to start with"):
-        return str(ensure_starter())
 
 
 def _profile_of(model: str, name: str | None) -> Profile:
@@ -197,7 +189,7 @@ def _engine_flags(args: Namespace) -> dict[str, Any]:
 
 def _complete(args: Namespace, focus: DualFocus) -> None:
     """Fill in what vLLM's servings read from the flags: they are to render as the turns do."""
-    args.served_model_name = args.served_model_name or [args.model or STARTER_NAME]
+    args.served_model_name = args.served_model_name or [args.model or SHIPPED_NAME]
     args.model = focus.model
     for name in ("chat_template", "chat_template_content_format"):
         setattr(args, name, getattr(focus.profile, name))

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from dualfocus_engine.starter import STARTER_NAME, ensure_starter
+
 READY_WITHIN = 180.0
 # Seconds that something may take which is sure to come: reached only where it does not.
 PATIENCE = 120.0
@@ -27,12 +29,16 @@ class Server:
     seconds_to_ready: float
 
 
-def start_server(log: Path, *flags: str, on_path: Path | None = None) -> Server:
+UNTRAINED = (str(ensure_starter()), "--served-model-name", STARTER_NAME)
+
+
+def start_server(log: Path, *flags: str, model: tuple[str, ...] = UNTRAINED, on_path: Path | None = None) -> Server:
     """Start `dualfocus serve` on a port that the system chooses and wait for its ready line.
 
-    `on_path` is a folder that goes before all others on its Python path.
+    `model` is what names it, nothing for the one that ships; `on_path` is a folder that goes before all others on its
+    Python path.
     """
-    command = [str(Path(sys.executable).parent / "dualfocus"), "serve", "--host", "127.0.0.1", "--port", "0"]
+    command = [str(Path(sys.executable).parent / "dualfocus"), "serve", *model, "--host", "127.0.0.1", "--port", "0"]
     started = time.monotonic()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}
     if on_path is not None:

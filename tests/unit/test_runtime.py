@@ -28,19 +28,6 @@ def test_chat_template_that_is_not_there_is_said() -> None:
         runtime._with_flags(load_profile("starter"), parse_arguments(["--chat-template", "/nothing/template.jinja"]))
 
 
-def test_model_to_start_with_is_made_in_sight(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    place = tmp_path / "model"
-    monkeypatch.setattr(runtime, "starter_path", lambda: place)
-    monkeypatch.setattr(runtime, "ensure_starter", lambda: place)
-    assert runtime._starter() == str(place)
-    assert capsys.readouterr().err.startswith("Making the model to start with …\n")
-    place.mkdir()
-    assert runtime._starter() == str(place)
-    assert capsys.readouterr().err == ""
-
-
 async def test_error_that_ends_the_server_is_not_lost() -> None:
     async def serve(sockets: Any) -> None:
         raise OSError("the listener is gone")
