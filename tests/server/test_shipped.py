@@ -29,15 +29,15 @@ def test_it_is_served_where_no_model_is_named(shipped: Server) -> None:
 
 
 def test_it_looks_twice_and_sees_more(shipped: Server) -> None:
-    """160 held-out questions: the bounds are the goals of docs/results.md, less what so few may be off."""
+    """160 held-out questions: the bounds are the goals of docs/results.md, less three standard deviations of so few."""
     found = figures(asking.ask_all(asking.Server(shipped.url), SEED, SCENES))
     detail, whole, overall = found["detail"], found["global"], found["overall"]
     assert detail["chosen"] >= detail["macro"] + 0.2
     assert detail["chosen"] >= 0.7
     assert detail["iou"] >= 0.6
-    assert whole["chosen"] >= whole["micro"] - 0.03
-    assert overall["chosen"] >= max(overall["macro"], overall["micro"]) - 0.02
-    assert found["shifts"]["10"] >= found["shifts"]["0"] - 0.05
+    assert whole["chosen"] >= whole["micro"] - 0.06
+    assert overall["chosen"] >= max(overall["macro"], overall["micro"]) - 0.06
+    assert found["shifts"]["10"] >= found["shifts"]["0"] - 0.06
 
 
 def test_it_is_small_and_reads_any_text() -> None:
