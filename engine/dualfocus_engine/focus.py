@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +20,7 @@ from dualfocus_engine.questions import Question
 from dualfocus_engine.results import Focused, Look, Mode, Turn
 from dualfocus_engine.selection import select
 from dualfocus_engine.shipped import SHIPPED_MODEL
+from dualfocus_engine.tasks import one_error
 
 if TYPE_CHECKING:
     from dualfocus_engine.vllm_engine import VllmEngine
@@ -93,7 +93,7 @@ class DualFocus:
 
     async def ask_many(self, questions: Iterable[Question]) -> list[Focused]:
         """Answer many questions at once, in the order they were asked. Raises what `answer` does."""
-        with _one_error():
+        with one_error():
             async with asyncio.TaskGroup() as group:
                 answers = [group.create_task(self.answer(question)) for question in questions]
         return [answer.result() for answer in answers]
@@ -127,18 +127,9 @@ class DualFocus:
         if question.mode is Mode.MICRO:
             look = await looks.second()
             return (await looks.first() if look.failed else None), look
-        with _one_error():
+        with one_error():
             async with asyncio.TaskGroup() as group:
                 # The second look goes first: the answer waits for it, and macro shares the image it computes.
                 second = group.create_task(looks.second())
                 first = group.create_task(looks.first())
         return first.result(), second.result()
-
-
-@contextmanager
-def _one_error() -> Iterator[None]:
-    """Raise the first error of a group of tasks by itself."""
-    try:
-        yield
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None

@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterable
 from urllib.parse import unquote_to_bytes
 
 import httpx
-from dualfocus_engine import BadPicture, BadQuestion, Picture, open_picture
-from dualfocus_engine.pictures import MAX_PIXELS
+from dualfocus_engine import BadPicture, BadQuestion
 from dualfocus_engine.pool import in_thread
-from PIL import Image
 
 from dualfocus_server.addresses import Address, is_public
 from dualfocus_server.fetching import FETCH_ERRORS, checked_client
@@ -18,9 +16,6 @@ from dualfocus_server.fetching import FETCH_ERRORS, checked_client
 MAX_REDIRECTS = 3
 _LONGEST_HOST = 253  # of any name in the DNS
 _HIGHEST_PORT = 65_535
-
-# Pillow's own alarm comes at a size that can't be chosen; `max_pixels` is judged before anything is decoded.
-Image.MAX_IMAGE_PIXELS = None
 
 
 class ImageSource:
@@ -36,22 +31,16 @@ class ImageSource:
         domains: Iterable[str] = (),
         allowed: Callable[[Address], bool] = is_public,
         max_bytes: int = 32 << 20,
-        max_pixels: int = MAX_PIXELS,
         timeout: float | None = 10.0,
     ) -> None:
         self._domains = frozenset(map(_wire_name, domains))
         self._max_bytes = max_bytes
-        self._max_pixels = max_pixels
         self._timeout = timeout
         self._client = checked_client(allowed)
 
     async def close(self) -> None:
         """Close all connections."""
         await self._client.aclose()
-
-    async def picture(self, url: str) -> Picture:
-        """Return the image behind a data: or http(s): URL, opened. Raises BadPicture."""
-        return await in_thread(open_picture, await self.read(url), self._max_pixels)
 
     async def read(self, url: str) -> bytes:
         """Return the bytes of the image behind a data: or http(s): URL. Raises BadPicture."""

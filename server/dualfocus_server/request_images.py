@@ -8,11 +8,15 @@ from typing import Any, TypeVar
 from dualfocus_engine import BadPicture, BadQuestion, Picture, open_picture
 from dualfocus_engine.pictures import FORMATS, MAX_PIXELS
 from dualfocus_engine.pool import in_thread
+from dualfocus_engine.tasks import one_error
 from PIL import Image
 
 from dualfocus_server.media import ImageSource
 
 T = TypeVar("T")
+
+# Pillow's own alarm comes at a size that can't be chosen; `max_pixels` is judged before anything is decoded.
+Image.MAX_IMAGE_PIXELS = None
 
 
 class RequestImages:
@@ -56,9 +60,7 @@ def _pixels(data: bytes) -> int:
 
 async def _together(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """Run calls at once; the first error cancels the rest and is raised by itself."""
-    try:
+    with one_error():
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(call) for call in calls]
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
     return [task.result() for task in tasks]

@@ -108,7 +108,6 @@ def _image_source(settings: Settings) -> ImageSource:
     return ImageSource(
         settings.allowed_media_domains,
         max_bytes=settings.max_image_bytes,
-        max_pixels=settings.max_image_pixels,
         timeout=settings.image_timeout or None,
     )
 

@@ -16,6 +16,8 @@ from dualfocus_engine.starter import STARTER_NAME, ensure_starter
 READY_WITHIN = 180.0
 # Seconds that something may take which is sure to come: reached only where it does not.
 PATIENCE = 120.0
+# What a server that has answered a little may hold after anything that was sent to it: its caches fill.
+MAY_GROW = 1.05
 _READY = re.compile(r"DualFocus is ready on (\S+)\. ")
 
 

@@ -12,7 +12,7 @@ from asking import CHAT, check_log
 from hostile_images import data_url, png
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from running_server import Server, start_server
+from running_server import MAY_GROW, Server, resident, start_server, wait_until
 from schemathesis import Case, GenerationMode
 
 SEED = 20261
@@ -91,6 +91,14 @@ def web(fuzzed: Server) -> Iterator[httpx.Client]:
     """A plain client of it."""
     with httpx.Client(base_url=fuzzed.url, timeout=60) as http:
         yield http
+
+
+@pytest.fixture(scope="module", autouse=True)
+def held_at_first(fuzzed: Server, web: httpx.Client) -> int:
+    """What the server and its engine hold once they have answered, before anything odd came."""
+    for _ in range(20):
+        web.post(CHAT, json={"messages": ABOUT_AN_IMAGE}).raise_for_status()
+    return resident(fuzzed)
 
 
 @pytest.fixture(scope="module")
@@ -245,3 +253,8 @@ def test_the_server_still_answers(web: httpx.Client) -> None:
     body = {"messages": ABOUT_AN_IMAGE, "max_tokens": 2}
     assert web.post(CHAT, json=body).status_code == 200
     assert web.get("/ready").status_code == 200
+
+
+def test_memory_comes_back(fuzzed: Server, held_at_first: int) -> None:
+    """The runs above leave behind what the caches may hold."""
+    wait_until(lambda: resident(fuzzed) <= MAY_GROW * held_at_first)

@@ -5,9 +5,9 @@ from typing import Any
 
 import httpx
 import pytest
-from asking import CHAT, TEXT_ONLY, About, ask, ask_and_leave, events, stopped_engine
+from asking import CHAT, TEXT_ONLY, About, ask, ask_and_leave, events
 from openai import APIError, OpenAI
-from running_server import Server
+from running_server import Server, frozen_engine
 
 
 def chunks(lines: list[str]) -> list[dict[str, Any]]:
@@ -98,6 +98,6 @@ def test_a_stream_that_waits_says_so(
     server: Server, http: httpx.Client, about: About, messages: Any, comments: set[str]
 ) -> None:
     body = {"messages": messages or about("coffee", "What?"), "max_tokens": 4, "stream": True}
-    with stopped_engine(server), http.stream("POST", CHAT, json=body) as response:
+    with frozen_engine(server), http.stream("POST", CHAT, json=body) as response:
         lines = (line for line in response.iter_lines() if line.startswith(":"))
         assert {next(lines) for _ in range(2 * len(comments) - 1)} == comments

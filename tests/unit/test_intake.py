@@ -350,12 +350,12 @@ async def test_image_reaches_vllm_opened_upright_and_under_our_key(kind: str, ne
         part = {"type": kind, "image_url": {"url": url} if nested else url, "uuid": "the client's own"}
         asked = request(user(part, text()), dualfocus={"mode": "off"})
         await inline_images(asked, RequestImages(source))
-        key = (await source.picture(url)).key
+        (picture,) = await RequestImages(source).opened([url])
         await source.close()
     name, shown = as_vllm_reads(cast("Any", asked.messages)[-1]["content"][0])
     assert name == "image_pil"
     assert shown.size == (30, 40)
-    assert key in cast("Any", asked.messages)[-1]["content"][0]["uuid"]
+    assert picture.key in cast("Any", asked.messages)[-1]["content"][0]["uuid"]
 
 
 FETCHES = {

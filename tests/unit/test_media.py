@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from dualfocus_engine import BadPicture, BadQuestion
-from dualfocus_server import fetching, media
+from dualfocus_server import fetching, request_images
 from dualfocus_server.addresses import is_public
 from dualfocus_server.media import ImageSource, decode_data_url
+from dualfocus_server.request_images import RequestImages
 from PIL import Image
 
 from .builders import data_url, encoded
@@ -86,11 +87,12 @@ async def test_limit_of_bytes_holds_for_data_urls_too(size: int, taken: bool) ->
 
 async def test_image_comes_opened_and_within_the_limit_of_pixels(chelsea: Image.Image) -> None:
     url = data_url(encoded(chelsea))
-    assert (await ImageSource().picture(url)).size == chelsea.size
+    (opened,) = await RequestImages(ImageSource()).opened([url])
+    assert opened.size == chelsea.size
     with pytest.raises(BadPicture, match="pixels"):
-        await ImageSource(max_pixels=1000).picture(url)
+        await RequestImages(ImageSource(), max_pixels=1000).opened([url])
     with pytest.raises(BadPicture):
-        await ImageSource().picture("data:,nothing")
+        await RequestImages(ImageSource()).opened(["data:,nothing"])
 
 
 async def test_image_is_opened_in_a_thread_for_pictures_while_the_event_loop_goes_on(
@@ -105,13 +107,13 @@ async def test_image_is_opened_in_a_thread_for_pictures_while_the_event_loop_goe
         assert may_end.wait(30)
         return "opened"
 
-    monkeypatch.setattr(media, "open_picture", held)
-    opening = asyncio.create_task(ImageSource().picture("data:,image"))
+    monkeypatch.setattr(request_images, "open_picture", held)
+    opening = asyncio.create_task(RequestImages(ImageSource()).opened(["data:,image"]))
     await begun.wait()
     assert not opening.done()
     assert threads[0].startswith("picture")
     may_end.set()
-    assert await opening == "opened"
+    assert await opening == ["opened"]
 
 
 def test_pillows_own_limit_of_pixels_is_off() -> None:
