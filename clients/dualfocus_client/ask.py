@@ -50,7 +50,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("question", help="what to ask about the image")
     parser.add_argument("--base-url", default="http://127.0.0.1:8000", help="where the server is")
     parser.add_argument("--api-key", help="a key, where the server wants one; also DUALFOCUS_API_KEY")
-    parser.add_argument("--mode", default="dual", choices=["dual", "macro", "micro", "off"], help="which looks")
+    parser.add_argument(
+        "--mode", default="dual", choices=["dual", "adaptive", "macro", "micro", "off"], help="which looks"
+    )
     parser.add_argument("--box", type=float, nargs=4, metavar=("X1", "Y1", "X2", "Y2"), help="where to look, 0 to 1")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait for the answer")
     parser.add_argument("--json", action="store_true", help="print the server's whole answer")

@@ -13,7 +13,7 @@ from dualfocus_engine.focus import DualFocus
 from dualfocus_engine.pictures import Picture, open_picture
 from dualfocus_engine.profiles import Profile, load_profile, profile_names
 from dualfocus_engine.questions import Message, Question
-from dualfocus_engine.results import Focused, Look, Mode, Selection, Turn
+from dualfocus_engine.results import Focused, Look, Mode, Scoring, Selection, Turn
 
 __all__ = [
     "BadPicture",
@@ -32,6 +32,7 @@ __all__ = [
     "Profile",
     "Question",
     "Region",
+    "Scoring",
     "Selection",
     "Turn",
     "load_profile",

@@ -17,8 +17,8 @@ from dualfocus_engine.platform import prepare_environment
 from dualfocus_engine.pool import in_thread
 from dualfocus_engine.profiles import Profile, profile_of
 from dualfocus_engine.questions import Question
-from dualfocus_engine.results import Focused, Look, Mode, Turn
-from dualfocus_engine.selection import select
+from dualfocus_engine.results import Focused, Look, Mode, Scoring, Selection, Turn
+from dualfocus_engine.selection import only_choice, select
 from dualfocus_engine.shipped import SHIPPED_MODEL
 from dualfocus_engine.tasks import one_error
 
@@ -39,7 +39,8 @@ class DualFocus:
 
     `model` is a folder or a name on the model hub; None takes the one that ships. `profile` is one, or names one
     that ships or a file; None takes the model's own (`profile_of`). `flags` are vLLM's engine arguments by their Python
-    names (`max_model_len=4096`). Any number of questions may be asked at once: vLLM batches their turns.
+    names (`max_model_len=4096`), and `draft_boxes`: whether what every box holds is drafted (docs/performance.md).
+    Any number of questions may be asked at once: vLLM batches their turns.
     """
 
     def __init__(self, model: str | None = None, profile: Profile | str | None = None, **flags: Any) -> None:
@@ -105,9 +106,13 @@ class DualFocus:
         Cancelling the call aborts all turns. Raises ContextFull where the macro prompt does not fit, EngineDead.
         """
         started = time.perf_counter()
-        macro, look = await self._turns(question, watcher)
-        winner, selection = select(macro, look)
-        return Focused(winner, selection, macro, look, time.perf_counter() - started)
+        looks = Looks(self.engine, question, watcher)
+        macro, look = await self._turns(looks, question, watcher)
+        shared = None
+        if question.scoring is Scoring.SHARED and only_choice(macro, look, question.options) is None:
+            shared = await looks.shared(macro, look.micro)
+        winner, selection = select(macro, look, shared, question.options)
+        return Focused(winner, selection, macro, look, time.perf_counter() - started, shared)
 
     async def warm_up(self) -> None:
         """Ask about a grey picture through all turns: vLLM compiles its helpers on first use (5 to 20 s).
@@ -120,8 +125,7 @@ class DualFocus:
         if result.look.failed is not None:
             raise BadQuestion(_NO_SECOND_LOOK.format(reason=result.look.failed.value))
 
-    async def _turns(self, question: Question, watcher: Watcher | None) -> tuple[Turn | None, Look]:
-        looks = Looks(self.engine, question, watcher)
+    async def _turns(self, looks: Looks, question: Question, watcher: Watcher | None) -> tuple[Turn | None, Look]:
         if question.mode is Mode.MACRO:
             return await looks.first(watcher.writes if watcher else None), Look()
         if question.mode is Mode.MICRO:
@@ -131,5 +135,7 @@ class DualFocus:
             async with asyncio.TaskGroup() as group:
                 # The second look goes first: the answer waits for it, and macro shares the image it computes.
                 second = group.create_task(looks.second())
-                first = group.create_task(looks.first())
-        return first.result(), second.result()
+                first = await group.create_task(looks.first())
+                if question.mode is Mode.ADAPTIVE and first.is_surer_than(self.profile.skip_below):
+                    second.cancel()
+        return first, Look(failed=Selection.SKIPPED) if second.cancelled() else second.result()

@@ -2,15 +2,17 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from dualfocus_engine.boxes import Box, Region, crop_region
+from dualfocus_engine.boxes import Box, crop_region
 from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
+from dualfocus_engine.options import chosen_option
+from dualfocus_engine.pictures import Picture
 from dualfocus_engine.pool import in_thread
-from dualfocus_engine.questions import Message, Question, grounding_turn, macro_turn, micro_turn
-from dualfocus_engine.results import Look, OnText, Selection, Turn
+from dualfocus_engine.questions import Message, Question, grounding_turn, macro_turn, micro_turn, shared_turn
+from dualfocus_engine.results import Look, OnText, Selection, Shared, Turn
 
 if TYPE_CHECKING:
     from dualfocus_engine.prompts import Prompt
@@ -29,6 +31,16 @@ class Watcher(Protocol):
         """The macro turn wrote some more of its answer (in `Mode.MACRO` only: elsewhere it may yet lose)."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Zoomed:
+    """What the second look goes on from: the grounding turn, its prompt and reply, and the crop."""
+
+    conversation: Sequence[Message]
+    prompt: "Prompt"
+    reply: Sequence[int]
+    crop: Picture
+
+
 class Looks:
     """Runs the turns of one question on an engine."""
 
@@ -38,6 +50,7 @@ class Looks:
         self._question = question
         self._watcher = watcher
         self._sampling = question.sampling or engine.answer_sampling()
+        self._zoomed: _Zoomed | None = None
 
     async def first(self, on_text: OnText | None = None) -> Turn:
         """Answer from the whole picture. Raises ContextFull, EngineDead."""
@@ -53,7 +66,9 @@ class Looks:
             look, reply = await self._locate(prompt)
             if look.region is None:
                 return look
-            micro = await self._micro(conversation, prompt, reply, look.region)
+            crop = await in_thread(self._question.picture.crop, look.region)
+            self._zoomed = _Zoomed(conversation, prompt, reply, crop)
+            micro = await self._micro(crop)
             return replace(look, micro=micro, failed=Selection.CONTEXT_FULL if micro.is_cut else None)
         except EngineDead:
             raise
@@ -65,6 +80,23 @@ class Looks:
         except Exception:
             logger.exception("The second look failed; the macro answer stands.")
             return replace(look, failed=Selection.MICRO_FAILED)
+
+    async def shared(self, macro: Turn | None, micro: Turn | None) -> Shared | None:
+        """Score both answers under one prompt, the micro turn's place in it taken by the profile's `shared_prompt`.
+
+        An answer that names an option by its letter is scored by the option's text (METHOD.md). None where one of them
+        does not fit the context. Raises EngineDead.
+        """
+        assert macro is not None
+        assert micro is not None
+        assert self._zoomed is not None
+        prompt = await self._zoom(shared_turn(self._question, self._zoomed.crop, self._profile))
+        scores = [
+            await self._engine.score(name, prompt, self._scored_tokens(turn), cached=True)
+            for name, turn in (("macro", macro), ("micro", micro))
+        ]
+        one, other = scores
+        return None if one is None or other is None else Shared(one, other)
 
     async def _locate(self, prompt: "Prompt") -> tuple[Look, Sequence[int]]:
         """Return where to look, and the tokens of the grounding answer that the micro turn continues."""
@@ -82,13 +114,21 @@ class Looks:
         region = None if box.is_empty else crop_region(box, self._question.picture.size, self._profile.crop)
         return Look(box, region, grounding, failed=None if region else Selection.EMPTY_BOX)
 
-    async def _micro(
-        self, conversation: Sequence[Message], prompt: "Prompt", reply: Sequence[int], region: Region
-    ) -> Turn:
-        crop = await in_thread(self._question.picture.crop, region)
-        follow_up = await self._engine.continuation(conversation, micro_turn(self._question, crop, self._profile))
-        continued = prompt.continued(reply, follow_up)
-        return await self._engine.generate("micro", continued, self._sampling, on_start=self._begins("micro"))
+    async def _micro(self, crop: Picture) -> Turn:
+        prompt = await self._zoom(micro_turn(self._question, crop, self._profile))
+        return await self._engine.generate("micro", prompt, self._sampling, on_start=self._begins("micro"))
+
+    async def _zoom(self, follow_up: Message) -> "Prompt":
+        """Return the prompt that continues the grounding turn with a user's turn about the crop."""
+        zoomed = self._zoomed
+        assert zoomed is not None
+        rest = await self._engine.continuation(zoomed.conversation, follow_up)
+        return zoomed.prompt.continued(zoomed.reply, rest)
+
+    def _scored_tokens(self, turn: Turn) -> Sequence[int]:
+        """Return what is scored of an answer: its tokens, or those of the option it names."""
+        option = chosen_option(turn.text, self._question.options)
+        return turn.token_ids if option is None else [*self._engine.encode(option), self._engine.closing_token]
 
     def _begins(self, turn: str) -> Callable[[], None] | None:
         return partial(self._watcher.begins, turn) if self._watcher is not None else None

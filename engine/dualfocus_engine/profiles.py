@@ -31,6 +31,9 @@ class Profile(BaseModel):
     notice: str | None = Field(default=None, description="said at start-up, where users should know something")
     grounding_prompt: str = Field(description="Q1; {question} stands for the question to ground")
     micro_prompt: str = Field(description="Q2; {question} stands for the question as the client sent it")
+    shared_prompt: str | None = Field(
+        default=None, description="what both answers are scored under, by shared scoring; none takes micro_prompt"
+    )
     notation: BoxNotation
     crop: CropPolicy = CropPolicy()
     pad: tuple[_Level, _Level, _Level] | None = Field(
@@ -49,12 +52,17 @@ class Profile(BaseModel):
     chat_template_kwargs: dict[str, Any] = Field(default={}, description="what the template is given besides")
     max_box_tokens: int = Field(default=48, gt=0, description="new tokens of the grounding turn")
     max_answer_tokens: int = Field(default=128, gt=0, description="new tokens of an answer, by default")
+    skip_below: float = Field(
+        default=2.01,  # e^0.7: the paper's cautious threshold, read as a mean loss (METHOD.md)
+        ge=0,
+        description="adaptive: a macro answer of less perplexity than this stands without a second look",
+    )
     temperature: float = Field(default=0.0, ge=0, description="of the answers, by default")
 
-    @field_validator("grounding_prompt", "micro_prompt")
+    @field_validator("grounding_prompt", "micro_prompt", "shared_prompt")
     @classmethod
-    def _asks(cls, prompt: str) -> str:
-        if "{question}" not in prompt:
+    def _asks(cls, prompt: str | None) -> str | None:
+        if prompt is not None and "{question}" not in prompt:
             raise ValueError("the prompt has no {question} in it")
         return prompt
 
@@ -71,6 +79,12 @@ class Profile(BaseModel):
     def micro_text(self, question: str) -> str:
         """Return Q2 for a question, which stays as the client sent it."""
         return self.micro_prompt.replace("{question}", question)
+
+    def shared_text(self, question: str) -> str:
+        """Return what both answers are scored under: the question alone, in the words of `shared_prompt`."""
+        if self.shared_prompt is None:
+            return self.micro_text(question)
+        return self.shared_prompt.replace("{question}", self.bare(question))
 
     def bare(self, question: str) -> str:
         """Return the question without what Q1 leaves out; as it is where nothing else would be left."""

@@ -8,9 +8,10 @@ from PIL import Image
 
 from dualfocus_engine.boxes import Box
 from dualfocus_engine.errors import BadQuestion
+from dualfocus_engine.options import options_of
 from dualfocus_engine.pictures import Picture, open_picture
 from dualfocus_engine.profiles import Profile
-from dualfocus_engine.results import Mode
+from dualfocus_engine.results import Mode, Scoring
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -31,8 +32,8 @@ class Question:
 
     `grounding` is what to ground instead of the question's text; `box` makes the grounding turn unnecessary.
     `sampling` is what macro and micro answers are drawn with; None takes the profile's defaults. `zoom` counts the
-    conversation's pictures from 0, or from -1 backwards. Raises BadQuestion where there is nothing to look at or
-    nothing asked.
+    conversation's pictures from 0, or from -1 backwards. `scoring` is how the answers are compared.
+    Raises BadQuestion where there is nothing to look at or nothing asked.
     """
 
     messages: tuple[Message, ...]
@@ -41,6 +42,7 @@ class Question:
     box: Box | None = None
     sampling: "SamplingParams | None" = None
     zoom: int = -1
+    scoring: Scoring = Scoring.OWN
 
     def __post_init__(self) -> None:
         if not self.messages or self.messages[-1].role != "user" or not self.pictures:
@@ -70,6 +72,11 @@ class Question:
         """All pictures of the conversation, in order."""
         return tuple(picture for message in self.messages for picture in message.pictures)
 
+    @property
+    def options(self) -> dict[str, str]:
+        """The texts of a multiple choice by letter, where shared scoring goes by them."""
+        return options_of(self.asked) if self.scoring is Scoring.SHARED else {}
+
 
 def macro_turn(question: Question, profile: Profile) -> list[Message]:
     """Return the macro turn's conversation: as the client sent it."""
@@ -84,6 +91,11 @@ def grounding_turn(question: Question, profile: Profile) -> list[Message]:
 def micro_turn(question: Question, crop: Picture, profile: Profile) -> Message:
     """Return the user's turn that continues the grounding conversation: the crop, then Q2."""
     return Message("user", profile.micro_text(question.asked), (crop,))
+
+
+def shared_turn(question: Question, crop: Picture, profile: Profile) -> Message:
+    """Return the user's turn that both answers are scored under, in the micro turn's place."""
+    return Message("user", profile.shared_text(question.asked), (crop,))
 
 
 def _with_system(question: Question, profile: Profile, text: str) -> list[Message]:

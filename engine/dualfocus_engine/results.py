@@ -16,8 +16,16 @@ class Mode(StrEnum):
     """Which turns a question is given."""
 
     DUAL = "dual"
+    ADAPTIVE = "adaptive"  # the second look ends where the macro answer is sure enough (Appendix C)
     MACRO = "macro"
     MICRO = "micro"
+
+
+class Scoring(StrEnum):
+    """Under which prompt the two answers are compared."""
+
+    OWN = "own"  # each under the turn that wrote it (the paper)
+    SHARED = "shared"  # both under one prompt, that of the micro turn (the released code)
 
 
 class Selection(StrEnum):
@@ -25,7 +33,9 @@ class Selection(StrEnum):
 
     LOWER_PERPLEXITY = "lower_perplexity"  # both answers stood; Eq. 8
     ONLY_ANSWER = "only_answer"  # the mode asked for one answer
+    ONLY_OPTION = "only_option"  # shared scoring: of several options, the other answer names none
     OTHER_EMPTY = "other_answer_empty"  # an empty answer never wins
+    SKIPPED = "skipped"  # adaptive: the macro answer was sure enough
     NO_BOX = "no_box"  # grounding wrote nothing that reads as a box
     EMPTY_BOX = "empty_box"  # the box holds no pixel
     CONTEXT_FULL = "context_full"  # grounding or micro did not fit the context, or came to its end
@@ -38,7 +48,8 @@ class Turn:
 
     `token_ids` are the generated tokens with the closing one, `logprobs` the model's own for each of them.
     `prompt_tokens` = `cached_tokens` (from the prefix cache) + `computed_tokens`. `encoder_runs` counts images
-    that the vision encoder ran on for this turn; None where the engine was started with another EC connector.
+    that the vision encoder ran on for this turn, `engine_steps` the steps it took part in: one to three for its prompt,
+    then one for each token, or fewer where they were drafted. None where the engine has another EC connector.
     """
 
     text: str
@@ -48,6 +59,7 @@ class Turn:
     prompt_token_ids: tuple[int, ...] = field(repr=False)
     cached_tokens: int
     encoder_runs: int | None
+    engine_steps: int | None
     seconds: float
     top_logprobs: list[dict[int, Any]] = field(default_factory=list, repr=False)
     stop_reason: int | str | None = None
@@ -84,6 +96,31 @@ class Turn:
         """Eq. 7."""
         return perplexity(self.loss)
 
+    def is_surer_than(self, skip_below: float) -> bool:
+        """Whether the turn gave an answer of a perplexity under `skip_below` (Appendix C)."""
+        return not self.is_empty and self.perplexity < skip_below
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """An answer scored behind a prompt: a log-probability for each token, and how much of the prompt was cached."""
+
+    logprobs: tuple[float, ...]
+    cached_tokens: int
+
+    @property
+    def loss(self) -> float:
+        """Mean negative log-likelihood per token, in nats."""
+        return mean_loss(self.logprobs)
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Both answers scored under one prompt."""
+
+    macro: Score
+    micro: Score
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -101,13 +138,14 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Focused:
-    """The answer to a question and how it was found."""
+    """The answer to a question and how it was found; `shared` where the answers were compared under one prompt."""
 
     winner: TurnName
     selection: Selection
     macro: Turn | None
     look: Look
     seconds: float
+    shared: Shared | None = None
 
     @property
     def answer(self) -> Turn:

@@ -6,7 +6,7 @@ get_num_unfinished_requests, renderer, model_config, vllm_config.parallel_config
 engine_core.resources.engine_dead), the renderer's `render_messages_async`, `default_chat_tok_params`,
 `tokenize_prompts_async`, `render_cmpl_async` and `get_tokenizer` (with `max_chars_per_token`), images given as
 `image_pil: None` with a `uuid`, `RequestOutput.num_cached_tokens`, `.add` and `.ec_transfer_params`, `VLLMClientError`,
-`SamplingParams.clone`, `prompt_logprobs`, raw log-probabilities by default.
+`SamplingParams.clone`, `prompt_logprobs`, `skip_reading_prefix_cache`, raw log-probabilities by default.
 """
 
 import asyncio
@@ -28,7 +28,8 @@ from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from dualfocus_engine.encoder_runs import EC_TRANSFER_CONFIG, ENCODER_RUNS
+from dualfocus_engine.connector import EC_TRANSFER_CONFIG, ENCODER_RUNS, ENGINE_STEPS
+from dualfocus_engine.drafts import BOX_TOKENS, SPECULATIVE_CONFIG, box_tokens
 from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
 from dualfocus_engine.fitted import FittedPictures
 from dualfocus_engine.pictures import Picture
@@ -37,7 +38,7 @@ from dualfocus_engine.profiles import Profile
 from dualfocus_engine.prompts import Prompt
 from dualfocus_engine.pulse import Pulse
 from dualfocus_engine.questions import Message
-from dualfocus_engine.results import OnText, Turn
+from dualfocus_engine.results import OnText, Score, Turn
 
 # Stands for the grounding answer while the micro conversation is rendered; what follows it is the continuation.
 # Nobody can guess it, so that no question holds it.
@@ -49,9 +50,18 @@ _SHUTDOWN_TIMEOUT = 2.0
 _LOOK_EVERY = 0.1
 
 
-def engine_args(model: str, **flags: Any) -> AsyncEngineArgs:
-    """Return vLLM's engine arguments for `model`: the platform's defaults (docs/vllm.md) under the given flags."""
-    return AsyncEngineArgs(model=model, **(engine_defaults() | {"ec_transfer_config": EC_TRANSFER_CONFIG} | flags))
+def engine_args(model: str, *, draft_boxes: bool = False, **flags: Any) -> AsyncEngineArgs:
+    """Return vLLM's engine arguments for `model`: the platform's defaults (docs/vllm.md) under the given flags.
+
+    Raises BadQuestion where boxes are to be drafted and a flag stands in the way.
+    """
+    ours: dict[str, Any] = {"ec_transfer_config": EC_TRANSFER_CONFIG}
+    if draft_boxes:
+        ours["speculative_config"] = SPECULATIVE_CONFIG
+    given = {name: value for name, value in flags.items() if name not in ours or value is not None}
+    for name in ours.keys() & given.keys() if draft_boxes else ():
+        raise BadQuestion(f"Boxes can't be drafted beside --{name.replace('_', '-')}: drafting needs it.")
+    return AsyncEngineArgs(model=model, **(engine_defaults() | ours | given))
 
 
 class VllmEngine:
@@ -64,14 +74,18 @@ class VllmEngine:
         # Lengths are judged in `generate`, where the image tokens are counted in.
         self._tokenizing = replace(llm.renderer.default_chat_tok_params, max_total_tokens=None)
         self._fitted = FittedPictures(profile)
+        self._box_tokens: list[int] = []
 
     @classmethod
     def start(cls, args: AsyncEngineArgs, profile: Profile) -> "VllmEngine":
         """Start vLLM (20 s and more); blocks until the model is loaded. Raises BadQuestion."""
         if args.logprobs_mode != "raw_logprobs":
             raise BadQuestion("Perplexities need --logprobs-mode raw_logprobs (vLLM's default).")
-        pulse = Pulse()
-        return cls(AsyncLLM.from_engine_args(args, stat_loggers=[pulse.logger]), profile, pulse)
+        pulse, drafts = Pulse(), args.speculative_config == SPECULATIVE_CONFIG
+        engine = cls(AsyncLLM.from_engine_args(args, stat_loggers=[pulse.logger]), profile, pulse)
+        if drafts:
+            engine._box_tokens = box_tokens(profile.notation, engine.encode, engine.closing_token)
+        return engine
 
     def stop(self) -> None:
         """Stop vLLM and its processes."""
@@ -145,13 +159,19 @@ class VllmEngine:
         tokenizer = self.llm.renderer.get_tokenizer()
         return list(tokenizer.encode(text, add_special_tokens=False))
 
+    @property
+    def closing_token(self) -> int:
+        """The token that ends an answer."""
+        return int(self.llm.renderer.get_tokenizer().eos_token_id)
+
     def grounding_sampling(self) -> SamplingParams:
-        """How boxes are written: greedily, held to the profile's grammar where it has one."""
+        """How boxes are written: greedily, held to the profile's grammar where it has one, drafted if asked for."""
         grammar = self.profile.notation.grammar
         return SamplingParams(
             temperature=0.0,
             max_tokens=self.profile.max_box_tokens,
             structured_outputs=StructuredOutputsParams(regex=grammar) if grammar else None,
+            extra_args={BOX_TOKENS: self._box_tokens} if self._box_tokens else None,
         )
 
     def answer_sampling(self) -> SamplingParams:
@@ -189,8 +209,8 @@ class VllmEngine:
             turn = replace(turn, is_cut=True)
         if sampling.structured_outputs is None or not is_answer:
             return turn
-        own = await self._own_logprobs(name, prompt, turn)
-        return turn if own is None else replace(turn, logprobs=own, rescored=True)
+        own = await self.score(name, prompt, turn.token_ids, cached=False)
+        return turn if own is None else replace(turn, logprobs=own.logprobs, rescored=True)
 
     async def _finished(
         self, name: str, prompt: Prompt, rendered: Any, sampling: SamplingParams, on_text: OnText | None = None
@@ -243,20 +263,26 @@ class VllmEngine:
             return {}
         return {"data_parallel_rank": zlib.crc32(prompt.pictures[0].key.encode()) % local}
 
-    async def _own_logprobs(self, name: str, prompt: Prompt, turn: Turn) -> tuple[float, ...] | None:
-        """Score an answer as a prompt (teacher-forced), computed afresh: cached tokens have no log-probabilities.
+    async def score(self, name: str, prompt: Prompt, answer: Sequence[int], *, cached: bool) -> Score | None:
+        """Return the model's own log-probabilities of an answer's tokens behind a prompt (teacher-forced).
 
-        None where the answer fills the context.
+        `cached` takes the prompt from the prefix cache where it can. None where the answer fills the context: the last
+        token's place is needed for the one that vLLM always generates.
         """
-        answered = Prompt(prompt.token_ids + turn.token_ids, prompt.pictures)
-        scoring = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0)
-        room = self.context_length - turn.prompt_tokens - turn.completion_tokens
-        if room < 1:
-            # The last token's place is needed for the one that vLLM always generates.
+        answered = Prompt(prompt.token_ids + tuple(answer), prompt.pictures)
+        rendered = await self._engine_input(answered)
+        if len(rendered["prompt_token_ids"]) >= self.context_length:
             return None
-        output = await self._finished(f"{name}-score", answered, await self._engine_input(answered), scoring)
-        scores = cast("list[dict[int, Any]]", output.prompt_logprobs)[-turn.completion_tokens :]
-        return tuple(choices[token].logprob for choices, token in zip(scores, turn.token_ids, strict=True))
+        scoring = SamplingParams(
+            temperature=0.0, max_tokens=1, prompt_logprobs=0, skip_reading_prefix_cache=not cached, detokenize=False
+        )
+        output = await self._finished(f"{name}-score", answered, rendered, scoring)
+        reused = output.num_cached_tokens or 0
+        if reused >= len(output.prompt_token_ids or ()) - len(answer):
+            # The answer's own tokens stood in the cache too, and what is cached has no log-probabilities.
+            return await self.score(name, prompt, answer, cached=False)
+        scores = cast("list[dict[int, Any]]", output.prompt_logprobs)[-len(answer) :]
+        return Score(tuple(choices[token].logprob for choices, token in zip(scores, answer, strict=True)), reused)
 
     async def _engine_input(self, prompt: Prompt) -> Any:
         tokens = TokensPrompt(prompt_token_ids=list(prompt.token_ids))
@@ -331,6 +357,7 @@ def _turn(output: RequestOutput, seconds: float) -> Turn:
         prompt_token_ids=tuple(output.prompt_token_ids or ()),
         cached_tokens=output.num_cached_tokens or 0,
         encoder_runs=counts.get(ENCODER_RUNS),
+        engine_steps=counts.get(ENGINE_STEPS),
         seconds=seconds,
         top_logprobs=by_token,
         stop_reason=answer.stop_reason,

@@ -15,7 +15,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import FrontendArgs
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-from dualfocus_server.settings import add_flags
+from dualfocus_server.settings import add_flags, at_least
 
 # Flags of vLLM's server that this one uses, itself or through vLLM's chat serving; it refuses the others.
 _TAKEN = {
@@ -87,6 +87,20 @@ def make_parser() -> FlexibleArgumentParser:
     parser.add_argument("--config", help="a YAML file of options; the command line goes before it")
     ours = parser.add_argument_group("DualFocus")
     ours.add_argument("--profile", help="a profile's name or YAML file; the model's own if left out")
+    ours.add_argument(
+        "--skip-below",
+        type=at_least(0, float),
+        metavar="PPL",
+        help="mode adaptive: a macro answer of less perplexity stands without a second look (0: none does); the "
+        "profile's if left out",
+    )
+    ours.add_argument(
+        "--draft-boxes",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="propose the tokens that every box holds, so that it takes fewer steps; requests with logit_bias or min_p "
+        "are refused then",
+    )
     ours.add_argument("--log-format", choices=["text", "json"], default="text", help="log lines as text or as JSON")
     FrontendArgs.add_cli_args(parser)
     AsyncEngineArgs.add_cli_args(parser)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-from dualfocus_engine import BadQuestion, Box, DualFocus, Message, Mode, Picture, Question
+from dualfocus_engine import BadQuestion, Box, DualFocus, Message, Mode, Picture, Question, Scoring
 from dualfocus_engine.pictures import within_aspect
 from dualfocus_engine.pool import in_thread
 
@@ -82,6 +82,7 @@ async def question_of(request: FocusRequest, focus: DualFocus, images: RequestIm
         grounding=options.question,
         box=Box(*options.box) if options.box else None,
         zoom=options.image,
+        scoring=Scoring(options.selection),
         sampling=sampling,
     )
 

@@ -20,7 +20,7 @@ _STUMBLES = (
 _MOST_CHOICES = 128
 # A body of a megabyte could otherwise hold the event loop for seconds.
 _MOST_MESSAGES, _MOST_PARTS = 2_000, 1_000
-MODES = ("dual", "macro", "micro", "off")
+MODES = ("dual", "adaptive", "macro", "micro", "off")
 
 
 class FocusOptions(BaseModel):
@@ -28,9 +28,15 @@ class FocusOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    mode: Literal["dual", "macro", "micro", "off"] = Field(
+    mode: Literal["dual", "adaptive", "macro", "micro", "off"] = Field(
         default="dual",
-        description="dual: both looks; macro or micro: that answer alone; off: vLLM's own chat",
+        description="dual: both looks; adaptive: the second one where the first leaves doubt (--skip-below); "
+        "macro or micro: that answer alone; off: vLLM's own chat",
+    )
+    selection: Literal["own", "shared"] = Field(
+        default="own",
+        description="what the answers are compared by: each one's perplexity under the turn that wrote it, or that of "
+        "both under one prompt, as the released code has it",
     )
     question: str | None = Field(
         default=None, min_length=1, description="what to ground, where that is not the message's text"
@@ -124,6 +130,7 @@ class AnswerReport(BaseModel):
     text: str
     perplexity: float = Field(description="Eq. 7, from the model's own log-probabilities")
     tokens: int = Field(description="tokens of the answer, its closing one included")
+    shared_perplexity: float | None = Field(description="under the prompt that both were scored with, where they were")
     rescored: bool = Field(
         description="the answer was held to a grammar, so it was scored anew without: the perplexity is the model's own"
     )
@@ -145,13 +152,14 @@ class TurnReport(BaseModel):
     computed_tokens: int = Field(description="of the prompt, computed for this turn")
     completion_tokens: int
     encoder_runs: int | None = Field(description="images the vision encoder ran on for this turn")
+    engine_steps: int | None = Field(description="steps of the engine that this turn took part in")
     seconds: float
 
 
 class FocusReport(BaseModel):
     """The answer's `dualfocus` field: everything the engine's result holds."""
 
-    mode: Literal["dual", "macro", "micro"]
+    mode: Literal["dual", "adaptive", "macro", "micro"]
     winner: Literal["macro", "micro"]
     selection: str = Field(description="why that answer was chosen (docs/api.md lists the reasons)")
     box: Corners | None = Field(description="where the model looked, as shares of width and height")

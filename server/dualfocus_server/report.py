@@ -4,6 +4,8 @@ import base64
 import io
 
 from dualfocus_engine import Focused, Mode, Picture, Region, Turn
+from dualfocus_engine.perplexity import perplexity
+from dualfocus_engine.results import Score
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionLogProbs,
     ChatCompletionResponseChoice,
@@ -56,7 +58,7 @@ def usage(result: Focused) -> UsageInfo:
 
 def focus_report(result: Focused, mode: Mode) -> FocusReport:
     """Return everything the result holds, for the `dualfocus` field."""
-    look = result.look
+    look, shared = result.look, result.shared
     return FocusReport(
         mode=mode.value,
         winner=result.winner,
@@ -64,8 +66,8 @@ def focus_report(result: Focused, mode: Mode) -> FocusReport:
         box=look.box.as_tuple() if look.box else None,
         crop=look.region,
         grounding=_grounding(look.grounding),
-        macro=_answer(result.macro),
-        micro=_answer(look.micro),
+        macro=_answer(result.macro, shared.macro if shared else None),
+        micro=_answer(look.micro, shared.micro if shared else None),
         turns={name: _turn(turn) for name, turn in result.turns.items()},
         seconds=result.seconds,
     )
@@ -84,12 +86,13 @@ def crop_url(picture: Picture, region: Region) -> str:
     return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
 
 
-def _answer(turn: Turn | None) -> AnswerReport | None:
+def _answer(turn: Turn | None, score: Score | None) -> AnswerReport | None:
     if turn is None:
         return None
     return AnswerReport(
         text=turn.text,
         perplexity=turn.perplexity,
+        shared_perplexity=perplexity(score.loss) if score is not None else None,
         tokens=turn.completion_tokens,
         rescored=turn.rescored,
         finish_reason=turn.finish_reason,
@@ -103,5 +106,6 @@ def _turn(turn: Turn) -> TurnReport:
         computed_tokens=turn.computed_tokens,
         completion_tokens=turn.completion_tokens,
         encoder_runs=turn.encoder_runs,
+        engine_steps=turn.engine_steps,
         seconds=turn.seconds,
     )

@@ -66,7 +66,7 @@ async def _serve(args: Namespace) -> int:
     images, keys = _image_source(settings), _key_ring(settings)
     model = args.model or str(SHIPPED_MODEL)
     profile = _profile_of(model, args.profile)
-    focus = DualFocus(model, _with_flags(profile, args), **_engine_flags(args))
+    focus = DualFocus(model, _with_flags(profile, args), draft_boxes=args.draft_boxes, **_engine_flags(args))
     _complete(args, focus)
     if focus.profile.notice:
         say(f"note: {focus.profile.notice}")
@@ -91,17 +91,20 @@ def _profile_of(model: str, name: str | None) -> Profile:
 
 
 def _with_flags(profile: Profile, args: Namespace) -> Profile:
-    """Return the profile with what the flags say about the chat template. Raises BadQuestion."""
+    """Return the profile with what the flags say in its place. Raises BadQuestion."""
     try:
         template = load_chat_template(args.chat_template)
     except VLLMValidationError as error:
         raise BadQuestion(f"--chat-template can't be used: {error}") from error
-    given = {
+    given: dict[str, Any] = {
         "chat_template": template,
         "chat_template_content_format": args.chat_template_content_format.replace("auto", ""),
         "chat_template_kwargs": profile.chat_template_kwargs | (args.default_chat_template_kwargs or {}),
     }
-    return profile.model_copy(update={name: value for name, value in given.items() if value})
+    update = {name: value for name, value in given.items() if value}
+    if args.skip_below is not None:
+        update["skip_below"] = args.skip_below
+    return profile.model_copy(update=update)
 
 
 def _image_source(settings: Settings) -> ImageSource:
@@ -182,8 +185,7 @@ def _engine_flags(args: Namespace) -> dict[str, Any]:
     flags["allowed_media_domains"] = ["nothing.invalid"]
     if args.log_format == "json":
         flags.setdefault("logging_config", LoggingConfig(formatter="json"))  # for the engine's processes
-    # DualFocus brings its own connector, which counts encoder runs; a given one goes before it.
-    return {name: value for name, value in flags.items() if name != "ec_transfer_config" or value}
+    return flags
 
 
 def _complete(args: Namespace, focus: DualFocus) -> None:

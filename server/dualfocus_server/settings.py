@@ -50,7 +50,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     for name, (least, text) in _LIMITS.items():
         default = getattr(known, name)
         flag = f"--{name.replace('_', '-')}"
-        limits.add_argument(flag, type=_at_least(least, type(default)), default=default, help=text)
+        limits.add_argument(flag, type=at_least(least, type(default)), default=default, help=text)
 
 
 # The least value of each flag, and its help.
@@ -70,7 +70,7 @@ _LIMITS = {
 }
 
 
-def _at_least(least: int, kind: type[int] | type[float]) -> Any:
+def at_least(least: int, kind: type[int] | type[float]) -> Any:
     def convert(text: str) -> int | float:
         number = kind(text)
         if math.isnan(number):

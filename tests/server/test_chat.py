@@ -46,12 +46,25 @@ def test_a_known_image_is_encoded_once_and_taken_from_the_cache(client: OpenAI, 
 
 @pytest.mark.parametrize(
     ("mode", "turns"),
-    [("dual", {"macro", "grounding", "micro"}), ("macro", {"macro"}), ("micro", {"grounding", "micro"})],
+    [
+        ("dual", {"macro", "grounding", "micro"}),
+        ("adaptive", {"macro", "grounding", "micro"}),  # an untrained model is never sure
+        ("macro", {"macro"}),
+        ("micro", {"grounding", "micro"}),
+    ],
 )
 def test_modes(client: OpenAI, about: About, mode: str, turns: set[str]) -> None:
     focus = ask(client, about("chelsea", "What animal is it?"), {"mode": mode}).dualfocus
     assert focus["mode"] == mode
     assert set(focus["turns"]) == turns
+
+
+def test_answers_are_compared_under_one_prompt_on_request(client: OpenAI, about: About) -> None:
+    focus = ask(client, about("chelsea", "What animal is it?"), {"selection": "shared"}).dualfocus
+    assert focus["winner"] == min(("macro", "micro"), key=lambda name: focus[name]["shared_perplexity"])
+    own = ask(client, about("chelsea", "What animal is it?")).dualfocus
+    assert own["macro"]["shared_perplexity"] is None
+    assert own["macro"]["perplexity"] == pytest.approx(focus["macro"]["perplexity"], rel=1e-2)
 
 
 def test_off_is_vllms_own_answer_and_macros(client: OpenAI, about: About) -> None:

@@ -23,6 +23,7 @@ def turn(text: str = "an answer", loss: float = 1.0, **given: Any) -> Turn:
         "prompt_token_ids": tuple(range(10)),
         "cached_tokens": 0,
         "encoder_runs": 1,
+        "engine_steps": 3,
         "seconds": 0.5,
     }
     return Turn(**(values | given))

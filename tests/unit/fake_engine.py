@@ -8,7 +8,7 @@ from dualfocus_engine.focus import DualFocus
 from dualfocus_engine.profiles import Profile, load_profile
 from dualfocus_engine.prompts import Prompt
 from dualfocus_engine.questions import Message
-from dualfocus_engine.results import Turn
+from dualfocus_engine.results import Score, Turn
 
 from .builders import CLOSING, turn
 
@@ -33,6 +33,9 @@ class FakeEngine:
         self.has_started: dict[str, asyncio.Event] = {name: asyncio.Event() for name in self.script}
         self.rendering_fails: Exception | None = None
         self.stopped = False
+        self.closing_token = CLOSING
+        self.scored: dict[str, list[int]] = {}
+        self.scores: dict[str, Score | None] = {"macro": Score((-0.1,), 0), "micro": Score((-0.2,), 0)}
         self.profile: Profile = load_profile("llava-dualfocus")
 
     def stop(self) -> None:
@@ -87,6 +90,12 @@ class FakeEngine:
         self.finished.append(name)
         return result
 
+    async def score(self, name: str, prompt: Prompt, answer: Sequence[int], *, cached: bool) -> Score | None:
+        assert cached
+        self.prompts[f"{name}-score"] = prompt
+        self.scored[name] = list(answer)
+        return self.scores[name]
+
     def after(self, name: str, then: Turn | Exception) -> Callable[[], Awaitable[Turn]]:
         """A step that gives its result only once the turn `name` has started."""
 
@@ -114,6 +123,7 @@ def boxed(text: str) -> Turn:
 def focus_on(engine: FakeEngine) -> DualFocus:
     """The method on a scripted engine."""
     focus = DualFocus("no-such-model", engine.profile.name)
+    focus.profile = engine.profile
     focus._engine = engine  # type: ignore[assignment]
     return focus
 

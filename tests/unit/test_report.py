@@ -4,10 +4,12 @@ import base64
 import io
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from dualfocus_engine import Box, Focused, Look, Mode, Region, Selection
+from dualfocus_engine.results import Score, Shared
 from dualfocus_server.report import completion, crop_url, focus_report, usage
 from PIL import Image
 
@@ -85,6 +87,7 @@ def test_report_holds_all_that_was_found() -> None:
     assert report["macro"] == {
         "text": "red",
         "perplexity": pytest.approx(math.e),
+        "shared_perplexity": None,
         "tokens": 2,
         "rescored": False,
         "finish_reason": "stop",
@@ -99,8 +102,16 @@ def test_report_holds_all_that_was_found() -> None:
         "computed_tokens": 600,
         "completion_tokens": 3,
         "encoder_runs": 1,
+        "engine_steps": 3,
         "seconds": 0.5,
     }
+
+
+def test_shared_scoring_is_told_beside_each_answers_own() -> None:
+    shared = Shared(Score((-2.0, -1.0), 0), Score((-1.0, -1.0), 0))
+    report = _written(replace(BOTH, shared=shared))["dualfocus"]
+    assert report["macro"]["shared_perplexity"] == pytest.approx(math.e**1.5)
+    assert report["micro"]["shared_perplexity"] == pytest.approx(math.e)
 
 
 def test_what_did_not_run_is_null_and_not_left_out() -> None:

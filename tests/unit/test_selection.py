@@ -3,12 +3,12 @@
 import math
 
 import pytest
-from dualfocus_engine.results import Look, Selection, Turn, TurnName
+from dualfocus_engine.results import Look, Score, Selection, Shared, Turn, TurnName
 from dualfocus_engine.selection import select
 
 from .builders import turn
 
-DEGRADED = [Selection.NO_BOX, Selection.EMPTY_BOX, Selection.CONTEXT_FULL, Selection.MICRO_FAILED]
+DEGRADED = [Selection.SKIPPED, Selection.NO_BOX, Selection.EMPTY_BOX, Selection.CONTEXT_FULL, Selection.MICRO_FAILED]
 
 
 def _looked(micro: Turn) -> Look:
@@ -71,6 +71,23 @@ def test_answer_without_log_probabilities_loses() -> None:
     assert select(turn("blue", 50.0), _looked(unscored))[0] == "macro"
 
 
+def test_shared_scores_go_before_each_answers_own() -> None:
+    shared = Shared(Score((-0.1,), 0), Score((-0.2,), 0))
+    assert select(turn("red", 9.0), _looked(turn("blue", 1.0)), shared) == ("macro", Selection.LOWER_PERPLEXITY)
+
+
+@pytest.mark.parametrize(("macro", "micro", "winner"), [("A", "a cup", "macro"), ("A cup", "(B)", "micro")])
+def test_answer_that_names_an_option_is_chosen_over_one_that_does_not(macro: str, micro: str, winner: str) -> None:
+    chosen = select(turn(macro), _looked(turn(micro)), options={"A": "red", "B": "blue"})
+    assert chosen == (winner, Selection.ONLY_OPTION)
+
+
 def test_every_reason_has_a_case_here() -> None:
-    tested = {Selection.LOWER_PERPLEXITY, Selection.ONLY_ANSWER, Selection.OTHER_EMPTY, *DEGRADED}
+    tested = {
+        Selection.LOWER_PERPLEXITY,
+        Selection.ONLY_ANSWER,
+        Selection.OTHER_EMPTY,
+        Selection.ONLY_OPTION,
+        *DEGRADED,
+    }
     assert set(Selection) == tested, "a reason was added: give it a test"

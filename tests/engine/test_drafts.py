@@ -1,0 +1,114 @@
+"""Drafted boxes on the real engine: fewer steps, the same tokens, and nothing else changed."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+
+import pytest
+from dualfocus_engine import BadQuestion, DualFocus, Question
+from dualfocus_engine.drafts import BOX_TOKENS
+from dualfocus_engine.prompts import Prompt
+from dualfocus_engine.questions import grounding_turn, macro_turn
+from dualfocus_engine.results import Turn
+from dualfocus_engine.starter import ensure_starter
+from PIL import Image
+from vllm import SamplingParams
+
+BOXES = 200
+# A box in the profile's notation, its closing token included.
+BOX_LENGTH = 25
+Photo = Callable[[str], Image.Image]
+
+
+@pytest.fixture(scope="module")
+async def drafting() -> AsyncIterator[DualFocus]:
+    """The model to start with, its boxes drafted."""
+    async with DualFocus(str(ensure_starter()), dtype="float32", draft_boxes=True) as running:
+        yield running
+
+
+def plain(sampling: SamplingParams) -> SamplingParams:
+    """The same sampling, of a request whose box is not drafted."""
+    undrafted = sampling.clone()
+    undrafted.extra_args = None
+    return undrafted
+
+
+async def box(focus: DualFocus, prompt: Prompt, sampling: SamplingParams) -> Turn:
+    return await focus.engine.generate("grounding", prompt, sampling, is_answer=False)
+
+
+async def test_a_drafted_box_is_the_one_that_would_have_been_spelled_out(drafting: DualFocus, photo: Photo) -> None:
+    sampling, question = drafting.engine.grounding_sampling(), Question.about(photo("coffee"), "What?")
+    seen = set()
+    for number in range(BOXES):
+        asked = grounding_turn(replace(question, grounding=f"What is number {number}?"), drafting.profile)
+        prompt = await drafting.engine.prompt(asked)
+        drafted, spelled = await box(drafting, prompt, sampling), await box(drafting, prompt, plain(sampling))
+        assert drafted.token_ids == spelled.token_ids
+        assert drafted.logprobs == pytest.approx(spelled.logprobs, abs=1e-5)
+        assert drafted.completion_tokens == BOX_LENGTH
+        assert drafted.engine_steps is not None
+        assert spelled.engine_steps is not None
+        # With the prompt's own steps: one where the image is known.
+        assert drafted.engine_steps <= 10
+        assert spelled.engine_steps >= BOX_LENGTH
+        seen.add(drafted.text)
+    assert len(seen) > BOXES / 10, "boxes have to differ, or little was compared"
+
+
+async def test_a_question_with_a_drafted_box_is_answered_as_without(
+    drafting: DualFocus, focus: DualFocus, photo: Photo
+) -> None:
+    for name in ("astronaut", "rocket"):
+        drafted, spelled = await drafting.ask(photo(name), "What is it?"), await focus.ask(photo(name), "What is it?")
+        assert drafted.look.box == spelled.look.box
+        assert [turn.token_ids for turn in drafted.turns.values()] == [
+            turn.token_ids for turn in spelled.turns.values()
+        ]
+
+
+@pytest.mark.parametrize("hot", [{"temperature": 0.7}, {"temperature": 1.3, "top_p": 0.9, "top_k": 50}])
+async def test_sampled_answers_beside_a_drafted_box_stay_what_they_are(
+    drafting: DualFocus, photo: Photo, hot: dict[str, float]
+) -> None:
+    engine = drafting.engine
+    for number in range(10):
+        question = Question.about(photo("chelsea"), f"What is number {number}?")
+        grounding = await engine.prompt(grounding_turn(question, drafting.profile))
+        macro = await engine.prompt(macro_turn(question, drafting.profile))
+        sampling = SamplingParams(seed=number, max_tokens=30, **hot)
+        alone = (
+            await engine.generate("macro", macro, sampling),
+            await box(drafting, grounding, plain(engine.grounding_sampling())),
+        )
+        beside = await asyncio.gather(
+            engine.generate("macro", macro, sampling), box(drafting, grounding, engine.grounding_sampling())
+        )
+        assert [turn.token_ids for turn in beside] == [turn.token_ids for turn in alone]
+        assert beside[1].engine_steps <= 11
+
+
+async def test_a_request_that_only_looks_like_one_is_not_drafted(drafting: DualFocus, photo: Photo) -> None:
+    """A client may run the turns itself, and sample its boxes."""
+    question = Question.about(photo("camera"), "What is it?")
+    prompt = await drafting.engine.prompt(grounding_turn(question, drafting.profile))
+    sampling = plain(drafting.engine.grounding_sampling())
+    sampling.temperature, sampling.seed = 1.0, 7
+    alone = await box(drafting, prompt, sampling)
+    beside, _ = await asyncio.gather(
+        box(drafting, prompt, sampling), box(drafting, prompt, drafting.engine.grounding_sampling())
+    )
+    assert beside.token_ids == alone.token_ids
+
+
+async def test_boxes_are_drafted_only_where_asked(focus: DualFocus, drafting: DualFocus) -> None:
+    assert focus.engine.grounding_sampling().extra_args is None
+    assert drafting.engine.grounding_sampling().extra_args == {BOX_TOKENS: drafting.engine._box_tokens}
+
+
+@pytest.mark.parametrize("flag", ["speculative_config", "ec_transfer_config"])
+def test_a_flag_that_drafting_needs_is_refused_beside_it(flag: str) -> None:
+    focus = DualFocus(str(ensure_starter()), draft_boxes=True, **{flag: {"method": "ngram"}})
+    with pytest.raises(BadQuestion, match=f"--{flag.replace('_', '-')}"):
+        focus.start()
