@@ -23,7 +23,7 @@ SEED, SCENES = 5, 3
 def outcome(kind: str, macro: Said, micro: Said, chosen: str = "7", box: Box | None = BOX, **shifted: str) -> Outcome:
     winner = "macro" if chosen == macro.text else "micro"
     moved = {int(pixels.removeprefix("by")): text for pixels, text in shifted.items()}
-    return Outcome(Question("What?", "7", kind, BOX), macro, micro, chosen, winner, box, moved)
+    return Outcome(Question("What?", "7", kind, BOX), macro, micro, chosen, winner, box, micro.text, moved)
 
 
 OUTCOMES = [
@@ -49,6 +49,7 @@ def test_figures_by_kind() -> None:
         "macro": 0.3333,
         "micro": 0.6667,
         "chosen": 0.6667,
+        "shared": 0.6667,
         "oracle": 1.0,
         "iou": 0.6667,
         "won_by_micro": 0.3333,
@@ -70,13 +71,13 @@ def test_shifts_count_questions_that_had_a_box() -> None:
 
 def test_a_run_is_told_in_tables_and_held_against_its_goals() -> None:
     found = figures(OUTCOMES)
-    assert "| detail | 3 | 33.3 | 66.7 | 66.7 | 100.0 | 0.67 | 33.3 |" in table(found)
+    assert "| detail | 3 | 33.3 | 66.7 | 66.7 | 66.7 | 100.0 | 0.67 | 33.3 |" in table(found)
     assert "| detail: chosen ≥ 75 % | 66.7 | **no** |" in goals(found)
     assert "| detail: mean IoU ≥ 0.6 | 0.67 | yes |" in goals(found)
 
 
 class Rule(BaseHTTPRequestHandler):
-    """Answers every question with a wrong macro and the right micro answer, unless the box was moved."""
+    """Answers every question with a wrong macro and the right micro answer, unless a box is given."""
 
     answers: ClassVar[dict[str, str]] = {}
     bodies: ClassVar[list[dict[str, Any]]] = []
@@ -122,7 +123,9 @@ def test_a_server_is_asked_and_its_figures_written(
     assert json.loads((tmp_path / "figures.json").read_text()) == found
     for name in ("accuracy", "skipping", "perplexity"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    moved = [body["dualfocus"]["box"] for body in Rule.bodies if "box" in body["dualfocus"]]
+    given = [body["dualfocus"] for body in Rule.bodies if "box" in body["dualfocus"]]
+    assert sum(options["selection"] == "shared" for options in given) == questions
+    moved = [options["box"] for options in given if options["selection"] == "own"]
     assert len(moved) == 3 * questions
     assert all(0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1 for x1, y1, x2, y2 in moved)
 

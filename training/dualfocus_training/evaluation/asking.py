@@ -59,18 +59,20 @@ def ask_all(server: Server, seed: int, count: int) -> list[Outcome]:
 
 
 def look(server: Server, asked: Asked) -> Outcome:
-    """Ask one question: as it is, then, where a box was found, with the box shifted (Table 5)."""
+    """Ask one question: as it is, then, where a box was found, under one prompt, and with the box shifted (Table 5)."""
     url = _url(asked.picture)
 
-    def answered(box: Box | None = None) -> dict[str, object]:
-        given = {"box": list(box.as_tuple())} if box else {}
-        return ask(url, asked.question.question, server.base_url, server.api_key, server.timeout, mode="dual", **given)
+    def answered(box: Box | None = None, selection: str = "own") -> dict[str, object]:
+        where = (server.base_url, server.api_key, server.timeout)
+        corners = box.as_tuple() if box else None
+        return ask(url, asked.question.question, *where, mode="dual", box=corners, selection=selection)
 
     outcome = outcome_of(asked.question, answered())
     if outcome.box is None or outcome.box.is_empty:
         return outcome
-    shifted = {pixels: _shifted(outcome.box, pixels, asked) for pixels in SHIFTS}
-    return replace(outcome, shifted={pixels: chosen_of(answered(box)) for pixels, box in shifted.items()})
+    shared = chosen_of(answered(outcome.box, selection="shared"))
+    shifted = {pixels: chosen_of(answered(_shifted(outcome.box, pixels, asked))) for pixels in SHIFTS}
+    return replace(outcome, shared=shared, shifted=shifted)
 
 
 def _shifted(box: Box, pixels: int, asked: Asked) -> Box:

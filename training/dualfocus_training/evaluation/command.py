@@ -18,9 +18,8 @@ from dualfocus_training.evaluation.plots import draw_plots
 def main(argv: Sequence[str]) -> int:
     """Run `dualfocus eval`; returns the exit status."""
     args = _parse(argv)
-    server = Server(args.base_url, args.api_key or os.environ.get("DUALFOCUS_API_KEY"), args.concurrency, args.timeout)
     try:
-        outcomes = ask_all(server, args.seed, args.count)
+        outcomes = ask_all(server_of(args), args.seed, args.count)
     except AskError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -40,17 +39,28 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("what", choices=["scenes"], help="scenes: pictures drawn from a seed, four questions on each")
     parser.add_argument("--seed", type=int, default=900, help="scenes of one seed are the same everywhere")
-    parser.add_argument("--count", type=_at_least_1, default=100, help="scenes")
-    parser.add_argument("--base-url", default="http://127.0.0.1:8000", help="where the server is")
-    parser.add_argument("--api-key", help="a key, where the server wants one; also DUALFOCUS_API_KEY")
-    parser.add_argument("--concurrency", type=_at_least_1, default=16, help="questions at a time")
-    parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait for an answer")
+    parser.add_argument("--count", type=at_least_1, default=100, help="scenes")
+    add_server(parser)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON, not as tables")
     parser.add_argument("--out", type=Path, help="a folder for figures.json and the plots")
     return parser.parse_args(argv)
 
 
-def _at_least_1(text: str) -> int:
+def add_server(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say which server is asked, and how."""
+    parser.add_argument("--base-url", default="http://127.0.0.1:8000", help="where the server is")
+    parser.add_argument("--api-key", help="a key, where the server wants one; also DUALFOCUS_API_KEY")
+    parser.add_argument("--concurrency", type=at_least_1, default=16, help="questions at a time")
+    parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait for an answer")
+
+
+def server_of(args: argparse.Namespace) -> Server:
+    """Return the server among parsed flags; a key also comes from the environment."""
+    return Server(args.base_url, args.api_key or os.environ.get("DUALFOCUS_API_KEY"), args.concurrency, args.timeout)
+
+
+def at_least_1(text: str) -> int:
+    """Read a flag's number (argparse's `type`); one below 1 is refused."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")

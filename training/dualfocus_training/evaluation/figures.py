@@ -7,7 +7,7 @@ from typing import Any
 from dualfocus_training.evaluation.outcomes import Outcome
 
 # Macro perplexities under which micro is skipped; 1 skips none, since no perplexity is below it (Eq. 7).
-THRESHOLDS = (1.0, 1.01, 1.02, 1.05, 1.1, 1.2, 1.3, 1.5, 1.75, 2.0, 2.5, 3.0, 5.0)
+THRESHOLDS = (1.0, 1.01, 1.02, 1.05, 1.1, 1.2, 1.3, 1.35, 1.4, 1.45, 1.5, 1.75, 2.0, 2.5, 3.0, 5.0)
 
 
 def figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -26,12 +26,13 @@ def figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def group_figures(group: Sequence[Outcome]) -> dict[str, Any]:
-    """Shares of right answers, the oracle's (either right), mean IoU, and the share that micro won."""
+    """Shares of right answers, also as shared scores choose and as an oracle would; mean IoU; what micro won."""
     return {
         "questions": len(group),
         "macro": _share(o.is_right(o.macro.text) for o in group),
         "micro": _share(o.is_right(o.micro.text) for o in group),
         "chosen": _share(o.is_right(o.chosen) for o in group),
+        "shared": _share(o.is_right(o.shared) for o in group),
         "oracle": _share(o.is_right(o.macro.text) or o.is_right(o.micro.text) for o in group),
         "iou": round(fmean(o.overlap for o in group), 4),
         "won_by_micro": _share(o.winner == "micro" for o in group),

@@ -1,5 +1,6 @@
 """What a server said about one question, and how right it was."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +19,9 @@ class Said:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One question's answers; `shifted` holds the chosen answer by how many pixels the box was shifted.
+    """One question's answers, `chosen` by default and `shared` where both were scored under one prompt.
 
+    `shifted` holds the chosen answer by how many pixels the box was shifted.
     Where the second look gave no answer (no readable box, say), `micro` is macro's: that is what is returned.
     """
 
@@ -29,11 +31,12 @@ class Outcome:
     chosen: str
     winner: str
     box: Box | None
+    shared: str
     shifted: dict[int, str] = field(default_factory=dict)
 
     def is_right(self, text: str) -> bool:
         """Whether a text is the answer, letter for letter but for case and outer blanks."""
-        return text.strip().casefold() == self.question.answer.casefold()
+        return is_right(text, [self.question.answer])
 
     @property
     def overlap(self) -> float:
@@ -57,7 +60,13 @@ def outcome_of(question: Question, completion: dict[str, Any]) -> Outcome:
         chosen=chosen_of(completion),
         winner=focus["winner"],
         box=Box(*focus["box"]) if focus["box"] else None,
+        shared=chosen_of(completion),
     )
+
+
+def is_right(text: str, answers: Iterable[str]) -> bool:
+    """Whether a text is one of the answers, letter for letter but for case and outer blanks."""
+    return text.strip().casefold() in {answer.strip().casefold() for answer in answers}
 
 
 def chosen_of(completion: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-_COLUMNS = ("questions", "macro", "micro", "chosen", "oracle", "iou", "won_by_micro")
+_COLUMNS = ("questions", "macro", "micro", "chosen", "shared", "oracle", "iou", "won_by_micro")
 
 
 def table(figures: dict[str, Any]) -> str:
@@ -11,9 +11,7 @@ def table(figures: dict[str, Any]) -> str:
     groups = ["overall", *sorted(figures["perplexity"])]
     rows = [[group, *(_told(name, figures[group][name]) for name in _COLUMNS)] for group in groups]
     parts = [
-        _grid(
-            ["questions on", "asked", "macro %", "micro %", "chosen %", "oracle %", "mean IoU", "won by micro %"], rows
-        ),
+        _grid(["questions on", "asked", *(f"{name} %" for name in _COLUMNS[1:-2]), "mean IoU", "won by micro %"], rows),
         "Micro skipped where macro's perplexity is under a threshold (Table 9's form):",
         _grid(["threshold", *(f"{row['threshold']:g}" for row in figures["thresholds"])], _skipping(figures)),
     ]

@@ -24,6 +24,28 @@ def draw_plots(outcomes: Sequence[Outcome], figures: dict[str, Any], folder: Pat
     _draw(folder / "perplexity.png", len(kinds), lambda panels: _perplexities(panels, kinds, outcomes))
 
 
+def draw_calibration(found: dict[str, Any], path: Path) -> None:
+    """Write the plot of a calibration: accuracy, and seconds a question, over the share of second looks skipped."""
+    _draw(path, 2, lambda panels: _calibration(panels, found))
+
+
+def _calibration(panels: Sequence[Axes], found: dict[str, Any]) -> None:
+    skipped = [100 * point["skipped"] for point in found["curve"]]
+    picked = found["picked"]
+    for panel, name, scale, unit in zip(
+        panels, ("accuracy", "seconds"), (100, 1), ("right answers, %", "seconds a question"), strict=True
+    ):
+        panel.plot(skipped, [scale * point[name] for point in found["curve"]], color=_COLOURS["chosen"])
+        picked = found["picked"]
+        panel.plot(100 * picked["skipped"], scale * picked[name], "o", color=_COLOURS["micro"])
+        panel.annotate(
+            f" --skip-below {picked['threshold']:g}", (100 * picked["skipped"], scale * picked[name]), fontsize=8
+        )
+        panel.set_xlabel("second looks skipped, %")
+        panel.set_ylabel(unit)
+        panel.grid(alpha=0.3)
+
+
 def _draw(path: Path, columns: int, fill: Any) -> None:
     figure = Figure(figsize=(3.2 * columns + 3.2 * (columns == 1), 3.6), layout="constrained")
     FigureCanvasAgg(figure)

@@ -1,0 +1,122 @@
+"""`dualfocus calibrate`: the threshold that is picked, against a server whose answers follow a rule."""
+
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any, ClassVar
+
+import pytest
+from dualfocus_training.evaluation.calibrate import main
+from dualfocus_training.evaluation.calibration import Labelled, Point, curve, pick
+from PIL import Image
+
+# Macro is right where it is sure; the second look mends two of three others.
+ASKED = [
+    Labelled(1.1, True, True, 1.0, 2.0),
+    Labelled(1.2, True, True, 1.0, 2.0),
+    Labelled(1.2, False, True, 1.0, 4.0),
+    Labelled(3.0, False, True, 1.0, 2.0),
+    Labelled(2.0, False, False, 1.0, 2.0),
+]
+
+
+def test_the_curve_has_a_point_for_each_threshold_that_makes_a_difference() -> None:
+    assert curve(ASKED) == [
+        Point(0.0, 0.0, 0.8, 2.4),
+        Point(pytest.approx(1.15), 0.2, 0.8, 2.2),
+        Point(pytest.approx(1.6), 0.6, 0.6, 1.4),
+        Point(pytest.approx(2.5), 0.8, 0.6, pytest.approx(1.2)),
+        Point(4.0, 1.0, 0.4, 1.0),
+    ]
+
+
+@pytest.mark.parametrize(("loss", "skipped"), [(0.0, 0.2), (0.19, 0.2), (0.2, 0.8), (1.0, 1.0)])
+def test_the_most_is_skipped_that_the_loss_allows(loss: float, skipped: float) -> None:
+    assert pick(curve(ASKED), loss).skipped == skipped
+
+
+def test_skipping_may_cost_nothing_or_gain() -> None:
+    assert pick(curve([Labelled(1.1, True, False, 1.0, 2.0)]), 0.0).accuracy == 1.0
+
+
+class Rule(BaseHTTPRequestHandler):
+    """Macro is sure of `easy` questions and right there; the second look is right everywhere."""
+
+    bodies: ClassVar[list[dict[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.bodies.append(body)
+        is_easy = body["messages"][0]["content"][1]["text"].startswith("easy")
+        focus = {
+            "macro": {"text": "red" if is_easy else "blue", "perplexity": 1.1 if is_easy else 4.0},
+            "turns": {"macro": {"seconds": 0.5}},
+            "seconds": 2.0,
+        }
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"choices": [{"message": {"content": "Red "}}], "dualfocus": focus}).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Rule) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    lines = [
+        {"image": "a.png", "question": f"{sort} {number}", "answer": "red"}
+        for number in range(5)
+        for sort in ("easy", "hard")
+    ]
+    lines[0] = {"image": "a.png", "question": "easy", "answers": ["crimson", "red"]}
+    file = tmp_path / "questions.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+def test_a_server_is_calibrated(url: str, questions: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = questions.parent / "out"
+    assert main([str(questions), "--base-url", url, "--out", str(out), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["questions"] == 10
+    assert found["full"] == {"threshold": 0.0, "skipped": 0.0, "accuracy": 1.0, "seconds": 2.0}
+    assert found["picked"] == {"threshold": 2.55, "skipped": 0.5, "accuracy": 1.0, "seconds": 1.25}
+    assert json.loads((out / "calibration.json").read_text()) == found
+    assert (out / "calibration.png").read_bytes().startswith(b"\x89PNG")
+    assert main([str(questions), "--base-url", url, "--count", "4", "--loss", "50"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("--skip-below 5\nskips 100.0% of 4 second looks; right answers 50.0% instead of 100.0%; ")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('{"image": "a.png", "question": "What?"}', "line 1: no JSON object with image, question and answer"),
+        ("What?", "line 1: no JSON object"),
+        ("[]", "line 1: no JSON object"),
+        ("", "there is no question to ask"),
+        ('{"image": "none.png", "question": "easy", "answer": "red"}', "No such file"),
+    ],
+)
+def test_what_is_no_question_is_said(
+    url: str, questions: Path, capsys: pytest.CaptureFixture[str], text: str, complaint: str
+) -> None:
+    questions.write_text(text)
+    assert main([str(questions), "--base-url", url]) == 1
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_there_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nowhere.jsonl"]) == 1
+    assert "nowhere.jsonl" in capsys.readouterr().err

@@ -1,0 +1,105 @@
+"""`dualfocus calibrate`: picks the threshold of adaptive mode for a server, from questions whose answers are known."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from dualfocus_client.client import AskError, ask
+from tqdm import tqdm
+
+from dualfocus_training.evaluation.asking import Server
+from dualfocus_training.evaluation.calibration import Labelled, figures
+from dualfocus_training.evaluation.command import add_server, at_least_1, server_of
+from dualfocus_training.evaluation.outcomes import chosen_of, is_right
+from dualfocus_training.evaluation.plots import draw_calibration
+
+Line = dict[str, Any]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `dualfocus calibrate`; returns the exit status."""
+    args = _parse(argv)
+    try:
+        lines = list(_questions(args.questions, args.count))
+        found = figures(_ask_all(server_of(args), args.questions.parent, lines), args.loss / 100)
+    except (AskError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(found, indent=2) if args.json else _told(found))
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        draw_calibration(found, args.out / "calibration.png")
+        (args.out / "calibration.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="dualfocus calibrate",
+        description="Ask a running server questions whose answers are known, and pick the perplexity under which a "
+        "macro answer may stand without a second look (mode adaptive, --skip-below).",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "questions",
+        type=Path,
+        help="a JSON object a line: image (a file beside it, or a URL), question, answer or answers",
+    )
+    parser.add_argument("--loss", type=float, default=0.5, help="points of accuracy that may be lost")
+    parser.add_argument("--count", type=at_least_1, help="questions to ask; all if left out")
+    add_server(parser)
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--out", type=Path, help="a folder for calibration.json and calibration.png")
+    return parser.parse_args(argv)
+
+
+def _questions(path: Path, count: int | None) -> Iterator[Line]:
+    """Yield the lines of a file of labelled questions. Raises ValueError naming the line that is none."""
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines()[:count], 1):
+        try:
+            line = json.loads(text)
+            yield {"image": line["image"], "question": line["question"], "answers": _answers(line)}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}, line {number}: no JSON object with image, question and answer: {error}"
+            ) from error
+
+
+def _answers(line: Line) -> list[str]:
+    return [str(answer) for answer in line["answers"]] if "answers" in line else [str(line["answer"])]
+
+
+def _ask_all(server: Server, folder: Path, lines: Sequence[Line]) -> list[Labelled]:
+    if not lines:
+        raise ValueError("there is no question to ask")
+    with ThreadPoolExecutor(server.concurrency) as threads:
+        asked = threads.map(lambda line: _ask(server, folder, line), lines)
+        return list(tqdm(asked, total=len(lines), unit="question", smoothing=0.05))
+
+
+def _ask(server: Server, folder: Path, line: Line) -> Labelled:
+    image = line["image"] if ":" in line["image"] else str(folder / line["image"])
+    where = (server.base_url, server.api_key, server.timeout)
+    completion = ask(image, line["question"], *where, mode="dual")
+    focus = completion["dualfocus"]
+    return Labelled(
+        perplexity=focus["macro"]["perplexity"],
+        macro_is_right=is_right(focus["macro"]["text"], line["answers"]),
+        chosen_is_right=is_right(chosen_of(completion), line["answers"]),
+        macro_seconds=focus["turns"]["macro"]["seconds"],
+        seconds=focus["seconds"],
+    )
+
+
+def _told(found: dict[str, Any]) -> str:
+    full, picked = found["full"], found["picked"]
+    return (
+        f"--skip-below {picked['threshold']:g}\n"
+        f"skips {picked['skipped']:.1%} of {found['questions']} second looks; right answers "
+        f"{picked['accuracy']:.1%} instead of {full['accuracy']:.1%}; "
+        f"{picked['seconds']:.3f} s a question instead of {full['seconds']:.3f} s"
+    )
