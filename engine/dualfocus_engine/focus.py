@@ -109,10 +109,11 @@ class DualFocus:
         looks = Looks(self.engine, question, watcher)
         macro, look = await self._turns(looks, question, watcher)
         shared = None
-        if question.scoring is Scoring.SHARED and only_choice(macro, look, question.options) is None:
-            shared = await looks.shared(macro, look.micro)
-        winner, selection = select(macro, look, shared, question.options)
-        return Focused(winner, selection, macro, look, time.perf_counter() - started, shared)
+        with looks.stages.time("select"):
+            if question.scoring is Scoring.SHARED and only_choice(macro, look, question.options) is None:
+                shared = await looks.shared(macro, look.micro)
+            winner, selection = select(macro, look, shared, question.options)
+        return Focused(winner, selection, macro, look, time.perf_counter() - started, shared, looks.stages)
 
     async def warm_up(self) -> None:
         """Ask about a grey picture through all turns: vLLM compiles its helpers on first use (5 to 20 s).

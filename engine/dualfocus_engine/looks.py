@@ -13,6 +13,7 @@ from dualfocus_engine.pictures import Picture
 from dualfocus_engine.pool import in_thread
 from dualfocus_engine.questions import Message, Question, grounding_turn, macro_turn, micro_turn, shared_turn
 from dualfocus_engine.results import Look, OnText, Selection, Shared, Turn
+from dualfocus_engine.stages import Stages
 
 if TYPE_CHECKING:
     from dualfocus_engine.prompts import Prompt
@@ -51,11 +52,13 @@ class Looks:
         self._watcher = watcher
         self._sampling = question.sampling or engine.answer_sampling()
         self._zoomed: _Zoomed | None = None
+        self.stages = Stages()
 
     async def first(self, on_text: OnText | None = None) -> Turn:
         """Answer from the whole picture. Raises ContextFull, EngineDead."""
-        prompt = await self._engine.prompt(macro_turn(self._question, self._profile))
-        return await self._engine.generate("macro", prompt, self._sampling, on_text, self._begins("macro"))
+        with self.stages.time("macro"):
+            prompt = await self._engine.prompt(macro_turn(self._question, self._profile))
+            return await self._engine.generate("macro", prompt, self._sampling, on_text, self._begins("macro"))
 
     async def second(self) -> Look:
         """Ground, crop and answer again (Eq. 6); an error ends the look, never the question."""
@@ -66,9 +69,11 @@ class Looks:
             look, reply = await self._locate(prompt)
             if look.region is None:
                 return look
-            crop = await in_thread(self._question.picture.crop, look.region)
+            with self.stages.time("crop"):
+                crop = await in_thread(self._question.picture.crop, look.region)
             self._zoomed = _Zoomed(conversation, prompt, reply, crop)
-            micro = await self._micro(crop)
+            with self.stages.time("micro"):
+                micro = await self._micro(crop)
             return replace(look, micro=micro, failed=Selection.CONTEXT_FULL if micro.is_cut else None)
         except EngineDead:
             raise
@@ -104,7 +109,8 @@ class Looks:
         if given is not None:
             return self._look(given, None), self._engine.encode(notation.write(given))
         sampling, begins = self._engine.grounding_sampling(), self._begins("grounding")
-        grounding = await self._engine.generate("grounding", prompt, sampling, on_start=begins, is_answer=False)
+        with self.stages.time("grounding"):
+            grounding = await self._engine.generate("grounding", prompt, sampling, on_start=begins, is_answer=False)
         return self._look(notation.read(grounding.text), grounding), grounding.token_ids
 
     def _look(self, box: Box | None, grounding: Turn | None) -> Look:

@@ -1,6 +1,6 @@
 """What a question's turns gave, and which answer was chosen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -138,7 +138,10 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Focused:
-    """The answer to a question and how it was found; `shared` where the answers were compared under one prompt."""
+    """The answer to a question and how it was found; `shared` where the answers were compared under one prompt.
+
+    `stages` has the seconds of macro, grounding, crop, micro and select, as far as each was run.
+    """
 
     winner: TurnName
     selection: Selection
@@ -146,6 +149,7 @@ class Focused:
     look: Look
     seconds: float
     shared: Shared | None = None
+    stages: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def answer(self) -> Turn:

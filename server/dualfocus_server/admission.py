@@ -5,27 +5,31 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from dualfocus_engine.stages import Stages
+
 from dualfocus_server.refusals import TooBusy
 
 
 class Place:
     """An admitted question's place in the queue; it is given up when the question ends."""
 
-    def __init__(self, running: asyncio.Semaphore, check: Callable[[], None]) -> None:
+    def __init__(self, running: asyncio.Semaphore, check: Callable[[], None], stages: Stages) -> None:
         self._running = running
         self._check = check
-        self._has_turn = False
+        self._stages = stages
+        self.has_turn = False
 
     async def turn(self) -> None:
-        """Wait until the question may be worked on. Raises what the admission was ended with."""
-        await self._running.acquire()
-        self._has_turn = True
+        """Wait until the question may be worked on (the stage queue). Raises what the admission was ended with."""
+        with self._stages.time("queue"):
+            await self._running.acquire()
+        self.has_turn = True
         self._check()
 
     def leave(self) -> None:
         """Let the next one; leaving twice is leaving once."""
-        if self._has_turn:
-            self._has_turn = False
+        if self.has_turn:
+            self.has_turn = False
             self._running.release()
 
 
@@ -41,6 +45,7 @@ class Admission:
         self._limit = running + queued
         self._per_client = per_client
         self._clients: Counter[str] = Counter()
+        self._places: set[Place] = set()
         self._empty = asyncio.Event()
         self._empty.set()
         self.closed: Exception | None = None
@@ -49,19 +54,26 @@ class Admission:
     @property
     def admitted(self) -> int:
         """Questions worked on and waiting."""
-        return self._clients.total()
+        return len(self._places)
+
+    @property
+    def working(self) -> int:
+        """Questions worked on."""
+        return sum(place.has_turn for place in self._places)
 
     @contextmanager
-    def admit(self, client: str) -> Iterator[Place]:
+    def admit(self, client: str, stages: Stages) -> Iterator[Place]:
         """Hold a place for one question. Raises TooBusy, or what the admission was closed with."""
         self._check(client)
-        place = Place(self._running, self._check_ended)
+        place = Place(self._running, self._check_ended, stages)
+        self._places.add(place)
         self._clients[client] += 1
         self._empty.clear()
         try:
             yield place
         finally:
             place.leave()
+            self._places.remove(place)
             self._forget(client)
 
     def close(self, why: Exception) -> None:

@@ -18,6 +18,7 @@ from dualfocus_server.errors import install_error_handlers, problem_of
 from dualfocus_server.keys import KeyCheck, KeyRing
 from dualfocus_server.lifecycle import check_ready
 from dualfocus_server.logs import answered
+from dualfocus_server.metrics import CountFailures
 from dualfocus_server.protocol import MODES, FocusRequest, FocusResponse
 from dualfocus_server.request_ids import RequestIds
 from dualfocus_server.settings import Settings
@@ -42,8 +43,8 @@ def create_app(service: Service, settings: Settings, keys: KeyRing) -> FastAPI:
 
 
 def traced(app: ASGIApp) -> ASGIApp:
-    """Give every answer of an application an id and a log line, those of all its middlewares included."""
-    return RequestIds(AccessLog(app))
+    """Give every answer of an application an id and a log line, its middlewares' included, and count the failed."""
+    return RequestIds(AccessLog(CountFailures(app)))
 
 
 class AccessLog:

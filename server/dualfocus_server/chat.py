@@ -1,6 +1,7 @@
 """`POST /v1/chat/completions`: by two looks where it asks about an image, by vLLM's own serving otherwise."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -9,11 +10,13 @@ from typing import Protocol
 from dualfocus_engine import DualFocus, Focused, Mode
 from dualfocus_engine.looks import Watcher
 from dualfocus_engine.pool import in_thread
+from dualfocus_engine.stages import Stages
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from dualfocus_server.admission import Admission, Place
 from dualfocus_server.intake import concerns_focus, image_parts, inline_images, question_of, take_mode_from_model
+from dualfocus_server.metrics import count_answer, count_passed_on
 from dualfocus_server.protocol import FocusRequest, FocusResponse
 from dualfocus_server.refusals import TimedOut
 from dualfocus_server.report import completion, crop_url
@@ -63,14 +66,14 @@ class _Task(Protocol):
 
 async def answer(service: Service, request: FocusRequest, raw_request: Request) -> Response:
     """Answer one chat completion request. Raises Refusal, DualFocusError, VllmRefusal and vLLM's errors."""
-    asked_model, deadline = request.model or service.chat.model_name, service.deadline()
+    asked_model, deadline, stages = request.model or service.chat.model_name, service.deadline(), Stages()
     take_mode_from_model(request, service.chat.is_base_model)
     service.images.check_number(len(list(image_parts(request))))
     task: _Task = _VllmTask(service, request, raw_request)
     if concerns_focus(request) and service.chat.is_base_model(request.model):
-        task = _FocusTask(service, request, asked_model)
+        task = _FocusTask(service, request, asked_model, stages)
     with ExitStack() as held:
-        place = held.enter_context(service.admission.admit(raw_request.scope.get("client_key", "")))
+        place = held.enter_context(service.admission.admit(raw_request.scope.get("client_key", ""), stages))
         if request.stream:
             return await _streamed(service, task, place, held.pop_all(), deadline)
         async with service.until(deadline):
@@ -97,12 +100,14 @@ async def _streamed(service: Service, task: _Task, place: Place, held: ExitStack
 
 
 class _FocusTask:
-    """A question for two looks."""
+    """A question for two looks; `stages` are counted on from what it has waited."""
 
-    def __init__(self, service: Service, request: FocusRequest, model: str) -> None:
+    def __init__(self, service: Service, request: FocusRequest, model: str, stages: Stages) -> None:
         self._service = service
         self._request = request
         self._model = model
+        self._stages = stages
+        self._started = time.perf_counter()
 
     async def whole(self) -> Response:
         """Answer it as one body."""
@@ -119,10 +124,13 @@ class _FocusTask:
 
     async def _answered(self, watcher: Watcher | None) -> tuple[Focused, FocusResponse]:
         request, service = self._request, self._service
-        question = await question_of(request, service.focus, service.images)
+        question = await question_of(request, service.focus, service.images, self._stages)
         result = await service.focus.answer(question, watcher)
+        self._stages |= result.stages
+        count_answer(result, question.mode, self._stages, time.perf_counter() - self._started)
         logprobs = service.chat.logprobs(result.answer, request)
         whole = completion(result, question.mode, self._model, request.request_id, logprobs)
+        whole.dualfocus.stages = self._stages
         if request.dualfocus.return_crop and result.look.region is not None:
             whole.dualfocus.crop_image = await in_thread(crop_url, question.picture, result.look.region)
         return result, whole
@@ -135,11 +143,13 @@ class _VllmTask:
         self._service = service
         self._request = request
         self._raw_request = raw_request
+        self._started = time.perf_counter()
 
     async def whole(self) -> Response:
         """Answer it as one body."""
         await inline_images(self._request, self._service.images)
         answered = await self._service.chat.answer(self._request, self._raw_request)
+        count_passed_on(time.perf_counter() - self._started)
         return JSONResponse(answered.model_dump())
 
     async def stream(self, events: Events) -> None:
@@ -150,3 +160,4 @@ class _VllmTask:
         async with aclosing(answered):
             async for event in answered:
                 events.put(event)
+        count_passed_on(time.perf_counter() - self._started)

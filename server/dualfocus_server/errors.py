@@ -38,6 +38,12 @@ _TYPES: dict[int, str] = {
 }
 
 
+def error_type(status: int) -> str:
+    """Return OpenAI's type of an error for its status."""
+    other = "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
+    return _TYPES.get(status, other)
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """An error as a client is told it."""
@@ -50,8 +56,7 @@ class Problem:
 
     def body(self) -> dict[str, Any]:
         """Return it as OpenAI writes errors; the type follows from the status."""
-        other = "invalid_request_error" if self.status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
-        kind = _TYPES.get(self.status, other)
+        kind = error_type(self.status)
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:

@@ -6,6 +6,7 @@ from typing import Any, cast
 from dualfocus_engine import BadQuestion, Box, DualFocus, Message, Mode, Picture, Question, Scoring
 from dualfocus_engine.pictures import within_aspect
 from dualfocus_engine.pool import in_thread
+from dualfocus_engine.stages import Stages
 
 from dualfocus_server.contents import IMAGE, TEXT, parts_of
 from dualfocus_server.errors import vllm_judging
@@ -70,11 +71,14 @@ def _is_asked(request: FocusRequest, name: str) -> bool:
     return value != default and value is not None and value is not False and value not in ([], {}, "")
 
 
-async def question_of(request: FocusRequest, focus: DualFocus, images: RequestImages) -> Question:
-    """Return the question a request asks. Raises BadPicture, BadQuestion, and vLLM's errors for its sampling."""
+async def question_of(request: FocusRequest, focus: DualFocus, images: RequestImages, stages: Stages) -> Question:
+    """Return the question a request asks; `stages` count what its images take.
+
+    Raises BadPicture, BadQuestion, and vLLM's errors for its sampling.
+    """
     options = request.dualfocus
     sampling = _sampling(request, focus)  # what is wrong with it is said before images are opened
-    pictures = iter(await images.opened([part[IMAGE]["url"] for part in image_parts(request)]))
+    pictures = iter(await images.opened([part[IMAGE]["url"] for part in image_parts(request)], stages))
     messages = [_message(message, pictures) for message in cast("list[Any]", request.messages)]
     return Question(
         messages=tuple(messages),
@@ -105,7 +109,7 @@ async def inline_images(request: FocusRequest, images: RequestImages) -> None:
     parts = list(image_parts(request))
     if parts and request.truncate_prompt_tokens is not None:
         raise BadQuestion("truncate_prompt_tokens can't be used with images.")
-    pictures = await images.opened([part[IMAGE]["url"] for part in parts])
+    pictures = await images.opened([part[IMAGE]["url"] for part in parts], Stages())
     for part, picture in zip(parts, pictures, strict=True):
         image = await in_thread(within_aspect, picture.image)
         part.clear()

@@ -1,12 +1,93 @@
-"""The server's own metrics, in the `dualfocus_` namespace beside vLLM's."""
+"""The server's own metrics, in the `dualfocus_` namespace beside vLLM's (docs/operations.md names them all)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
 
-from prometheus_client import Gauge
+from dualfocus_engine import Focused, Mode, Selection
+from prometheus_client import Counter, Gauge, Histogram
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dualfocus_server.errors import error_type
+
+OFF = "off"  # the mode of what vLLM's own chat serving answered
+_QUESTIONS_PATH = "/v1/chat/completions"
+_CLIENT_LEFT = 499
+_SKIPPED = {Selection.SKIPPED: "skipped", Selection.NO_BOX: "no_box"}
+_DEGRADED = {Selection.EMPTY_BOX, Selection.CONTEXT_FULL, Selection.MICRO_FAILED}
+
+_SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 60, 120)
+_STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 120)
+_PERPLEXITIES = (1.01, 1.02, 1.05, 1.1, 1.2, 1.3, 1.5, 1.75, 2, 2.5, 3, 4, 5, 7, 10, 20, 50, 100)
+_SHARES = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1)
+
+QUESTION_SECONDS = Histogram(
+    "dualfocus_question_seconds", "From a question's admission to its answer.", ["mode"], buckets=_SECONDS
+)
+STAGE_SECONDS = Histogram(
+    "dualfocus_stage_seconds", "Seconds of a question's stages.", ["stage"], buckets=_STAGE_SECONDS
+)
+QUESTIONS = Counter("dualfocus_questions", "Questions by how they ended.", ["outcome"])
+PERPLEXITY = Histogram("dualfocus_perplexity", "Perplexity of the answers (Eq. 7).", ["turn"], buckets=_PERPLEXITIES)
+BOX_AREA = Histogram("dualfocus_box_area_ratio", "Share of the picture that the box covers.", buckets=_SHARES)
+PROMPT_TOKENS = Counter("dualfocus_prompt_tokens", "Prompt tokens of the turns.", ["turn", "source"])
+ENCODER_RUNS = Counter("dualfocus_encoder_runs", "Images that the vision encoder ran on.")
+RUNNING = Gauge("dualfocus_questions_running", "Questions worked on.")
+WAITING = Gauge("dualfocus_questions_waiting", "Questions waiting for their turn.")
 UNFINISHED_TURNS = Gauge("dualfocus_unfinished_turns", "Turns that the engine has not finished.")
 
 
-def watch_unfinished_turns(count: Callable[[], int]) -> None:
-    """Read the number of unfinished turns from the engine at each scrape."""
-    UNFINISHED_TURNS.set_function(count)
+def watch(running: Callable[[], int], waiting: Callable[[], int], unfinished_turns: Callable[[], int]) -> None:
+    """Read the gauges from where they are counted, at each scrape."""
+    RUNNING.set_function(running)
+    WAITING.set_function(waiting)
+    UNFINISHED_TURNS.set_function(unfinished_turns)
+
+
+def count_answer(result: Focused, mode: Mode, stages: Mapping[str, float], seconds: float) -> None:
+    """Count a question that two looks answered: its `stages` and all of it in seconds."""
+    QUESTIONS.labels(outcome_of(result)).inc()
+    QUESTION_SECONDS.labels(mode.value).observe(seconds)
+    for stage, took in stages.items():
+        STAGE_SECONDS.labels(stage).observe(took)
+    for name, turn in result.turns.items():
+        PROMPT_TOKENS.labels(name, "computed").inc(turn.computed_tokens)
+        PROMPT_TOKENS.labels(name, "cached").inc(turn.cached_tokens)
+        ENCODER_RUNS.inc(turn.encoder_runs or 0)
+        if name != "grounding":
+            PERPLEXITY.labels(name).observe(turn.perplexity)
+    if (box := result.look.box) is not None:
+        BOX_AREA.observe(max(box.x2 - box.x1, 0.0) * max(box.y2 - box.y1, 0.0))
+
+
+def count_passed_on(seconds: float) -> None:
+    """Count a request that vLLM's own chat serving answered."""
+    QUESTIONS.labels(OFF).inc()
+    QUESTION_SECONDS.labels(OFF).observe(seconds)
+
+
+def count_failure(status: int) -> None:
+    """Count a question that ended in an error, under the error's type."""
+    QUESTIONS.labels("client_left" if status == _CLIENT_LEFT else error_type(status)).inc()
+
+
+def outcome_of(result: Focused) -> str:
+    """Name how a question ended: the winner of two answers, or what kept it from two."""
+    if result.selection in _DEGRADED:
+        return "degraded"
+    return _SKIPPED.get(result.selection, result.winner)
+
+
+class CountFailures:
+    """ASGI middleware: counts the questions that are answered with an error."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def noted(message: Message) -> None:
+            if message.get("status", HTTPStatus.OK) >= HTTPStatus.BAD_REQUEST:
+                count_failure(message["status"])
+            await send(message)
+
+        is_question = scope["type"] == "http" and scope["path"].endswith(_QUESTIONS_PATH)
+        await self._app(scope, receive, noted if is_question else send)

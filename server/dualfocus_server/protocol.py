@@ -169,7 +169,8 @@ class FocusReport(BaseModel):
     macro: AnswerReport | None
     micro: AnswerReport | None
     turns: dict[str, TurnReport]
-    seconds: float
+    stages: dict[str, float] = Field(default={}, description="seconds by stage, the wait and the images included")
+    seconds: float = Field(description="from the first turn to the choice")
 
 
 class FocusResponse(ChatCompletionResponse):

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from dualfocus_engine import BadPicture, BadQuestion, Picture, open_picture
 from dualfocus_engine.pictures import FORMATS, MAX_PIXELS
 from dualfocus_engine.pool import in_thread
+from dualfocus_engine.stages import Stages
 from dualfocus_engine.tasks import one_error
 from PIL import Image
 
@@ -32,13 +33,18 @@ class RequestImages:
         if images > self._max_images:
             raise BadQuestion(f"The request has {images} images; this server takes {self._max_images} in one.")
 
-    async def opened(self, urls: Sequence[str]) -> list[Picture]:
-        """Return the images behind URLs, in their order. Raises BadPicture; then nothing is fetched any more."""
+    async def opened(self, urls: Sequence[str], stages: Stages) -> list[Picture]:
+        """Return the images behind URLs, in their order; counts the stages fetch and decode.
+
+        Raises BadPicture; then nothing is fetched any more.
+        """
         if not urls:
             return []
-        encoded = await _together([self._source.read(url) for url in urls])
-        await in_thread(self._check_pixels, encoded)
-        return await _together([in_thread(open_picture, data, self._max_pixels) for data in encoded])
+        with stages.time("fetch"):
+            encoded = await _together([self._source.read(url) for url in urls])
+        with stages.time("decode"):
+            await in_thread(self._check_pixels, encoded)
+            return await _together([in_thread(open_picture, data, self._max_pixels) for data in encoded])
 
     def _check_pixels(self, encoded: Sequence[bytes]) -> None:
         pixels = sum(map(_pixels, encoded))

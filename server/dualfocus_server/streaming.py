@@ -17,6 +17,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
 )
 
 from dualfocus_server.errors import problem_of
+from dualfocus_server.metrics import count_failure
 from dualfocus_server.protocol import FocusResponse
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,9 @@ class Events:
         try:
             self._making.result()
         except Exception as error:
-            yield _data(problem_of(error).body())
+            problem = problem_of(error)
+            count_failure(problem.status)
+            yield _data(problem.body())
             yield _DONE
 
     def stop(self) -> None:

@@ -3,13 +3,14 @@
 import asyncio
 
 import pytest
+from dualfocus_engine.stages import Stages
 from dualfocus_server.admission import Admission
 from dualfocus_server.refusals import Draining, TooBusy
 
 
 async def test_as_many_as_may_work_and_the_rest_waits_its_turn() -> None:
     admission = Admission(running=1, queued=1)
-    with admission.admit("a") as first, admission.admit("b") as second:
+    with admission.admit("a", Stages()) as first, admission.admit("b", Stages()) as second:
         await first.turn()
         waiting = asyncio.create_task(second.turn())
         await asyncio.sleep(0)
@@ -20,25 +21,30 @@ async def test_as_many_as_may_work_and_the_rest_waits_its_turn() -> None:
 
 async def test_one_more_than_run_and_wait_is_refused() -> None:
     admission = Admission(running=1, queued=1)
-    with admission.admit("a"), admission.admit("b"), pytest.raises(TooBusy, match="2 questions"), admission.admit("c"):
+    with (
+        admission.admit("a", Stages()),
+        admission.admit("b", Stages()),
+        pytest.raises(TooBusy, match="2 questions"),
+        admission.admit("c", Stages()),
+    ):
         pass
     assert admission.admitted == 0
 
 
 async def test_one_client_leaves_room_for_others() -> None:
     admission = Admission(running=4, queued=4, per_client=2)
-    with admission.admit("a"), admission.admit("a"), admission.admit("b"):
-        with pytest.raises(TooBusy, match="one client"), admission.admit("a"):
+    with admission.admit("a", Stages()), admission.admit("a", Stages()), admission.admit("b", Stages()):
+        with pytest.raises(TooBusy, match="one client"), admission.admit("a", Stages()):
             pass
         assert admission.admitted == 3
 
 
 async def test_a_client_over_its_limit_hears_of_that_also_where_all_is_full() -> None:
     admission = Admission(running=1, queued=1, per_client=2)
-    with admission.admit("a"), admission.admit("a"):
-        with pytest.raises(TooBusy, match="one client"), admission.admit("a"):
+    with admission.admit("a", Stages()), admission.admit("a", Stages()):
+        with pytest.raises(TooBusy, match="one client"), admission.admit("a", Stages()):
             pass
-        with pytest.raises(TooBusy, match="all the server takes"), admission.admit("b"):
+        with pytest.raises(TooBusy, match="all the server takes"), admission.admit("b", Stages()):
             pass
 
 
@@ -46,23 +52,23 @@ async def test_a_question_that_fails_gives_its_place_up() -> None:
     admission = Admission(running=1, queued=0)
 
     async def fail() -> None:
-        with admission.admit("a") as place:
+        with admission.admit("a", Stages()) as place:
             await place.turn()
             raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
         await fail()
-    with admission.admit("a") as place:
+    with admission.admit("a", Stages()) as place:
         await asyncio.wait_for(place.turn(), 1)
 
 
 async def test_leaving_while_waiting_frees_no_place_of_another() -> None:
     admission = Admission(running=1, queued=2)
-    with admission.admit("a") as first:
+    with admission.admit("a", Stages()) as first:
         await first.turn()
-        with admission.admit("b"):
+        with admission.admit("b", Stages()):
             pass  # left before its turn came
-        with admission.admit("c") as third:
+        with admission.admit("c", Stages()) as third:
             waiting = asyncio.create_task(third.turn())
             await asyncio.sleep(0)
             assert not waiting.done()
@@ -71,9 +77,9 @@ async def test_leaving_while_waiting_frees_no_place_of_another() -> None:
 
 async def test_closed_it_refuses_with_the_reason_and_tells_when_it_is_empty() -> None:
     admission = Admission(running=1, queued=1)
-    with admission.admit("a"):
+    with admission.admit("a", Stages()):
         admission.close(Draining())
-        with pytest.raises(Draining), admission.admit("b"):
+        with pytest.raises(Draining), admission.admit("b", Stages()):
             pass
         emptied = asyncio.create_task(admission.emptied())
         await asyncio.sleep(0)
@@ -90,7 +96,7 @@ async def test_the_first_reason_for_closing_stays() -> None:
 
 async def test_ended_it_begins_none_of_those_that_wait() -> None:
     admission = Admission(running=1, queued=1)
-    with admission.admit("a") as first, admission.admit("b") as second:
+    with admission.admit("a", Stages()) as first, admission.admit("b", Stages()) as second:
         await first.turn()
         waiting = asyncio.create_task(second.turn())
         admission.close(Draining())  # alone, it lets them begin

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 from dualfocus_engine import BadQuestion, ContextFull, DualFocus
+from dualfocus_engine.stages import Stages
 from dualfocus_server.admission import Admission
 from dualfocus_server.chat import Service, answer
 from dualfocus_server.errors import Problem, VllmRefusal
@@ -19,6 +20,7 @@ from dualfocus_server.vllm_chat import VllmChat
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 from PIL import Image
+from prometheus_client import REGISTRY
 
 from .builders import data_url, encoded
 from .fake_engine import FakeEngine, focus_on, never
@@ -96,7 +98,7 @@ def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("messages", [ABOUT_AN_IMAGE, TEXT], ids=["two looks", "vLLM"])
 async def test_a_question_whose_time_is_over_in_the_queue_is_stopped(messages: Any, stream: bool) -> None:
     on = service(timeout=9)
-    with on.admission.admit("other") as place:
+    with on.admission.admit("other", Stages()) as place:
         await place.turn()
         with pytest.raises(TimedOut, match="longer than 9 s"):
             await answered(on, messages, stream=stream)
@@ -154,7 +156,7 @@ async def test_a_place_is_free_when_the_turns_have_ended_though_nobody_reads() -
 
 async def test_a_client_that_leaves_while_its_stream_waits_gives_its_place_up() -> None:
     on = service()
-    with on.admission.admit("other") as place:
+    with on.admission.admit("other", Stages()) as place:
         await place.turn()
         asked = asyncio.create_task(answered(on, ABOUT_AN_IMAGE, stream=True))
         await admitted(on, 2)
@@ -168,3 +170,30 @@ async def test_too_many_images_are_refused_before_any_is_read(monkeypatch: pytes
     messages = [{"role": "user", "content": [IMAGE, IMAGE, IMAGE, {"type": "text", "text": "What?"}]}]
     with pytest.raises(BadQuestion, match="has 3 images"):
         await answered(service(), messages, **focus)
+
+
+async def test_an_answer_says_what_each_stage_took_and_is_counted() -> None:
+    before = REGISTRY.get_sample_value("dualfocus_stage_seconds_count", {"stage": "decode"}) or 0.0
+    body = json.loads((await answered(service(), ABOUT_AN_IMAGE)).body)
+    assert list(body["dualfocus"]["stages"]) == [
+        "queue",
+        "fetch",
+        "decode",
+        "grounding",
+        "macro",
+        "crop",
+        "micro",
+        "select",
+    ]
+    assert all(seconds >= 0 for seconds in body["dualfocus"]["stages"].values())
+    assert REGISTRY.get_sample_value("dualfocus_stage_seconds_count", {"stage": "decode"}) == before + 1
+
+
+async def test_an_error_within_a_stream_is_counted() -> None:
+    labels = {"outcome": "server_error"}
+    before = REGISTRY.get_sample_value("dualfocus_questions_total", labels) or 0.0
+    on = service(macro=RuntimeError("broken"))
+    on.focus.engine.script["macro"] = on.focus.engine.after("grounding", RuntimeError("broken"))  # type: ignore[attr-defined]
+    response = await answered(on, ABOUT_AN_IMAGE, stream=True)
+    assert '"type": "server_error"' in "".join(await lines_of(response))
+    assert REGISTRY.get_sample_value("dualfocus_questions_total", labels) == before + 1

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 from dualfocus_engine import BadPicture, BadQuestion, Box, DualFocus, DualFocusError, Message, Mode, load_profile
+from dualfocus_engine.stages import Stages
 from dualfocus_server import intake
 from dualfocus_server.intake import concerns_focus, inline_images, question_of, take_mode_from_model
 from dualfocus_server.media import ImageSource
@@ -58,7 +59,7 @@ def images() -> RequestImages:
 
 
 async def _question(*messages: dict[str, Any], **fields: Any) -> Any:
-    return await question_of(request(*messages, **fields), focus(), images())
+    return await question_of(request(*messages, **fields), focus(), images(), Stages())
 
 
 @pytest.mark.parametrize(
@@ -283,7 +284,7 @@ def test_a_part_that_cant_be_read_is_refused_with_the_request(part: dict[str, An
 
 async def test_clients_sampling_goes_before_the_profiles_and_that_before_the_models() -> None:
     async def sampling(defaults: dict[str, Any], **fields: Any) -> Any:
-        return (await question_of(request(**fields), focus(defaults, temperature=0.3), images())).sampling
+        return (await question_of(request(**fields), focus(defaults, temperature=0.3), images(), Stages())).sampling
 
     assert (await sampling({})).temperature == 0.3
     assert (await sampling({"temperature": 0.9, "top_p": 0.5})).temperature == 0.3
@@ -350,7 +351,7 @@ async def test_image_reaches_vllm_opened_upright_and_under_our_key(kind: str, ne
         part = {"type": kind, "image_url": {"url": url} if nested else url, "uuid": "the client's own"}
         asked = request(user(part, text()), dualfocus={"mode": "off"})
         await inline_images(asked, RequestImages(source))
-        (picture,) = await RequestImages(source).opened([url])
+        (picture,) = await RequestImages(source).opened([url], Stages())
         await source.close()
     name, shown = as_vllm_reads(cast("Any", asked.messages)[-1]["content"][0])
     assert name == "image_pil"

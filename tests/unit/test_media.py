@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from dualfocus_engine import BadPicture, BadQuestion
+from dualfocus_engine.stages import Stages
 from dualfocus_server import fetching, request_images
 from dualfocus_server.addresses import is_public
 from dualfocus_server.media import ImageSource, decode_data_url
@@ -87,12 +88,12 @@ async def test_limit_of_bytes_holds_for_data_urls_too(size: int, taken: bool) ->
 
 async def test_image_comes_opened_and_within_the_limit_of_pixels(chelsea: Image.Image) -> None:
     url = data_url(encoded(chelsea))
-    (opened,) = await RequestImages(ImageSource()).opened([url])
+    (opened,) = await RequestImages(ImageSource()).opened([url], Stages())
     assert opened.size == chelsea.size
     with pytest.raises(BadPicture, match="pixels"):
-        await RequestImages(ImageSource(), max_pixels=1000).opened([url])
+        await RequestImages(ImageSource(), max_pixels=1000).opened([url], Stages())
     with pytest.raises(BadPicture):
-        await RequestImages(ImageSource()).opened(["data:,nothing"])
+        await RequestImages(ImageSource()).opened(["data:,nothing"], Stages())
 
 
 async def test_image_is_opened_in_a_thread_for_pictures_while_the_event_loop_goes_on(
@@ -108,7 +109,7 @@ async def test_image_is_opened_in_a_thread_for_pictures_while_the_event_loop_goe
         return "opened"
 
     monkeypatch.setattr(request_images, "open_picture", held)
-    opening = asyncio.create_task(RequestImages(ImageSource()).opened(["data:,image"]))
+    opening = asyncio.create_task(RequestImages(ImageSource()).opened(["data:,image"], Stages()))
     await begun.wait()
     assert not opening.done()
     assert threads[0].startswith("picture")

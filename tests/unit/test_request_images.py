@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from dualfocus_engine import BadPicture, BadQuestion
+from dualfocus_engine.stages import Stages
 from dualfocus_server import request_images
 from dualfocus_server.media import ImageSource
 from dualfocus_server.request_images import RequestImages
@@ -24,7 +25,7 @@ def test_a_number_of_images_is_taken_and_one_more_is_not() -> None:
 
 
 async def test_images_come_in_their_order() -> None:
-    pictures = await RequestImages(ImageSource(), max_pixels=700).opened([WIDE, SMALL, WIDE])
+    pictures = await RequestImages(ImageSource(), max_pixels=700).opened([WIDE, SMALL, WIDE], Stages())
     assert [picture.size for picture in pictures] == [(30, 10), (10, 10), (30, 10)]
 
 
@@ -34,12 +35,12 @@ async def test_all_of_them_are_judged_before_any_is_decoded(monkeypatch: pytest.
 
     monkeypatch.setattr(request_images, "open_picture", decoded)
     with pytest.raises(BadPicture, match="3 images have 700 pixels together; those of one request may have 699"):
-        await RequestImages(ImageSource(), max_pixels=699).opened([WIDE, SMALL, WIDE])
+        await RequestImages(ImageSource(), max_pixels=699).opened([WIDE, SMALL, WIDE], Stages())
 
 
 async def test_one_that_is_too_large_alone_is_named_by_its_size() -> None:
     with pytest.raises(BadPicture, match="is 30x10"):
-        await RequestImages(ImageSource(), max_pixels=299).opened([WIDE])
+        await RequestImages(ImageSource(), max_pixels=299).opened([WIDE], Stages())
 
 
 async def test_once_one_is_refused_the_others_are_not_fetched_on() -> None:
@@ -59,5 +60,5 @@ async def test_once_one_is_refused_the_others_are_not_fetched_on() -> None:
 
     async with asyncio.timeout(10):
         with pytest.raises(BadPicture, match="No image"):
-            await RequestImages(Source()).opened(["slow", "bad"])
+            await RequestImages(Source()).opened(["slow", "bad"], Stages())
     assert left.is_set()

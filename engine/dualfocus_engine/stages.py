@@ -1,0 +1,18 @@
+"""How long each stage of a question took."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Stages(dict[str, float]):
+    """Seconds by stage, in the order in which the stages began to count."""
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        """Count the seconds of what is done within to a stage, also where it ends in an error."""
+        before, started = self.setdefault(stage, 0.0), time.perf_counter()
+        try:
+            yield
+        finally:
+            self[stage] = before + time.perf_counter() - started
