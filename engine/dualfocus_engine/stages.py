@@ -1,8 +1,12 @@
-"""How long each stage of a question took."""
+"""How long each stage of a question took; each is also a span, where traces are collected."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from opentelemetry import trace
+
+_tracer = trace.get_tracer("dualfocus")
 
 
 class Stages(dict[str, float]):
@@ -13,6 +17,7 @@ class Stages(dict[str, float]):
         """Count the seconds of what is done within to a stage, also where it ends in an error."""
         before, started = self.setdefault(stage, 0.0), time.perf_counter()
         try:
-            yield
+            with _tracer.start_as_current_span(stage):
+                yield
         finally:
             self[stage] = before + time.perf_counter() - started

@@ -1,12 +1,13 @@
 """vLLM as the turns use it: the one place that renders prompts and runs them.
 
 Leans on these parts of vLLM 0.32 (tests/engine/test_vllm_contract.py has a test for each):
-`AsyncLLM` (from_engine_args, generate with `data_parallel_rank`, abort, is_sleeping, errored, shutdown,
-get_num_unfinished_requests, renderer, model_config, vllm_config.parallel_config, output_processor.propagate_error,
-engine_core.resources.engine_dead), the renderer's `render_messages_async`, `default_chat_tok_params`,
-`tokenize_prompts_async`, `render_cmpl_async` and `get_tokenizer` (with `max_chars_per_token`), images given as
-`image_pil: None` with a `uuid`, `RequestOutput.num_cached_tokens`, `.add` and `.ec_transfer_params`, `VLLMClientError`,
-`SamplingParams.clone`, `prompt_logprobs`, `skip_reading_prefix_cache`, raw log-probabilities by default.
+`AsyncLLM` (from_engine_args, generate with `data_parallel_rank` and `trace_headers`, abort, is_sleeping, errored,
+shutdown, get_num_unfinished_requests, renderer, model_config, vllm_config.parallel_config,
+output_processor.propagate_error, engine_core.resources.engine_dead), the renderer's `render_messages_async`,
+`default_chat_tok_params`, `tokenize_prompts_async`, `render_cmpl_async` and `get_tokenizer` (with
+`max_chars_per_token`), images given as `image_pil: None` with a `uuid`, `RequestOutput.num_cached_tokens`, `.add` and
+`.ec_transfer_params`, `VLLMClientError`, `SamplingParams.clone`, `prompt_logprobs`, `skip_reading_prefix_cache`, raw
+log-probabilities by default.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+from opentelemetry.propagate import inject
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMClientError
@@ -232,7 +234,8 @@ class VllmEngine:
         whole: RequestOutput | None = None
         request_id = f"{name}-{uuid.uuid4().hex}"
         try:
-            async for output in self.llm.generate(rendered, sampling, request_id, **self._rank(prompt)):
+            more = {"trace_headers": _trace_headers(), **self._rank(prompt)}
+            async for output in self.llm.generate(rendered, sampling, request_id, **more):
                 if on_text is not None and output.outputs[0].text:
                     on_text(output.outputs[0].text)
                 if whole is None:
@@ -334,6 +337,13 @@ def _unfinished(sampling: SamplingParams) -> Exception:
     if sampling.structured_outputs is None:
         return RuntimeError("vLLM could not finish a turn.")
     return BadQuestion("The engine could not finish the answer; a grammar that nothing can satisfy does this.")
+
+
+def _trace_headers() -> dict[str, str] | None:
+    """Return what makes the turn's span, which vLLM writes, a child of the current one; None without traces."""
+    headers: dict[str, str] = {}
+    inject(headers)
+    return headers or None
 
 
 def _scored(sampling: SamplingParams, room: int, streamed: bool) -> SamplingParams:

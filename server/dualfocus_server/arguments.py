@@ -102,6 +102,11 @@ def make_parser() -> FlexibleArgumentParser:
         "are refused then",
     )
     ours.add_argument("--log-format", choices=["text", "json"], default="text", help="log lines as text or as JSON")
+    ours.add_argument(
+        "--otlp-endpoint",
+        dest="otlp_traces_endpoint",
+        help="where traces go (vLLM's --otlp-traces-endpoint): a span for each question, its stages and turns below it",
+    )
     FrontendArgs.add_cli_args(parser)
     AsyncEngineArgs.add_cli_args(parser)
     add_flags(parser)

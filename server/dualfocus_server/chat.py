@@ -22,6 +22,7 @@ from dualfocus_server.refusals import TimedOut
 from dualfocus_server.report import completion, crop_url
 from dualfocus_server.request_images import RequestImages
 from dualfocus_server.streaming import Events, EventStream, FocusWriter
+from dualfocus_server.traces import note_answer, question_span
 from dualfocus_server.vllm_chat import VllmChat
 
 
@@ -74,12 +75,13 @@ async def answer(service: Service, request: FocusRequest, raw_request: Request) 
         task = _FocusTask(service, request, asked_model, stages)
     with ExitStack() as held:
         place = held.enter_context(service.admission.admit(raw_request.scope.get("client_key", ""), stages))
-        if request.stream:
-            return await _streamed(service, task, place, held.pop_all(), deadline)
-        async with service.until(deadline):
-            # Images are opened by those whose turn it is: what waits, waits packed.
-            await place.turn()
-            return await task.whole()
+        with question_span(raw_request, held):
+            if request.stream:
+                return await _streamed(service, task, place, held.pop_all(), deadline)
+            async with service.until(deadline):
+                # Images are opened by those whose turn it is: what waits, waits packed.
+                await place.turn()
+                return await task.whole()
 
 
 async def _streamed(service: Service, task: _Task, place: Place, held: ExitStack, deadline: float | None) -> Response:
@@ -127,6 +129,7 @@ class _FocusTask:
         question = await question_of(request, service.focus, service.images, self._stages)
         result = await service.focus.answer(question, watcher)
         self._stages |= result.stages
+        note_answer(result)
         count_answer(result, question.mode, self._stages, time.perf_counter() - self._started)
         logprobs = service.chat.logprobs(result.answer, request)
         whole = completion(result, question.mode, self._model, request.request_id, logprobs)

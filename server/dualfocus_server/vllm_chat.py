@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, cast
 
 from dualfocus_engine import ContextFull, Turn
 from fastapi import Request
+from opentelemetry.propagate import inject
 from starlette.datastructures import MutableHeaders, State
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.openai.chat_completion.protocol import (
@@ -68,7 +69,7 @@ class VllmChat:
     async def _answered(self, request: ChatCompletionRequest, raw_request: Request) -> Answer:
         try:
             with self._lengths_told(), vllm_judging():
-                answered = await self._chat.create_chat_completion(request, _with_checked_id(raw_request))
+                answered = await self._chat.create_chat_completion(request, _as_ours(raw_request))
         except GenerationError as error:
             raise VllmRefusal(_problem(request, create_error_response(error))) from error
         if isinstance(answered, ErrorResponse):
@@ -146,11 +147,12 @@ class VllmChat:
         return made
 
 
-def _with_checked_id(raw_request: Request) -> Request:
-    """Return the request with the id that was checked in place of the client's: vLLM's answers carry it."""
+def _as_ours(raw_request: Request) -> Request:
+    """Return the request with the checked id, which vLLM's answers carry, and the current span, which its go under."""
     headers = MutableHeaders(raw=list(raw_request.scope["headers"]))
     if HEADER in headers:
         headers[HEADER] = str(request_id.get())
+    inject(headers)
     return Request({**raw_request.scope, "headers": headers.raw}, raw_request.receive)
 
 

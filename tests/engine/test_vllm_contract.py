@@ -104,7 +104,7 @@ def test_a_prompt_can_be_scored_from_the_cache() -> None:
 
 
 def test_generate_and_its_outputs_are_there() -> None:
-    wanted = {"sampling_params", "request_id", "data_parallel_rank"}
+    wanted = {"sampling_params", "request_id", "data_parallel_rank", "trace_headers"}
     assert wanted <= set(inspect.signature(AsyncLLM.generate).parameters)
     assert "aggregate" in inspect.signature(RequestOutput.add).parameters
     assert SamplingParams(max_tokens=3).clone() is not SamplingParams(max_tokens=3)

@@ -73,7 +73,9 @@ async def test_the_rank_reaches_vllm() -> None:
     engine.llm.generate = generate
     prompt = Prompt((1,), (plain(),))
     await engine._output("macro", None, SamplingParams(), prompt)
-    assert given == [engine._rank(prompt)] != [{}]
+    rank = engine._rank(prompt)
+    assert rank
+    assert given == [{"trace_headers": None, **rank}]
 
 
 def test_only_ranks_of_this_server_are_named() -> None:

@@ -1,0 +1,89 @@
+"""Traces: what a collector is sent over OTLP about one question."""
+
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any, ClassVar
+
+import pytest
+from asking import About, ask
+from openai import OpenAI
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from running_server import PATIENCE, start_server
+
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+class Collector(BaseHTTPRequestHandler):
+    """Takes spans as OpenTelemetry's exporter sends them."""
+
+    spans: ClassVar[list[Any]] = []
+
+    def do_POST(self) -> None:
+        sent = ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["Content-Length"])))
+        for resource in sent.resource_spans:
+            for scope in resource.scope_spans:
+                self.spans.extend(scope.spans)
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector, pytest.MonkeyPatch.context() as patch:
+        Thread(target=collector.serve_forever, daemon=True).start()
+        patch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf")
+        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")  # milliseconds between exports
+        where = f"http://127.0.0.1:{collector.server_port}/v1/traces"
+        running = start_server(tmp_path_factory.mktemp("traced") / "log", "--otlp-endpoint", where)
+        yield OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
+        running.process.terminate()
+        assert running.process.wait(PATIENCE) == 0
+        collector.shutdown()
+
+
+def spans_of(trace: str) -> list[Any]:
+    """The spans of a trace, once that of its question is there, which ends last."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        found = [span for span in Collector.spans if span.trace_id.hex() == trace]
+        if any(span.name == "question" for span in found):
+            return found
+        assert time.monotonic() < until, sorted(span.name for span in found)
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_question_is_a_span_with_its_stages_and_vllms_turns(traced: OpenAI, about: About, stream: bool) -> None:
+    trace = f"{'1' if stream else '2'}{TRACE[1:]}"
+    headers = {"traceparent": f"00-{trace}-{PARENT}-01"}
+    answer = traced.chat.completions.create(
+        model="", messages=about("astronaut", "What is it?"), stream=stream, extra_headers=headers
+    )
+    if stream:
+        list(answer)
+    spans = spans_of(trace)
+    names = {span.span_id: span.name for span in spans}
+    (question,) = (span for span in spans if span.name == "question")
+    assert question.parent_span_id.hex() == PARENT
+    stages = {span.name: span for span in spans if names.get(span.parent_span_id) == "question"}
+    assert {"queue", "fetch", "decode", "macro", "grounding", "crop", "micro", "select"} == stages.keys()
+    turns = [span for span in spans if span.name == "llm_request"]
+    assert sorted(names[turn.parent_span_id] for turn in turns) == ["grounding", "macro", "micro"]
+    assert question.end_time_unix_nano >= max(stage.end_time_unix_nano for stage in stages.values())
+    attributes = {attribute.key: attribute.value.string_value for attribute in question.attributes}
+    assert attributes["dualfocus.winner"] in ("macro", "micro")
+    assert attributes["dualfocus.selection"] == "lower_perplexity"
+
+
+def test_vllms_own_answer_is_below_the_question_too(traced: OpenAI, about: About) -> None:
+    trace = f"3{TRACE[1:]}"
+    headers = {"traceparent": f"00-{trace}-{PARENT}-01"}
+    ask(traced, about("astronaut", "What is it?"), {"mode": "off"}, extra_headers=headers)
+    spans = {span.name: span for span in spans_of(trace)}
+    assert spans["question"].parent_span_id.hex() == PARENT
+    assert spans["llm_request"].parent_span_id == spans["question"].span_id
