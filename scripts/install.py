@@ -26,6 +26,9 @@ CUDA_ONLY = ("torchvision", "torchaudio", "torchcodec")
 # Of no use without a GPU; vLLM and xgrammar do without it.
 GPU_ONLY = ("triton",)
 
+# Programs that tests run, and the Debian packages they are in.
+PROGRAMS = {"prometheus": "prometheus"}
+
 
 def main(extras: list[str]) -> None:
     """Install the extra for this machine and the ones given."""
@@ -42,6 +45,7 @@ def main(extras: list[str]) -> None:
     run(*UV_INSTALL, "--python", PYTHON, "--compile-bytecode", *places, "-e", wanted)
     if "dev" in extras:
         install_clients()
+        install_programs()
 
 
 def make_environment() -> None:
@@ -82,6 +86,22 @@ def install_clients() -> None:
     for name in ("package.json", "package-lock.json"):
         shutil.copy(ROOT / "tests" / "clients" / name, CLIENTS)
     run("npm", "ci", "--prefix", CLIENTS, "--no-audit", "--no-fund", "--loglevel", "error")
+
+
+def install_programs() -> None:
+    """Install the programs that tests run, where this is root on Debian; elsewhere say which tests go without."""
+    missing = [package for program, package in PROGRAMS.items() if shutil.which(program) is None]
+    if not missing:
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        say(
+            f"SKIPPED: {', '.join(missing)} can't be installed here (not root on Debian): tests that run them are skipped"
+        )
+        return
+    say(f"installing {', '.join(missing)}")
+    os.environ["DEBIAN_FRONTEND"] = "noninteractive"
+    run("apt-get", "update", "-qq")
+    run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing)
 
 
 def has_gpu() -> bool:

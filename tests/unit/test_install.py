@@ -116,3 +116,31 @@ def test_what_changed_since_is_installed_first(checkout: Path, changed: str) -> 
     os.utime(checkout / ".venv" / ".serve", (1, 1))
     os.utime(checkout / changed, (2, 2))
     assert "scripts/install.py\n" in _make(checkout, "serve")
+
+
+@pytest.mark.parametrize(("user", "asked"), [(0, ["update", "install"]), (1000, [])])
+def test_programs_are_installed_by_root_on_debian_and_missed_aloud_elsewhere(
+    install: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    user: int,
+    asked: list[str],
+) -> None:
+    log = tmp_path / "log"
+    _program(tmp_path / "apt-get", f'echo "$@" >> {log}')
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    install.install_programs()
+    lines = log.read_text().splitlines() if log.exists() else []
+    assert [line.split()[0] for line in lines] == asked
+    assert ("SKIPPED: prometheus" in capsys.readouterr().out) is (user != 0)
+    assert all(line.endswith("prometheus") for line in lines[1:])
+
+
+def test_programs_that_are_there_are_left_alone(install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for program in install.PROGRAMS:
+        _program(tmp_path / program)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(install, "run", None)
+    install.install_programs()
