@@ -94,9 +94,7 @@ def install_programs() -> None:
     if not missing:
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        say(
-            f"SKIPPED: {', '.join(missing)} can't be installed here (not root on Debian): tests that run them are skipped"
-        )
+        say(f"SKIPPED: {', '.join(missing)} can't be installed (not root on Debian), so some tests are skipped")
         return
     say(f"installing {', '.join(missing)}")
     os.environ["DEBIAN_FRONTEND"] = "noninteractive"

@@ -2,9 +2,11 @@
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from dualfocus_engine import Box, Focused, Look, Mode, Region, Selection
 from dualfocus_engine.stages import Stages
 from dualfocus_server import metrics
@@ -158,3 +160,15 @@ def test_names_are_ours_and_end_in_what_they_count() -> None:
         (family,) = metric.collect()
         assert family.name.startswith("dualfocus_")
         assert family.name.endswith(ends)
+
+
+def test_every_metric_and_alert_is_described() -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "operations.md").read_text()
+    ours = [item for item in vars(metrics).values() if isinstance(item, MetricWrapperBase)]
+    for metric in ours:
+        (family,) = metric.collect()
+        assert f"`{family.name}{'_total' * (family.type == 'counter')}`" in page
+    rules = yaml.safe_load((root / "deploy" / "prometheus" / "rules" / "dualfocus.yml").read_text())
+    for rule in (rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule):
+        assert f"| `{rule['alert']}` |" in page
