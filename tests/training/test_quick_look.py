@@ -1,37 +1,33 @@
 """The quick look: the choice, and what is reported."""
 
 from dualfocus_engine.boxes import Box
-from dualfocus_training.quick_look import Outcome, report
+from dualfocus_training.evaluation.outcomes import Outcome, Said
+from dualfocus_training.quick_look import outcome, report
 from dualfocus_training.scenes.questions import Question
 
 BOX = Box(0.0, 0.0, 0.5, 0.5)
 
 
-def outcome(kind: str, macro: tuple[str, float], micro: tuple[str, float], box: Box | None = BOX) -> Outcome:
-    return Outcome(Question("What?", "7", kind, BOX), box, macro, micro, ("7", 0.1))
+def looked(kind: str, macro: Said, micro: Said, box: Box | None = BOX) -> Outcome:
+    return outcome(Question("What?", "7", kind, BOX), macro, micro, box)
 
 
 def test_the_less_surprising_answer_is_chosen() -> None:
-    assert outcome("detail", ("1", 0.5), ("7", 0.4)).chosen[0] == "7"
-    assert outcome("detail", ("1", 0.3), ("7", 0.4)).chosen[0] == "1"
+    assert looked("detail", Said("1", 1.5), Said("7", 1.4)).chosen == "7"
+    assert looked("detail", Said("1", 1.3), Said("7", 1.4)).chosen == "1"
 
 
 def test_figures_are_told_by_kind() -> None:
-    figures = report(
-        [
-            outcome("detail", ("1", 0.5), ("7", 0.4)),
-            outcome("detail", ("1", 0.3), ("7", 0.4), box=None),
-            outcome("global", ("7", 0.3), ("7", 0.4)),
-        ]
-    )
-    assert figures["detail"] == {
-        "questions": 2,
-        "macro": 0.0,
-        "micro": 1.0,
-        "chosen": 0.5,
-        "oracle": 1.0,
-        "micro of true box": 1.0,
-        "iou": 0.5,
-    }
+    own = [
+        looked("detail", Said("1", 1.5), Said("2", 1.4)),
+        looked("detail", Said("1", 1.3), Said("7", 1.4), box=None),
+        looked("global", Said("7", 1.3), Said("7", 1.4)),
+    ]
+    true = [looked("detail", Said("1", 1.5), Said("7", 1.1)) for _ in range(2)] + own[2:]
+    figures = report(own, true)
+    assert set(figures) == {"overall", "detail", "global"}
+    detail = figures["detail"]
+    assert (detail["questions"], detail["macro"], detail["micro"], detail["chosen"]) == (2, 0.0, 0.5, 0.0)
+    assert (detail["oracle"], detail["iou"], detail["true_box"]) == (0.5, 0.5, 1.0)
     assert figures["overall"]["questions"] == 3
     assert figures["global"]["chosen"] == 1.0

@@ -4,7 +4,6 @@ The figures that count come from the server (`dualfocus eval scenes`); these tel
 """
 
 import argparse
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import torch
 from dualfocus_engine.boxes import Box, crop_region
-from dualfocus_engine.perplexity import macro_wins, mean_loss
+from dualfocus_engine.perplexity import macro_wins, mean_loss, perplexity
 from dualfocus_engine.pictures import fit
 from dualfocus_engine.profiles import Profile, profile_of
 from PIL import Image
@@ -20,15 +19,13 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from dualfocus_training.conversations import Message, asks, says
 from dualfocus_training.evaluation.asking import Asked, held_out
-from dualfocus_training.evaluation.outcomes import overlap
+from dualfocus_training.evaluation.figures import group_figures
+from dualfocus_training.evaluation.outcomes import Outcome, Said
 from dualfocus_training.scenes.layout import Difficulty
 from dualfocus_training.scenes.questions import Question
 
 _BATCH = 32
 _MOST_TOKENS = 24
-
-# An answer and its mean loss per token.
-Answer = tuple[str, float]
 
 
 @dataclass(frozen=True)
@@ -39,22 +36,6 @@ class Turn:
     pictures: list[Image.Image]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What the model said about one question; without a readable box, micro is macro."""
-
-    question: Question
-    box: Box | None
-    macro: Answer
-    micro: Answer
-    micro_of_true_box: Answer
-
-    @property
-    def chosen(self) -> Answer:
-        """The answer Eq. 8 picks."""
-        return self.macro if macro_wins(self.macro[1], self.micro[1]) else self.micro
-
-
 class Looker:
     """An exported model that answers turns in batches, greedily."""
 
@@ -63,14 +44,14 @@ class Looker:
         self._processor = AutoProcessor.from_pretrained(folder)
         self._model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
 
-    def answer(self, turns: Sequence[Turn]) -> list[Answer]:
+    def answer(self, turns: Sequence[Turn]) -> list[Said]:
         """Each turn's answer."""
-        answers: list[Answer] = []
+        answers: list[Said] = []
         for start in range(0, len(turns), _BATCH):
             answers += self._answer(turns[start : start + _BATCH])
         return answers
 
-    def _answer(self, turns: Sequence[Turn]) -> Iterator[Answer]:
+    def _answer(self, turns: Sequence[Turn]) -> Iterator[Said]:
         pictures = [fit(shown, self.profile.pad, self.profile.side) for turn in turns for shown in turn.pictures]
         inputs = self._processor(
             text=[self._processor.apply_chat_template(turn.messages, add_generation_prompt=True) for turn in turns],
@@ -88,30 +69,43 @@ class Looker:
             )
         return self._read(made, inputs["input_ids"].shape[1])
 
-    def _read(self, made: Any, prompt: int) -> Iterator[Answer]:
+    def _read(self, made: Any, prompt: int) -> Iterator[Said]:
         tokenizer = self._processor.tokenizer
         written = made.sequences[:, prompt:]
         logprobs = torch.stack(made.logits, 1).log_softmax(-1).gather(2, written[..., None])[..., 0]
         for tokens, scores in zip(written.tolist(), logprobs.tolist(), strict=True):
             ends = tokens.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in tokens else len(tokens)
-            yield tokenizer.decode(tokens[:ends], skip_special_tokens=True), mean_loss(scores[:ends])
+            text = tokenizer.decode(tokens[:ends], skip_special_tokens=True)
+            yield Said(text, perplexity(mean_loss(scores[:ends])))
 
 
-def look_twice(looker: Looker, asked: Sequence[Asked]) -> list[Outcome]:
-    """Run the three turns (Figure 7) on each question, and the micro turn from its true box."""
+def look_twice(looker: Looker, asked: Sequence[Asked]) -> tuple[list[Outcome], list[Outcome]]:
+    """Run the three turns (Figure 7) on each question: what came of the model's own boxes, and of the true ones."""
     profile = looker.profile
     macros = looker.answer([Turn([asks(one.question.question)], [one.picture]) for one in asked])
     grounding = [Turn([asks(profile.grounding_text(one.question.question))], [one.picture]) for one in asked]
-    boxes = [text for text, _ in looker.answer(grounding)]
-    micros = _micros(looker, asked, boxes)
-    best = _micros(looker, asked, [profile.notation.write(one.question.box) for one in asked])
+    own = [said.text for said in looker.answer(grounding)]
+    true = [profile.notation.write(one.question.box) for one in asked]
+    return _outcomes(looker, asked, macros, own), _outcomes(looker, asked, macros, true)
+
+
+def _outcomes(looker: Looker, asked: Sequence[Asked], macros: Sequence[Said], boxes: Sequence[str]) -> list[Outcome]:
+    """What came of each question by the box that was written; without a readable one, micro is macro."""
+    micros = [micro or macro for macro, micro in zip(macros, _micros(looker, asked, boxes), strict=True)]
     return [
-        Outcome(one.question, profile.notation.read(box), macro, micro or macro, seen or macro)
-        for one, box, macro, micro, seen in zip(asked, boxes, macros, micros, best, strict=True)
+        outcome(one.question, macro, micro, looker.profile.notation.read(box))
+        for one, macro, micro, box in zip(asked, macros, micros, boxes, strict=True)
     ]
 
 
-def _micros(looker: Looker, asked: Sequence[Asked], boxes: Sequence[str]) -> list[Answer | None]:
+def outcome(question: Question, macro: Said, micro: Said, box: Box | None) -> Outcome:
+    """Choose by Eq. 8."""
+    winner = "macro" if macro_wins(macro.perplexity, micro.perplexity) else "micro"
+    chosen = (macro if winner == "macro" else micro).text
+    return Outcome(question, macro, micro, chosen, winner, box, shared=chosen)
+
+
+def _micros(looker: Looker, asked: Sequence[Asked], boxes: Sequence[str]) -> list[Said | None]:
     """The micro turn of each question from a written box; None where the box can't be used."""
     turns = [_micro_turn(looker.profile, one, box) for one, box in zip(asked, boxes, strict=True)]
     answers = iter(looker.answer([turn for turn in turns if turn]))
@@ -130,26 +124,14 @@ def _micro_turn(profile: Profile, asked: Asked, written: str) -> Turn | None:
     return Turn(messages, [asked.picture, asked.picture.crop(region)])
 
 
-def report(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float]]:
-    """Accuracy of each path, of the oracle, and mean IoU: overall and by kind."""
-    groups: dict[str, list[Outcome]] = defaultdict(list)
-    for outcome in outcomes:
-        groups["overall"].append(outcome)
-        groups[outcome.question.kind].append(outcome)
-    return {kind: _figures(group) for kind, group in groups.items()}
+def report(own: Sequence[Outcome], true: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
+    """The figures of the model's own boxes, overall and by kind, and how often micro is right by the true ones."""
+    kinds = {None: "overall"} | {one.question.kind: one.question.kind for one in own}
+    return {name: _of_kind(own, kind) | {"true_box": _of_kind(true, kind)["micro"]} for kind, name in kinds.items()}
 
 
-def _figures(group: Sequence[Outcome]) -> dict[str, float]:
-    sums: dict[str, float] = defaultdict(float)
-    for outcome in group:
-        answer = outcome.question.answer
-        sums["macro"] += outcome.macro[0] == answer
-        sums["micro"] += outcome.micro[0] == answer
-        sums["chosen"] += outcome.chosen[0] == answer
-        sums["oracle"] += answer in (outcome.macro[0], outcome.micro[0])
-        sums["micro of true box"] += outcome.micro_of_true_box[0] == answer
-        sums["iou"] += overlap(outcome.box, outcome.question.box) if outcome.box else 0.0
-    return {"questions": len(group), **{name: round(total / len(group), 3) for name, total in sums.items()}}
+def _of_kind(outcomes: Sequence[Outcome], kind: str | None) -> dict[str, Any]:
+    return group_figures([one for one in outcomes if kind in (None, one.question.kind)])
 
 
 def main() -> None:
@@ -162,7 +144,7 @@ def main() -> None:
     arguments = parser.parse_args()
     fewest, most = arguments.shapes
     asked = list(held_out(arguments.seed, arguments.count, Difficulty(shapes=(fewest, most))))
-    for kind, figures in report(look_twice(Looker(arguments.model), asked)).items():
+    for kind, figures in report(*look_twice(Looker(arguments.model), asked)).items():
         print(f"{kind:8}", *(f"{name} {figure:g}" for name, figure in figures.items()), sep="  ")
 
 
