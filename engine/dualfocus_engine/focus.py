@@ -16,7 +16,7 @@ from dualfocus_engine.looks import Looks, Watcher
 from dualfocus_engine.platform import prepare_environment
 from dualfocus_engine.pool import in_thread
 from dualfocus_engine.profiles import Profile, profile_of
-from dualfocus_engine.questions import Question
+from dualfocus_engine.questions import Message, Question
 from dualfocus_engine.results import Focused, Look, Mode, Scoring, Selection, Turn
 from dualfocus_engine.selection import only_choice, select
 from dualfocus_engine.shipped import SHIPPED_MODEL
@@ -90,7 +90,8 @@ class DualFocus:
 
     async def ask(self, image: bytes | str | Path | Image.Image, question: str, mode: Mode = Mode.DUAL) -> Focused:
         """Answer one question about one image. Raises what `answer` does, and BadPicture."""
-        return await self.answer(await in_thread(Question.about, image, question, mode))
+        picture = await in_thread(self.engine.pictures.open, image)
+        return await self.answer(Question((Message("user", question, (picture,)),), mode))
 
     async def ask_many(self, questions: Iterable[Question]) -> list[Focused]:
         """Answer many questions at once, in the order they were asked. Raises what `answer` does."""

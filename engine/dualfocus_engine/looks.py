@@ -10,7 +10,6 @@ from dualfocus_engine.boxes import Box, crop_region
 from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
 from dualfocus_engine.options import chosen_option
 from dualfocus_engine.pictures import Picture
-from dualfocus_engine.pool import in_thread
 from dualfocus_engine.questions import Message, Question, grounding_turn, macro_turn, micro_turn, shared_turn
 from dualfocus_engine.results import Look, OnText, Selection, Shared, Turn
 from dualfocus_engine.stages import Stages
@@ -66,11 +65,13 @@ class Looks:
         try:
             conversation = grounding_turn(self._question, self._profile)
             prompt = await self._engine.prompt(conversation)
-            look, reply = await self._locate(prompt)
+            with self._engine.pictures.ahead(self._question.picture):
+                look, reply = await self._locate(prompt)
             if look.region is None:
                 return look
             with self.stages.time("crop"):
-                crop = await in_thread(self._question.picture.crop, look.region)
+                crop = self._question.picture.crop(look.region)
+                await self._engine.shown(crop)
             self._zoomed = _Zoomed(conversation, prompt, reply, crop)
             with self.stages.time("micro"):
                 micro = await self._micro(crop)

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from dualfocus_engine.errors import BadPicture
 from dualfocus_engine.png_rows import rows_are_missing
 
 Colour = tuple[int, int, int]
+Size = tuple[int, int]
 _WHITE = (255, 255, 255)
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 50_000_000
@@ -31,23 +32,57 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
+# Rows of pixels that are hashed at once: all of a large picture's bytes would hold the interpreter for long.
+_ROWS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Original:
+    """An image as it was given, the bytes of a file or Pillow's pixels, and the key that names its content."""
+
+    data: bytes | Image.Image
+    key: str
+
+    def decoded(self, least: int | None = None) -> Image.Image:
+        """Return the whole image upright in RGB; that of a file is decoded each time: work for a thread.
+
+        A JPEG's decoder may scale it down as long as `least` pixels a side are left. Raises BadPicture.
+        """
+        return self.data if isinstance(self.data, Image.Image) else _decoded(self.data, least)
+
+    def scaled_size(self, least: int) -> Size | None:
+        """Return the upright size of a JPEG that its decoder can scale down to `least` pixels a side; None of others.
+
+        Only the header is read. Raises BadPicture.
+        """
+        return None if isinstance(self.data, Image.Image) else _scaled_size(self.data, least)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """An upright RGB image at its own resolution, and the key that names its content in every cache."""
+    """An upright picture, or the part of one in `region`: its key names its content in every cache.
 
-    image: Image.Image
+    `size` is width and height in pixels, those of the original's resolution.
+    """
+
+    original: Original
     key: str
+    size: Size
+    region: Region | None = None
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Width and height in pixels."""
-        return self.image.size
+    def image(self) -> Image.Image:
+        """Its RGB pixels at the original's resolution; a file is decoded each time: work for a thread."""
+        whole = self.original.decoded()
+        return whole if self.region is None else whole.crop(self.region)
 
     def crop(self, region: Region) -> "Picture":
-        """Return the part inside `region`, at the original resolution."""
-        return Picture(self.image.crop(region), f"{self.key}-{'-'.join(map(str, region))}")
+        """Return the part inside `region`, at the original resolution; nothing is decoded for it yet."""
+        x, y = (0, 0) if self.region is None else self.region[:2]
+        left, top, right, bottom = region
+        inside = Region(x + left, y + top, x + right, y + bottom)
+        return Picture(self.original, f"{self.key}-{'-'.join(map(str, region))}", (right - left, bottom - top), inside)
 
 
 def open_picture(source: bytes | str | Path | Image.Image, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -56,12 +91,21 @@ def open_picture(source: bytes | str | Path | Image.Image, max_pixels: int = MAX
     Of an animation the first frame is taken; metadata is dropped. Raises BadPicture where the image can't be read, is
     in none of FORMATS, or has more than `max_pixels`, which is judged by its header before anything is decoded.
     """
+    original = read_original(source, max_pixels)
+    return Picture(original, original.key, original.decoded().size)
+
+
+def read_original(source: bytes | str | Path | Image.Image, max_pixels: int = MAX_PIXELS) -> Original:
+    """Read an image as `open_picture` does, but judge it by its header alone: it may be damaged."""
     if isinstance(source, Image.Image):
         with _damage_told(max_pixels):
-            upright = _rgb(source, max_pixels)
-        return Picture(upright, _key(upright.tobytes() + repr(upright.size).encode()))
+            _check_pixels(source, max_pixels)
+            upright = _rgb(source)
+        return Original(upright, _key(_bands(upright)))
     data = source if isinstance(source, bytes) else _content(source)
-    return Picture(_decoded(data, max_pixels), _key(data))
+    with _damage_told(max_pixels), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        _check_pixels(image, max_pixels)
+    return Original(data, _key([data]))
 
 
 def _content(path: str | Path) -> bytes:
@@ -73,16 +117,27 @@ def _content(path: str | Path) -> bytes:
         raise BadPicture(f"The image file can't be read: {error}.") from error
 
 
-def _decoded(data: bytes, max_pixels: int) -> Image.Image:
-    with _damage_told(max_pixels), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        shown = _rgb(image, max_pixels)
+def _decoded(data: bytes, least: int | None) -> Image.Image:
+    with _damage_told(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        if least is not None:
+            image.draft(None, (least, least))
+        shown = _rgb(image)
         if image.format == "PNG" and rows_are_missing(data, image):
             raise BadPicture("The image is damaged or cut short: it has fewer rows than it claims.")
         return shown
 
 
+def _scaled_size(data: bytes, least: int) -> Size | None:
+    with _damage_told(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        width, height = image.size
+        image.draft(None, (least, least))
+        if image.size == (width, height):
+            return None
+        return (height, width) if _turn(image) in _SIDEWAYS else (width, height)
+
+
 @contextmanager
-def _damage_told(max_pixels: int) -> Iterator[None]:
+def _damage_told(max_pixels: int = MAX_PIXELS) -> Iterator[None]:
     """Turn what Pillow raises about an image into BadPicture."""
     try:
         yield
@@ -102,30 +157,36 @@ def _check_pixels(image: Image.Image, max_pixels: int) -> None:
         raise BadPicture(f"The image is {width}x{height}: more than {max_pixels:,} pixels.")
 
 
-def _key(data: bytes) -> str:
-    return f"picture-{hashlib.blake2b(data, digest_size=16).hexdigest()}"
+def _key(pieces: Iterable[bytes]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for piece in pieces:
+        digest.update(piece)
+    return f"picture-{digest.hexdigest()}"
 
 
-def _rgb(image: Image.Image, max_pixels: int) -> Image.Image:
+def _bands(image: Image.Image) -> Iterator[bytes]:
+    """Yield an image's pixels from the top, then its size."""
+    for top in range(0, image.height, _ROWS_AT_ONCE):
+        yield image.crop((0, top, image.width, min(top + _ROWS_AT_ONCE, image.height))).tobytes()
+    yield repr(image.size).encode()
+
+
+def _rgb(image: Image.Image) -> Image.Image:
     """Return the image upright, in RGB and without metadata; an orientation left in it would turn it once more."""
-    _check_pixels(image, max_pixels)
-    shown = _on_white(_upright(image)).convert("RGB")
+    image.load()
+    turn = _turn(image)
+    # Pillow's own way to turn an image rewrites all of EXIF, and fails where any tag is odd.
+    shown = _on_white(image if turn is None else image.transpose(turn)).convert("RGB")
     shown.info = {}
     return shown
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Turn an image by its orientation. Pillow's own way rewrites all of EXIF, and fails where any tag is odd."""
-    image.load()
-    turn = _TURNS.get(_orientation(image))
-    return image if turn is None else image.transpose(turn)
-
-
-def _orientation(image: Image.Image) -> int:
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """Return what turns an image upright."""
     try:
-        return cast("int", image.getexif().get(ExifTags.Base.Orientation, 1))
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # EXIF that can't be read turns nothing; the pixels are fine
-        return 1
+        return None
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -5,7 +5,8 @@ Leans on these parts of vLLM 0.32 (tests/engine/test_vllm_contract.py has a test
 shutdown, get_num_unfinished_requests, renderer, model_config, vllm_config.parallel_config,
 output_processor.propagate_error, engine_core.resources.engine_dead), the renderer's `render_messages_async`,
 `default_chat_tok_params`, `tokenize_prompts_async`, `render_cmpl_async` and `get_tokenizer` (with
-`max_chars_per_token`), images given as `image_pil: None` with a `uuid`, `RequestOutput.num_cached_tokens`, `.add` and
+`max_chars_per_token`), images given as `image_pil: None` with a `uuid`, and as None beside a `uuid` for which
+`mm_processor_cache.is_cached_item` (a ValueError where it no longer is), `RequestOutput.num_cached_tokens`, `.add` and
 `.ec_transfer_params`, `VLLMClientError`, `SamplingParams.clone`, `prompt_logprobs`, `skip_reading_prefix_cache`, raw
 log-probabilities by default.
 """
@@ -20,6 +21,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from opentelemetry.propagate import inject
+from PIL import Image
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMClientError
@@ -33,9 +35,10 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from dualfocus_engine.connector import EC_TRANSFER_CONFIG, ENCODER_RUNS, ENGINE_STEPS
 from dualfocus_engine.drafts import BOX_TOKENS, SPECULATIVE_CONFIG, box_tokens
 from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
-from dualfocus_engine.fitted import FittedPictures
+from dualfocus_engine.picture_cache import PictureCache
 from dualfocus_engine.pictures import Picture
 from dualfocus_engine.platform import engine_defaults
+from dualfocus_engine.pool import in_thread
 from dualfocus_engine.profiles import Profile
 from dualfocus_engine.prompts import Prompt
 from dualfocus_engine.pulse import Pulse
@@ -75,7 +78,7 @@ class VllmEngine:
         self._pulse = pulse or Pulse()
         # Lengths are judged in `generate`, where the image tokens are counted in.
         self._tokenizing = replace(llm.renderer.default_chat_tok_params, max_total_tokens=None)
-        self._fitted = FittedPictures(profile)
+        self.pictures = PictureCache(profile.pad, profile.side)
         self._box_tokens: list[int] = []
 
     @classmethod
@@ -287,10 +290,27 @@ class VllmEngine:
         scores = cast("list[dict[int, Any]]", output.prompt_logprobs)[-len(answer) :]
         return Score(tuple(choices[token].logprob for choices, token in zip(scores, answer, strict=True)), reused)
 
+    async def shown(self, picture: Picture) -> Image.Image | None:
+        """Return what the encoder is shown of a picture; None where vLLM has processed it and knows it by its key."""
+        processed = self.llm.renderer.mm_processor_cache
+        if processed is not None and processed.is_cached_item(picture.key):
+            return None
+        return await in_thread(self.pictures.shown, picture)
+
     async def _engine_input(self, prompt: Prompt) -> Any:
+        images = [await self.shown(picture) for picture in prompt.pictures]
+        try:
+            return await self._rendered(prompt, images)
+        except ValueError:
+            if None not in images:
+                raise
+            # vLLM has let go of one since.
+            return await self._rendered(prompt, [await in_thread(self.pictures.shown, p) for p in prompt.pictures])
+
+    async def _rendered(self, prompt: Prompt, images: list[Image.Image | None]) -> Any:
         tokens = TokensPrompt(prompt_token_ids=list(prompt.token_ids))
-        if prompt.pictures:
-            tokens["multi_modal_data"] = {"image": [await self._fitted.of(picture) for picture in prompt.pictures]}
+        if images:
+            tokens["multi_modal_data"] = {"image": images}
             tokens["multi_modal_uuids"] = {"image": [picture.key for picture in prompt.pictures]}
         (rendered,) = await self.llm.renderer.render_cmpl_async([tokens], self._tokenizing)
         return rendered

@@ -15,6 +15,7 @@ from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 from dualfocus_server.body_limit import BodyLimit
 from dualfocus_server.chat import Service, answer
 from dualfocus_server.errors import install_error_handlers, problem_of
+from dualfocus_server.json_body import JsonRoute
 from dualfocus_server.keys import KeyCheck, KeyRing
 from dualfocus_server.lifecycle import check_ready
 from dualfocus_server.logs import answered
@@ -23,7 +24,7 @@ from dualfocus_server.protocol import MODES, FocusRequest, FocusResponse
 from dualfocus_server.request_ids import RequestIds
 from dualfocus_server.settings import Settings
 
-router = APIRouter()
+router = APIRouter(route_class=JsonRoute)
 # Nobody is told: it stands in the log.
 _CLIENT_LEFT = 499
 

@@ -64,6 +64,6 @@ def _url(part: dict[str, Any], kind: str) -> str:
 def _data(url: str, kind: str) -> str:
     if url[:15].lower() == "data:video/jpeg":  # which vLLM would open without a limit on pixels
         raise ValueError("a video_url can't be single frames (data:video/jpeg): send them as images")
-    if not url.lower().startswith("data:"):
+    if not url[:5].lower() == "data:":
         raise ValueError(f"an {kind} must be a data: URL; only images are fetched")
     return url

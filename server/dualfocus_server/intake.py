@@ -1,11 +1,12 @@
 """From a chat completion request to the question the engine answers."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, cast
 
 from dualfocus_engine import BadQuestion, Box, DualFocus, Message, Mode, Picture, Question, Scoring
-from dualfocus_engine.pictures import within_aspect
-from dualfocus_engine.pool import in_thread
+from dualfocus_engine.picture_cache import PictureCache
+from dualfocus_engine.pictures import read_original, within_aspect
 from dualfocus_engine.stages import Stages
 
 from dualfocus_server.contents import IMAGE, TEXT, parts_of
@@ -78,7 +79,8 @@ async def question_of(request: FocusRequest, focus: DualFocus, images: RequestIm
     """
     options = request.dualfocus
     sampling = _sampling(request, focus)  # what is wrong with it is said before images are opened
-    pictures = iter(await images.opened([part[IMAGE]["url"] for part in image_parts(request)], stages))
+    urls = [part[IMAGE]["url"] for part in image_parts(request)]
+    pictures = iter(await images.opened(urls, stages, focus.engine.pictures.open))
     messages = [_message(message, pictures) for message in cast("list[Any]", request.messages)]
     return Question(
         messages=tuple(messages),
@@ -101,7 +103,7 @@ def take_mode_from_model(request: FocusRequest, is_served: Callable[[str], bool]
         request.dualfocus = request.dualfocus.model_copy(update={"mode": mode})
 
 
-async def inline_images(request: FocusRequest, images: RequestImages) -> None:
+async def inline_images(request: FocusRequest, focus: DualFocus, images: RequestImages) -> None:
     """Open the images of a request that vLLM answers, by the same rules: vLLM fetches nothing and decodes no image.
 
     Raises BadPicture; BadQuestion where the prompt is to be cut, which vLLM can't do to one with images.
@@ -109,11 +111,18 @@ async def inline_images(request: FocusRequest, images: RequestImages) -> None:
     parts = list(image_parts(request))
     if parts and request.truncate_prompt_tokens is not None:
         raise BadQuestion("truncate_prompt_tokens can't be used with images.")
-    pictures = await images.opened([part[IMAGE]["url"] for part in parts], Stages())
-    for part, picture in zip(parts, pictures, strict=True):
-        image = await in_thread(within_aspect, picture.image)
+    opening = partial(_as_sent, focus.engine.pictures)
+    opened = await images.opened([part[IMAGE]["url"] for part in parts], Stages(), opening)
+    for part, image in zip(parts, opened, strict=True):
         part.clear()
-        part |= {"type": "image_pil", "image_pil": image, "uuid": f"{picture.key}-as-sent"}
+        part |= image
+
+
+def _as_sent(pictures: PictureCache, data: bytes, max_pixels: int) -> dict[str, Any]:
+    """Return an image as the part of a message that vLLM takes it from; work for a thread."""
+    original = read_original(data, max_pixels)
+    image = within_aspect(pictures.decoded(original))
+    return {"type": "image_pil", "image_pil": image, "uuid": f"{original.key}-as-sent"}
 
 
 def _sampling(request: FocusRequest, focus: DualFocus) -> Any:

@@ -1,10 +1,12 @@
 """The server's own metrics, in the `dualfocus_` namespace beside vLLM's (docs/operations.md names them all)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 
 from dualfocus_engine import Focused, Mode, Selection
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dualfocus_server.errors import error_type
@@ -41,6 +43,25 @@ def watch(running: Callable[[], int], waiting: Callable[[], int], unfinished_tur
     RUNNING.set_function(running)
     WAITING.set_function(waiting)
     UNFINISHED_TURNS.set_function(unfinished_turns)
+
+
+class _ImageCache(Collector):
+    """Hits and misses as the engine counts them, by what was looked for."""
+
+    def __init__(self) -> None:
+        self.counts: Callable[[], Mapping[str, tuple[int, int]]] = dict
+
+    def collect(self) -> Iterator[Metric]:
+        hits = CounterMetricFamily("dualfocus_image_cache_hits", "Images found in the cache.", labels=["found"])
+        misses = CounterMetricFamily("dualfocus_image_cache_misses", "Images not found in it.", labels=["found"])
+        for name, (hit, missed) in self.counts().items():
+            hits.add_metric([name], hit)
+            misses.add_metric([name], missed)
+        yield from (hits, misses)
+
+
+IMAGE_CACHE = _ImageCache()
+REGISTRY.register(IMAGE_CACHE)
 
 
 def count_answer(result: Focused, mode: Mode, stages: Mapping[str, float], seconds: float) -> None:

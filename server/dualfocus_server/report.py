@@ -5,6 +5,7 @@ import io
 
 from dualfocus_engine import Focused, Mode, Picture, Region, Turn
 from dualfocus_engine.perplexity import perplexity
+from dualfocus_engine.picture_cache import PictureCache
 from dualfocus_engine.results import Score
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionLogProbs,
@@ -77,9 +78,9 @@ def _grounding(turn: Turn | None) -> GroundingReport | None:
     return None if turn is None else GroundingReport(text=turn.text, finish_reason=turn.finish_reason)
 
 
-def crop_url(picture: Picture, region: Region) -> str:
+def crop_url(pictures: PictureCache, picture: Picture, region: Region) -> str:
     """Return a part of a picture as a data: URL with a PNG in it; work for a thread."""
-    crop = picture.image.crop(region)
+    crop = pictures.decoded(picture.original).crop(region)
     crop.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
     png = io.BytesIO()
     crop.save(png, "PNG")

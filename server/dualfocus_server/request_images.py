@@ -2,10 +2,10 @@
 
 import asyncio
 import io
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from dualfocus_engine import BadPicture, BadQuestion, Picture, open_picture
+from dualfocus_engine import BadPicture, BadQuestion
 from dualfocus_engine.pictures import FORMATS, MAX_PIXELS
 from dualfocus_engine.pool import in_thread
 from dualfocus_engine.stages import Stages
@@ -33,8 +33,10 @@ class RequestImages:
         if images > self._max_images:
             raise BadQuestion(f"The request has {images} images; this server takes {self._max_images} in one.")
 
-    async def opened(self, urls: Sequence[str], stages: Stages) -> list[Picture]:
-        """Return the images behind URLs, in their order; counts the stages fetch and decode.
+    async def opened(self, urls: Sequence[str], stages: Stages, opening: Callable[[bytes, int], T]) -> list[T]:
+        """Return the images behind URLs, in their order, opened in threads; counts the stages fetch and decode.
+
+        `opening` is given the bytes of one, and how many pixels it may have.
 
         Raises BadPicture; then nothing is fetched any more.
         """
@@ -44,7 +46,7 @@ class RequestImages:
             encoded = await _together([self._source.read(url) for url in urls])
         with stages.time("decode"):
             await in_thread(self._check_pixels, encoded)
-            return await _together([in_thread(open_picture, data, self._max_pixels) for data in encoded])
+            return await _together([in_thread(opening, data, self._max_pixels) for data in encoded])
 
     def _check_pixels(self, encoded: Sequence[bytes]) -> None:
         pixels = sum(map(_pixels, encoded))

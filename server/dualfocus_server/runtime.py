@@ -31,7 +31,7 @@ from dualfocus_server.keys import KeyRing
 from dualfocus_server.lifecycle import Server, engine_failure
 from dualfocus_server.logs import configure
 from dualfocus_server.media import ImageSource
-from dualfocus_server.metrics import watch
+from dualfocus_server.metrics import IMAGE_CACHE, watch
 from dualfocus_server.progress import say, step
 from dualfocus_server.ready import ready_text
 from dualfocus_server.request_ids import HEADER
@@ -136,6 +136,7 @@ async def _answer_requests(
         waiting=lambda: admission.admitted - admission.working,
         unfinished_turns=lambda: focus.engine.unfinished,
     )
+    IMAGE_CACHE.counts = focus.engine.pictures.counts
     chat = await VllmChat.on(focus.engine.llm, args)
     opened = RequestImages(images, settings.max_images, settings.max_image_pixels)
     app = create_app(Service(focus, chat, opened, admission, settings.timeout), settings, keys)

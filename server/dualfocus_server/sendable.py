@@ -18,6 +18,8 @@ def check_sendable(body: Any) -> None:
 
 
 def _check_text(name: str, text: str) -> None:
+    if text.isascii():  # known without a look at it
+        return
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from dualfocus_engine import Focused, Mode
+from pydantic_core import to_json
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 from vllm.entrypoints.generate.base.protocol import DeltaMessage
@@ -139,7 +140,8 @@ class FocusWriter:
         """Give the rest of the answer with its `dualfocus` field, the finish, usage, `[DONE]`."""
         choice = whole.choices[0]
         content = self._chunk(DeltaMessage(content=self._held or result.text), logprobs=choice.logprobs)
-        self._events.put(_data(content | {"dualfocus": whole.dualfocus.model_dump(exclude_none=False)}))
+        answer = to_json(content | {"dualfocus": whole.dualfocus.model_dump(exclude_none=False)})
+        self._events.put(f"data: {answer.decode()}\n\n")  # may be megabytes, with a crop in it
         self._put(DeltaMessage(), finish_reason=choice.finish_reason)
         if include_usage:
             self._events.put(_data(self._chunk(None) | {"usage": whole.usage.model_dump()}))

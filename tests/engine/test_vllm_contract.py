@@ -58,6 +58,18 @@ async def test_an_image_is_known_by_the_key_it_was_given(focus: DualFocus) -> No
     assert (first.encoder_runs, again.encoder_runs) == (1, 0)
 
 
+async def test_a_picture_that_was_processed_needs_no_pixels_and_another_is_missed(focus: DualFocus) -> None:
+    renderer, picture = focus.engine.llm.renderer, open_picture(Image.new("RGB", (64, 64), (9, 90, 9)))
+    prompt = await focus.engine.prompt([Message("user", "What is it?", (picture,))])
+    assert not renderer.mm_processor_cache.is_cached_item(picture.key)
+    with pytest.raises(ValueError, match="Cache miss for image"):
+        await focus.engine._rendered(prompt, [None])
+    await focus.engine.generate("a", prompt, SamplingParams(temperature=0, max_tokens=2))
+    assert renderer.mm_processor_cache.is_cached_item(picture.key)
+    assert await focus.engine.shown(picture) is None
+    await focus.engine._rendered(prompt, [None])
+
+
 async def test_logprobs_are_the_models_own_whatever_the_sampling(focus: DualFocus) -> None:
     prompt = await focus.engine.prompt([Message("user", "Say something.", (_picture(),))])
     plain = await focus.engine.generate("a", prompt, SamplingParams(temperature=0, max_tokens=1, logprobs=20))

@@ -116,9 +116,13 @@ def check_answers(web: httpx.Client) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def held_at_first(exposed: Server, web: httpx.Client) -> int:
-    """What the server and its engine hold once they have answered, before anything hostile came."""
+    """What the server and its engine hold once they have answered, before anything hostile came.
+
+    The largest picture there may be fills what is kept of pictures, as far as one can.
+    """
     for _ in range(5):
         check_answers(web)
+    assert ask(web, about(data_url(png(7_071, 7_071))), "dual").status_code == 200
     return resident(exposed)
 
 

@@ -5,11 +5,13 @@ import io
 import math
 from typing import Any
 
+import numpy as np
 from dualfocus_engine.pictures import Picture, open_picture
 from dualfocus_engine.questions import Message
 from dualfocus_engine.results import Turn
 from PIL import Image
 
+ORIENTATION = 0x0112  # EXIF's
 CLOSING = 0  # the closing token of the conversations made here
 
 
@@ -39,6 +41,28 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+def stored_as(upright: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels as a camera stores them, by EXIF's definition of where row 0 and column 0 are."""
+    return {
+        1: upright,  # top, left
+        2: upright[:, ::-1],  # top, right
+        3: upright[::-1, ::-1],  # bottom, right
+        4: upright[::-1],  # bottom, left
+        5: upright.transpose(1, 0, 2),  # left, top
+        6: np.rot90(upright, 1),  # right, top
+        7: upright[::-1, ::-1].transpose(1, 0, 2),  # right, bottom
+        8: np.rot90(upright, -1),  # left, bottom
+    }[orientation]
+
+
+def oriented(photo: Image.Image, orientation: int, kind: str) -> bytes:
+    """The bytes of a file that stores a photo turned, and says so."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(stored_as(np.asarray(photo), orientation)))
+    return encoded(stored, kind, exif=exif, **({"quality": 95} if kind == "JPEG" else {}))
 
 
 def data_url(image: bytes) -> str:

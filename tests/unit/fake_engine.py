@@ -5,10 +5,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from dualfocus_engine.focus import DualFocus
+from dualfocus_engine.picture_cache import PictureCache
+from dualfocus_engine.pictures import Picture
+from dualfocus_engine.pool import in_thread
 from dualfocus_engine.profiles import Profile, load_profile
 from dualfocus_engine.prompts import Prompt
 from dualfocus_engine.questions import Message
 from dualfocus_engine.results import Score, Turn
+from PIL import Image
 
 from .builders import CLOSING, turn
 
@@ -37,6 +41,7 @@ class FakeEngine:
         self.scored: dict[str, list[int]] = {}
         self.scores: dict[str, Score | None] = {"macro": Score((-0.1,), 0), "micro": Score((-0.2,), 0)}
         self.profile: Profile = load_profile("llava-dualfocus")
+        self.pictures = PictureCache(self.profile.pad, self.profile.side)
 
     def stop(self) -> None:
         self.stopped = True
@@ -89,6 +94,9 @@ class FakeEngine:
             raise
         self.finished.append(name)
         return result
+
+    async def shown(self, picture: Picture) -> Image.Image:
+        return await in_thread(self.pictures.shown, picture)
 
     async def score(self, name: str, prompt: Prompt, answer: Sequence[int], *, cached: bool) -> Score | None:
         assert cached

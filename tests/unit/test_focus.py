@@ -11,6 +11,7 @@ import pytest
 from dualfocus_engine.boxes import Box, Region
 from dualfocus_engine.errors import BadPicture, BadQuestion, ContextFull, EngineDead
 from dualfocus_engine.focus import DualFocus
+from dualfocus_engine.pictures import Picture
 from dualfocus_engine.questions import Question
 from dualfocus_engine.results import Focused, Mode, Scoring, Selection, Turn
 from PIL import Image
@@ -477,14 +478,15 @@ async def test_engine_that_can_not_be_warmed_up_is_stopped(monkeypatch: pytest.M
 
 async def test_pictures_are_opened_off_the_event_loop(monkeypatch: pytest.MonkeyPatch, coffee: Image.Image) -> None:
     opened_in: list[int] = []
-    about = Question.about
+    engine = FakeEngine()
+    opening = engine.pictures.open
 
-    def noted(*given: Any) -> Question:
+    def noted(*given: Any) -> Picture:
         opened_in.append(threading.get_ident())
-        return about(*given)
+        return opening(*given)
 
-    monkeypatch.setattr(Question, "about", noted)
-    await focus_on(FakeEngine()).ask(coffee, "What is it?")
+    monkeypatch.setattr(engine.pictures, "open", noted)
+    await focus_on(engine).ask(coffee, "What is it?")
     assert opened_in != [threading.get_ident()]
 
 

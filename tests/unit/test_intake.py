@@ -6,7 +6,18 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from dualfocus_engine import BadPicture, BadQuestion, Box, DualFocus, DualFocusError, Message, Mode, load_profile
+from dualfocus_engine import (
+    BadPicture,
+    BadQuestion,
+    Box,
+    DualFocus,
+    DualFocusError,
+    Message,
+    Mode,
+    load_profile,
+    open_picture,
+)
+from dualfocus_engine.picture_cache import PictureCache
 from dualfocus_engine.stages import Stages
 from dualfocus_server import intake
 from dualfocus_server.intake import concerns_focus, inline_images, question_of, take_mode_from_model
@@ -48,8 +59,9 @@ def request(*messages: dict[str, Any], **fields: Any) -> FocusRequest:
 def focus(defaults: dict[str, Any] | None = None, **profile: Any) -> DualFocus:
     """The profile and the model's own sampling defaults: all that intake asks of the engine."""
     config = SimpleNamespace(get_diff_sampling_param=lambda: dict(defaults or {}))
-    engine = SimpleNamespace(llm=SimpleNamespace(model_config=config))
     own = load_profile("llava-dualfocus").model_copy(update=profile)
+    pictures = PictureCache(own.pad, own.side)
+    engine = SimpleNamespace(llm=SimpleNamespace(model_config=config), pictures=pictures)
     return cast("DualFocus", SimpleNamespace(engine=engine, profile=own))
 
 
@@ -350,8 +362,8 @@ async def test_image_reaches_vllm_opened_upright_and_under_our_key(kind: str, ne
         url = f"{web.address}/a"
         part = {"type": kind, "image_url": {"url": url} if nested else url, "uuid": "the client's own"}
         asked = request(user(part, text()), dualfocus={"mode": "off"})
-        await inline_images(asked, RequestImages(source))
-        (picture,) = await RequestImages(source).opened([url], Stages())
+        await inline_images(asked, focus(), RequestImages(source))
+        (picture,) = await RequestImages(source).opened([url], Stages(), open_picture)
         await source.close()
     name, shown = as_vllm_reads(cast("Any", asked.messages)[-1]["content"][0])
     assert name == "image_pil"
@@ -381,7 +393,7 @@ async def test_vllm_is_given_nothing_to_fetch_by_itself(part: dict[str, Any], ro
     written = json.loads(json.dumps(part).replace("URL", address))
     try:
         asked = request({"role": role, "content": [written, text()]}, user(text()), stream=True)
-        await inline_images(asked, images())
+        await inline_images(asked, focus(), images())
     except (DualFocusError, ValueError):
         return
     assert address not in repr(asked.messages)

@@ -7,9 +7,9 @@ import threading
 from typing import Any
 
 import pytest
-from dualfocus_engine import BadPicture, BadQuestion
+from dualfocus_engine import BadPicture, BadQuestion, open_picture
 from dualfocus_engine.stages import Stages
-from dualfocus_server import fetching, request_images
+from dualfocus_server import fetching
 from dualfocus_server.addresses import is_public
 from dualfocus_server.media import ImageSource, decode_data_url
 from dualfocus_server.request_images import RequestImages
@@ -88,17 +88,15 @@ async def test_limit_of_bytes_holds_for_data_urls_too(size: int, taken: bool) ->
 
 async def test_image_comes_opened_and_within_the_limit_of_pixels(chelsea: Image.Image) -> None:
     url = data_url(encoded(chelsea))
-    (opened,) = await RequestImages(ImageSource()).opened([url], Stages())
+    (opened,) = await RequestImages(ImageSource()).opened([url], Stages(), open_picture)
     assert opened.size == chelsea.size
     with pytest.raises(BadPicture, match="pixels"):
-        await RequestImages(ImageSource(), max_pixels=1000).opened([url], Stages())
+        await RequestImages(ImageSource(), max_pixels=1000).opened([url], Stages(), open_picture)
     with pytest.raises(BadPicture):
-        await RequestImages(ImageSource()).opened(["data:,nothing"], Stages())
+        await RequestImages(ImageSource()).opened(["data:,nothing"], Stages(), open_picture)
 
 
-async def test_image_is_opened_in_a_thread_for_pictures_while_the_event_loop_goes_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_image_is_opened_in_a_thread_for_pictures_while_the_event_loop_goes_on() -> None:
     threads, begun, may_end = [], asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
@@ -108,8 +106,7 @@ async def test_image_is_opened_in_a_thread_for_pictures_while_the_event_loop_goe
         assert may_end.wait(30)
         return "opened"
 
-    monkeypatch.setattr(request_images, "open_picture", held)
-    opening = asyncio.create_task(RequestImages(ImageSource()).opened(["data:,image"], Stages()))
+    opening = asyncio.create_task(RequestImages(ImageSource()).opened(["data:,image"], Stages(), held))
     await begun.wait()
     assert not opening.done()
     assert threads[0].startswith("picture")

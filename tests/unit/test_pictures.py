@@ -12,36 +12,14 @@ from dualfocus_engine.errors import BadPicture
 from dualfocus_engine.pictures import fit, open_picture, pad_to_square
 from PIL import Image
 
-from .builders import encoded
+from .builders import ORIENTATION, encoded, oriented, stored_as
 
-ORIENTATION = 0x0112
 MEAN = (122, 116, 104)
-
-
-def stored_as(upright: np.ndarray, orientation: int) -> np.ndarray:
-    """Pixels as a camera stores them, by EXIF's definition of where row 0 and column 0 are."""
-    return {
-        1: upright,  # top, left
-        2: upright[:, ::-1],  # top, right
-        3: upright[::-1, ::-1],  # bottom, right
-        4: upright[::-1],  # bottom, left
-        5: upright.transpose(1, 0, 2),  # left, top
-        6: np.rot90(upright, 1),  # right, top
-        7: upright[::-1, ::-1].transpose(1, 0, 2),  # right, bottom
-        8: np.rot90(upright, -1),  # left, bottom
-    }[orientation]
-
-
-def _oriented(photo: Image.Image, orientation: int, kind: str) -> bytes:
-    exif = Image.Exif()
-    exif[ORIENTATION] = orientation
-    stored = Image.fromarray(np.ascontiguousarray(stored_as(np.asarray(photo), orientation)))
-    return encoded(stored, kind, exif=exif, **({"quality": 95} if kind == "JPEG" else {}))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_jpeg_of_any_orientation_comes_out_upright(chelsea: Image.Image, orientation: int) -> None:
-    opened = open_picture(_oriented(chelsea, orientation, "JPEG"))
+    opened = open_picture(oriented(chelsea, orientation, "JPEG"))
     assert opened.size == chelsea.size
     difference = np.abs(np.asarray(opened.image, int) - np.asarray(chelsea, int)).mean()
     assert difference < 3, "not the upright photo, within JPEG's loss"
@@ -81,7 +59,7 @@ def test_photo_whose_exif_can_not_be_read_opens_as_it_is_stored(chelsea: Image.I
 
 
 def test_nothing_is_left_that_could_turn_a_picture_twice(chelsea: Image.Image) -> None:
-    once = open_picture(_oriented(chelsea, 6, "JPEG"))
+    once = open_picture(oriented(chelsea, 6, "JPEG"))
     assert once.image.info == {}
     assert open_picture(once.image).size == once.size == chelsea.size
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from dualfocus_engine import Box, Focused, Look, Mode, Region, Selection
+from dualfocus_engine.picture_cache import PictureCache
 from dualfocus_engine.results import Score, Shared
 from dualfocus_server.report import completion, crop_url, focus_report, usage
 from PIL import Image
@@ -150,6 +151,6 @@ def test_uncounted_encoder_runs_are_null() -> None:
     ids=["as it is", "scaled down"],
 )
 def test_a_crop_is_a_png_of_at_most_2048_pixels_a_side(region: Region, size: tuple[int, int]) -> None:
-    header, _, body = crop_url(plain(size=(5000, 60)), region).partition(",")
+    header, _, body = crop_url(PictureCache(None, None), plain(size=(5000, 60)), region).partition(",")
     assert header == "data:image/png;base64"
     assert Image.open(io.BytesIO(base64.b64decode(body))).size == size

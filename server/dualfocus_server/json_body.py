@@ -1,0 +1,41 @@
+"""A request's JSON: read in a fraction of the time that Python's own reader holds the event loop for, images in it."""
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from pydantic_core import from_json
+
+
+class _JsonRequest(Request):
+    async def body(self) -> bytes:
+        """Return the body, put together as it comes: megabytes are not copied at once."""
+        if not hasattr(self, "_body"):
+            body = bytearray()
+            async for chunk in self.stream():
+                body += chunk
+            self._body = cast("bytes", body)
+        return self._body
+
+    async def json(self) -> Any:
+        """Return the body as JSON; what only Python's reader takes (half characters, UTF-16) and errors are its own."""
+        body = await self.body()
+        try:
+            return from_json(body)
+        except ValueError:
+            return json.loads(body)
+
+
+class JsonRoute(APIRoute):
+    """A route whose body is read so."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler of a request whose JSON is read here."""
+        handle = super().get_route_handler()
+
+        async def handled(request: Request) -> Response:
+            return await handle(_JsonRequest(request.scope, request.receive))
+
+        return handled
