@@ -79,7 +79,7 @@ def test_an_unknown_model(client: OpenAI, about: About) -> None:
 
 def test_models(client: OpenAI) -> None:
     names = [model.id for model in client.models.list()]
-    assert names == [MODEL, *(f"{MODEL}:{mode}" for mode in ("dual", "macro", "micro", "off"))]
+    assert names == [MODEL, *(f"{MODEL}:{mode}" for mode in ("dual", "adaptive", "macro", "micro", "off"))]
 
 
 def test_health_ready_version(http: httpx.Client) -> None:
