@@ -1,9 +1,10 @@
-"""What DualFocus adds to vLLM's scheduler: it counts each request's work, and tells the workers which write boxes.
+"""What DualFocus adds to vLLM's scheduler: counts of each request's work, one request that computes what several begin
+with, and word to the workers of which requests write boxes.
 
 Leans on vLLM's encoder-cache connector interface (`ECConnectorBase`), made for sharing encoder outputs between
-machines: it is told of every image that is given to the encoder and of every step, has a word for the workers in
-each step, and what `request_finished` returns comes back with the request's output
-(`RequestOutput.ec_transfer_params`). Nothing is transferred.
+machines: it is told of every image that is given to the encoder and of every step, is asked whether a request may be
+scheduled yet (`ensure_cache_available`), has a word for the workers in each step, and what `request_finished` returns
+comes back with the request's output (`RequestOutput.ec_transfer_params`). Nothing is transferred.
 """
 
 from collections import Counter
@@ -17,6 +18,7 @@ from vllm.distributed.ec_transfer.ec_connector.base import (
 )
 
 from dualfocus_engine.drafts import BoxDraft, Drafting, draft_of
+from dualfocus_engine.sharing import Leaders
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +53,12 @@ class TurnConnector(ECConnectorBase):
         self._runs: Counter[str] = Counter()
         self._steps: Counter[str] = Counter()
         self._ended: set[str] = set()
+        self._leaders = Leaders() if vllm_config.cache_config.enable_prefix_caching else None
         self.drafting = Drafting()
+
+    def ensure_cache_available(self, request: "Request", num_computed_tokens: int) -> bool:
+        """Hold a request back while another computes the picture that both open with."""
+        return self._leaders is None or self._leaders.may_begin(request, num_computed_tokens)
 
     def update_state_after_alloc(self, request: "Request", index: int) -> None:
         """Count one image scheduled for the encoder."""
@@ -60,6 +67,8 @@ class TurnConnector(ECConnectorBase):
     def request_finished(self, request: "Request") -> tuple[bool, dict[str, Any] | None]:
         """Hand the counts over with the request's last output."""
         name = request.request_id
+        if self._leaders is not None:
+            self._leaders.ended(request)
         return False, {ENCODER_RUNS: self._runs.pop(name, 0), ENGINE_STEPS: self._steps.pop(name, 0)}
 
     def build_connector_meta(self, scheduler_output: "SchedulerOutput") -> ECConnectorMetadata:

@@ -71,7 +71,8 @@ class DualFocus:
     def start(self) -> None:
         """Start vLLM, inside a running event loop; blocks until the model is loaded."""
         prepare_environment()
-        from dualfocus_engine.vllm_engine import VllmEngine, engine_args
+        from dualfocus_engine.launch import engine_args
+        from dualfocus_engine.vllm_engine import VllmEngine
 
         self._engine = VllmEngine.start(engine_args(self.model, **self._flags), self.profile)
 

@@ -1,7 +1,7 @@
 """vLLM as the turns use it: the one place that renders prompts and runs them.
 
 Leans on these parts of vLLM 0.32 (tests/engine/test_vllm_contract.py has a test for each):
-`AsyncLLM` (from_engine_args, generate with `data_parallel_rank` and `trace_headers`, abort, is_sleeping, errored,
+`AsyncLLM` (generate with `data_parallel_rank` and `trace_headers`, abort, is_sleeping, errored,
 shutdown, get_num_unfinished_requests, renderer, model_config, vllm_config.parallel_config,
 output_processor.propagate_error, engine_core.resources.engine_dead), the renderer's `render_messages_async`,
 `default_chat_tok_params`, `tokenize_prompts_async`, `render_cmpl_async` and `get_tokenizer` (with
@@ -32,12 +32,12 @@ from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from dualfocus_engine.connector import EC_TRANSFER_CONFIG, ENCODER_RUNS, ENGINE_STEPS
+from dualfocus_engine.connector import ENCODER_RUNS, ENGINE_STEPS
 from dualfocus_engine.drafts import BOX_TOKENS, SPECULATIVE_CONFIG, box_tokens
 from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
+from dualfocus_engine.launch import launch
 from dualfocus_engine.picture_cache import PictureCache
 from dualfocus_engine.pictures import Picture
-from dualfocus_engine.platform import engine_defaults
 from dualfocus_engine.pool import in_thread
 from dualfocus_engine.profiles import Profile
 from dualfocus_engine.prompts import Prompt
@@ -53,20 +53,6 @@ _REPLY_MARK = f"answer-{uuid.uuid4().hex}"
 _SHUTDOWN_TIMEOUT = 2.0
 # Seconds between looks at whether the engine's process has ended.
 _LOOK_EVERY = 0.1
-
-
-def engine_args(model: str, *, draft_boxes: bool = False, **flags: Any) -> AsyncEngineArgs:
-    """Return vLLM's engine arguments for `model`: the platform's defaults (docs/vllm.md) under the given flags.
-
-    Raises BadQuestion where boxes are to be drafted and a flag stands in the way.
-    """
-    ours: dict[str, Any] = {"ec_transfer_config": EC_TRANSFER_CONFIG}
-    if draft_boxes:
-        ours["speculative_config"] = SPECULATIVE_CONFIG
-    given = {name: value for name, value in flags.items() if name not in ours or value is not None}
-    for name in ours.keys() & given.keys() if draft_boxes else ():
-        raise BadQuestion(f"Boxes can't be drafted beside --{name.replace('_', '-')}: drafting needs it.")
-    return AsyncEngineArgs(model=model, **(engine_defaults() | ours | given))
 
 
 class VllmEngine:
@@ -87,7 +73,7 @@ class VllmEngine:
         if args.logprobs_mode != "raw_logprobs":
             raise BadQuestion("Perplexities need --logprobs-mode raw_logprobs (vLLM's default).")
         pulse, drafts = Pulse(), args.speculative_config == SPECULATIVE_CONFIG
-        engine = cls(AsyncLLM.from_engine_args(args, stat_loggers=[pulse.logger]), profile, pulse)
+        engine = cls(launch(args, pulse), profile, pulse)
         if drafts:
             engine._box_tokens = box_tokens(profile.notation, engine.encode, engine.closing_token)
         return engine

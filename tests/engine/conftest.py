@@ -4,14 +4,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from dualfocus_engine import DualFocus
-from dualfocus_engine.starter import ensure_starter
+from dualfocus_training.untrained import ensure_untrained
 
 
 @pytest.fixture(scope="session")
 async def focus() -> AsyncIterator[DualFocus]:
     """The model to start with, in full precision, with a counter on its vision tower."""
     flags = {"dtype": "float32", "worker_extension_cls": "encoder_probe.EncoderProbe"}
-    async with DualFocus(str(ensure_starter()), **flags) as running:
+    async with DualFocus(str(ensure_untrained()), **flags) as running:
         await running.engine.llm.collective_rpc("watch_vision_tower")
         yield running
 

@@ -10,7 +10,7 @@ from dualfocus_engine.drafts import BOX_TOKENS
 from dualfocus_engine.prompts import Prompt
 from dualfocus_engine.questions import grounding_turn, macro_turn
 from dualfocus_engine.results import Turn
-from dualfocus_engine.starter import ensure_starter
+from dualfocus_training.untrained import ensure_untrained
 from PIL import Image
 from vllm import SamplingParams
 
@@ -23,7 +23,7 @@ Photo = Callable[[str], Image.Image]
 @pytest.fixture(scope="module")
 async def drafting() -> AsyncIterator[DualFocus]:
     """The model to start with, its boxes drafted."""
-    async with DualFocus(str(ensure_starter()), dtype="float32", draft_boxes=True) as running:
+    async with DualFocus(str(ensure_untrained()), dtype="float32", draft_boxes=True) as running:
         yield running
 
 
@@ -109,6 +109,6 @@ async def test_boxes_are_drafted_only_where_asked(focus: DualFocus, drafting: Du
 
 @pytest.mark.parametrize("flag", ["speculative_config", "ec_transfer_config"])
 def test_a_flag_that_drafting_needs_is_refused_beside_it(flag: str) -> None:
-    focus = DualFocus(str(ensure_starter()), draft_boxes=True, **{flag: {"method": "ngram"}})
+    focus = DualFocus(str(ensure_untrained()), draft_boxes=True, **{flag: {"method": "ngram"}})
     with pytest.raises(BadQuestion, match=f"--{flag.replace('_', '-')}"):
         focus.start()

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 import pytest
 import vllm
+import vllm.entrypoints.cli.serve
 from dualfocus_engine import DualFocus, EngineDead
 from dualfocus_engine.connector import ENCODER_RUNS
 from dualfocus_engine.drafts import SPECULATIVE_CONFIG
@@ -24,6 +25,7 @@ from vllm.outputs import RequestOutput
 from vllm.renderers.params import ChatParams
 from vllm.triton_utils.dispatcher import register_kernels
 from vllm.utils.cpu_triton_utils import _expand_kernel_impl
+from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from vllm.v1.engine.output_processor import OutputProcessor
@@ -97,6 +99,31 @@ def test_the_connector_interface_is_complete() -> None:
         "build_connector_meta",
     }
     assert ENCODER_RUNS == "encoder_runs"
+
+
+def test_a_request_is_held_back_while_a_connector_says_so() -> None:
+    """Asked before it is scheduled for the first time, with what the prefix cache holds of it."""
+    assert list(inspect.signature(ECConnectorBase.ensure_cache_available).parameters)[1:] == [
+        "request",
+        "num_computed_tokens",
+    ]
+    asked = inspect.getsource(Scheduler.schedule)
+    assert (
+        "if self._ec_transfer_pending(request, num_computed_tokens):\n"
+        "                        skip_request(request_queue)" in asked
+    )
+
+
+def test_the_engine_has_the_defaults_of_vllms_own_server() -> None:
+    assert "UsageContext.OPENAI_API_SERVER" in inspect.getsource(vllm.entrypoints.cli.serve)
+    assert {"vllm_config", "stat_loggers", "usage_context", "enable_log_requests", "disable_log_stats"} <= set(
+        inspect.signature(AsyncLLM.from_vllm_config).parameters
+    )
+
+
+def test_encoder_outputs_are_kept_for_questions_in_flight(focus: DualFocus) -> None:
+    config = focus.engine.llm.vllm_config.scheduler_config
+    assert config.encoder_cache_size == 4 * config.max_num_batched_tokens
 
 
 def test_boxes_can_be_drafted() -> None:

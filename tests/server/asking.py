@@ -11,7 +11,7 @@ from running_server import PATIENCE, Server, frozen_engine
 
 About = Callable[[str, str], list[dict[str, Any]]]
 ImagePart = Callable[[str], dict[str, Any]]
-MODEL = "dualfocus-starter"
+MODEL = "dualfocus-untrained"
 CHAT = "/v1/chat/completions"
 TEXT_ONLY: list[dict[str, Any]] = [{"role": "user", "content": "Hello"}]
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dualfocus_engine.starter import STARTER_NAME, ensure_starter
+from dualfocus_training.untrained import UNTRAINED_NAME, ensure_untrained
 
 READY_WITHIN = 180.0
 # Seconds that something may take which is sure to come: reached only where it does not.
@@ -31,7 +31,7 @@ class Server:
     seconds_to_ready: float
 
 
-UNTRAINED = (str(ensure_starter()), "--served-model-name", STARTER_NAME)
+UNTRAINED = (str(ensure_untrained()), "--served-model-name", UNTRAINED_NAME)
 
 
 def start_server(log: Path, *flags: str, model: tuple[str, ...] = UNTRAINED, on_path: Path | None = None) -> Server:

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import yaml
-from dualfocus_engine.profiles import shipped_profile
+from dualfocus_training.untrained import untrained_profile
 from running_server import PATIENCE, UNTRAINED, Server, start_server, wait_until
 
 IMAGE_TOKENS = 64
@@ -20,7 +20,7 @@ IMAGE_TOKENS = 64
 def test_start_up_says_what_it_does_and_that_the_model_is_untrained(server: Server) -> None:
     log = server.log.read_text()
     steps = re.findall(r"^(.+): [\d.]+ s$", log, re.MULTILINE)
-    assert steps == ["Importing vLLM", "Loading dualfocus-starter", "Warming up"]
+    assert steps == ["Importing vLLM", "Loading dualfocus-untrained", "Warming up"]
     assert "This model is untrained" in log
 
 
@@ -63,7 +63,7 @@ for argv in json.loads(sys.argv[1]):
 def test_what_is_wrong_is_said_before_a_model_is_loaded(server: Server) -> None:
     port = server.url.rpartition(":")[2]
     wrong = {
-        "No profile 'nonesuch': give one of llava-dualfocus, paper, starter": ["--profile", "nonesuch"],
+        "No profile 'nonesuch': give one of llava-dualfocus, paper": ["--profile", "nonesuch"],
         "unrecognized arguments: --no-such-flag": ["--no-such-flag"],
         f"error: 127.0.0.1, port {port}: Address already in use": ["--host", "127.0.0.1", "--port", port],
         "argument --max-queued: -1 is less than 0": ["--max-queued", "-1"],
@@ -83,7 +83,7 @@ def test_options_are_read_from_a_yaml_file_and_sigterm_ends_it_cleanly(
     tmp_path: Path, about: Callable[[str, str], list[dict[str, Any]]]
 ) -> None:
     profile = tmp_path / "own.yaml"
-    own = yaml.safe_load(shipped_profile("starter")) | {"notice": "It is mine.", "micro_prompt": "Again: {question}"}
+    own = untrained_profile().model_dump(mode="json") | {"notice": "It is mine.", "micro_prompt": "Again: {question}"}
     profile.write_text(yaml.safe_dump(own))
     config = tmp_path / "serve.yaml"
     options = {"served-model-name": "renamed", "max-model-len": 512, "profile": str(profile)}

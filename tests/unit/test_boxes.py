@@ -6,12 +6,13 @@ import re
 import pytest
 from dualfocus_engine.boxes import Box, BoxNotation, CropPolicy, Region, crop_region
 from dualfocus_engine.profiles import load_profile
+from dualfocus_training.untrained import untrained_profile
 from pydantic import ValidationError
 
 PAPER = CropPolicy()
 BARE = CropPolicy(square=False, margin=0)
 LLAVA = load_profile("llava-dualfocus").notation
-STARTER = load_profile("starter").notation
+UNTRAINED = untrained_profile().notation
 # Qwen's kind: thousandths, y before x, its own brackets.
 THOUSANDTHS = BoxNotation(
     template="<box>({y1:.0f},{x1:.0f}),({y2:.0f},{x2:.0f})</box>",
@@ -115,12 +116,14 @@ def test_margin_is_a_whole_number_of_pixels(margin: object) -> None:
         CropPolicy.model_validate({"margin": margin})
 
 
-@pytest.mark.parametrize("notation", [LLAVA, STARTER], ids=["llava-dualfocus", "starter"])
+@pytest.mark.parametrize("notation", [LLAVA, UNTRAINED], ids=["llava-dualfocus", "untrained"])
 def test_shipped_notation_is_the_papers(notation: BoxNotation) -> None:
     assert notation.write(Box(0.2, 0.41, 0.37, 0.74)) == "[0.20, 0.41, 0.37, 0.74]"
 
 
-@pytest.mark.parametrize("notation", [LLAVA, STARTER, THOUSANDTHS], ids=["llava-dualfocus", "starter", "thousandths"])
+@pytest.mark.parametrize(
+    "notation", [LLAVA, UNTRAINED, THOUSANDTHS], ids=["llava-dualfocus", "untrained", "thousandths"]
+)
 def test_what_was_written_reads_back(notation: BoxNotation) -> None:
     rng = random.Random(1)
     for _ in range(500):
@@ -171,7 +174,7 @@ def test_box_is_read_from_whatever_surrounds_it(text: str, box: tuple[float, ...
         "[0.2.1, 0.4, 0.3, 0.7]",
     ],
 )
-@pytest.mark.parametrize("notation", [LLAVA, STARTER], ids=["llava-dualfocus", "starter"])
+@pytest.mark.parametrize("notation", [LLAVA, UNTRAINED], ids=["llava-dualfocus", "untrained"])
 def test_nothing_readable_is_no_box(notation: BoxNotation, text: str) -> None:
     assert notation.read(text) is None
 
@@ -186,14 +189,14 @@ def test_units_and_order_are_the_notations_own() -> None:
 
 
 def test_grammar_lets_through_only_boxes_that_read_and_hold_area() -> None:
-    assert STARTER.grammar is not None
+    assert UNTRAINED.grammar is not None
     rng = random.Random(3)
     digits = [(rng.randint(0, 49), rng.randint(0, 49), rng.randint(50, 99), rng.randint(50, 99)) for _ in range(300)]
     for corners in digits:
         box = Box(*(corner / 100 for corner in corners))
-        written = STARTER.write(box)
-        assert re.fullmatch(STARTER.grammar, written), f"the grammar forbids {written}"
-        read = STARTER.read(written)
+        written = UNTRAINED.write(box)
+        assert re.fullmatch(UNTRAINED.grammar, written), f"the grammar forbids {written}"
+        read = UNTRAINED.read(written)
         assert read == box
         assert not read.is_empty
 
@@ -202,8 +205,8 @@ def test_grammar_lets_through_only_boxes_that_read_and_hold_area() -> None:
     "text", ["[0.50, 0.10, 0.60, 0.60]", "[0.1, 0.1, 0.6, 0.6]", "[0.10, 0.10, 0.40, 0.60]", "box"]
 )
 def test_grammar_forbids_what_is_inside_out_or_written_otherwise(text: str) -> None:
-    assert STARTER.grammar is not None
-    assert re.fullmatch(STARTER.grammar, text) is None
+    assert UNTRAINED.grammar is not None
+    assert re.fullmatch(UNTRAINED.grammar, text) is None
 
 
 @pytest.mark.parametrize(

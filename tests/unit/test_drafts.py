@@ -105,7 +105,10 @@ def test_other_requests_have_no_draft() -> None:
 
 @pytest.fixture
 def connector() -> TurnConnector:
-    config: Any = SimpleNamespace(ec_transfer_config=SimpleNamespace(is_ec_producer=True, is_ec_consumer=True))
+    config: Any = SimpleNamespace(
+        ec_transfer_config=SimpleNamespace(is_ec_producer=True, is_ec_consumer=True),
+        cache_config=SimpleNamespace(enable_prefix_caching=True),
+    )
     return TurnConnector(config, ECConnectorRole.SCHEDULER)
 
 
@@ -135,7 +138,7 @@ def test_workers_learn_with_each_step_which_requests_write_a_box(connector: Turn
 
 
 def test_steps_and_encoder_runs_are_handed_over_once(connector: TurnConnector) -> None:
-    finished: Any = SimpleNamespace(request_id="a")
+    finished: Any = SimpleNamespace(request_id="a", mm_features=[])
     for scheduled in ({"a": 6, "b": 3}, {"a": 1}, {"a": 4, "b": 1}):
         connector.build_connector_meta(step(scheduled))
     connector.update_state_after_alloc(finished, 0)

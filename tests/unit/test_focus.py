@@ -458,7 +458,7 @@ async def test_warming_up_runs_every_turn_even_where_the_model_writes_no_box() -
 
 def test_engine_must_be_started_first() -> None:
     with pytest.raises(RuntimeError, match="not running"):
-        _ = DualFocus("no-such-model", "starter").engine
+        _ = DualFocus("no-such-model", "paper").engine
 
 
 @pytest.mark.parametrize("failing", [ContextFull(2, 1), RuntimeError("two images are too many")])

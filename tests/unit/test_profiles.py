@@ -18,10 +18,11 @@ from dualfocus_engine.profiles import (
     profile_of,
     shipped_profile,
 )
+from dualfocus_training.untrained import untrained_profile
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 LLAVA = load_profile("llava-dualfocus")
-STARTER = load_profile("starter")
+UNTRAINED = untrained_profile()
 SINGLE_WORD = "Answer the question using a single word or phrase."
 LETTER = "Answer with the option's letter from the given choices directly."
 SYSTEM = (
@@ -47,7 +48,7 @@ def _vicuna(messages: list[dict[str, str]], add_generation_prompt: bool = True) 
 
 
 def test_shipped_profiles_are_named_and_load() -> None:
-    assert profile_names() == ["llava-dualfocus", "paper", "starter"]
+    assert profile_names() == ["llava-dualfocus", "paper"]
     assert [load_profile(name).name for name in profile_names()] == profile_names()
 
 
@@ -63,13 +64,13 @@ def test_released_checkpoints_profile_is_what_they_were_trained_on() -> None:
     assert (LLAVA.temperature, LLAVA.max_answer_tokens) == (0.0, 128)
 
 
-def test_starter_profile_has_the_papers_wording_and_a_notice() -> None:
-    assert STARTER.grounding_text("Where?") == (
+def test_untrained_models_profile_has_the_papers_wording_and_a_notice() -> None:
+    assert UNTRAINED.grounding_text("Where?") == (
         "Provide the coordinates of the region this question is asking about: Where?"
     )
-    assert STARTER.micro_text("Where?") == "Combine these two images and answer the question: Where?"
-    assert STARTER.notice
-    assert "untrained" in STARTER.notice
+    assert UNTRAINED.micro_text("Where?") == "Combine these two images and answer the question: Where?"
+    assert UNTRAINED.notice
+    assert "untrained" in UNTRAINED.notice
 
 
 def test_grounding_turn_is_long_enough_for_a_box() -> None:
@@ -129,7 +130,7 @@ def test_braces_in_a_question_are_only_text(text: str) -> None:
 
 
 def test_profile_that_leaves_nothing_out_grounds_everything() -> None:
-    assert STARTER.bare(f"Which?\nA. a cat\n{SINGLE_WORD}") == f"Which?\nA. a cat\n{SINGLE_WORD}"
+    assert UNTRAINED.bare(f"Which?\nA. a cat\n{SINGLE_WORD}") == f"Which?\nA. a cat\n{SINGLE_WORD}"
 
 
 def test_first_turn_renders_as_vicuna_v1() -> None:
@@ -167,7 +168,7 @@ def test_profile_can_not_be_changed_once_loaded() -> None:
     "name", ["vicuna", "", "/no/such/file.yaml", "..", "llava-dualfocus.yaml", pytest.param("x" * 300, id="long")]
 )
 def test_unknown_profile_names_those_there_are(name: str) -> None:
-    with pytest.raises(BadQuestion, match=r"llava-dualfocus, paper, starter, or a YAML file"):
+    with pytest.raises(BadQuestion, match=r"llava-dualfocus, paper, or a YAML file"):
         load_profile(name)
 
 
@@ -232,7 +233,7 @@ def test_model_brings_its_own_profile(tmp_path: Path) -> None:
 
 def test_named_profile_goes_before_the_models_own(tmp_path: Path) -> None:
     _own(tmp_path).rename(tmp_path / PROFILE_FILE)
-    assert profile_of(str(tmp_path), "starter").name == "starter"
+    assert profile_of(str(tmp_path), "paper").name == "paper"
 
 
 @pytest.mark.parametrize("model", ["someone/some-model", "/no/such/folder", ".", "x" * 300])

@@ -25,7 +25,7 @@ def test_flags_about_the_chat_template_go_before_the_profile(tmp_path: Path) -> 
 
 def test_chat_template_that_is_not_there_is_said() -> None:
     with pytest.raises(BadQuestion, match="--chat-template"):
-        runtime._with_flags(load_profile("starter"), parse_arguments(["--chat-template", "/nothing/template.jinja"]))
+        runtime._with_flags(load_profile("paper"), parse_arguments(["--chat-template", "/nothing/template.jinja"]))
 
 
 async def test_error_that_ends_the_server_is_not_lost() -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from dualfocus_engine.errors import BadQuestion
+from dualfocus_engine.launch import engine_args
 from dualfocus_engine.profiles import load_profile
 from dualfocus_engine.prompts import Prompt
 from dualfocus_engine.pulse import Pulse
-from dualfocus_engine.vllm_engine import VllmEngine, _scored, engine_args
+from dualfocus_engine.vllm_engine import VllmEngine, _scored
 from vllm import SamplingParams
 from vllm.renderers.params import TokenizeParams
 
@@ -38,7 +39,7 @@ def _engine(ranks: int = 1, unfinished: int = 0, pulse: Pulse | None = None, **p
         vllm_config=SimpleNamespace(parallel_config=SimpleNamespace(**(sizes | parallel))),
         get_num_unfinished_requests=lambda: unfinished,
     )
-    return VllmEngine(llm, load_profile("starter"), pulse)
+    return VllmEngine(llm, load_profile("paper"), pulse)
 
 
 def test_silence_counts_from_when_the_engine_was_last_seen_without_work() -> None:
@@ -92,4 +93,4 @@ def test_every_token_gets_a_log_probability_and_as_many_as_were_asked_for(asked:
 def test_log_probabilities_other_than_the_models_own_are_refused_before_a_model_is_loaded() -> None:
     args = engine_args("no-such-model", logprobs_mode="processed_logprobs")
     with pytest.raises(BadQuestion, match="--logprobs-mode raw_logprobs"):
-        VllmEngine.start(args, load_profile("starter"))
+        VllmEngine.start(args, load_profile("paper"))

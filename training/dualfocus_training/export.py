@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from dualfocus_engine.profiles import PROFILE_FILE
-from dualfocus_engine.starter import save_weights
 from peft import PeftModel
 from transformers import LlavaForConditionalGeneration
 
@@ -15,6 +14,7 @@ from dualfocus_training.learner import SceneLearner
 from dualfocus_training.recipe import Recipe, load_recipe
 from dualfocus_training.rounds import RoundsLearner
 from dualfocus_training.starting import build_learner, build_processor_of
+from dualfocus_training.weights import save_weights
 
 
 def export(recipe: Recipe, learner: SceneLearner | RoundsLearner, processor: Any, folder: Path) -> None:

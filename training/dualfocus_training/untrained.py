@@ -10,10 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dualfocus_engine.profiles import PROFILE_FILE, shipped_profile
+import yaml
+from dualfocus_engine.profiles import PROFILE_FILE, Profile, load_profile
 
-STARTER_NAME = "dualfocus-starter"
-STARTER_PROFILE = "starter"
+from dualfocus_training.weights import save_weights
+
+UNTRAINED_NAME = "dualfocus-untrained"
+_PROFILE = Path(__file__).with_suffix(".yaml")
 IMAGE_SIZE = 112
 PATCH_SIZE = 14
 SPECIAL_TOKENS = ["<s>", "</s>", "<pad>", "<image>"]
@@ -27,23 +30,28 @@ CHAT_TEMPLATE = (
 )
 
 
-def starter_path() -> Path:
-    """Where the starter model of this environment is kept: one of another version has another place."""
-    recipe = Path(__file__).read_bytes() + shipped_profile(STARTER_PROFILE).encode()
+def untrained_profile() -> Profile:
+    """The profile that is written beside it: its boxes are held to a grammar."""
+    return load_profile(str(_PROFILE))
+
+
+def untrained_path() -> Path:
+    """Where the untrained model of this environment is kept: one of another version has another place."""
+    recipe = Path(__file__).read_bytes() + _PROFILE.read_bytes()
     stamp = hashlib.blake2b(recipe, digest_size=4).hexdigest()
-    return Path(sys.prefix) / "share" / "dualfocus" / f"{STARTER_NAME}-{stamp}"
+    return Path(sys.prefix) / "share" / "dualfocus" / f"{UNTRAINED_NAME}-{stamp}"
 
 
-def ensure_starter() -> Path:
-    """Return the folder of the starter model, made first where it is absent (a few seconds)."""
-    folder = starter_path()
+def ensure_untrained() -> Path:
+    """Return the folder of the untrained model, made first where it is absent (a few seconds)."""
+    folder = untrained_path()
     if folder.exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Beside its place, then moved: whoever sees the folder sees all of it.
     with TemporaryDirectory(dir=folder.parent) as place:
-        made = Path(place) / STARTER_NAME
-        write_starter(made)
+        made = Path(place) / UNTRAINED_NAME
+        write_untrained(made)
         try:
             made.rename(folder)
         except OSError:
@@ -52,44 +60,31 @@ def ensure_starter() -> Path:
     return folder
 
 
-def write_starter(folder: Path, seed: int = 0) -> None:
-    """Write the starter model as a Hugging Face LLaVA checkpoint; the same seed gives the same bytes."""
+def write_untrained(folder: Path, seed: int = 0, side: int = IMAGE_SIZE) -> None:
+    """Write the untrained model as a Hugging Face LLaVA checkpoint; the same seed gives the same bytes.
+
+    `side` is what its encoder is shown, in pixels: a token for each patch of 14 x 14.
+    """
     import torch
     from transformers import LlavaForConditionalGeneration
 
-    processor = _processor()
+    processor = _processor(side)
     torch.manual_seed(seed)
-    model = LlavaForConditionalGeneration(_config(len(processor.tokenizer))).to(torch.bfloat16)
+    model = LlavaForConditionalGeneration(_config(len(processor.tokenizer), side)).to(torch.bfloat16)
     folder.mkdir(parents=True, exist_ok=True)
     processor.save_pretrained(folder)
     save_weights(model, folder)
     model.generation_config.save_pretrained(folder)
     model.config.save_pretrained(folder)
-    (folder / PROFILE_FILE).write_text(shipped_profile(STARTER_PROFILE), encoding="utf-8")
+    profile = untrained_profile().model_copy(update={"side": side})
+    (folder / PROFILE_FILE).write_text(yaml.safe_dump(profile.model_dump(mode="json")), encoding="utf-8")
 
 
-def save_weights(model: Any, folder: Path) -> None:
-    """Save a LLaVA model's weights under the names that both vLLM and transformers load (docs/vllm.md)."""
-    from safetensors.torch import save_file
-
-    tensors = {_published_name(name): tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def _published_name(name: str) -> str:
-    name = name.removeprefix("model.")
-    if name.startswith("vision_tower.") and not name.startswith("vision_tower.vision_model."):
-        return name.replace("vision_tower.", "vision_tower.vision_model.", 1)
-    if name.startswith("language_model."):
-        return name.replace("language_model.", "language_model.model.", 1)
-    return f"language_model.{name}" if name.startswith("lm_head.") else name
-
-
-def _processor() -> Any:
+def _processor(side: int) -> Any:
     from transformers import LlavaProcessor
     from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-    square = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    square = {"height": side, "width": side}
     # Padded to a square, as the profile has it: vLLM's own chat then sees what the macro turn sees.
     images = LlavaImageProcessorPil(do_pad=True, size=square, crop_size=square)
     return LlavaProcessor(
@@ -117,21 +112,21 @@ def _tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, extra_special_tokens={"image_token": "<image>"}, **names)
 
 
-def _config(vocabulary: int) -> Any:
+def _config(vocabulary: int, side: int) -> Any:
     from transformers import LlavaConfig
 
     return LlavaConfig(
-        vision_config=_vision_config(),
+        vision_config=_vision_config(side),
         text_config=_text_config(vocabulary),
         image_token_index=SPECIAL_TOKENS.index("<image>"),
-        image_seq_length=(IMAGE_SIZE // PATCH_SIZE) ** 2,
+        image_seq_length=(side // PATCH_SIZE) ** 2,
         projector_hidden_act="gelu",
         architectures=["LlavaForConditionalGeneration"],
         dtype="bfloat16",
     )
 
 
-def _vision_config() -> Any:
+def _vision_config(side: int) -> Any:
     from transformers import CLIPVisionConfig
 
     return CLIPVisionConfig(
@@ -139,7 +134,7 @@ def _vision_config() -> Any:
         intermediate_size=256,
         num_hidden_layers=3,
         num_attention_heads=4,
-        image_size=IMAGE_SIZE,
+        image_size=side,
         patch_size=PATCH_SIZE,
         projection_dim=128,
     )
@@ -165,4 +160,4 @@ def _text_config(vocabulary: int) -> Any:
 
 
 if __name__ == "__main__":
-    print(ensure_starter())
+    print(ensure_untrained())

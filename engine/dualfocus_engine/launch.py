@@ -1,0 +1,44 @@
+"""How vLLM is started: its arguments, and what its own server sets beside them.
+
+Leans on these parts of vLLM 0.32 (tests/engine/test_vllm_contract.py): `AsyncEngineArgs.create_engine_config` with a
+`UsageContext`, from which follow the tokens of a step and the requests at once that are the default;
+`AsyncLLM.from_vllm_config`; `scheduler_config.encoder_cache_size`, in tokens.
+"""
+
+from typing import Any
+
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.usage.usage_lib import UsageContext
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from dualfocus_engine.connector import EC_TRANSFER_CONFIG
+from dualfocus_engine.drafts import SPECULATIVE_CONFIG
+from dualfocus_engine.errors import BadQuestion
+from dualfocus_engine.platform import engine_defaults
+from dualfocus_engine.pulse import Pulse
+
+# How many times vLLM's own number of encoder outputs are kept: a question's other turn may come a step or two later.
+_ENCODER_OUTPUTS = 4
+
+
+def engine_args(model: str, *, draft_boxes: bool = False, **flags: Any) -> AsyncEngineArgs:
+    """Return vLLM's engine arguments for `model`: the platform's defaults (docs/vllm.md) under the given flags.
+
+    Raises BadQuestion where boxes are to be drafted and a flag stands in the way.
+    """
+    ours: dict[str, Any] = {"ec_transfer_config": EC_TRANSFER_CONFIG}
+    if draft_boxes:
+        ours["speculative_config"] = SPECULATIVE_CONFIG
+    given = {name: value for name, value in flags.items() if name not in ours or value is not None}
+    for name in ours.keys() & given.keys() if draft_boxes else ():
+        raise BadQuestion(f"Boxes can't be drafted beside --{name.replace('_', '-')}: drafting needs it.")
+    return AsyncEngineArgs(model=model, **(engine_defaults() | ours | given))
+
+
+def launch(args: AsyncEngineArgs, pulse: Pulse) -> AsyncLLM:
+    """Start vLLM with the defaults that its own server has."""
+    context = UsageContext.OPENAI_API_SERVER
+    config = args.create_engine_config(context)
+    config.scheduler_config.encoder_cache_size *= _ENCODER_OUTPUTS
+    more = {"enable_log_requests": args.enable_log_requests, "disable_log_stats": args.disable_log_stats}
+    return AsyncLLM.from_vllm_config(config, stat_loggers=[pulse.logger], usage_context=context, **more)

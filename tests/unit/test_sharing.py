@@ -1,0 +1,86 @@
+"""Who computes a picture that several requests begin with."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from dualfocus_engine.sharing import Leaders
+from vllm.v1.request import RequestStatus
+
+BEFORE = (1, 2, 3, 4)
+
+
+def request(**changes: Any) -> Any:
+    """A request of a picture of 64 tokens behind four others, waiting to be scheduled."""
+    place = SimpleNamespace(offset=len(BEFORE), length=64)
+    fields: dict[str, Any] = {
+        "status": RequestStatus.WAITING,
+        "mm_features": [SimpleNamespace(identifier="picture", mm_position=place)],
+        "prompt_token_ids": [*BEFORE, *[0] * 64, 9],
+        "num_computed_tokens": 0,
+        "skip_reading_prefix_cache": False,
+        "lora_request": None,
+        "cache_salt": None,
+    }
+    return SimpleNamespace(**(fields | changes))
+
+
+@pytest.fixture
+def leaders() -> Leaders:
+    return Leaders()
+
+
+@pytest.fixture
+def leader(leaders: Leaders) -> Any:
+    """A request that was let through, and has begun: what stands before its picture is computed."""
+    begun = request()
+    assert leaders.may_begin(begun, 0)
+    begun.status, begun.num_computed_tokens = RequestStatus.RUNNING, len(BEFORE)
+    return begun
+
+
+def test_the_other_turn_waits_until_the_picture_is_computed(leaders: Leaders, leader: Any) -> None:
+    other = request()
+    assert not leaders.may_begin(other, 0)
+    assert leaders.may_begin(leader, len(BEFORE)), "who computes it goes on"
+    leader.num_computed_tokens = len(BEFORE) + 64
+    assert leaders.may_begin(other, 0)
+
+
+def test_one_that_finds_the_picture_cached_begins_in_the_same_step(leaders: Leaders, leader: Any) -> None:
+    assert leaders.may_begin(request(), 32)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"prompt_token_ids": [5, 6, 7, 8, *[0] * 64]},
+        {"cache_salt": "mine"},
+        {"lora_request": SimpleNamespace(lora_name="mine")},
+        {"mm_features": [SimpleNamespace(identifier="another", mm_position=SimpleNamespace(offset=4, length=64))]},
+        {"skip_reading_prefix_cache": True},
+        {"status": RequestStatus.RUNNING},
+    ],
+    ids=["other words before it", "other salt", "other adapter", "other picture", "no cache read", "begun already"],
+)
+def test_one_that_would_find_nothing_does_not_wait(leaders: Leaders, leader: Any, changes: dict[str, Any]) -> None:
+    assert leaders.may_begin(request(**changes), 0)
+
+
+def test_nobody_waits_for_one_that_ended(leaders: Leaders, leader: Any) -> None:
+    leaders.ended(leader)
+    assert leaders.may_begin(request(), 0)
+
+
+@pytest.mark.parametrize("status", [RequestStatus.WAITING, RequestStatus.PREEMPTED])
+def test_nobody_waits_for_one_that_waits_itself(leaders: Leaders, leader: Any, status: RequestStatus) -> None:
+    leader.status = status
+    assert leaders.may_begin(request(), 0)
+
+
+def test_nothing_is_kept_of_requests_that_ended(leaders: Leaders, leader: Any) -> None:
+    leaders.ended(request())
+    leaders.ended(SimpleNamespace(mm_features=[]))  # type: ignore[arg-type]
+    assert list(leaders._by_opening.values()) == [leader]
+    leaders.ended(leader)
+    assert not leaders._by_opening
