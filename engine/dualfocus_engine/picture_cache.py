@@ -11,7 +11,7 @@ from cachetools import LRUCache, cached
 from PIL import Image
 
 from dualfocus_engine.pictures import MAX_PIXELS, Colour, Original, Picture, Size, fit, read_original
-from dualfocus_engine.pool import in_thread
+from dualfocus_engine.pool import begin
 
 # Bytes of whole pictures kept for crops to come; the largest that the server takes by default has 200 MB.
 _DECODED = 256 << 20
@@ -71,12 +71,24 @@ class PictureCache:
             yield
             return
         self._bytes_ahead += size
-        decoding = asyncio.ensure_future(in_thread(self.decoded, picture.original))
+        decoding = asyncio.ensure_future(self._decode_ahead(picture.original))
+        decoding.add_done_callback(lambda _: self._is_decoded(size))
         try:
             yield
         finally:
-            self._bytes_ahead -= size
-            decoding.cancel()  # where no thread has begun it
+            decoding.cancel()
+
+    async def _decode_ahead(self, original: Original) -> None:
+        work = begin(self.decoded, original)
+        try:
+            await asyncio.wrap_future(work)
+        except asyncio.CancelledError:
+            if not work.cancel():  # a thread that has begun goes on, and its pixels count until it has done
+                await asyncio.wrap_future(work)
+            raise
+
+    def _is_decoded(self, size: int) -> None:
+        self._bytes_ahead -= size
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Return hits and misses.

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -12,6 +12,11 @@ T = TypeVar("T")
 _threads = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="picture")
 
 
+def begin(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    """Give picture work to its own pool."""
+    return _threads.submit(work, *args, **kwargs)
+
+
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run picture work on its own pool and return its result."""
-    return await asyncio.get_running_loop().run_in_executor(_threads, lambda: work(*args, **kwargs))
+    return await asyncio.wrap_future(begin(work, *args, **kwargs))

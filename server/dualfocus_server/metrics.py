@@ -52,8 +52,8 @@ class _ImageCache(Collector):
         self.counts: Callable[[], Mapping[str, tuple[int, int]]] = dict
 
     def collect(self) -> Iterator[Metric]:
-        hits = CounterMetricFamily("dualfocus_image_cache_hits", "Images found in the cache.", labels=["found"])
-        misses = CounterMetricFamily("dualfocus_image_cache_misses", "Images not found in it.", labels=["found"])
+        hits = CounterMetricFamily("dualfocus_image_cache_hits", "Images found in the cache.", labels=["kind"])
+        misses = CounterMetricFamily("dualfocus_image_cache_misses", "Images not found in it.", labels=["kind"])
         for name, (hit, missed) in self.counts().items():
             hits.add_metric([name], hit)
             misses.add_metric([name], missed)

@@ -8,6 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 # Where a server that listens on every address can be reached from its own machine.
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+# As many as the example's picture needs: it is to stay a line that can be pasted.
+_COLOURS = 16
 
 
 def ready_text(host: str, port: int, *, tls: bool, keys: bool) -> str:
@@ -36,13 +38,11 @@ def example_curl(url: str, keys: bool = False) -> str:
 
 def _picture_url() -> str:
     """Draw a blue square and a red circle with a number too small to be read at first sight, as a data: URL."""
-    picture = Image.new("P", (480, 360), 0)
-    picture.putpalette([226, 224, 218, 214, 32, 36, 32, 72, 205, 255, 255, 255])
+    picture = Image.new("RGB", (480, 360), (226, 224, 218))
     pen = ImageDraw.Draw(picture)
-    pen.fontmode = "1"  # without grey: a few hundred bytes
-    pen.rectangle((60, 190, 160, 290), fill=2)
-    pen.ellipse((270, 60, 380, 170), fill=1)
-    pen.text((325, 115), "42", fill=3, font=ImageFont.load_default(size=15), anchor="mm")
+    pen.rectangle((60, 190, 160, 290), fill=(32, 72, 205))
+    pen.ellipse((270, 60, 380, 170), fill=(214, 32, 36))
+    pen.text((325, 115), "42", fill=(255, 255, 255), font=ImageFont.load_default(size=18), anchor="mm")
     png = io.BytesIO()
-    picture.save(png, "PNG", optimize=True)
+    picture.quantize(_COLOURS).save(png, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -259,6 +260,12 @@ async def _decoded_in_the_meantime(cache: PictureCache, picture: Picture) -> Non
             await asyncio.sleep(0.001)
 
 
+async def _nothing_ahead(cache: PictureCache) -> None:
+    async with asyncio.timeout(30):
+        while cache._bytes_ahead:  # noqa: ASYNC110 (it is a thread's)
+            await asyncio.sleep(0.001)
+
+
 async def test_large_jpeg_is_decoded_while_its_box_is_written(
     cache: PictureCache, large_jpeg: bytes, decodes: list[Any]
 ) -> None:
@@ -284,6 +291,7 @@ async def test_no_more_is_decoded_ahead_than_is_kept(
         await _decoded_in_the_meantime(cache, one)
         cache.decoded(other.original)
     assert decodes == [one.size, other.size], "the second had to wait until it was asked for"
+    await _nothing_ahead(cache)
     with cache.ahead(one):
         await _decoded_in_the_meantime(cache, one)
 
@@ -297,3 +305,23 @@ async def test_picture_that_nobody_waits_for_any_more_is_not_decoded(
         pass
     await asyncio.sleep(0)
     assert decodes == []
+
+
+async def test_pixels_count_until_they_are_decoded(
+    monkeypatch: pytest.MonkeyPatch, cache: PictureCache, large_jpeg: bytes
+) -> None:
+    """A thread that has begun goes on when nobody waits any more: its memory is in use."""
+    picture, begun, go_on = cache.open(large_jpeg), threading.Event(), threading.Event()
+
+    def slowly(original: Any) -> Image.Image:
+        begun.set()
+        assert go_on.wait(30)
+        return plain()
+
+    monkeypatch.setattr(cache, "_decoded", slowly)
+    with cache.ahead(picture):
+        await asyncio.to_thread(begun.wait, 30)
+    await asyncio.sleep(0.01)
+    assert cache._bytes_ahead == picture.size[0] * picture.size[1] * 4
+    go_on.set()
+    await _nothing_ahead(cache)

@@ -20,8 +20,8 @@ from dualfocus_training.evaluation.page import goals, table
 from dualfocus_training.evaluation.plots import draw_plots
 
 _READY_WITHIN = 300.0
-# No training run draws scenes of this seed.
-SEED = 900
+# No training run draws scenes of this seed, and nothing of recipe or model was chosen by its figures.
+SEED = 950
 
 _PAGE = """# Results
 
