@@ -5,28 +5,31 @@ An experiment whose result is there is not run again: the same command goes on w
 
 import argparse
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from loadtests.bench import run_subject, say
 from loadtests.machine import describe, has_gpu
-from loadtests.model import SEVEN_BILLION, SMALL, ensure_model, model_folder
-from loadtests.plan import Subject, full_plan, llava_model, quick_plan, seven_billion, small_model
+from loadtests.model import model_folder
+from loadtests.plan import PACE, Subject, full_plan, llava_model, quick_plan, seven_billion, small_model
 from loadtests.report import write_report
 
 RUNS = Path("runs") / "bench"
-# The small model takes less: so are the seconds that its experiments get.
-_PACE = {"small": 6.0}
 
 
 def subject_of(key: str) -> Subject:
     """Return a model by its key, made first where it is absent."""
     if key == "small":
         return small_model()
-    if key == "llava":
-        return llava_model(ensure_model(model_folder(RUNS, key), SMALL))
-    return seven_billion(ensure_model(model_folder(RUNS, key), SEVEN_BILLION))
+    folder = model_folder(RUNS, key)
+    # A process of its own: what torch holds of the memory is given back.
+    seven = ["--seven-billion"] if key == "llava-7b" else []
+    subprocess.run([sys.executable, "-m", "loadtests.model", str(folder), *seven], check=True)
+    return seven_billion(folder) if seven else llava_model(folder)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -40,13 +43,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", choices=["small", "llava", "llava-7b"], action="append", help="only this one")
     parser.add_argument("--only", choices=keys, action="append", metavar="EXPERIMENT", help=f"of {', '.join(keys)}")
     arguments = parser.parse_args(argv)
+    # Told to end, it ends as it would by itself: no server is left behind.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     folder: Path = arguments.run or RUNS / datetime.now(UTC).date().isoformat()
     folder.mkdir(parents=True, exist_ok=True)
     machine = folder / "machine.json"
     if not machine.exists():
         machine.write_text(json.dumps(describe() | {"quick": arguments.quick}, indent=2) + "\n", encoding="utf-8")
     for key in arguments.model or ["small", "llava-7b" if has_gpu() else "llava"]:
-        plan = quick_plan() if arguments.quick else full_plan(_PACE.get(key, 1.0))
+        plan = quick_plan() if arguments.quick else full_plan(PACE.get(key, 1.0))
         run_subject(subject_of(key), plan, arguments.only or keys, folder / key)
     say(f"written: {write_report(folder)}")
 

@@ -1,7 +1,6 @@
 """Runs the experiments of a plan and writes each one's result; what is there already is not run again."""
 
 import json
-import math
 import subprocess
 import sys
 import time
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from loadtests import figures
-from loadtests.plan import CALIBRATION, SATURATED, SKIPPED, Experiment, Subject, order
+from loadtests.plan import CALIBRATION, SATURATED, Experiment, Subject, hurried, order, planned
+from loadtests.run_files import calibrated
 from loadtests.servers import Servers, end, environment
 
 # Beyond the seconds an experiment is given: its warm-up, and the round that it is in when they are over.
@@ -29,12 +29,15 @@ def run_subject(subject: Subject, plan: Sequence[Experiment], wanted: Sequence[s
     folder.mkdir(parents=True, exist_ok=True)
     flags = dict(subject.flags)
     servers = Servers(str(subject.folder), subject.key, flags, folder)
+    began, due = time.monotonic(), 0.0
     try:
         for experiment in plan:
             path = folder / f"{experiment.key}.json"
             if experiment.key in wanted and not _is_done(path):
-                _run_one(experiment, plan, subject, servers, path)
-            if experiment.key == CALIBRATION and (threshold := read_threshold(path)) is not None:
+                is_late = time.monotonic() - began > due
+                _run_one(hurried(experiment) if is_late and due else experiment, plan, subject, servers, path)
+                due += planned([experiment])
+            if experiment.key == CALIBRATION and (threshold := _threshold(path)) is not None:
                 flags["plain"] = ("--skip-below", repr(threshold))
     finally:
         servers.stop_all()
@@ -46,9 +49,9 @@ def _run_one(
     say(f"{subject.key}: {experiment.key} …")
     started = time.monotonic()
     try:
-        urls = servers.need(experiment.kinds)
+        fresh = servers.need(experiment.kinds)
         throughput = _throughput(path.parent) if experiment.shares else None
-        told = order(plan, experiment.key, subject, urls, throughput)
+        told = order(plan, experiment, subject, servers.urls, fresh=fresh, throughput=throughput)
         cells = _load(told.model_dump_json(), experiment, path.with_suffix(".part"), len(told.rounds))
         result: dict[str, Any] = {"experiment": experiment.key, "cells": cells}
     except Exception as error:  # whatever it is: the others are still to be run
@@ -102,14 +105,8 @@ def _is_done(path: Path) -> bool:
     return path.exists() and "cells" in json.loads(path.read_text(encoding="utf-8"))
 
 
-def read_threshold(path: Path) -> float | None:
-    """Return the perplexity under which a second look is skipped, from the calibration's answers; None without any."""
-    if not _is_done(path):
-        return None
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    costs = [record["cost"] for cell in cells for record in cell["records"] if record["cost"]]
-    found = [cost["perplexity"] for cost in costs if cost["perplexity"] is not None]
-    return figures.threshold([each for each in found if math.isfinite(each)], SKIPPED)
+def _threshold(path: Path) -> float | None:
+    return calibrated(json.loads(path.read_text(encoding="utf-8"))["cells"]) if _is_done(path) else None
 
 
 def _throughput(folder: Path) -> float:

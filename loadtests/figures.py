@@ -66,18 +66,20 @@ def throughput(cell: Cell) -> float:
     """Return questions a second: a cell's answered ones, from the first's beginning to the last's end."""
     records = answered(cell)
     began = min(record["began"] for record in records)
-    return len(records) / (max(record["began"] + record["seconds"] for record in records) - began)
+    ended = max(record["began"] + record["seconds"] for record in records)
+    return len(records) / float(ended - began)
 
 
 def of_side(cells: Sequence[Cell], side: str) -> list[Cell]:
-    """Return the cells of a side, in the order of their rounds."""
-    return sorted((cell for cell in cells if cell["side"] == side), key=lambda cell: cell["round"])
+    """Return the cells of a side in which anything was answered, in the order of their rounds."""
+    asked = [cell for cell in cells if cell["side"] == side and answered(cell)]
+    return sorted(asked, key=lambda cell: cell["round"])
 
 
 def ratios(cells: Sequence[Cell], side: str, against: str, figure: Callable[[Cell], float]) -> Spread:
     """Return a side's figure as a share of another's, round by round. Raises ValueError where no round has both."""
-    ours = {cell["round"]: cell for cell in of_side(cells, side) if answered(cell)}
-    theirs = {cell["round"]: cell for cell in of_side(cells, against) if answered(cell)}
+    ours = {cell["round"]: cell for cell in of_side(cells, side)}
+    theirs = {cell["round"]: cell for cell in of_side(cells, against)}
     found = [figure(ours[number]) / figure(theirs[number]) for number in ours if number in theirs]
     if not found:
         raise ValueError(f"no round has answers of both {side} and {against}")

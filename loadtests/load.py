@@ -29,6 +29,8 @@ from loadtests.questions import Asked, asked
 _PATIENCE = 240.0
 # Greenlets that are spawned a second: more than any cell has users, so that all begin at once.
 _AT_ONCE = 100.0
+# Seconds between looks at whether a cell has begun or ended.
+_LOOK_EVERY = 0.005
 
 
 class Failed(Exception):
@@ -129,10 +131,11 @@ def run_cell(side: Side, cell: Cell, profile: Profile) -> Json:
     environment.events.request.add_listener(_recorder(current))
     runner = environment.create_local_runner()
     runner.start(cell.users, spawn_rate=_AT_ONCE)
-    runner.spawning_greenlet.join()
+    while runner.user_count < cell.users:
+        gevent.sleep(_LOOK_EVERY)
     current.open()
     while len(current.records) < len(cell.questions):
-        gevent.sleep(0.005)
+        gevent.sleep(_LOOK_EVERY)
     runner.quit()
     return {
         "side": side.name,

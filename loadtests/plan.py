@@ -5,7 +5,7 @@ so that a run ends in time on a slow machine too.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -20,8 +20,10 @@ SKIPPED = 0.58
 # Numbers of questions: so many for an experiment, a round, a side. None is asked of a server twice.
 _EXPERIMENT, _ROUND, _LANE = 1_000_000, 10_000, 1_000
 _WARMING = 99
-_FEWEST, _MOST = 8, 250
-_FEW = 4
+_FEWEST, _MOST = 6, 250
+# Seconds that an experiment takes besides: a server's start for every third one, the load generator's for each.
+_START = 10.0
+_FEW, _WARM_UP = 4, 2
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,12 @@ class Subject:
 
 @dataclass(frozen=True)
 class Asking:
-    """A side of an experiment: its name, the kind of server that it asks, and how."""
+    """A side of an experiment: its name, the kind of server that it asks, and how; at most `most` questions a round."""
 
     name: str
     kind: str
     asks: Asks
+    most: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,13 @@ class Experiment:
 MACRO, ADAPTIVE = Asking("macro", "plain", "macro"), Asking("adaptive", "plain", "adaptive")
 DUAL, DRAFTED = Asking("dual", "plain", "dual"), Asking("drafted", "drafted", "dual")
 CALLS, UNCACHED = Asking("calls", "vllm", "calls"), Asking("uncached", "vllm-uncached", "calls")
-LOOP = Asking("loop", "loop", "dual")
+# It answers one question at a time: more of them at once would only wait.
+LOOP = Asking("loop", "loop", "dual", most=2)
 OFF, CHAT = Asking("off", "plain", "off"), Asking("chat", "vllm", "chat")
 CALIBRATING = Asking("macro", "drafted", "macro")
 CALIBRATION, ADAPTIVE_1, ARRIVALS = "calibration", "adaptive-1", "arrivals"
+# By how much fewer seconds than LLaVA's shape a model gets.
+PACE = {"small": 8.0}
 # Where the throughput of two looks is read for the rates of arrival: the first of these that was measured.
 SATURATED = ("modes-16", "cached-16", "uncached-16")
 
@@ -101,27 +107,40 @@ def seven_billion(folder: Path) -> Subject:
 
 
 def full_plan(pace: float) -> list[Experiment]:
-    """Return the experiments of a full run; `pace` is by how much fewer seconds a model needs than LLaVA's shape."""
+    """Return the experiments of a full run; `pace` is by how much fewer seconds a model needs than LLaVA's shape.
+
+    The seconds are what an experiment may take without the run being late; a late run makes fewer rounds (`hurried`).
+    """
+    shares = (0.5, 0.8, 1.1) if pace == 1 else (0.3, 0.5, 0.7, 0.9, 1.1, 1.3)
     plan = [
-        Experiment(CALIBRATION, (CALIBRATING,), 1, 14, 1, 60, like=ADAPTIVE_1),
-        Experiment("modes-1", (MACRO, DUAL, DRAFTED), 1, 1, 8, 60),
-        Experiment("modes-4", (MACRO, ADAPTIVE, DUAL, DRAFTED), 4, 4, 3, 45),
-        Experiment("modes-16", (MACRO, ADAPTIVE, DUAL, DRAFTED), 16, 16, 2, 60),
-        Experiment(ADAPTIVE_1, (ADAPTIVE, MACRO), 1, 14, 1, 60),
-        Experiment("uncached-1", (DUAL, UNCACHED), 1, 1, 6, 45),
-        Experiment("uncached-4", (DUAL, UNCACHED), 4, 4, 3, 30),
-        Experiment("uncached-16", (DUAL, UNCACHED), 16, 16, 2, 60),
-        Experiment("loop-1", (DUAL, LOOP), 1, 1, 4, 45),
-        Experiment("loop-16", (DUAL, LOOP), 16, 8, 2, 60),
-        Experiment(ARRIVALS, (DUAL,), 0, 0, 0, 40, shares=(0.3, 0.6, 0.8, 1.0, 1.3)),
-        Experiment("overhead-1", (OFF, CHAT), 1, 1, 16, 45),
-        Experiment("cached-1", (DUAL, CALLS), 1, 1, 8, 60),
-        Experiment("cached-4", (DUAL, CALLS), 4, 4, 3, 30),
-        Experiment("cached-16", (DUAL, CALLS), 16, 16, 2, 60),
-        Experiment("drafted-1", (DRAFTED, CALLS), 1, 1, 6, 40),
-        Experiment("drafted-16", (DRAFTED, CALLS), 16, 16, 2, 60),
+        Experiment(CALIBRATION, (CALIBRATING,), 1, 6, 2, 50, like=ADAPTIVE_1),
+        Experiment("modes-1", (MACRO, DUAL, DRAFTED), 1, 1, 8, 55),
+        Experiment("modes-4", (MACRO, ADAPTIVE, DUAL, DRAFTED), 4, 4, 3, 35, least_rounds=1),
+        Experiment("modes-16", (MACRO, ADAPTIVE, DUAL, DRAFTED), 16, 16, 2, 125, least_rounds=1),
+        Experiment(ADAPTIVE_1, (ADAPTIVE, MACRO), 1, 6, 2, 60),
+        Experiment("uncached-16", (DUAL, UNCACHED), 16, 16, 2, 130, least_rounds=1),
+        Experiment("uncached-1", (DUAL, UNCACHED), 1, 1, 6, 40),
+        Experiment("uncached-4", (DUAL, UNCACHED), 4, 4, 3, 30, least_rounds=1),
+        Experiment("loop-16", (DUAL, LOOP), 16, 16, 2, 60, least_rounds=1),
+        Experiment("loop-1", (DUAL, LOOP), 1, 1, 4, 30),
+        Experiment(ARRIVALS, (DUAL,), 0, 0, 0, 30, shares=shares),
+        Experiment("cached-16", (DUAL, CALLS), 16, 16, 2, 130, least_rounds=1),
+        Experiment("cached-1", (DUAL, CALLS), 1, 1, 8, 55),
+        Experiment("cached-4", (DUAL, CALLS), 4, 4, 3, 25, least_rounds=1),
+        Experiment("overhead-1", (OFF, CHAT), 1, 1, 16, 40),
+        Experiment("drafted-1", (DRAFTED, CALLS), 1, 1, 6, 45),
     ]
-    return [replace(experiment, seconds=experiment.seconds / pace) for experiment in plan]
+    return [replace(one, seconds=one.seconds / pace, rounds=round(one.rounds * pace)) for one in plan]
+
+
+def hurried(experiment: Experiment) -> Experiment:
+    """Return an experiment for a run that is late: half the time, and one round at least."""
+    return replace(experiment, seconds=experiment.seconds / 2, least_rounds=1)
+
+
+def planned(experiments: Sequence[Experiment]) -> float:
+    """Return the seconds that experiments may take together, their servers' start included."""
+    return sum(experiment.seconds * max(len(experiment.shares), 1) + _START for experiment in experiments)
 
 
 def quick_plan() -> list[Experiment]:
@@ -137,15 +156,22 @@ def _shortened(experiment: Experiment) -> Experiment:
 
 
 def order(
-    plan: Sequence[Experiment], key: str, subject: Subject, urls: dict[str, str], throughput: float | None = None
+    plan: Sequence[Experiment],
+    experiment: Experiment,
+    subject: Subject,
+    urls: Mapping[str, str],
+    *,
+    fresh: Collection[str] = (),
+    throughput: float | None = None,
 ) -> Order:
     """Return what the load generator is to do for an experiment of a plan.
 
+    `urls` are the servers' addresses by kind; those of a kind in `fresh` were started for it, and are warmed up.
     `throughput` is that of the only side, in questions a second: what the rates of an open loop are shares of.
     """
-    experiment = next(one for one in plan if one.key == key)
-    block = [one.key for one in plan].index(experiment.like or key)
-    users = max(experiment.users, 2)
+    keys = [one.key for one in plan]
+    place, block = keys.index(experiment.key), keys.index(experiment.like or experiment.key)
+    cold = {side.name for side in experiment.sides if side.kind in fresh}
     rounds = (
         _arrivals(block, experiment, throughput or 0.0)
         if experiment.shares
@@ -158,7 +184,7 @@ def order(
             for side in experiment.sides
         ],
         # Of its own block: the calibration's questions are not to be known where they are asked again.
-        warm_up=_round([one.key for one in plan].index(key), experiment, _WARMING, min(users, _FEW)),
+        warm_up=[cell for cell in _round(place, experiment, _WARMING, _WARM_UP) if cell.side in cold],
         rounds=rounds,
         seconds=experiment.seconds,
         least_rounds=len(rounds) if experiment.shares else experiment.least_rounds,
@@ -181,11 +207,12 @@ def lanes(experiment: Experiment) -> list[int]:
 
 
 def _round(block: int, experiment: Experiment, number: int, count: int) -> list[Cell]:
-    users = max(min(experiment.users, count), 1)
-    return [
-        Cell(side=side.name, round=number, users=users, questions=numbers(block, lane, number, count))
-        for side, lane in zip(experiment.sides, lanes(experiment), strict=True)
-    ]
+    cells = []
+    for side, lane in zip(experiment.sides, lanes(experiment), strict=True):
+        asked = numbers(block, lane, number, min(count, side.most or count))
+        users = max(min(experiment.users, len(asked)), 1)
+        cells.append(Cell(side=side.name, round=number, users=users, questions=asked))
+    return cells
 
 
 def _arrivals(block: int, experiment: Experiment, throughput: float) -> list[list[Cell]]:

@@ -64,14 +64,19 @@ class Servers:
         self._model, self._name, self._flags, self._logs = model, name, flags, logs
         self._running: dict[str, Running] = {}
 
-    def need(self, kinds: Sequence[str]) -> dict[str, str]:
-        """Return the addresses of these kinds; others are stopped, missing ones started. Raises NotStarted."""
+    def need(self, kinds: Sequence[str]) -> list[str]:
+        """Stop servers of other kinds, start the missing ones and return their kinds. Raises NotStarted."""
         for kind in [kind for kind, server in self._running.items() if kind not in kinds or not _answers(server)]:
             self.stop(kind)
-        for kind in kinds:
-            if kind not in self._running:
-                self._running[kind] = self._start(kind)
-        return {kind: self._running[kind].url for kind in kinds}
+        missing = [kind for kind in kinds if kind not in self._running]
+        for kind in missing:
+            self._running[kind] = self._start(kind)
+        return missing
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """The addresses of the servers that run, by kind."""
+        return {kind: server.url for kind, server in self._running.items()}
 
     def stop(self, kind: str) -> None:
         """End a server and every process of its own."""
