@@ -128,7 +128,7 @@ def run_cell(side: Side, cell: Cell, profile: Profile) -> Json:
     current = Round(side, cell, profile)
     Asker.host, Asker.round = side.url, current
     environment = Environment(user_classes=[Asker])
-    environment.events.request.add_listener(_recorder(current))
+    environment.events.request.add_listener(_recorder(current))  # type: ignore[no-untyped-call]
     runner = environment.create_local_runner()
     runner.start(cell.users, spawn_rate=_AT_ONCE)
     while runner.user_count < cell.users:

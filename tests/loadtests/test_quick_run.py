@@ -1,4 +1,4 @@
-"""A run from end to end, of a few questions: the model that ships, beside a client's three calls of vLLM's own server."""
+"""A run from end to end, of a few questions: the model that ships, beside a client's three calls of vLLM."""
 
 import importlib.util
 import json

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -63,7 +64,8 @@ def test_both_servers_have_the_same_engine() -> None:
     flags = ("--kv-cache-memory-bytes", "1000", "--max-num-batched-tokens", "4096")
     lines = {kind: command(kind, "model", "m", flags, 1) for kind in ("plain", "drafted", "vllm", "vllm-uncached")}
     for line in lines.values():
-        assert [line[line.index(flag) + 1] for flag in flags[::2]] == list(flags[1::2])
+        given = dict(pairwise(line))  # the last of a flag counts, for argparse too
+        assert [given[flag] for flag in flags[::2]] == list(flags[1::2])
     assert set(engine_flags()) <= set(lines["vllm"])
     assert set(lines["drafted"]) - set(lines["plain"]) == {"--draft-boxes"}
     assert set(lines["vllm-uncached"]) - set(lines["vllm"]) == {"--no-enable-prefix-caching"}
