@@ -47,18 +47,19 @@ class Verdict:
 def goals_for(subject: str) -> list[Goal]:
     """Return the goals that are set for a model."""
     if subject == "small":
-        text = "throughput, two looks : the client's three calls, its caching off, 16 at once"
+        text = "throughput, 16 at once, two looks : the client's three calls, caching off"
         return [Goal(text, subject, "uncached-16", "dual", "uncached", "throughput", 1.5)]
     most = 1.5 if subject == "llava-7b" else 2.2
+    calls = "the client's three calls, caching"
     rows = [
         ("latency, two looks : macro", "modes-1", "dual", "macro", "latency", most),
-        ("… boxes drafted", "modes-1", "drafted", "macro", "latency", most),
+        ("latency, boxes drafted : macro", "modes-1", "drafted", "macro", "latency", most),
         ("mean latency, adaptive : macro, 58 % skipped", "adaptive-1", "adaptive", "macro", "latency", 1.3),
-        ("latency, two looks : the client's three calls, its caching on", "cached-1", "dual", "calls", "latency", 0.9),
-        ("… boxes drafted", "drafted-1", "drafted", "calls", "latency", 0.9),
-        ("throughput, the same, 16 at once", "cached-16", "dual", "calls", "throughput", 1.1),
-        ("… its caching off", "uncached-16", "dual", "uncached", "throughput", 1.8),
-        ("throughput, two looks, 16 at once : the `transformers` loop", "loop-16", "dual", "loop", "throughput", 5.0),
+        (f"latency, two looks : {calls} on", "cached-1", "dual", "calls", "latency", 0.9),
+        (f"latency, boxes drafted : {calls} on", "drafted-1", "drafted", "calls", "latency", 0.9),
+        (f"throughput, 16 at once, two looks : {calls} on", "cached-16", "dual", "calls", "throughput", 1.1),
+        (f"throughput, 16 at once, two looks : {calls} off", "uncached-16", "dual", "uncached", "throughput", 1.8),
+        ("throughput, 16 at once, two looks : the `transformers` loop", "loop-16", "dual", "loop", "throughput", 5.0),
         ("latency, `mode: off` : `vllm serve`", "overhead-1", "off", "chat", "latency", 1.03),
     ]
     return [

@@ -75,7 +75,7 @@ def test_the_report_says_what_was_measured(folder: Path) -> None:
 
 def test_a_missed_goal_shows_where_the_time_goes(folder: Path) -> None:
     text = write_report(folder).read_text().partition("### Where a goal is missed")[2]
-    assert "… its caching off (llava):" in text
+    assert "the client's three calls, caching off (llava):" in text
     assert "| llava | two looks |  |  |  | 0.25 |  |  |  |  | 2 |" in text
     assert "latency, two looks : macro (llava)" not in text
 
