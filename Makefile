@@ -9,7 +9,7 @@ MODEL ?=
 BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test lint format model results clean
+.PHONY: serve test lint format model results bench clean
 
 serve: .venv/.serve  ## install what is missing, then serve: make serve [MODEL=…] [HOST=…] [PORT=…]
 	@$(BIN)/dualfocus serve $(MODEL) --host $(HOST) --port $(PORT)
@@ -34,6 +34,9 @@ model: .venv/.test  ## train the model that ships, from nothing; goes on where i
 results: .venv/.test  ## ask the model that ships about 1,000 held-out scenes; writes docs/results.md
 	$(BIN)/python -m dualfocus_training.evaluation.results
 
+bench: .venv/.bench  ## measure this machine, into runs/bench/DATE; goes on where it was stopped
+	$(BIN)/python -m loadtests
+
 clean:
 	rm -rf .venv
 
@@ -43,4 +46,8 @@ clean:
 
 .venv/.test: pyproject.toml scripts/install.py
 	$(PYTHON) scripts/install.py dev
+	@touch $@ .venv/.serve .venv/.bench
+
+.venv/.bench: pyproject.toml scripts/install.py
+	$(PYTHON) scripts/install.py bench
 	@touch $@ .venv/.serve
