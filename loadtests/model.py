@@ -15,8 +15,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dualfocus_engine.profiles import DEFAULT_PROFILE, PROFILE_FILE, Profile, load_profile
-from dualfocus_engine.starter import SPECIAL_TOKENS, save_weights
 from dualfocus_training.scenes.writing import scenes
+from dualfocus_training.untrained import SPECIAL_TOKENS
+from dualfocus_training.weights import save_weights
 
 PATCH, SIDE = 14, 336
 # What a trained model would have learned to write: a box inside the picture, never an empty one.
