@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recorded import cell, record, write_run
 
 from loadtests import bench
 from loadtests.plan import Experiment, Subject, full_plan
 from loadtests.servers import NotStarted
-from runs import cell, record, write_run
 
 SUBJECT = Subject("llava", "a model", Path("model"), {"max_tokens": 4}, {"all": ()})
 WANTED = ["calibration", "modes-1", "cached-1"]

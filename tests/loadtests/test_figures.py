@@ -1,6 +1,7 @@
 """The arithmetic behind the report."""
 
 import pytest
+from recorded import cell, pair, record
 
 from loadtests.figures import (
     Spread,
@@ -14,7 +15,6 @@ from loadtests.figures import (
     threshold,
     throughput,
 )
-from runs import cell, pair, record
 
 
 @pytest.mark.parametrize(
