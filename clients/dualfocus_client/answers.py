@@ -35,6 +35,7 @@ class Answers:
         self._met = 0
         self._last = 0
         self._in_order = True
+        self._is_new = not path.exists()
         self._file = self._opened()
         try:
             self._end = self._read()
@@ -48,7 +49,13 @@ class Answers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        """Leave no empty file behind where none was."""
         self._file.close()
+        if self._is_new and not self._path.stat().st_size:
+            self._path.unlink()
 
     @property
     def answered(self) -> int:
@@ -65,17 +72,17 @@ class Answers:
             return
         self._met += 1
         if self._prints[question.line] != int(question.fingerprint, 16):
-            raise self._changed(f"line {question.line} as it was before")
+            raise self._changed(f"line {question.line}", "as it was before")
 
     def check_all_met(self) -> None:
         """Raise BatchError where a line that was answered holds no question any more."""
         if self._met < self.answered:
-            raise self._changed(f"{self.answered - self._met} lines that are blank now")
+            raise self._changed(f"{self.answered - self._met} lines", "that are blank now")
 
-    def _changed(self, what: str) -> BatchError:
+    def _changed(self, what: str, how: str) -> BatchError:
         return BatchError(
-            f"{self._path} answers {what} of {self._questions}: the question, its image or id, the mode or the model "
-            "has changed. Give those it was begun with, or name another --output."
+            f"{self._path} answers {what} of {self._questions}, {how}: the question, its image or id, the mode "
+            "or the model has changed. Give those it was begun with, or name another --output."
         )
 
     def add(self, question: Question, found: dict[str, Any]) -> None:
@@ -142,10 +149,13 @@ class Answers:
         end = 0
         with self._path.open("rb") as lines:
             for number, text in enumerate(lines, 1):
-                if not text.endswith(b"\n") and not self._mended(text, end):
+                is_whole = text.endswith(b"\n")
+                if not is_whole and not self._mended(text, end):
                     return end
                 self._note_kept(number, text, end)
                 end += len(text)
+                if not is_whole:  # its new line feed would be read as one more line
+                    break
         return self._file.seek(0, os.SEEK_END)
 
     def _mended(self, text: bytes, place: int) -> bool:
@@ -165,7 +175,7 @@ class Answers:
         except ValidationError as error:
             raise BatchError(f"{self._path}: line {number} is no answer of a batch: name another --output") from error
         if kept.line >= len(self._places):
-            raise self._changed(f"line {kept.line}, which is not there,")
+            raise self._changed(f"line {kept.line}", "which is not there")
         self._note(kept.line, place, kept.asked, kept.error is not None)
 
     def _note(self, line: int, place: int, fingerprint: str, failed: bool) -> None:
