@@ -99,6 +99,17 @@ def test_a_server_is_calibrated(url: str, questions: Path, capsys: pytest.Captur
     assert told.startswith("--skip-below 5\nskips 100.0% of 4 second looks; right answers 50.0% instead of 100.0%; ")
 
 
+def test_a_question_may_hold_any_character(url: str, questions: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of all that str.splitlines takes for the end of a line, only a line feed is one."""
+    line = {"image": "a.png", "question": "easy\u2028or\u2029hard\x85", "answer": "red"}
+    questions.write_bytes(
+        b"".join(json.dumps(line, ensure_ascii=False).encode() + end for end in (b"\r\n", b"\n", b""))
+    )
+    assert main([str(questions), "--base-url", url, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["questions"] == 3
+    assert Rule.bodies[-1]["messages"][0]["content"][1]["text"] == line["question"]
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
