@@ -15,7 +15,7 @@ import pytest
 from dualfocus_client import asking
 from dualfocus_client.batch import main
 
-from .local_web import Page, respond, serving
+from .local_web import Page, body_of, respond, serving
 
 CHAT = "/v1/chat/completions"
 
@@ -32,7 +32,7 @@ class Model:
         self._lock = threading.Lock()
 
     def page(self, request: BaseHTTPRequestHandler) -> None:
-        body = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
+        body = json.loads(body_of(request))
         text = body["messages"][0]["content"][1]["text"]
         with self._lock:
             self.bodies.append(body)
