@@ -2,40 +2,44 @@
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
+from PIL import Image
 
 from dualfocus_client.client import AskError, ask
+from dualfocus_client.options import add_server, config_parser, key_of, parse
+from dualfocus_client.pictures import check_target, open_picture, save_picture
+from dualfocus_client.sheet import draw_sheet
 
 
 def main(argv: list[str]) -> int:
     """Run `dualfocus ask`; returns the exit status."""
-    args = _parse(argv)
+    args = parse(make_parser(), argv)
     try:
-        completion = ask(
-            args.image,
-            args.question,
-            base_url=args.base_url,
-            api_key=args.api_key or os.environ.get("DUALFOCUS_API_KEY"),
-            timeout=args.timeout,
-            mode=args.mode,
-            box=args.box,
-        )
+        picture = _picture(args)
+        completion = _asked(args)
+        print(json.dumps(completion, indent=2, ensure_ascii=False) if args.json else _told(completion))
+        if picture is not None:
+            save_picture(draw_sheet(picture, args.question, completion), args.save)
     except AskError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(completion, indent=2, ensure_ascii=False) if args.json else _told(completion))
     return 0
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = make_parser()
-    known, _ = _config_parser().parse_known_args(argv)
-    return parser.parse_args([*(_options(parser, known.config) if known.config else []), *argv])
+def _picture(args: argparse.Namespace) -> Image.Image | None:
+    """Return what is to be drawn on: before anything is asked, so that no answer is lost over it."""
+    if args.save is None:
+        return None
+    check_target(args.save)
+    return open_picture(args.image, args.timeout)
+
+
+def _asked(args: argparse.Namespace) -> dict[str, Any]:
+    where = {"base_url": args.base_url, "api_key": key_of(args), "timeout": args.timeout}
+    return ask(args.image, args.question, **where, mode=args.mode, box=args.box)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -44,45 +48,17 @@ def make_parser() -> argparse.ArgumentParser:
         prog="dualfocus ask",
         description="Ask a running server a question about an image.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        parents=[_config_parser()],
+        parents=[config_parser()],
     )
     parser.add_argument("image", help="a file, or an http(s) URL that the server may fetch")
     parser.add_argument("question", help="what to ask about the image")
-    parser.add_argument("--base-url", default="http://127.0.0.1:8000", help="where the server is")
-    parser.add_argument("--api-key", help="a key, where the server wants one; also DUALFOCUS_API_KEY")
-    parser.add_argument(
-        "--mode", default="dual", choices=["dual", "adaptive", "macro", "micro", "off"], help="which looks"
-    )
+    add_server(parser)
     parser.add_argument("--box", type=float, nargs=4, metavar=("X1", "Y1", "X2", "Y2"), help="where to look, 0 to 1")
-    parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait for the answer")
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE", help="draw picture, box, crop and answers into one picture (out.png)"
+    )
     parser.add_argument("--json", action="store_true", help="print the server's whole answer")
     return parser
-
-
-def _config_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--config", help="a YAML file of these options; the command line goes before it")
-    return parser
-
-
-def _options(parser: argparse.ArgumentParser, path: str) -> list[str]:
-    """Return a YAML file's options as arguments, so that both are judged alike."""
-    try:
-        # Plain strings: YAML's own reading would make `mode: off` a false.
-        given = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        parser.error(f"--config {path}: {error}")
-    if not isinstance(given, dict):
-        parser.error(f"--config {path}: expected lines of the form `option: value`")
-    return [argument for name, value in given.items() for argument in _argument(name, value)]
-
-
-def _argument(name: str, value: str | list[str]) -> list[str]:
-    option = f"--{name.replace('_', '-')}"
-    if value in ("true", "false"):
-        return [option] if value == "true" else []
-    # In one piece: what follows an option that is none, or begins with a dash, would be read as something else.
-    return [f"{option}={value}"] if isinstance(value, str) else [option, *value]
 
 
 def _told(completion: dict[str, Any]) -> str:

@@ -1,14 +1,39 @@
 """A small client: one image, one question, over HTTP. For everything else, OpenAI's own client works as it is."""
 
 import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+MODES = ("dual", "adaptive", "macro", "micro", "off")
+CHAT = "/v1/chat/completions"
+URL_SCHEMES = ("http://", "https://", "data:")
+_LONGEST_WAIT = 86400
+
 
 class AskError(Exception):
-    """The server refused or could not be reached; the message says which and why."""
+    """The server refused or could not be reached, or the image can't be read; the message says which and why.
+
+    `status` is the server's, None without one; `retry_after` the seconds it asked to be left alone, None without.
+    """
+
+    def __init__(self, message: str, status: int | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+
+class Unanswered(AskError):
+    """No answer came; `reached` says whether there was a connection at all."""
+
+    def __init__(self, message: str, reached: bool) -> None:
+        super().__init__(message)
+        self.reached = reached
 
 
 def ask(
@@ -23,41 +48,64 @@ def ask(
 
     `options` are the request's `dualfocus` field: mode, question, box. Raises AskError.
     """
-    content = [
-        {"type": "image_url", "image_url": {"url": image_url(image)}},
-        {"type": "text", "text": question},
-    ]
-    given = {name: value for name, value in options.items() if value is not None}
-    body = {"messages": [{"role": "user", "content": content}], "dualfocus": given}
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    try:
-        response = httpx.post(f"{base_url}/v1/chat/completions", json=body, headers=headers, timeout=timeout)
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # UnicodeError: a host that can't be one
-        raise AskError(f"{base_url} can't be reached: {error}") from error
-    return _completion(response)
+    body = chat_body(image_url(image), question, {name: value for name, value in options.items() if value is not None})
+    with silence_told(base_url):
+        response = httpx.post(f"{base_url}{CHAT}", json=body, headers=authorization(api_key), timeout=timeout)
+    return completion_of(response)
+
+
+def chat_body(url: str, question: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the request of one question; `options` are its `dualfocus` field."""
+    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": question}]
+    return {"messages": [{"role": "user", "content": content}], "dualfocus": options}
+
+
+def authorization(api_key: str | None) -> dict[str, str]:
+    """Return the header that carries a key; none without a key."""
+    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
 
 def image_url(image: str) -> str:
     """Return an image argument as a URL: a file's content as a data: URL, a URL as it is. Raises AskError."""
-    if image.startswith(("http://", "https://", "data:")):
+    if image.startswith(URL_SCHEMES):
         return image
+    return f"data:application/octet-stream;base64,{base64.b64encode(read_file(image)).decode()}"
+
+
+def read_file(path: str) -> bytes:
+    """Return a file's content. Raises AskError that names it."""
     try:
-        data = Path(image).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
-        raise AskError(f"{image}: {error.strerror}") from error
+        raise AskError(f"{path}: {error.strerror}") from error
     except ValueError as error:  # a path with a NUL byte
-        raise AskError(f"{image!r}: {error}") from error
-    return f"data:application/octet-stream;base64,{base64.b64encode(data).decode()}"
+        raise AskError(f"{path!r}: {error}") from error
 
 
-def _completion(response: httpx.Response) -> dict[str, Any]:
+@contextmanager
+def silence_told(base_url: str) -> Iterator[None]:
+    """Hold a call to a server: whatever keeps its answer from coming is raised as Unanswered."""
+    try:
+        yield
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # UnicodeError: a host that can't be one
+        reached = isinstance(error, httpx.TransportError) and not isinstance(error, _NO_CONNECTION)
+        what = "gave no answer" if reached else "can't be reached"
+        raise Unanswered(f"{base_url} {what}: {str(error) or type(error).__name__}", reached) from error
+
+
+_NO_CONNECTION = (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.ProxyError)
+
+
+def completion_of(response: httpx.Response) -> dict[str, Any]:
+    """Return the chat completion of a response. Raises AskError where it is none."""
+    status, wait = response.status_code, _retry_after(response.headers.get("Retry-After"))
     try:
         body = response.json()
     except ValueError as error:
-        raise AskError(f"The server answered {response.status_code} and no JSON.") from error
+        raise AskError(f"The server answered {status} and no JSON.", status, wait) from error
     if response.is_success and isinstance(body, dict):
         return body
-    raise AskError(f"{response.status_code}: {_complaint(body)}")
+    raise AskError(f"{status}: {_complaint(body)}", status, wait)
 
 
 def _complaint(body: Any) -> str:
@@ -65,3 +113,14 @@ def _complaint(body: Any) -> str:
     error = body.get("error") if isinstance(body, dict) else None
     message = error.get("message") if isinstance(error, dict) else error
     return str(message or body)
+
+
+def _retry_after(text: str | None) -> float | None:
+    """Read the header: seconds, or a date."""
+    if text is None:
+        return None
+    try:
+        seconds = int(text) if text.isdecimal() else (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError):  # TypeError: a date without a zone
+        return None
+    return float(min(max(seconds, 0), _LONGEST_WAIT))

@@ -9,9 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import httpx
@@ -20,6 +18,7 @@ import yaml
 from asking import About, ask
 from openai import BadRequestError, OpenAI
 from running_server import PATIENCE, Server
+from unit.local_web import respond, serving
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = DEPLOY / "prometheus" / "rules" / "dualfocus.yml"
@@ -41,25 +40,12 @@ def expressions() -> list[Any]:
     ]
 
 
-class GpuExporter(BaseHTTPRequestHandler):
-    """Names GPU memory as NVIDIA's exporter does."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/plain")
-        self.end_headers()
-        self.wfile.write(b'DCGM_FI_DEV_FB_USED{gpu="0"} 20000\nDCGM_FI_DEV_FB_FREE{gpu="0"} 60000\n')
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture(scope="module")
 def gpu_exporter() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), GpuExporter) as exporter:
-        Thread(target=exporter.serve_forever, daemon=True).start()
-        yield f"127.0.0.1:{exporter.server_port}"
-        exporter.shutdown()
+    """Names GPU memory as NVIDIA's exporter does."""
+    memory = b'DCGM_FI_DEV_FB_USED{gpu="0"} 20000\nDCGM_FI_DEV_FB_FREE{gpu="0"} 60000\n'
+    with serving({"/metrics": respond(body=memory, Content_Type="text/plain")}) as web:
+        yield web.address.removeprefix("http://")
 
 
 @pytest.fixture(scope="module")

@@ -2,55 +2,46 @@
 
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from typing import Any, ClassVar
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 
 import pytest
 from asking import About, ask
 from openai import OpenAI
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from running_server import PATIENCE, start_server
+from unit.local_web import body_of, respond, serving
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
-class Collector(BaseHTTPRequestHandler):
-    """Takes spans as OpenTelemetry's exporter sends them."""
+collected: list[Any] = []
 
-    spans: ClassVar[list[Any]] = []
 
-    def do_POST(self) -> None:
-        sent = ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["Content-Length"])))
-        for resource in sent.resource_spans:
-            for scope in resource.scope_spans:
-                self.spans.extend(scope.spans)
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+def collect(request: BaseHTTPRequestHandler) -> None:
+    """Take spans as OpenTelemetry's exporter sends them."""
+    sent = ExportTraceServiceRequest.FromString(body_of(request))
+    collected.extend(span for resource in sent.resource_spans for scope in resource.scope_spans for span in scope.spans)
+    respond()(request)
 
 
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector, pytest.MonkeyPatch.context() as patch:
-        Thread(target=collector.serve_forever, daemon=True).start()
+    with serving({"/v1/traces": collect}) as collector, pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf")
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")  # milliseconds between exports
-        where = f"http://127.0.0.1:{collector.server_port}/v1/traces"
+        where = f"{collector.address}/v1/traces"
         running = start_server(tmp_path_factory.mktemp("traced") / "log", "--otlp-endpoint", where)
         yield OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
         running.process.terminate()
         assert running.process.wait(PATIENCE) == 0
-        collector.shutdown()
 
 
 def spans_of(trace: str) -> list[Any]:
     """The spans of a trace, once that of its question is there, which ends last."""
     until = time.monotonic() + PATIENCE
     while True:
-        found = [span for span in Collector.spans if span.trace_id.hex() == trace]
+        found = [span for span in collected if span.trace_id.hex() == trace]
         if any(span.name == "question" for span in found):
             return found
         assert time.monotonic() < until, sorted(span.name for span in found)

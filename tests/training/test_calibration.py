@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from dualfocus_training.evaluation.calibrate import main
 from dualfocus_training.evaluation.calibration import Labelled, Point, curve, pick
 from PIL import Image
+from unit.local_web import body_of, respond, serving
 
 # Macro is right where it is sure; the second look mends two of three others.
 ASKED = [
@@ -41,34 +41,27 @@ def test_skipping_may_cost_nothing_or_gain() -> None:
     assert pick(curve([Labelled(1.1, True, False, 1.0, 2.0)]), 0.0).accuracy == 1.0
 
 
-class Rule(BaseHTTPRequestHandler):
+bodies: list[dict[str, Any]] = []
+
+
+def rule(request: BaseHTTPRequestHandler) -> None:
     """Macro is sure of `easy` questions and right there; the second look is right everywhere."""
-
-    bodies: ClassVar[list[dict[str, Any]]] = []
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.bodies.append(body)
-        is_easy = body["messages"][0]["content"][1]["text"].startswith("easy")
-        focus = {
-            "macro": {"text": "red" if is_easy else "blue", "perplexity": 1.1 if is_easy else 4.0},
-            "turns": {"macro": {"seconds": 0.5}},
-            "seconds": 2.0,
-        }
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(json.dumps({"choices": [{"message": {"content": "Red "}}], "dualfocus": focus}).encode())
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+    body = json.loads(body_of(request))
+    bodies.append(body)
+    is_easy = body["messages"][0]["content"][1]["text"].startswith("easy")
+    focus = {
+        "macro": {"text": "red" if is_easy else "blue", "perplexity": 1.1 if is_easy else 4.0},
+        "turns": {"macro": {"seconds": 0.5}},
+        "seconds": 2.0,
+    }
+    completion = {"choices": [{"message": {"content": "Red "}}], "dualfocus": focus}
+    respond(body=json.dumps(completion).encode())(request)
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Rule) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serving({"/v1/chat/completions": rule}) as web:
+        yield web.address
 
 
 @pytest.fixture
@@ -97,6 +90,17 @@ def test_a_server_is_calibrated(url: str, questions: Path, capsys: pytest.Captur
     assert main([str(questions), "--base-url", url, "--count", "4", "--loss", "50"]) == 0
     told = capsys.readouterr().out
     assert told.startswith("--skip-below 5\nskips 100.0% of 4 second looks; right answers 50.0% instead of 100.0%; ")
+
+
+def test_a_question_may_hold_any_character(url: str, questions: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of all that str.splitlines takes for the end of a line, only a line feed is one."""
+    line = {"image": "a.png", "question": "easy\u2028or\u2029hard\x85", "answer": "red"}
+    questions.write_bytes(
+        b"".join(json.dumps(line, ensure_ascii=False).encode() + end for end in (b"\r\n", b"\n", b""))
+    )
+    assert main([str(questions), "--base-url", url, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["questions"] == 3
+    assert bodies[-1]["messages"][0]["content"][1]["text"] == line["question"]
 
 
 @pytest.mark.parametrize(

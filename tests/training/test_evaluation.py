@@ -2,10 +2,9 @@
 
 import json
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from dualfocus_engine.boxes import Box
@@ -15,6 +14,7 @@ from dualfocus_training.evaluation.figures import figures
 from dualfocus_training.evaluation.outcomes import Outcome, Said, overlap
 from dualfocus_training.evaluation.page import goals, table
 from dualfocus_training.scenes.questions import Question
+from unit.local_web import body_of, respond, serving
 
 BOX = Box(0.0, 0.0, 0.5, 0.5)
 SEED, SCENES = 5, 3
@@ -76,38 +76,30 @@ def test_a_run_is_told_in_tables_and_held_against_its_goals() -> None:
     assert "| detail: mean IoU ≥ 0.6 | 0.67 | yes |" in goals(found)
 
 
-class Rule(BaseHTTPRequestHandler):
-    """Answers every question with a wrong macro and the right micro answer, unless a box is given."""
+bodies: list[dict[str, Any]] = []
 
-    answers: ClassVar[dict[str, str]] = {}
-    bodies: ClassVar[list[dict[str, Any]]] = []
 
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.bodies.append(body)
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """A server that answers every question with a wrong macro and the right micro answer, unless a box is given."""
+    answers = {asked.question.question: asked.question.answer for asked in held_out(SEED, SCENES)}
+
+    def rule(request: BaseHTTPRequestHandler) -> None:
+        body = json.loads(body_of(request))
+        bodies.append(body)
         given = body["dualfocus"].get("box")
-        answer = self.answers[body["messages"][0]["content"][1]["text"]] if given is None else "moved"
+        answer = answers[body["messages"][0]["content"][1]["text"]] if given is None else "moved"
         focus = {
             "macro": {"text": "?", "perplexity": 4.0},
             "micro": {"text": answer, "perplexity": 1.0},
             "winner": "micro",
             "box": given or [0.2, 0.2, 0.4, 0.4],
         }
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(json.dumps({"choices": [{"message": {"content": answer}}], "dualfocus": focus}).encode())
+        completion = {"choices": [{"message": {"content": answer}}], "dualfocus": focus}
+        respond(body=json.dumps(completion).encode())(request)
 
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    Rule.answers = {asked.question.question: asked.question.answer for asked in held_out(SEED, SCENES)}
-    with ThreadingHTTPServer(("127.0.0.1", 0), Rule) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serving({"/v1/chat/completions": rule}) as web:
+        yield web.address
 
 
 def test_a_server_is_asked_and_its_figures_written(
@@ -123,7 +115,7 @@ def test_a_server_is_asked_and_its_figures_written(
     assert json.loads((tmp_path / "figures.json").read_text()) == found
     for name in ("accuracy", "skipping", "perplexity"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    given = [body["dualfocus"] for body in Rule.bodies if "box" in body["dualfocus"]]
+    given = [body["dualfocus"] for body in bodies if "box" in body["dualfocus"]]
     assert sum(options["selection"] == "shared" for options in given) == questions
     moved = [options["box"] for options in given if options["selection"] == "own"]
     assert len(moved) == 3 * questions

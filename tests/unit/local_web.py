@@ -1,4 +1,4 @@
-"""A real HTTP server on the loopback interface, which counts who reached it."""
+"""A real HTTP server on the loopback interface, which counts who reached it. Tests of all folders use it."""
 
 import ssl
 import subprocess
@@ -88,6 +88,11 @@ def respond(status: int = 200, body: bytes = b"", **headers: str) -> Page:
         request.wfile.write(body)
 
     return page
+
+
+def body_of(request: BaseHTTPRequestHandler) -> bytes:
+    """What a request was sent with."""
+    return request.rfile.read(int(request.headers["Content-Length"]))
 
 
 def redirect(location: str, status: int = 302) -> Page:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from dualfocus_client.client import AskError, ask, image_url
 
-from .local_web import Page, respond, serving
+from .local_web import Page, body_of, respond, serving
 
 COMPLETION = {"choices": [{"message": {"content": "Red."}}]}
 received: list[dict[str, Any]] = []
@@ -20,7 +20,7 @@ keys_sent: list[str | None] = []
 
 
 def _chat(request: BaseHTTPRequestHandler) -> None:
-    received.append(json.loads(request.rfile.read(int(request.headers["Content-Length"]))))
+    received.append(json.loads(body_of(request)))
     keys_sent.append(request.headers.get("Authorization"))
     respond(body=json.dumps(COMPLETION).encode())(request)
 

@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +60,18 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _questions(path: Path, count: int | None) -> Iterator[Line]:
     """Yield the lines of a file of labelled questions. Raises ValueError naming the line that is none."""
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines()[:count], 1):
-        try:
-            line = json.loads(text)
-            yield {"image": line["image"], "question": line["question"], "answers": _answers(line)}
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path}, line {number}: no JSON object with image, question and answer: {error}"
-            ) from error
+    # Only line feeds end a line of JSON: str.splitlines would also break a question at U+2028 and its like.
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for number, text in enumerate(islice(file, count), 1):
+            yield _question(path, number, text)
+
+
+def _question(path: Path, number: int, text: str) -> Line:
+    try:
+        line = json.loads(text)
+        return {"image": line["image"], "question": line["question"], "answers": _answers(line)}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}, line {number}: no JSON object with image, question and answer: {error}") from error
 
 
 def _answers(line: Line) -> list[str]:

@@ -1,0 +1,79 @@
+"""`dualfocus batch` against a server with the model that ships: stopped half-way, and gone on with."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from dualfocus_training.scenes.writing import QUESTIONS_FILE, write_scenes
+from running_server import PATIENCE, Server, start_server, wait_until
+
+QUESTIONS = 12
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    running = start_server(tmp_path_factory.mktemp("batch") / "log", model=())
+    yield running
+    running.process.terminate()
+    assert running.process.wait(PATIENCE) == 0
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    """The first questions about scenes, as the training package writes them."""
+    write_scenes(902, 4, tmp_path)
+    file = tmp_path / QUESTIONS_FILE
+    lines = file.read_text(encoding="utf-8").split("\n")[:QUESTIONS]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+def asked_of(server: Server) -> int:
+    """How many questions the server has been asked, however they ended."""
+    metrics = httpx.get(f"{server.url}/metrics", timeout=PATIENCE).text
+    return sum(
+        int(float(count)) for count in re.findall(r"^dualfocus_questions_total{.*} (\S+)$", metrics, re.MULTILINE)
+    )
+
+
+def lines_of(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_it_is_interrupted_and_goes_on(shipped: Server, questions: Path) -> None:
+    command = [sys.executable, "-m", "dualfocus_client.batch", str(questions), "--base-url", shipped.url]
+    answers = questions.with_name("questions.answers.jsonl")
+    before = asked_of(shipped)
+
+    first = subprocess.Popen([*command, "--concurrency", "1"], stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: lines_of(answers) >= 1)
+    first.send_signal(signal.SIGINT)
+    _, told = first.communicate(timeout=PATIENCE)
+    assert first.returncode == 130, told
+    done = lines_of(answers)
+    assert 1 <= done < QUESTIONS
+    kept = answers.read_bytes()
+
+    second = subprocess.run(
+        [*command, "--concurrency", "4"], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert second.returncode == 0, second.stderr
+    assert f"{done} of {QUESTIONS} questions are answered already" in second.stderr
+    assert answers.read_bytes().startswith(kept)
+    assert asked_of(shipped) - before == QUESTIONS, "each is asked once"
+
+    given = [json.loads(line) for line in questions.read_text(encoding="utf-8").split("\n")[:-1]]
+    found = [json.loads(line) for line in answers.read_text(encoding="utf-8").split("\n")[:-1]]
+    assert [(line["image"], line["question"]) for line in found] == [
+        (line["image"], line["question"]) for line in given
+    ]
+    assert [line["line"] for line in found] == list(range(1, QUESTIONS + 1))
+    right = sum(line["answer"].strip() == true["answer"] for line, true in zip(found, given, strict=True))
+    assert right >= QUESTIONS // 2
+    assert all(line["perplexity"]["macro"] >= 1 for line in found)

@@ -1,0 +1,448 @@
+"""`dualfocus batch`, against a real server of fixed answers."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dualfocus_client import asking
+from dualfocus_client.batch import main
+
+from .local_web import Page, body_of, respond, serving
+
+CHAT = "/v1/chat/completions"
+
+
+class Model:
+    """Answers each question by its own text in capitals; `pages` says what it does instead, an attempt at a time."""
+
+    def __init__(self) -> None:
+        self.bodies: list[dict[str, Any]] = []
+        self.asked: list[str] = []
+        self.pages: dict[str, list[Page]] = {}
+        self.running = self.most = 0
+        self.address = ""
+        self._lock = threading.Lock()
+
+    def page(self, request: BaseHTTPRequestHandler) -> None:
+        body = json.loads(body_of(request))
+        text = body["messages"][0]["content"][1]["text"]
+        with self._lock:
+            self.bodies.append(body)
+            self.asked.append(text)
+            self.running += 1
+            self.most = max(self.most, self.running)
+            pages = self.pages.get(text)
+            page = pages.pop(0) if pages else respond(body=json.dumps(_completion(text)).encode())
+        try:
+            page(request)
+        finally:
+            with self._lock:
+                self.running -= 1
+
+
+def _completion(text: str) -> dict[str, Any]:
+    answers = {name: {"text": text.upper(), "perplexity": 1.5} for name in ("macro", "micro")}
+    focus = {"winner": "micro", "selection": "lower_perplexity", "box": [0, 0, 1, 1], **answers}
+    usage = {"prompt_tokens": 5}
+    return {"choices": [{"message": {"content": text.upper()}}], "dualfocus": focus, "usage": usage}
+
+
+def _refusal(status: int, message: str = "no", **headers: str) -> Page:
+    return respond(status, json.dumps({"error": {"message": message}}).encode(), **headers)
+
+
+@pytest.fixture(autouse=True)
+def _no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "FIRST_WAIT", 0.01)
+
+
+@pytest.fixture
+def model() -> Iterator[Model]:
+    model = Model()
+    with serving({CHAT: model.page}) as web:
+        model.address = web.address
+        yield model
+
+
+class Folder:
+    """A file of questions and its answers."""
+
+    def __init__(self, path: Path) -> None:
+        self.questions, self.answers = path / "questions.jsonl", path / "questions.answers.jsonl"
+        (path / "a.png").write_bytes(b"\x89PNG")
+
+    def write(self, *lines: Any) -> None:
+        self.questions.write_text("".join(line if isinstance(line, str) else f"{json.dumps(line)}\n" for line in lines))
+
+    def ask_of(self, model: Model, *arguments: str) -> int:
+        return main([str(self.questions), "--base-url", model.address, *arguments])
+
+    def told(self) -> list[dict[str, Any]]:
+        if not self.answers.exists():
+            return []
+        return [json.loads(line) for line in self.answers.read_bytes().split(b"\n")[:-1]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def line(text: str, **fields: Any) -> dict[str, Any]:
+    return {"image": "a.png", "question": text, **fields}
+
+
+def test_answers_tell_question_answer_and_how_it_was_found(folder: Folder, model: Model) -> None:
+    folder.write(line("one", id="first", answer="true one", box=[0.1, 0.1, 0.2, 0.2]))
+    assert folder.ask_of(model) == 0
+    (told,) = folder.told()
+    assert len(told.pop("asked")) == 16
+    assert told == {
+        "line": 1,
+        "id": "first",
+        "image": "a.png",
+        "question": "one",
+        "answer": "ONE",
+        "winner": "micro",
+        "selection": "lower_perplexity",
+        "box": [0, 0, 1, 1],
+        "perplexity": {"macro": 1.5, "micro": 1.5},
+        "usage": {"prompt_tokens": 5},
+    }
+    assert model.bodies[0]["dualfocus"] == {"mode": "dual"}, "the true box of a labelled question is no box to look at"
+    assert model.bodies[0]["messages"][0]["content"][0]["image_url"]["url"].endswith("iVBORw==")
+
+
+def test_options_of_the_line_go_before_those_of_the_command(folder: Folder, model: Model) -> None:
+    folder.write(
+        line("one"), line("two", mode="micro"), line("three", dualfocus={"mode": "macro", "box": [0, 0, 0.5, 1]})
+    )
+    assert folder.ask_of(model, "--mode", "adaptive", "--model", "mine", "--concurrency", "1") == 0
+    assert [body["dualfocus"] for body in model.bodies] == [
+        {"mode": "adaptive"},
+        {"mode": "micro"},
+        {"mode": "macro", "box": [0, 0, 0.5, 1]},
+    ]
+    assert {body["model"] for body in model.bodies} == {"mine"}
+
+
+def test_answers_are_in_the_order_of_the_questions_and_so_many_asked_at_a_time(folder: Folder, model: Model) -> None:
+    first_waits = threading.Event()
+
+    def slow(request: BaseHTTPRequestHandler) -> None:
+        first_waits.wait(30)
+        respond(body=json.dumps(_completion("q0")).encode())(request)
+
+    def last(request: BaseHTTPRequestHandler) -> None:
+        first_waits.set()
+        respond(body=json.dumps(_completion("q11")).encode())(request)
+
+    model.pages = {"q0": [slow], "q11": [last]}
+    folder.write(*(line(f"q{number}") for number in range(12)))
+    assert folder.ask_of(model, "--concurrency", "3") == 0
+    assert [told["answer"] for told in folder.told()] == [f"Q{number}" for number in range(12)]
+    assert [told["line"] for told in folder.told()] == list(range(1, 13))
+    assert model.most <= 3
+    assert sorted(model.asked) == sorted(f"q{number}" for number in range(12))
+
+
+def test_only_what_has_no_answer_is_asked_again(
+    folder: Folder, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model.pages = {"two": [_refusal(400, "The image is damaged.")]}
+    folder.write(line("one"), line("two"), line("three"))
+    assert folder.ask_of(model) == 1
+    assert folder.told()[1]["error"] == "400: The image is damaged."
+    err = capsys.readouterr().err
+    assert "1 failed:\nline 2: 400: The image is damaged." in err
+    assert "2 of 3 questions are answered" in err
+    assert model.asked.count("two") == 1, "a refusal is not asked again in the same run"
+    model.asked.clear()
+    assert folder.ask_of(model) == 0
+    assert model.asked == ["two"]
+    assert [told["answer"] for told in folder.told()] == ["ONE", "TWO", "THREE"]
+    assert folder.ask_of(model) == 0
+    assert model.asked == ["two"]
+
+
+def test_questions_may_be_added(folder: Folder, model: Model) -> None:
+    folder.write(line("one"))
+    assert folder.ask_of(model) == 0
+    folder.write(line("one"), line("two"))
+    assert folder.ask_of(model) == 0
+    assert model.asked == ["one", "two"]
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503, 504])
+def test_what_may_pass_is_asked_again(folder: Folder, model: Model, status: int) -> None:
+    model.pages = {"one": [_refusal(status), _refusal(status)]}
+    folder.write(line("one"))
+    assert folder.ask_of(model, "--retries", "2") == 0
+    assert model.asked == ["one"] * 3
+
+
+def test_failure_that_stays_is_recorded(folder: Folder, model: Model) -> None:
+    model.pages = {"one": [_refusal(503, "full")] * 3}
+    folder.write(line("one"), line("two"))
+    assert folder.ask_of(model, "--retries", "2") == 1
+    assert [told.get("error") for told in folder.told()] == ["503: full", None]
+
+
+def test_retry_after_is_heeded(folder: Folder, model: Model) -> None:
+    model.pages = {"one": [_refusal(429, Retry_After="1")]}
+    folder.write(line("one"))
+    started = time.monotonic()
+    assert folder.ask_of(model) == 0
+    assert time.monotonic() - started >= 1
+
+
+def test_timeouts_are_asked_again(folder: Folder, model: Model) -> None:
+    over = threading.Event()
+
+    def silent(request: BaseHTTPRequestHandler) -> None:
+        over.wait(30)
+        request.close_connection = True
+
+    model.pages = {"one": [silent]}
+    folder.write(line("one"))
+    assert folder.ask_of(model, "--timeout", "1") == 0
+    over.set()
+    assert model.asked == ["one", "one"]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_refusal_of_all_questions_ends_the_run(
+    folder: Folder, model: Model, capsys: pytest.CaptureFixture[str], status: int
+) -> None:
+    model.pages = {"two": [_refusal(status, "not you")]}
+    folder.write(line("one"), line("two"), line("three"))
+    assert folder.ask_of(model, "--concurrency", "1") == 1
+    assert model.asked == ["one", "two"]
+    assert f"ended early: {status}: not you" in capsys.readouterr().err
+    assert [told["question"] for told in folder.told()] == ["one"]
+
+
+def test_absent_server_ends_the_run_and_fails_no_question(
+    folder: Folder, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.write(line("one"), line("two"))
+    with serving({}) as gone:
+        address = gone.address
+    assert main([str(folder.questions), "--base-url", address, "--retries", "1"]) == 1
+    assert "can't be reached" in capsys.readouterr().err
+    assert folder.told() == []
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"choices": []}', b'{"choices": [5]}', b"no json"])
+def test_answer_that_is_none_is_recorded(folder: Folder, model: Model, body: bytes) -> None:
+    model.pages = {"one": [respond(body=body)]}
+    folder.write(line("one"))
+    assert folder.ask_of(model) == 1
+    assert "answer" in folder.told()[0]["error"]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_torn_last_line_is_mended(folder: Folder, model: Model, whole: bool) -> None:
+    folder.write(line("one"), line("two"))
+    assert folder.ask_of(model) == 0
+    content = folder.answers.read_bytes()
+    folder.answers.write_bytes(content[:-1] if whole else content[:-9])
+    model.asked.clear()
+    assert folder.ask_of(model) == 0
+    assert model.asked == ([] if whole else ["two"])
+    assert [told["answer"] for told in folder.told()] == ["ONE", "TWO"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "arguments", "complaint"),
+    [
+        ([line("one"), line("other")], [], "answers line 2 of"),
+        ([line("one"), {**line("two"), "image": "data:,x"}], [], "answers line 2 of"),
+        ([line("one", mode="macro"), line("two")], [], "answers line 1 of"),
+        ([line("one")], [], "which is not there"),
+        ([line("one"), "\n"], [], "that are blank now"),
+        ([line("one"), line("two")], ["--mode", "macro"], "answers line 1 of"),
+        ([line("one"), line("two")], ["--model", "m"], "answers line 1 of"),
+    ],
+)
+def test_questions_that_have_changed_are_said(
+    folder: Folder,
+    model: Model,
+    capsys: pytest.CaptureFixture[str],
+    lines: list[Any],
+    arguments: list[str],
+    complaint: str,
+) -> None:
+    folder.write(line("one"), line("two"))
+    assert folder.ask_of(model) == 0
+    kept = folder.answers.read_bytes()
+    folder.write(*lines)
+    model.asked.clear()
+    assert folder.ask_of(model, *arguments) == 2
+    err = capsys.readouterr().err
+    assert complaint in err
+    assert "--output" in err
+    assert (model.asked, folder.answers.read_bytes()) == ([], kept)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaints"),
+    [
+        ("no json", ["line 2: Invalid JSON"]),
+        ("[1]", ["line 2: ", "object"]),
+        ('{"question": "two"}', ["line 2: image: Field required"]),
+        ('{"image": "a.png", "question": 5}', ["line 2: question: ", "string"]),
+        ('{"image": "a.png", "question": ""}', ["line 2: question: "]),
+        ('{"image": "a.png", "question": "\\ud800"}', ["line 2: "]),
+        ('{"image": "a.png", "question": "two", "mode": "both"}', ["line 2: mode: ", "'dual'", "'off'"]),
+        ('{"image": "a.png", "question": "two", "dualfocus": {"box": [NaN]}}', ["line 2: "]),
+        ('{"image": "absent.png", "question": "two"}', ["line 2: image: there is no file", "absent.png"]),
+        ('{"image": "' + "x" * 5000 + '", "question": "two"}', ["line 2: image: there is no file"]),
+        ('{"image": "\\u0000", "question": "two"}', ["line 2: image: there is no file"]),
+    ],
+)
+def test_bad_lines_are_named_before_anything_is_asked(
+    folder: Folder, model: Model, capsys: pytest.CaptureFixture[str], text: str, complaints: list[str]
+) -> None:
+    folder.write(line("one"), f"{text}\n", line("three"))
+    assert folder.ask_of(model) == 2
+    err = capsys.readouterr().err
+    assert all(complaint in err for complaint in complaints)
+    assert 'accepted is a JSON object a line: {"image"' in err
+    assert model.asked == []
+
+
+def test_bad_lines_are_all_counted(folder: Folder, model: Model, capsys: pytest.CaptureFixture[str]) -> None:
+    folder.write(*["x\n"] * 30)
+    assert folder.ask_of(model) == 2
+    err = capsys.readouterr().err
+    assert "line 20:" in err
+    assert "line 21:" not in err
+    assert "and 10 more" in err
+
+
+def test_lines_end_at_line_feeds_alone(folder: Folder, model: Model) -> None:
+    text = "one\u2028two\x85three"
+    folder.questions.write_bytes(
+        b"\xef\xbb\xbf"
+        + json.dumps(line(text), ensure_ascii=False).encode()
+        + b"\r\n\n"
+        + json.dumps(line("b")).encode()
+    )
+    assert folder.ask_of(model) == 0
+    assert [(told["line"], told["question"]) for told in folder.told()] == [(1, text), (3, "b")]
+
+
+@pytest.mark.parametrize("name", ["questions.jsonl", ".", "absent/answers.jsonl", "nul\0"])
+def test_output_that_can_not_be_is_named(
+    folder: Folder, model: Model, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    folder.write(line("one"))
+    assert folder.ask_of(model, "--output", str(folder.questions.parent / name)) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert model.asked == []
+    assert json.loads(folder.questions.read_text()) == line("one")
+
+
+def test_output_that_is_something_else_is_left_alone(
+    folder: Folder, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.write(line("one"))
+    folder.answers.write_text('{"my": "notes"}\n')
+    assert folder.ask_of(model) == 2
+    assert "line 1 is no answer of a batch" in capsys.readouterr().err
+    assert folder.answers.read_text() == '{"my": "notes"}\n'
+
+
+@pytest.mark.parametrize("content", [None, "", "\n\n"])
+def test_file_without_questions_is_said(
+    folder: Folder, model: Model, capsys: pytest.CaptureFixture[str], content: str | None
+) -> None:
+    if content is not None:
+        folder.questions.write_text(content)
+    assert folder.ask_of(model) == 2
+    assert "questions.jsonl: " in capsys.readouterr().err
+    assert not folder.answers.exists(), "nothing is left where nothing was asked"
+
+
+@pytest.mark.parametrize("address", ["localhost:8000", "ftp://h", "", "http://"])
+def test_address_that_is_none_is_said(folder: Folder, capsys: pytest.CaptureFixture[str], address: str) -> None:
+    folder.write(line("one"))
+    assert main([str(folder.questions), "--base-url", address]) == 2
+    assert "--base-url" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--concurrency", "0"], ["--retries", "-1"], ["--mode", "both"]])
+def test_bad_option_is_status_2(folder: Folder, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(folder.questions), *arguments])
+    assert stopped.value.code == 2
+
+
+def test_progress_is_told(folder: Folder, model: Model, capsys: pytest.CaptureFixture[str]) -> None:
+    folder.write(line("one"), line("two"))
+    assert folder.ask_of(model) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "2/2" in err
+    assert "question/s" in err or "s/question" in err
+
+
+def test_one_batch_at_a_time_writes_a_file(folder: Folder, model: Model, capsys: pytest.CaptureFixture[str]) -> None:
+    status: list[int] = []
+
+    def second(request: BaseHTTPRequestHandler) -> None:
+        status.append(os.system(_command(folder, model)) >> 8)
+        respond(body=json.dumps(_completion("one")).encode())(request)
+
+    model.pages = {"one": [second]}
+    folder.write(line("one"))
+    assert folder.ask_of(model) == 0
+    assert status == [2]
+    assert model.asked == ["one"]
+
+
+def _command(folder: Folder, model: Model) -> str:
+    return f"{sys.executable} -m dualfocus_client.batch {folder.questions} --base-url {model.address} 2>/dev/null"
+
+
+def _interrupt_at(model: Model, text: str) -> None:
+    """Send SIGINT to this process while a question is being asked."""
+
+    def page(request: BaseHTTPRequestHandler) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)
+        respond(body=json.dumps(_completion(text)).encode())(request)
+
+    model.pages = {text: [page]}
+
+
+def test_interruption_waits_for_what_is_asked_and_leaves_the_rest(
+    folder: Folder, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.write(*(line(f"q{number}") for number in range(6)))
+    _interrupt_at(model, "q2")
+    assert folder.ask_of(model, "--concurrency", "1") == 130
+    assert [told["answer"] for told in folder.told()] == ["Q0", "Q1", "Q2"]
+    assert "interrupted" in capsys.readouterr().err
+    assert folder.ask_of(model, "--concurrency", "1") == 0
+    assert model.asked == [f"q{number}" for number in range(6)]
+
+
+def test_interruption_ends_a_wait_for_another_attempt(folder: Folder, model: Model) -> None:
+    def page(request: BaseHTTPRequestHandler) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        _refusal(429, Retry_After="600")(request)
+
+    model.pages = {"one": [page]}
+    folder.write(line("one"))
+    assert folder.ask_of(model) == 130
+    assert folder.told() == []
