@@ -138,9 +138,14 @@ def build(buildah: Buildah, scratch: Path) -> None:
 
 def local_places(settings: dict[str, str]) -> list[Path]:
     """Return the files and folders of this machine that pip's settings name, as paths or as `file:` URLs."""
-    words = [word for value in settings.values() for word in value.split()]
-    paths = [Path(unquote(urlsplit(word).path)) for word in words if word.startswith(("/", "file://"))]
-    return sorted({path for path in paths if path.exists()})
+    places = {
+        # The pages of an index link to packages that lie beside it.
+        place.parent if name.endswith("index-url") else place
+        for name, value in settings.items()
+        for word in value.split()
+        if word.startswith(("/", "file://")) and (place := Path(unquote(urlsplit(word).path))).exists()
+    }
+    return sorted(places)
 
 
 def bytes_of(folder: Path) -> int:

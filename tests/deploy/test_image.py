@@ -25,15 +25,15 @@ def image_check() -> Any:
 
 
 def test_files_that_pip_is_configured_with_are_given_to_the_build(image_check: Any, tmp_path: Path) -> None:
-    wheels, simple, more = (tmp_path / name for name in ("wheels", "simple", "more places"))
+    wheels, simple, more = (tmp_path / name for name in ("wheels", "index/simple", "more places/simple"))
     for folder in (wheels, simple, more):
-        folder.mkdir()
+        folder.mkdir(parents=True)
     settings = {
         "find-links": f"{wheels}\n/nothing/there",
         "extra-index-url": f"{simple.as_uri()} {more.as_uri()} https://index.test/simple",
         "cert": "/nothing/there.pem",
     }
-    assert image_check.local_places(settings) == sorted([wheels, simple, more])
+    assert image_check.local_places(settings) == sorted([wheels, simple.parent, more.parent])
 
 
 def test_what_is_missing_is_said(image_check: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
