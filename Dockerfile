@@ -17,6 +17,11 @@ ENV PATH=/opt/dualfocus/.venv/bin:$PATH \
     VLLM_CONFIG_ROOT=/var/cache/dualfocus/config/vllm \
     TORCHINDUCTOR_CACHE_DIR=/var/cache/dualfocus/inductor \
     TRITON_CACHE_DIR=/var/cache/dualfocus/triton
+# vLLM is linked against libnuma. Debian keeps one version of a package: a pinned one would soon be gone.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends libnuma1 \
+    && rm -rf /var/lib/apt/lists/*
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /var/cache/dualfocus dualfocus \
     && install --directory --owner dualfocus --group dualfocus /var/cache/dualfocus
 VOLUME ["/var/cache/dualfocus", "/tmp"]

@@ -35,7 +35,7 @@ results: .venv/.test  ## ask the model that ships about 1,000 held-out scenes; w
 	$(BIN)/python -m dualfocus_training.evaluation.results
 
 image-check: .venv/.test  ## build the CPU image without a daemon, run it and ask it a question; needs root on Debian
-	$(BIN)/python deploy/image_check.py
+	$(BIN)/python -m deploy.image_check
 
 clean:
 	rm -rf .venv

@@ -17,12 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from deploy.container import PROGRAM, Container, running
+from scripts.install import pip_settings
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from container import PROGRAM, Container, running  # noqa: E402  (a script: what it imports lies beside it)
-from install import pip_settings  # noqa: E402
-
 PROGRAMS = ("buildah", PROGRAM, "debootstrap")
 IMAGE = "localhost/dualfocus:cpu"
 # What a python image has and a bare Debian has not.

@@ -1,30 +1,14 @@
 """The `cpu` image, really built and asked a question: minutes, so in CI or where it is asked for."""
 
-import importlib.util
 import os
-import subprocess
-import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "deploy" / "image_check.py"
+from deploy import image_check
 
 
-@pytest.fixture(scope="module")
-def image_check() -> Any:
-    sys.path.insert(0, str(SCRIPT.parent))
-    spec = importlib.util.spec_from_file_location("image_check", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module: ModuleType = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_files_that_pip_is_configured_with_are_given_to_the_build(image_check: Any, tmp_path: Path) -> None:
+def test_files_that_pip_is_configured_with_are_given_to_the_build(tmp_path: Path) -> None:
     wheels, simple, more = (tmp_path / name for name in ("wheels", "index/simple", "more places/simple"))
     for folder in (wheels, simple, more):
         folder.mkdir(parents=True)
@@ -36,17 +20,17 @@ def test_files_that_pip_is_configured_with_are_given_to_the_build(image_check: A
     assert image_check.local_places(settings) == sorted([wheels, simple.parent, more.parent])
 
 
-def test_what_is_missing_is_said(image_check: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert image_check.what_is_missing().startswith("buildah, runc, debootstrap not installed")
+    assert str(image_check.what_is_missing()).startswith("buildah, runc, debootstrap not installed")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert image_check.what_is_missing() == "root is needed to build in a chroot"
 
 
-def test_the_image_is_built_and_answers(image_check: Any) -> None:
+def test_the_image_is_built_and_answers() -> None:
     if os.environ.get("CI") != "true" and not os.environ.get("DUALFOCUS_IMAGE_CHECK"):
         pytest.skip("SKIPPED, UNTESTED: the image takes minutes to build; DUALFOCUS_IMAGE_CHECK=1 or make image-check")
     if why := image_check.what_is_missing():
         pytest.skip(f"SKIPPED, UNTESTED: the image can't be built: {why}")
-    subprocess.run([sys.executable, SCRIPT], check=True)
+    assert image_check.main([]) == 0
