@@ -20,6 +20,7 @@ HEALTHY_WITHIN, STOPPED_WITHIN = 300.0, 60.0
 
 # Run inside, where the port is. The question is the one that the server prints for whoever starts it.
 _GET = "import sys; from urllib.request import urlopen; print(urlopen(sys.argv[1]).read().decode())"
+_CONFINED = "import os; print(os.getuid() != 0 and bool(os.statvfs('/').f_flag & os.ST_RDONLY))"
 _ASK = """
 import shlex, sys
 from urllib.request import Request, urlopen
@@ -57,6 +58,10 @@ class Container:
             assert not gone, f"the container did not become healthy:\n{self.log}"
             time.sleep(1)
         return time.monotonic() - started
+
+    def is_confined(self) -> bool:
+        """Whether the user is no root and the root file system is read-only, as seen from inside."""
+        return self._told("-c", _CONFINED).strip() == "True"
 
     def get(self, path: str) -> str:
         """Return what a path of the server's answers."""

@@ -2,7 +2,8 @@
 
 No daemon takes part: buildah builds in a chroot, runc runs what was built, with a read-only root and as the image's own
 user. The base image is pulled where a registry can be reached; elsewhere debootstrap makes one of the same Debian, with
-Debian's Python 3.11, and it gets the pinned image's name in a storage of its own.
+Debian's Python 3.11, and it gets the pinned image's name in a storage of its own. What was downloaded for a build stays
+in buildah's cache under /var/tmp.
 """
 
 import argparse
@@ -35,7 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if why := what_is_missing():
         sys.exit(f"image-check: {why}")
     with tempfile.TemporaryDirectory(prefix="dualfocus-image-") as scratch:
-        check(Buildah(storage or Path(scratch) / "storage"), Path(scratch))
+        buildah = Buildah(storage or Path(scratch) / "storage")
+        try:
+            check(buildah, Path(scratch))
+        finally:
+            buildah.unmount()
     return 0
 
 
@@ -63,7 +68,8 @@ def check(buildah: "Buildah", scratch: Path) -> None:
 
 def ask_about_everything(server: Container) -> None:
     """Hold a running container to what a server promises, and stop it."""
-    say(f"healthy after {server.wait_until_healthy():.0f} s; not root, and the root file system is read-only")
+    say(f"healthy after {server.wait_until_healthy():.0f} s")
+    assert server.is_confined(), "it runs as root, or its root file system can be written to"
     ready = server.get("/ready")
     assert json.loads(ready) == {"status": "ready"}, ready
     answer = json.loads(server.ask())
@@ -79,6 +85,7 @@ class Buildah:
     """buildah with a storage of its own, so that no image of the user's is touched."""
 
     def __init__(self, storage: Path) -> None:
+        self._layers = storage / "root" / "overlay"
         self._options = ("--root", str(storage / "root"), "--runroot", str(storage / "run"))
 
     def __call__(self, *arguments: str | Path) -> str:
@@ -90,6 +97,10 @@ class Buildah:
         """Whether an image is there, or could be pulled."""
         command = ["buildah", *self._options, "pull", "--quiet", "--policy", "missing", image]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    def unmount(self) -> None:
+        """Let go of what buildah leaves mounted, so that the storage can be removed; where nothing is, that is fine."""
+        subprocess.run(["umount", "--recursive", self._layers], capture_output=True, check=False)
 
     @contextmanager
     def unpacked(self, image: str) -> Iterator[Path]:
