@@ -9,7 +9,7 @@ MODEL ?=
 BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test lint format model results bench clean
+.PHONY: serve test lint format model results bench image-check clean
 
 serve: .venv/.serve  ## install what is missing, then serve: make serve [MODEL=…] [HOST=…] [PORT=…]
 	@$(BIN)/dualfocus serve $(MODEL) --host $(HOST) --port $(PORT)
@@ -36,6 +36,9 @@ results: .venv/.test  ## ask the model that ships about 1,000 held-out scenes; w
 
 bench: .venv/.bench  ## measure this machine, into runs/bench/DATE; goes on where it was stopped
 	$(BIN)/python -m loadtests
+
+image-check: .venv/.test  ## build the CPU image without a daemon, run it and ask it a question; needs root on Debian
+	$(BIN)/python -m deploy.image_check
 
 clean:
 	rm -rf .venv

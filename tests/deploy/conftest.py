@@ -1,0 +1,27 @@
+"""What the tests of deploy/ share."""
+
+from collections.abc import Callable
+
+import pytest
+from dualfocus_server.app import router
+from dualfocus_server.arguments import parse_arguments
+from dualfocus_server.settings import Settings, settings_of
+
+
+@pytest.fixture(scope="session")
+def paths() -> set[str]:
+    """The server's own paths."""
+    return {str(getattr(route, "path", "")) for route in router.routes}
+
+
+@pytest.fixture
+def accepted(capsys: pytest.CaptureFixture[str]) -> Callable[[list[str]], Settings]:
+    """Reads a command line with the server's own parser, and fails with the parser's complaint."""
+
+    def read(argv: list[str]) -> Settings:
+        try:
+            return settings_of(parse_arguments(argv))
+        except SystemExit:
+            raise AssertionError(capsys.readouterr().err) from None
+
+    return read

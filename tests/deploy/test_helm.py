@@ -1,0 +1,398 @@
+"""The chart: rendered by Helm's own library, checked against Kubernetes' schemas and against the server."""
+
+import base64
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import helm_python as helm
+import kubernetes_validate
+import pytest
+import yaml
+from dualfocus_server.settings import Settings
+from prometheus_client import REGISTRY
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+CHART = DEPLOY / "helm" / "dualfocus"
+DEFAULTS: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
+CASES: dict[str, dict[str, Any]] = {
+    "default": {},
+    **{path.stem: yaml.safe_load(path.read_text()) for path in sorted((CHART / "ci").glob("*.yaml"))},
+}
+# The oldest and the newest that the chart is for.
+VERSIONS = ("1.27.0", kubernetes_validate.latest_version())
+OF_OPERATORS = {"ServiceMonitor", "PrometheusRule", "ScaledObject"}
+
+every_case = pytest.mark.parametrize("case", list(CASES))
+
+
+def files(values: dict[str, Any]) -> dict[str, str]:
+    with helm.Chart.load(CHART) as chart:
+        rendered = chart.render(values, name="demo", namespace="prod")
+    return {Path(name).name: text for name, text in rendered.items()}
+
+
+def render(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what is rendered, by its kind: there is at most one of each."""
+    texts = [text for name, text in files(values).items() if name.endswith(".yaml")]
+    resources = [resource for text in texts for resource in yaml.safe_load_all(text) if resource]
+    kinds = [resource["kind"] for resource in resources]
+    assert len(kinds) == len(set(kinds))
+    return dict(zip(kinds, resources, strict=True))
+
+
+def pod(resources: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    spec: dict[str, Any] = resources["Deployment"]["spec"]["template"]["spec"]
+    return spec
+
+
+def server(resources: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    (container,) = pod(resources)["containers"]
+    return dict(container)
+
+
+def merged(case: str) -> dict[str, Any]:
+    with helm.Chart.load(CHART) as chart:
+        return chart.merge_values(CASES[case])
+
+
+def test_the_cases_are_those_that_were_promised() -> None:
+    assert set(CASES) == {"default", "single-gpu", "tensor-parallel", "many-replicas"}
+
+
+@every_case
+def test_lint_has_nothing_to_say(case: str) -> None:
+    report = helm.lint(CHART, CASES[case], strict=True)
+    assert report["errors"] == []
+    assert [message["error"] for message in report["messages"]] == ["icon is recommended"]
+
+
+@every_case
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kubernetes_takes_what_is_rendered(case: str, version: str) -> None:
+    resources = render(CASES[case])
+    assert {"Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"} <= set(resources)
+    for kind, resource in resources.items():
+        if kind not in OF_OPERATORS:
+            kubernetes_validate.validate(resource, version, strict=True)
+
+
+@every_case
+def test_the_server_takes_the_flags(case: str, accepted: Callable[[list[str]], Settings]) -> None:
+    accepted(server(render(CASES[case]))["args"])
+
+
+@pytest.mark.parametrize(
+    ("values", "flag"),
+    [
+        ({"model": {"from": "volume", "name": "a/b", "volume": {"hostPath": "/m"}}}, "/models/a/b"),
+        ({"model": {"from": "hub", "name": "org/name"}}, "org/name"),
+        ({"model": {"servedName": "ours"}}, "--served-model-name=ours"),
+        ({"gpu": {"count": 8}}, "--tensor-parallel-size=8"),
+        ({"gpu": {"count": 8, "tensorParallel": 2}}, "--tensor-parallel-size=2"),
+        ({"keys": {"values": ["k"]}}, "--api-key-file=/etc/dualfocus/keys"),
+        ({"keys": {"existingSecret": "ours", "secretKey": "list"}}, "--api-key-file=/etc/dualfocus/list"),
+        ({"monitoring": {"serviceMonitor": {"enabled": True}}}, "--metrics-open"),
+        ({"server": {"flags": ["--max-questions=8"]}}, "--max-questions=8"),
+    ],
+)
+def test_values_become_flags(values: dict[str, Any], flag: str, accepted: Callable[[list[str]], Settings]) -> None:
+    args = server(render(values))["args"]
+    accepted(args)
+    assert flag in args
+    assert flag not in server(render({}))["args"]
+
+
+@every_case
+def test_probes_ask_what_the_server_answers(case: str, paths: set[str]) -> None:
+    container = server(render(CASES[case]))
+    (port,) = container["ports"]
+    asked = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
+    assert {probe["path"] for probe in asked.values()} <= paths
+    assert {probe["port"] for probe in asked.values()} == {port["name"]}
+    assert (asked["liveness"]["path"], asked["readiness"]["path"]) == ("/health", "/ready")
+    entry = (DEPLOY.parent / "Dockerfile").read_text().partition("ENTRYPOINT")[2].splitlines()[0]
+    assert f'"--port", "{port["containerPort"]}"' in entry
+
+
+@pytest.mark.parametrize("seconds", [DEFAULTS["probes"]["startupSeconds"], 10, 605, 7200])
+def test_a_model_has_its_time_to_load(seconds: int) -> None:
+    resources = render({"probes": {"startupSeconds": seconds}})
+    probe = server(resources)["startupProbe"]
+    assert probe["failureThreshold"] == math.ceil(seconds / probe["periodSeconds"])
+    assert resources["Deployment"]["spec"]["progressDeadlineSeconds"] > seconds
+
+
+def test_a_7b_has_its_time_to_load_by_default() -> None:
+    # 15 GB at 20 MB/s, and as long again for the compiler.
+    assert DEFAULTS["probes"]["startupSeconds"] >= 1500
+
+
+@pytest.mark.parametrize("drain", [0, 0.5, 30, 120, 86400])
+@pytest.mark.parametrize("leave", [0, 10])
+def test_the_grace_is_enough_for_leaving_and_draining(
+    drain: float, leave: int, accepted: Callable[[list[str]], Settings]
+) -> None:
+    resources = render({"server": {"drainTimeout": drain, "leaveSeconds": leave}})
+    settings = accepted(server(resources)["args"])
+    assert settings.drain_timeout == drain
+    assert server(resources)["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", str(leave)]
+    left = pod(resources)["terminationGracePeriodSeconds"] - leave - settings.drain_timeout
+    assert 20 <= left <= 21
+
+
+def test_draining_is_the_servers_own_by_default() -> None:
+    assert DEFAULTS["server"]["drainTimeout"] == Settings().drain_timeout
+
+
+@every_case
+def test_nothing_is_allowed_that_is_not_needed(case: str) -> None:
+    spec = pod(render(CASES[case]))
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert f"USER {spec['securityContext']['runAsUser']}:" in (DEPLOY.parent / "Dockerfile").read_text()
+    assert server(render(CASES[case]))["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+@every_case
+def test_what_the_image_writes_to_is_mounted(case: str) -> None:
+    resources = render(CASES[case])
+    mounted = {mount["mountPath"]: mount for mount in server(resources)["volumeMounts"]}
+    assert {"/var/cache/dualfocus", "/tmp", "/dev/shm"} <= set(mounted)
+    assert {mount["name"] for mount in mounted.values()} == {volume["name"] for volume in pod(resources)["volumes"]}
+
+
+@every_case
+def test_gpus_are_asked_for_and_used(case: str, accepted: Callable[[list[str]], Settings]) -> None:
+    count = merged(case)["gpu"]["count"]
+    container = server(render(CASES[case]))
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == count
+    assert (f"--tensor-parallel-size={count}" in container["args"]) is (count > 1)
+
+
+def test_without_a_gpu_none_is_asked_for() -> None:
+    assert set(server(render({"gpu": {"count": 0}}))["resources"]["limits"]) == {"memory"}
+
+
+def test_tensors_are_shared_in_memory() -> None:
+    volumes = {volume["name"]: volume for volume in pod(render(CASES["tensor-parallel"]))["volumes"]}
+    assert volumes["shm"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "32Gi"}
+
+
+@pytest.mark.parametrize(
+    ("volume", "source"),
+    [
+        ({"existingClaim": "models"}, {"persistentVolumeClaim": {"claimName": "models", "readOnly": True}}),
+        ({"hostPath": "/srv/models"}, {"hostPath": {"path": "/srv/models", "type": "Directory"}}),
+        (
+            {"claim": {"size": "30Gi"}},
+            {"persistentVolumeClaim": {"claimName": "demo-dualfocus-models", "readOnly": True}},
+        ),
+    ],
+)
+def test_models_come_from_a_volume(volume: dict[str, Any], source: dict[str, Any]) -> None:
+    resources = render({"model": {"from": "volume", "name": "ours", "volume": volume}})
+    mounted = {mount["name"]: mount for mount in server(resources)["volumeMounts"]}
+    assert mounted["models"] == {"name": "models", "mountPath": "/models", "readOnly": True}
+    assert {"name": "models", **source} in pod(resources)["volumes"]
+    if "claim" in volume:
+        claim = resources["PersistentVolumeClaim"]
+        kubernetes_validate.validate(claim, VERSIONS[-1], strict=True)
+        assert claim["metadata"]["name"] == "demo-dualfocus-models"
+    else:
+        assert "PersistentVolumeClaim" not in resources
+
+
+def test_a_hubs_token_comes_from_its_secret_and_no_hub_is_asked_otherwise() -> None:
+    assert server(render(CASES["tensor-parallel"]))["env"] == [
+        {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub-token", "key": "token"}}}
+    ]
+    assert server(render(CASES["single-gpu"]))["env"] == [{"name": "HF_HUB_OFFLINE", "value": "1"}]
+
+
+def test_keys_lie_in_a_secret_and_nowhere_else() -> None:
+    resources = render(CASES["many-replicas"])
+    assert base64.b64decode(resources["Secret"]["data"]["keys"]) == b"first-key\nsecond-key"
+    assert "first-key" not in "".join(files(CASES["many-replicas"]).values())
+    secrets = [volume["secret"] for volume in pod(resources)["volumes"] if "secret" in volume]
+    assert [secret["secretName"] for secret in secrets] == [resources["Secret"]["metadata"]["name"]]
+
+
+def test_a_secret_that_is_there_is_used() -> None:
+    resources = render(CASES["single-gpu"])
+    assert "Secret" not in resources
+    assert {"name": "keys", "secret": {"secretName": "dualfocus-keys", "defaultMode": 0o440}} in pod(resources)[
+        "volumes"
+    ]
+
+
+@every_case
+def test_everything_means_the_same_pods(case: str) -> None:
+    resources = render(CASES[case])
+    labels = resources["Deployment"]["spec"]["template"]["metadata"]["labels"].items()
+    selectors = [
+        resources["Deployment"]["spec"]["selector"]["matchLabels"],
+        resources["Service"]["spec"]["selector"],
+        resources["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
+        resources["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],
+        *(spread["labelSelector"]["matchLabels"] for spread in pod(resources)["topologySpreadConstraints"]),
+    ]
+    assert all(selector.items() <= labels and len(selector) == 2 for selector in selectors)
+
+
+def known_metrics() -> set[str]:
+    import dualfocus_server.metrics  # noqa: F401  (registers them)
+
+    return {metric.name for metric in REGISTRY.collect() if metric.name.startswith("dualfocus_")}
+
+
+def test_replicas_follow_the_projects_own_metrics_by_hpa() -> None:
+    resources = render({"autoscaling": {"by": "hpa", "minReplicas": 2, "questions": 24}})
+    scaler = resources["HorizontalPodAutoscaler"]
+    kubernetes_validate.validate(scaler, VERSIONS[-1], strict=True)
+    metrics = {metric["pods"]["metric"]["name"] for metric in scaler["spec"]["metrics"]}
+    assert metrics == {"dualfocus_questions_running", "dualfocus_questions_waiting"} & known_metrics()
+    assert scaler["spec"]["scaleTargetRef"]["name"] == resources["Deployment"]["metadata"]["name"]
+    assert "replicas" not in resources["Deployment"]["spec"]
+
+
+def test_replicas_follow_the_projects_own_metrics_by_keda() -> None:
+    resources = render(CASES["many-replicas"])
+    spec = resources["ScaledObject"]["spec"]
+    trigger = spec["triggers"][0]["metadata"]
+    pods = '{namespace="prod", service="demo-dualfocus"}'
+    named = ("dualfocus_questions_running", "dualfocus_questions_waiting")
+    assert trigger["query"] == " + ".join(f"sum({name}{pods})" for name in named)
+    assert set(named) <= known_metrics()
+    assert trigger["threshold"] == "24"
+    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (2, 16)
+    assert spec["scaleTargetRef"]["name"] == resources["Deployment"]["metadata"]["name"]
+    assert "replicas" not in resources["Deployment"]["spec"]
+
+
+def test_replicas_are_those_asked_for_otherwise() -> None:
+    assert render({"replicas": 3})["Deployment"]["spec"]["replicas"] == 3
+
+
+def test_replicas_are_spread() -> None:
+    spread = pod(render(CASES["many-replicas"]))["topologySpreadConstraints"]
+    assert {each["topologyKey"]: each["whenUnsatisfiable"] for each in spread} == {
+        "kubernetes.io/hostname": "DoNotSchedule",
+        "topology.kubernetes.io/zone": "ScheduleAnyway",
+    }
+
+
+def test_the_rules_are_those_of_prometheus() -> None:
+    rule = render(CASES["many-replicas"])["PrometheusRule"]
+    assert rule["spec"] == yaml.safe_load((DEPLOY / "prometheus" / "rules" / "dualfocus.yml").read_text())
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_a_packed_chart_holds_the_rules(tmp_path: Path) -> None:
+    with helm.Chart.load(CHART) as chart:
+        packed = chart.save(tmp_path)
+    with helm.Chart.load(packed) as chart:
+        texts = chart.render(CASES["many-replicas"], name="demo", namespace="prod").values()
+    assert any("alert: DualFocusDown" in text for text in texts)
+
+
+def test_the_monitor_scrapes_the_service_under_the_name_that_rules_know(paths: set[str]) -> None:
+    resources = render(CASES["many-replicas"])
+    spec = resources["ServiceMonitor"]["spec"]
+    assert spec["selector"]["matchLabels"].items() <= resources["Service"]["metadata"]["labels"].items()
+    (endpoint,) = spec["endpoints"]
+    assert endpoint["port"] in {port["name"] for port in resources["Service"]["spec"]["ports"]}
+    assert endpoint["path"] in paths
+    scraped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"][0]
+    assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": scraped["job_name"]}]
+
+
+def egress_ports(values: dict[str, Any]) -> set[int]:
+    egress = render(values)["NetworkPolicy"]["spec"]["egress"]
+    return {port["port"] for rule in egress for port in rule["ports"]}
+
+
+def test_the_network_is_closed_but_for_what_was_asked() -> None:
+    assert egress_ports({}) == {53}
+    assert egress_ports({"model": {"from": "hub", "name": "a"}}) == {53, 80, 443}
+    assert egress_ports({"networkPolicy": {"internet": True}}) == {53, 80, 443}
+    assert egress_ports(CASES["tensor-parallel"]) == {53, 80, 443, 4317}
+    assert "NetworkPolicy" not in render({"networkPolicy": {"enabled": False}})
+
+
+def test_who_may_ask_is_the_namespace_or_who_is_named() -> None:
+    (rule,) = render({})["NetworkPolicy"]["spec"]["ingress"]
+    assert rule["from"] == [{"podSelector": {}}]
+    named = [{"namespaceSelector": {"matchLabels": {"team": "vision"}}}]
+    policy = {"from": named, "monitoringNamespace": "monitoring"}
+    (rule,) = render({"networkPolicy": policy})["NetworkPolicy"]["spec"]["ingress"]
+    watching = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    assert rule["from"] == [*named, watching]
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"gpu": {"count": "two"}}, "at '/gpu/count': got string, want integer"),
+        ({"gpu": {"cuont": 2}}, "at '/gpu': additional properties 'cuont' not allowed"),
+        ({"replica": 2}, "additional properties 'replica' not allowed"),
+        ({"replicas": -1}, "at '/replicas': minimum: got -1, want 0"),
+        ({"model": {"from": "s3"}}, "at '/model/from': value must be one of 'shipped', 'volume', 'hub'"),
+        ({"model": {"volume": {"hostPath": "models"}}}, "at '/model/volume/hostPath': 'models' does not match"),
+        ({"server": {"drainTimeout": "30s"}}, "at '/server/drainTimeout': got string, want number"),
+        ({"server": {"flags": "--seed=1"}}, "at '/server/flags': got string, want array"),
+        ({"keys": {"values": [" "]}}, "at '/keys/values/0': ' ' does not match"),
+        ({"sharedMemory": "8 GB"}, "at '/sharedMemory': '8 GB' does not match"),
+        ({"rollingUpdate": {"maxSurge": "all"}}, "at '/rollingUpdate/maxSurge': 'all' does not match"),
+        ({"autoscaling": {"by": "cpu"}}, "at '/autoscaling/by': value must be one of 'none', 'hpa', 'keda'"),
+        ({"spread": {"nodes": "yes"}}, "at '/spread/nodes': value must be one of"),
+        ({"probes": {"startupSeconds": 5}}, "at '/probes/startupSeconds': minimum: got 5, want 10"),
+    ],
+)
+def test_wrong_values_are_refused_by_the_schema(values: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(helm.HelmValuesError) as refused:
+        render(values)
+    assert complaint in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"model": {"from": "hub"}}, "model.name is empty: model.from is hub, so name the model on the hub"),
+        ({"model": {"from": "volume"}}, "model.name is empty: model.from is volume, so name the model's folder"),
+        ({"model": {"name": "ours"}}, "model.name is ours, but model.from is shipped"),
+        ({"model": {"from": "volume", "name": "ours"}}, "model.from is volume: give one of model.volume.existingClaim"),
+        (
+            {"model": {"from": "volume", "name": "a", "volume": {"hostPath": "/a", "existingClaim": "b"}}},
+            "model.from is volume: give one of model.volume.existingClaim",
+        ),
+        ({"keys": {"values": ["a"], "existingSecret": "b"}}, "keys.values and keys.existingSecret: give one of them"),
+        ({"gpu": {"tensorParallel": 2}}, "gpu.tensorParallel is 2, more than the 1 of gpu.count"),
+        ({"autoscaling": {"minReplicas": 9}}, "autoscaling.minReplicas is 9, more than the 4"),
+        ({"server": {"flags": ["--port=9000"]}}, "server.flags has --port=9000: the chart sets it"),
+        ({"server": {"flags": ["--drain_timeout=9"]}}, "server.flags has --drain_timeout=9: the chart sets it"),
+    ],
+)
+def test_values_that_make_no_sense_together_are_refused(values: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(helm.HelmRenderError) as refused:
+        render(values)
+    assert complaint in str(refused.value)
+
+
+def test_the_notes_say_what_runs_and_how_to_ask() -> None:
+    notes = files(CASES["single-gpu"])["NOTES.txt"]
+    assert "llava-dualfocus-7b from a volume" in notes
+    assert "Authorization: Bearer" in notes
+    assert "without a key" in files({})["NOTES.txt"]
+
+
+def test_the_chart_is_of_the_projects_version() -> None:
+    with helm.Chart.load(CHART) as chart:
+        version = chart.metadata["appVersion"]
+    assert f'version = "{version}"' in (DEPLOY.parent / "pyproject.toml").read_text()
