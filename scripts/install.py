@@ -27,7 +27,7 @@ CUDA_ONLY = ("torchvision", "torchaudio", "torchcodec")
 GPU_ONLY = ("triton",)
 
 # Programs that tests run, and the Debian packages they are in.
-PROGRAMS = {"prometheus": "prometheus"}
+PROGRAMS = {"prometheus": "prometheus", "chromium": "chromium"}
 
 
 def main(extras: list[str]) -> None:
