@@ -91,8 +91,8 @@ async function answered(asked, signal) {
 
 function failed(error) {
   if (error.name === "AbortError") return;
-  if (!(error instanceof Refused)) throw error;
-  refuse(error);
+  if (!(error instanceof Refused)) reportError(error); // for whoever looks at the console
+  refuse(error instanceof Refused ? error : new Refused("", { status: 200 }));
   if (error.status === 401) at.key.focus();
 }
 

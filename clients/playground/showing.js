@@ -60,12 +60,11 @@ function look(name, found, seen) {
 
 function said(answer) {
   if (!answer) return make("p", { class: "said none" }, "No answer of this look.");
-  const shared = answer.shared_perplexity === null ? null : measure("under one prompt", answer.shared_perplexity);
   return make(
     "div",
     { class: "said" },
     make("p", { class: "text" }, answer.text || SILENT),
-    make("dl", {}, measure("perplexity", answer.perplexity), shared),
+    make("dl", {}, measure("perplexity", answer.perplexity)),
   );
 }
 

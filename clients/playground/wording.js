@@ -70,6 +70,7 @@ const PROBLEMS = {
     title: "The question is too long for this model",
     advice: "Ask with fewer words.",
   },
+  invalid_value: { title: "The question can't be asked this way", advice: "" },
   body_too_large: {
     title: "The picture is too large to send",
     advice: "Make it smaller, or let the server's operator raise --max-body-bytes.",
