@@ -9,7 +9,7 @@ MODEL ?=
 BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test lint format model results clean
+.PHONY: serve test lint format model results screenshot clean
 
 serve: .venv/.serve  ## install what is missing, then serve: make serve [MODEL=…] [HOST=…] [PORT=…]
 	@$(BIN)/dualfocus serve $(MODEL) --host $(HOST) --port $(PORT)
@@ -33,6 +33,9 @@ model: .venv/.test  ## train the model that ships, from nothing; goes on where i
 
 results: .venv/.test  ## ask the model that ships about 1,000 held-out scenes; writes docs/results.md
 	$(BIN)/python -m dualfocus_training.evaluation.results
+
+screenshot: .venv/.test  ## take docs/playground.png anew: the page, the sample, the model that ships
+	PYTHONPATH=tests/server $(BIN)/python tests/playground/screenshot.py
 
 clean:
 	rm -rf .venv

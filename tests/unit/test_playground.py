@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 from dualfocus_server.playground import PATH, playground_folder, playground_routes
-from unit.test_app import application, client
+from .test_app import application, client
 
 ROUTES = [route.path for route in playground_routes()]
 
