@@ -38,7 +38,9 @@ def run(command: list[str], folder: Path, key: str) -> str:
 
 
 @pytest.mark.parametrize("key", ["", "sk-mine"])
-@pytest.mark.parametrize(("button", "command"), [("#copy-curl", ["sh", "-c"]), ("#copy-python", [sys.executable, "-c"])])
+@pytest.mark.parametrize(
+    ("button", "command"), [("#copy-curl", ["sh", "-c"]), ("#copy-python", [sys.executable, "-c"])]
+)
 def test_what_is_copied_asks_the_same(
     visit: Open, stub: Stub, tmp_path: Path, button: str, command: list[str], key: str
 ) -> None:

@@ -83,7 +83,12 @@ def test_every_reason_is_explained_in_words_of_its_own(visit: Open, stub: Stub) 
         ask(page)
         told.add(page.locator(".why").inner_text())
         expect(page.locator(".why")).not_to_contain_text(selection.value)
-        is_degraded = selection in {Selection.NO_BOX, Selection.EMPTY_BOX, Selection.CONTEXT_FULL, Selection.MICRO_FAILED}
+        is_degraded = selection in {
+            Selection.NO_BOX,
+            Selection.EMPTY_BOX,
+            Selection.CONTEXT_FULL,
+            Selection.MICRO_FAILED,
+        }
         expect(page.locator(".verdict.degraded")).to_have_count(int(is_degraded))
         expect(page.locator("#answer b")).to_have_count(0)
     assert len(told) == len(Selection)

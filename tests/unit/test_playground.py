@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 from dualfocus_server.playground import PATH, playground_folder, playground_routes
+
 from .test_app import application, client
 
 ROUTES = [route.path for route in playground_routes()]
@@ -22,7 +23,12 @@ async def test_it_is_served_without_a_key(path: str) -> None:
 
 
 async def test_nothing_but_its_files_is() -> None:
-    for path in (f"{PATH}/nothing.js", f"{PATH}/../../pyproject.toml", f"{PATH}/%2e%2e/__init__.py", f"{PATH}/index.html"):
+    for path in (
+        f"{PATH}/nothing.js",
+        f"{PATH}/../../pyproject.toml",
+        f"{PATH}/%2e%2e/__init__.py",
+        f"{PATH}/index.html",
+    ):
         assert (await get(path)).status_code == 401, path
 
 
@@ -45,7 +51,12 @@ async def test_it_is_held_to_a_policy() -> None:
 
 @pytest.mark.parametrize(
     ("name", "media_type"),
-    [("page.js", "text/javascript"), ("style.css", "text/css"), ("sample.png", "image/png"), ("icon.svg", "image/svg+xml")],
+    [
+        ("page.js", "text/javascript"),
+        ("style.css", "text/css"),
+        ("sample.png", "image/png"),
+        ("icon.svg", "image/svg+xml"),
+    ],
 )
 async def test_each_file_has_its_type(name: str, media_type: str) -> None:
     answer = await get(f"{PATH}/{name}")
