@@ -9,7 +9,7 @@ MODEL ?=
 BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test lint format model results bench image-check clean
+.PHONY: serve test lint format model results bench image-check screenshot clean
 
 serve: .venv/.serve  ## install what is missing, then serve: make serve [MODEL=…] [HOST=…] [PORT=…]
 	@$(BIN)/dualfocus serve $(MODEL) --host $(HOST) --port $(PORT)
@@ -39,6 +39,9 @@ bench: .venv/.bench  ## measure this machine, into runs/bench/DATE; goes on wher
 
 image-check: .venv/.test  ## build the CPU image without a daemon, run it and ask it a question; needs root on Debian
 	$(BIN)/python -m deploy.image_check
+
+screenshot: .venv/.test  ## take docs/playground.png anew: the page, the sample, the model that ships
+	PYTHONPATH=tests/server $(BIN)/python tests/playground/screenshot.py
 
 clean:
 	rm -rf .venv

@@ -28,7 +28,7 @@ CUDA_ONLY = ("torchvision", "torchaudio", "torchcodec")
 GPU_ONLY = ("triton",)
 
 # Programs that tests run, and the Debian packages they are in.
-PROGRAMS = {name: name for name in ("prometheus", "buildah", "runc", "debootstrap")}
+PROGRAMS = {name: name for name in ("prometheus", "chromium", "buildah", "runc", "debootstrap")}
 
 
 def main(extras: list[str]) -> None:

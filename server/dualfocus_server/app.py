@@ -20,6 +20,7 @@ from dualfocus_server.keys import KeyCheck, KeyRing
 from dualfocus_server.lifecycle import check_ready
 from dualfocus_server.logs import answered
 from dualfocus_server.metrics import CountFailures
+from dualfocus_server.playground import playground_routes
 from dualfocus_server.protocol import MODES, FocusRequest, FocusResponse
 from dualfocus_server.request_ids import RequestIds
 from dualfocus_server.settings import Settings
@@ -37,8 +38,11 @@ def create_app(service: Service, settings: Settings, keys: KeyRing) -> FastAPI:
     app.state.service = service
     app.state.engine_timeout = settings.engine_timeout
     app.include_router(router)
+    page = playground_routes() if settings.playground else []
+    app.router.routes.extend(page)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, timeout=settings.body_timeout)
-    app.add_middleware(KeyCheck, ring=keys, metrics_open=settings.metrics_open)
+    open_routes = [*(route.path for route in page), *(["/metrics"] if settings.metrics_open else [])]
+    app.add_middleware(KeyCheck, ring=keys, also_open=open_routes)
     install_error_handlers(app)
     return app
 

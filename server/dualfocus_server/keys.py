@@ -88,12 +88,15 @@ def _stamp_of(file: Path) -> tuple[int, int]:
 
 
 class KeyCheck:
-    """ASGI middleware: lets in who has a key, and notes whose it is (`scope["client_key"]`)."""
+    """ASGI middleware: lets in who has a key, and notes whose it is (`scope["client_key"]`).
 
-    def __init__(self, app: ASGIApp, ring: KeyRing, metrics_open: bool) -> None:
+    Probes need none, nor do the routes `also_open`.
+    """
+
+    def __init__(self, app: ASGIApp, ring: KeyRing, also_open: Iterable[str] = ()) -> None:
         self._app = app
         self._ring = ring
-        self._open = (*_OPEN, "/metrics") if metrics_open else _OPEN
+        self._open = {*_OPEN, *also_open}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._ring.is_needed and _route_of(scope) not in self._open:

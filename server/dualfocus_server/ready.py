@@ -6,17 +6,20 @@ import json
 
 from PIL import Image, ImageDraw, ImageFont
 
+from dualfocus_server.playground import PATH
+
 # Where a server that listens on every address can be reached from its own machine.
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 # As many as the example's picture needs: it is to stay a line that can be pasted.
 _COLOURS = 16
 
 
-def ready_text(host: str, port: int, *, tls: bool, keys: bool) -> str:
+def ready_text(host: str, port: int, *, tls: bool, keys: bool, playground: bool) -> str:
     """Return what is said once the server listens on `host` and `port`."""
     url = address(host, port, tls)
     how = " (with a valid key in DUALFOCUS_API_KEY)" if keys else ""
-    return f"\nDualFocus is ready on {url}. Ask it something{how}:\n\n{example_curl(url, keys)}\n"
+    page = f"\nOr in a browser: {url}{PATH}\n" if playground else ""
+    return f"\nDualFocus is ready on {url}. Ask it something{how}:\n\n{example_curl(url, keys)}\n{page}"
 
 
 def address(host: str, port: int, tls: bool = False) -> str:

@@ -142,7 +142,7 @@ async def _answer_requests(
     app = create_app(Service(focus, chat, opened, admission, settings.timeout), settings, keys)
     _let_browsers_in(app, args)
     host, port = listener.getsockname()[:2]
-    ready = ready_text(host, port, tls=bool(args.ssl_certfile), keys=keys.is_needed)
+    ready = ready_text(host, port, tls=bool(args.ssl_certfile), keys=keys.is_needed, playground=settings.playground)
     server = Server(_uvicorn_config(app, args), admission, settings.drain_timeout, lambda: say(ready))
     try:
         failing = asyncio.create_task(engine_failure(focus.engine, settings.engine_timeout))

@@ -22,6 +22,7 @@ class Settings:
     api_keys: tuple[str, ...] = ()
     api_key_file: Path | None = None
     metrics_open: bool = False
+    playground: bool = True
     allowed_media_domains: tuple[str, ...] = ()
     image_timeout: float = 10.0
     max_images: int = 16
@@ -46,6 +47,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     keys.add_argument("--api-key-file", type=Path, help="a file of valid keys, one a line, read again when it changes")
     keys.add_argument("--metrics-open", action="store_true", help="let /metrics be read without a key")
+    page = parser.add_argument_group("Page")
+    page.add_argument("--no-playground", dest="playground", action="store_false", help="serve no page at /playground")
     limits = parser.add_argument_group("Limits")
     for name, (least, text) in _LIMITS.items():
         default = getattr(known, name)
@@ -89,6 +92,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         api_keys=tuple(args.api_key or _keys_of_environment()),
         api_key_file=args.api_key_file,
         metrics_open=args.metrics_open,
+        playground=args.playground,
         allowed_media_domains=tuple(args.allowed_media_domains or ()),
         **{name: getattr(args, name) for name in _LIMITS},
     )

@@ -52,7 +52,7 @@ def paths_of(app: FastAPI) -> list[str]:
 
 
 async def test_every_route_but_the_probes_needs_a_key() -> None:
-    app = application()
+    app = application(playground=False)
     assert {"/v1/chat/completions", "/v1/models", "/metrics", "/openapi.json", *OPEN} <= set(paths_of(app))
     async with client(app) as http:
         for path in paths_of(app):

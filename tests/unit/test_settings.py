@@ -23,6 +23,10 @@ def test_without_flags_it_is_the_defaults() -> None:
     assert parsed() == Settings()
 
 
+def test_the_page_can_be_left_out() -> None:
+    assert parsed("--no-playground") == Settings(playground=False)
+
+
 def test_keys_are_repeatable() -> None:
     assert parsed("--api-key", "a", "--api-key", "b").api_keys == ("a", "b")
 

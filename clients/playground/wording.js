@@ -1,0 +1,90 @@
+// What the server's names mean, in words.
+
+export const MODES = {
+  dual: "Both looks; the answer that the model is surer of is given.",
+  adaptive: "The second look is left out where the first answer is sure enough.",
+  macro: "One look, at the whole picture.",
+  micro: "The part that the question is about is looked at, and that answer is given.",
+  off: "The model as it is without DualFocus.",
+};
+
+export const LOOKS = {
+  macro: { title: "First look", subject: "the whole picture" },
+  micro: { title: "Second look", subject: "that part, enlarged" },
+};
+
+export const STAGES = {
+  queue: "waiting for its turn",
+  fetch: "taking the picture in",
+  decode: "opening the picture",
+  macro: "first answer",
+  grounding: "where to look",
+  crop: "cutting that part out",
+  micro: "second answer",
+  select: "choosing",
+};
+
+export const TURNS = { macro: "first answer", grounding: "where to look", micro: "second answer" };
+
+/** Why the answer is the one that it is: from the `dualfocus` field of an answer, in a sentence or two. */
+export function reason(found) {
+  const words = REASONS[found.selection];
+  return words ? words(found) : `The server's reason is “${found.selection}”, which this page does not know.`;
+}
+
+const REASONS = {
+  lower_perplexity: (found) =>
+    `The ${found.winner === "micro" ? "second" : "first"} look was the surer one: of its two answers, the model found this ` +
+    "the less surprising.",
+  only_answer: (found) => `Only the ${found.winner === "micro" ? "second" : "first"} look was asked for.`,
+  only_option: () => "The other answer named none of the options that the question offers.",
+  other_answer_empty: () => "The other look gave an empty answer, and an empty answer never wins.",
+  skipped: () => "The first answer was sure enough, so the second look was left out.",
+  no_box: (found) =>
+    "Asked where to look, the model named no place, so the first answer stands." +
+    (found.grounding?.text ? ` It wrote: “${found.grounding.text}”.` : ""),
+  empty_box: () => "The place that the model named holds no pixel of the picture, so the first answer stands.",
+  context_full: () => "The second look did not fit into what the model can read at once, so the first answer stands.",
+  micro_failed: () => "The second look ended in an error, which the server's log has; the first answer stands.",
+};
+
+// Where one look is all there is because something went wrong.
+export const DEGRADED = new Set(["no_box", "empty_box", "context_full", "micro_failed"]);
+
+/** A title and advice for an error; what the server itself said stands between them. */
+export function problemWords({ code, status }) {
+  return PROBLEMS[code] ?? PROBLEMS[status] ?? { title: `The server said no${status ? ` (${status})` : ""}`, advice: "" };
+}
+
+const PROBLEMS = {
+  no_picture: { title: "There is no picture yet", advice: "Choose, drop or paste one, or try the sample." },
+  no_question: { title: "There is no question yet", advice: "Write what you want to know about the picture." },
+  not_a_picture: { title: "That is no picture", advice: "JPEG, PNG, WebP, GIF, BMP and TIFF are read." },
+  unreadable: { title: "The file can't be read", advice: "Was it moved or deleted? Choose it again." },
+  invalid_api_key: { title: "The server needs a valid API key", advice: "Type it in the field above and ask again." },
+  invalid_image: {
+    title: "The picture can't be read",
+    advice: "JPEG, PNG, WebP, GIF, BMP and TIFF are read; another program may be able to save it as one of these.",
+  },
+  context_length_exceeded: {
+    title: "The question is too long for this model",
+    advice: "Ask with fewer words.",
+  },
+  invalid_value: { title: "The question can't be asked this way", advice: "" },
+  body_too_large: {
+    title: "The picture is too large to send",
+    advice: "Make it smaller, or let the server's operator raise --max-body-bytes.",
+  },
+  body_too_slow: { title: "The picture took too long to arrive", advice: "A smaller one is there sooner." },
+  too_busy: { title: "The server is busy", advice: "" },
+  timeout: { title: "The answer took too long", advice: "Ask again, or look only once (macro)." },
+  shutting_down: { title: "The server is stopping", advice: "Ask again in a minute: another may take its place." },
+  engine_dead: { title: "The model has stopped", advice: "The server's log says why; its operator has to look." },
+  unreachable: {
+    title: "The server can't be reached",
+    advice: "Is it still running? Is the network there? Nothing was lost: ask again.",
+  },
+  404: { title: "There is nothing at this address", advice: "Is this page served by the server that it asks?" },
+  413: { title: "The picture is too large to send", advice: "What stands before the server refuses it: make it smaller." },
+  200: { title: "What came back is no answer", advice: "Something between this page and the server may have changed it." },
+};
