@@ -13,10 +13,12 @@ import json
 import os
 import re
 import shlex
+import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import httpx
@@ -31,6 +33,7 @@ from starlette.responses import Response, StreamingResponse
 
 Headers = list[tuple[str, str]]
 
+_ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 REPLICA_HEADER = "x-dualfocus-replica"
 # Of one connection, and written anew for the next; the request's id is Ray's to return.
 _OWN = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "te", "trailer", "host", "expect"})
@@ -43,8 +46,6 @@ _UNAVAILABLE = 503
 _READY = re.compile(r"DualFocus is ready on (\S+)\. ")
 # Seconds that a replica gets for what it is asked when it is to stop: the server's own limit for a question.
 _LONGEST = 120
-# Bytes of the longest line of a server's log.
-_LINE = 1 << 20
 
 
 class Options(BaseModel):
@@ -88,25 +89,18 @@ class ServerLost(Exception):
     """The replica's server ended before it had answered."""
 
 
-@serve.deployment(
-    max_ongoing_requests=_UNLIMITED,
-    graceful_shutdown_timeout_s=_LONGEST,
-    request_router_config=RequestRouterConfig(
-        request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
-    ),
-)
 class Replica:
     """A `dualfocus serve` of its own, and its end: Ray starts another where either ends."""
 
-    async def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options) -> None:
         self._name = serve.get_replica_context().replica_id.unique_id
-        self._server = await asyncio.create_subprocess_exec(
-            *_command(options), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, limit=_LINE
+        self._server = subprocess.Popen(
+            _command(options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
         )
         # A connection each: one that was kept may be closed by the server just as it is used again.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-        self._http = httpx.AsyncClient(base_url=await self._ready(), timeout=None, limits=limits, trust_env=False)
-        self._watching = asyncio.create_task(self._watch())
+        self._http = httpx.AsyncClient(base_url=self._ready(), timeout=None, limits=limits, trust_env=False)
+        Thread(target=self._watch, daemon=True).start()
 
     async def answer(self, asked: Asked) -> AsyncIterator[Head | bytes]:
         """Ask the server; first comes the answer's head, then its bytes. Raises ServerLost."""
@@ -126,29 +120,27 @@ class Replica:
     def _signature(self) -> tuple[str, str]:
         return (REPLICA_HEADER, self._name)
 
-    async def _ready(self) -> str:
+    def _ready(self) -> str:
         """Return where the server listens, once it does."""
-        async for line in self._lines():
+        for line in self._lines():
             if ready := _READY.search(line):
                 return ready[1]
         raise RuntimeError("dualfocus serve ended before it was ready; what it said stands above.")
 
-    async def _watch(self) -> None:
-        async for _ in self._lines():
+    def _watch(self) -> None:
+        for _ in self._lines():
             pass
         # Not an exception, which Ray would take for one question's.
         os._exit(1)
 
-    async def _lines(self) -> AsyncIterator[str]:
+    def _lines(self) -> Iterator[str]:
         """Read the server's output, and write it to the replica's log."""
         assert self._server.stdout is not None  # it is a pipe
-        async for line in self._server.stdout:
-            text = line.decode(errors="replace")
-            print(text, end="", flush=True)
-            yield text
+        for line in self._server.stdout:
+            print(line, end="", flush=True)
+            yield line
 
 
-@serve.deployment(max_ongoing_requests=_UNLIMITED)
 class Entrance:
     """Reads requests, and hands each to the replica that its picture names; asks again what was lost with one."""
 
@@ -197,10 +189,17 @@ class Entrance:
 
 def build(options: Options) -> serve.Application:
     """Return the application (Ray calls this with what follows it on the command line)."""
-    resources = {"num_gpus": options.gpus, "num_cpus": options.cpus}
-    replicas = Replica.options(num_replicas=options.replicas, ray_actor_options=resources).bind(options)
-    entrance = Entrance.options(num_replicas=options.entrances, ray_actor_options={"num_cpus": 0})
-    return entrance.bind(replicas, options.max_body_bytes)
+    replica = serve.deployment(
+        num_replicas=options.replicas,
+        ray_actor_options={"num_gpus": options.gpus, "num_cpus": options.cpus},
+        max_ongoing_requests=_UNLIMITED,
+        graceful_shutdown_timeout_s=_LONGEST,
+        request_router_config=RequestRouterConfig(request_router_class=_ROUTER),
+    )(Replica)
+    entrance = serve.deployment(
+        num_replicas=options.entrances, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=_UNLIMITED
+    )(Entrance)
+    return entrance.bind(replica.bind(options), options.max_body_bytes)
 
 
 def picture_key(body: bytes) -> str:

@@ -135,17 +135,22 @@ async def test_status_and_headers_are_the_servers(http: httpx.AsyncClient) -> No
 
 
 async def test_a_client_that_leaves_ends_its_question(http: httpx.AsyncClient) -> None:
-    body = question(1, max_tokens=900, ignore_eos=True, stream=True, dualfocus={"mode": "macro"})
     name = await replica_of(http, 1)
-    async with http.stream("POST", CHAT, json=body) as response:
-        async for _ in response.aiter_lines():
-            break
+    body = question(1, max_tokens=1900, ignore_eos=True, dualfocus={"mode": "macro"})
+    asking = asyncio.create_task(http.post(CHAT, json=body))
+    await measured(http, name, "dualfocus_questions_running 1.0")
+    asking.cancel()
+    await measured(http, name, 'dualfocus_questions_total{outcome="client_left"} 1.0')
+
+
+async def measured(http: httpx.AsyncClient, name: str, line: str) -> None:
+    """Wait until a replica's metrics hold a line; any replica answers, and some time the one that is meant."""
     async with asyncio.timeout(PATIENCE):
         while True:
             metrics = await http.get("/metrics")
-            if metrics.headers[REPLICA_HEADER] == name and 'outcome="client_left"} 1.0' in metrics.text:
+            if metrics.headers[REPLICA_HEADER] == name and line in metrics.text.splitlines():
                 return
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.05)
 
 
 async def test_one_replica_a_picture_and_nothing_lost_with_one(http: httpx.AsyncClient) -> None:
