@@ -118,11 +118,19 @@ async def by_replica(http: httpx.AsyncClient) -> dict[str, list[int]]:
     raise AssertionError(f"64 pictures are not four for each of two replicas: {found}")
 
 
-def kill_a_replica() -> None:
+def kill_a_replica() -> list[psutil.Process]:
+    """Kill a replica; returns what it had started: its server and that one's engine."""
     processes = psutil.Process().children(recursive=True)
     replicas = [process for process in processes if "ServeReplica:dualfocus:Replica" in " ".join(process.cmdline())]
     assert len(replicas) == 2
+    started = replicas[0].children(recursive=True)
+    assert started
     replicas[0].kill()
+    return started
+
+
+def has_ended(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 async def test_status_and_headers_are_the_servers(http: httpx.AsyncClient) -> None:
@@ -173,7 +181,7 @@ async def test_one_replica_a_picture_and_nothing_lost_with_one(http: httpx.Async
         while len(answered) < QUESTIONS // 4:  # noqa: ASYNC110 (it is no event)
             await asyncio.sleep(0.01)
     before = list(answered)
-    kill_a_replica()
+    left_behind = kill_a_replica()
     await asyncio.gather(*asking)
 
     assert [response.status_code for _, response in answered] == [200] * QUESTIONS
@@ -185,6 +193,7 @@ async def test_one_replica_a_picture_and_nothing_lost_with_one(http: httpx.Async
     moved = {response.headers[REPLICA_HEADER] for number, response in answered if home[number] == lost[0]}
     assert survivor in moved
     await replaced(http, set(pictures))
+    assert all(map(has_ended, left_behind)), "a server without a replica would keep its GPU"
     assert [await replica_of(http, number) for number in home] == [await replica_of(http, number) for number in home]
 
 

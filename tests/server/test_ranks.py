@@ -1,7 +1,7 @@
 """`dualfocus serve --data-parallel-size 2` on the CPU: both ranks answer, each about its own pictures."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -9,9 +9,10 @@ from asking import About, ask
 from openai import OpenAI
 from running_server import Server, start_server, wait_until
 
-# The first is one rank's, the second the other's, as their contents have it.
-PHOTOS = ("coffee", "moon")
+# By their contents, some are one rank's and some the other's.
+PHOTOS = ("coffee", "chelsea", "moon", "rocket")
 TURNS = 3
+_FINISHED = re.compile(r'^vllm:request_success_total\{.*engine="(\d)".*\} (\S+)$', re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -23,28 +24,26 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     assert running.process.wait(60) == 0
 
 
-def finished(url: str) -> Callable[[], list[float]]:
-    """Return a count of the turns that each rank has finished since, by vLLM's own metrics."""
-
-    def so_far() -> list[float]:
-        line = re.compile(r'^vllm:request_success_total\{.*engine="(\d)".*\} (\S+)$', re.MULTILINE)
-        turns = [0.0, 0.0]
-        for rank, value in line.findall(httpx.get(f"{url}/metrics", timeout=60).text):
-            turns[int(rank)] += float(value)
-        return turns
-
-    before = so_far()
-    return lambda: [now - then for now, then in zip(so_far(), before, strict=True)]
+def finished(server: Server) -> list[float]:
+    """How many turns each rank has finished, by vLLM's own metrics."""
+    turns = [0.0, 0.0]
+    for rank, value in _FINISHED.findall(httpx.get(f"{server.url}/metrics", timeout=60).text):
+        turns[int(rank)] += float(value)
+    return turns
 
 
 def test_each_picture_is_one_ranks(two_ranks: Server, about: About) -> None:
     client = OpenAI(base_url=f"{two_ranks.url}/v1", api_key="none", max_retries=0)
-    for rank, photo in enumerate(PHOTOS):
-        since = finished(two_ranks.url)
+    warm = finished(two_ranks)
+    assert min(warm) > 0, "a rank was not warmed up"
+    expected, ran = sum(warm), warm
+    for photo in PHOTOS:
         first = ask(client, about(photo, "What is it?")).dualfocus["turns"]
         second = ask(client, about(photo, "Is anything written on it?")).dualfocus["turns"]
         assert sum(turn["encoder_runs"] for turn in first.values()) == 2
         assert second["macro"]["encoder_runs"] == second["grounding"]["encoder_runs"] == 0
-        expected = [0.0, 0.0]
-        expected[rank] = 2.0 * TURNS
-        wait_until(lambda since=since, expected=expected: since() == expected)
+        expected += 2 * TURNS
+        wait_until(lambda expected=expected: sum(finished(two_ranks)) == expected)
+        before, ran = ran, finished(two_ranks)
+        assert sorted(now - then for now, then in zip(ran, before, strict=True)) == [0, 2 * TURNS]
+    assert all(now > then for now, then in zip(ran, warm, strict=True)), "one rank had nothing to do"
