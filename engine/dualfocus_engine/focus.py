@@ -13,6 +13,7 @@ from PIL import Image
 from dualfocus_engine.boxes import Box
 from dualfocus_engine.errors import BadQuestion
 from dualfocus_engine.looks import Looks, Watcher
+from dualfocus_engine.pictures import Picture, open_picture
 from dualfocus_engine.platform import prepare_environment
 from dualfocus_engine.pool import in_thread
 from dualfocus_engine.profiles import Profile, profile_of
@@ -120,9 +121,15 @@ class DualFocus:
     async def warm_up(self) -> None:
         """Ask about a grey picture through all turns: vLLM compiles its helpers on first use (5 to 20 s).
 
+        Every data-parallel rank is asked, about a picture of its own.
         Raises BadQuestion where the micro turn fails even here: then every question's would.
         """
-        question = Question.about(Image.new("RGB", (64, 64), (128, 128, 128)), "What is this?")
+        greys = [open_picture(Image.new("RGB", (64, 64), (shade,) * 3)) for shade in range(1, 129)]
+        for picture in {self.engine.rank(grey): grey for grey in greys}.values():
+            await self._warm_up_with(picture)
+
+    async def _warm_up_with(self, picture: Picture) -> None:
+        question = Question((Message("user", "What is this?", (picture,)),))
         await self.answer(question)
         result = await self.answer(replace(question, mode=Mode.MICRO, box=Box(0.0, 0.0, 1.0, 1.0)))
         if result.look.failed is not None:

@@ -245,15 +245,20 @@ class VllmEngine:
         return whole
 
     def _rank(self, prompt: Prompt) -> dict[str, int]:
-        """Name the data-parallel rank of a question's turns, where there are several: each has a cache of its own.
-
-        It follows from the conversation's first picture, so that a repeated one finds its cache.
-        """
-        parallel = self.llm.vllm_config.parallel_config
-        local = parallel.data_parallel_size_local if parallel.local_engines_only else parallel.data_parallel_size
-        if local < 2 or not prompt.pictures:
+        """Name the data-parallel rank of a question's turns, where there are several: each has a cache of its own."""
+        if self.ranks < 2 or not prompt.pictures:
             return {}
-        return {"data_parallel_rank": zlib.crc32(prompt.pictures[0].key.encode()) % local}
+        return {"data_parallel_rank": self.rank(prompt.pictures[0])}
+
+    @property
+    def ranks(self) -> int:
+        """Data-parallel ranks that this engine sends turns to."""
+        parallel = self.llm.vllm_config.parallel_config
+        return int(parallel.data_parallel_size_local if parallel.local_engines_only else parallel.data_parallel_size)
+
+    def rank(self, picture: Picture) -> int:
+        """Return the rank of the conversations that begin with a picture: a repeated one finds its cache there."""
+        return zlib.crc32(picture.key.encode()) % self.ranks
 
     async def score(self, name: str, prompt: Prompt, answer: Sequence[int], *, cached: bool) -> Score | None:
         """Return the model's own log-probabilities of an answer's tokens behind a prompt (teacher-forced).

@@ -10,7 +10,7 @@ from stub import PREFIX, Stub
 
 STOPS = ["file", "question", "dual", "key", "send", "sample", "copy-curl", "copy-python"]
 _FOCUSED = "document.activeElement.id || document.activeElement.value || 'body'"
-# The least contrast of any text that is seen, and whose it is (WCAG's formula; a background is the nearest one painted).
+# The least contrast of any text that is seen, and whose it is (WCAG's formula; the nearest background that is painted).
 _LEAST_CONTRAST = """() => {
     const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
     const light = (colour) => parts(colour).slice(0, 3).map((value) => value / 255)

@@ -1,6 +1,7 @@
 """An engine that answers from a script, for focus.py's own decisions (tests/engine has the real one)."""
 
 import asyncio
+import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -37,11 +38,15 @@ class FakeEngine:
         self.has_started: dict[str, asyncio.Event] = {name: asyncio.Event() for name in self.script}
         self.rendering_fails: Exception | None = None
         self.stopped = False
+        self.ranks = 1
         self.closing_token = CLOSING
         self.scored: dict[str, list[int]] = {}
         self.scores: dict[str, Score | None] = {"macro": Score((-0.1,), 0), "micro": Score((-0.2,), 0)}
         self.profile: Profile = load_profile("llava-dualfocus")
         self.pictures = PictureCache(self.profile.pad, self.profile.side)
+
+    def rank(self, picture: Picture) -> int:
+        return zlib.crc32(picture.key.encode()) % self.ranks
 
     def stop(self) -> None:
         self.stopped = True

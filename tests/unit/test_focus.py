@@ -346,6 +346,13 @@ async def test_warming_up_runs_every_turn_even_where_the_model_writes_no_box() -
     assert set(engine.finished) == {"macro", "grounding", "micro"}
 
 
+async def test_warming_up_asks_every_rank() -> None:
+    engine = FakeEngine()
+    engine.ranks = 3
+    await focus_on(engine).warm_up()
+    assert engine.finished.count("macro") == engine.finished.count("grounding") == 3
+
+
 def test_engine_must_be_started_first() -> None:
     with pytest.raises(RuntimeError, match="not running"):
         _ = DualFocus("no-such-model", "paper").engine
