@@ -38,7 +38,7 @@ FROM base AS dependencies
 WORKDIR /opt/dualfocus
 COPY pyproject.toml ./
 COPY scripts/install.py scripts/
-RUN touch README.md LICENSE
+RUN touch README.md LICENSE && mkdir -p clients/playground
 
 # With byte-code, taken as it is: nothing can be written beside the sources later, and copies may get other times.
 FROM base AS sources

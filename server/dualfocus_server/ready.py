@@ -18,8 +18,8 @@ def ready_text(host: str, port: int, *, tls: bool, keys: bool, playground: bool)
     """Return what is said once the server listens on `host` and `port`."""
     url = address(host, port, tls)
     how = " (with a valid key in DUALFOCUS_API_KEY)" if keys else ""
-    page = f"\nOr in a browser: {url}{PATH}\n" if playground else ""
-    return f"\nDualFocus is ready on {url}. Ask it something{how}:\n\n{example_curl(url, keys)}\n{page}"
+    page = f"In a browser: {url}{PATH}\n\n" if playground else ""
+    return f"\nDualFocus is ready on {url}. {page}Ask it something{how}:\n\n{example_curl(url, keys)}\n"
 
 
 def address(host: str, port: int, tls: bool = False) -> str:

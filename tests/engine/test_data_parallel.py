@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from dualfocus_engine import DualFocus, Focused
-from dualfocus_engine.starter import ensure_starter
+from dualfocus_training.untrained import ensure_untrained
 from PIL import Image
 
 Photo = Callable[[str], Image.Image]
@@ -20,7 +20,7 @@ async def ranks() -> AsyncIterator[DualFocus]:
     """The model to start with on two ranks, with a counter on each one's vision tower."""
     flags = {"dtype": "float32", "worker_extension_cls": "encoder_probe.EncoderProbe"}
     small = {"kv_cache_memory_bytes": 64 << 20, "data_parallel_size": 2}
-    async with DualFocus(str(ensure_starter()), **flags, **small) as running:
+    async with DualFocus(str(ensure_untrained()), **flags, **small) as running:
         await on_each(running, "watch_vision_tower")
         yield running
 

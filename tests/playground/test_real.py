@@ -34,7 +34,7 @@ def test_the_sample_is_the_readmes_drawing() -> None:
 
 
 def test_start_up_says_where_the_page_is(shipped: Server) -> None:
-    assert f"Or in a browser: {shipped.url}/playground\n" in shipped.log.read_text()
+    assert f"In a browser: {shipped.url}/playground\n" in shipped.log.read_text()
 
 
 def test_the_sample_is_answered_once_the_key_is_right(visit: Open, shipped: Server) -> None:

@@ -34,7 +34,7 @@ def test_with_keys_the_request_carries_one_and_the_operator_is_told_whence() -> 
 @pytest.mark.parametrize("is_on", [True, False])
 def test_the_page_is_named_where_there_is_one(is_on: bool) -> None:
     text = ready_text("0.0.0.0", 8000, tls=False, keys=False, playground=is_on)
-    assert ("\nOr in a browser: http://127.0.0.1:8000/playground\n" in text) is is_on
+    assert ("In a browser: http://127.0.0.1:8000/playground\n" in text) is is_on
 
 
 def test_request_is_one_line_whose_body_is_json() -> None:
