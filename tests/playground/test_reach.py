@@ -56,6 +56,8 @@ def test_it_works_by_keyboard_alone(visit: Open, stub: Stub) -> None:
     page = visit(stub.url)
     page.keyboard.press("Tab")
     with page.expect_file_chooser() as chooser:
+        # Playwright does not wait until dialogs are caught: asking for the focus lets that go first.
+        expect(page.locator("#file")).to_be_focused()
         page.keyboard.press("Enter")
     chooser.value.set_files({"name": "a.png", "mimeType": "image/png", "buffer": b"no matter what"})
     expect(page.locator("#drop-title")).to_have_text("a.png")
