@@ -75,7 +75,7 @@ def _draw_panel(figure: Figure, rows: int, panel: dict[str, Any], series: Series
         return
     width, height = place["w"] / _COLUMNS, place["h"] / rows
     # Room for the title above, and for the numbers along the axes.
-    axes = figure.add_axes((left + 0.035, top - height + 0.9 / rows, width - 0.045, height - 2.1 / rows))
+    axes = figure.add_axes((left + 0.05, top - height + 0.9 / rows, width - 0.06, height - 2.1 / rows))
     axes.set_title(panel["title"], loc="left", fontsize=8)
     unit = panel["fieldConfig"]["defaults"].get("unit", "short")
     if panel["type"] == "stat":
