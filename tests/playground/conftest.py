@@ -27,7 +27,7 @@ document.addEventListener("securitypolicyviolation", (event) => window.violation
 def browser() -> Iterator[Browser]:
     """Debian's Chromium."""
     if CHROMIUM is None:
-        pytest.skip("chromium is not installed: the page is not tested")
+        pytest.skip("SKIPPED, UNTESTED: the page needs Debian's package chromium")
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)

@@ -52,7 +52,7 @@ def test_python_clients(server: Server, image: str, script: str) -> None:
         assert focus["macro"]["rescored"] is True
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="Node is not installed: its client is NOT tested")
+@pytest.mark.skipif(shutil.which("node") is None, reason="SKIPPED, UNTESTED: the JavaScript client needs Node")
 def test_node(server: Server, image: str) -> None:
     # From where the packages are: that is where Node looks for them.
     script = shutil.copy(SCRIPTS / "ask_openai.mjs", HOME)
