@@ -6,98 +6,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
-from pathlib import Path
 from typing import Any
 
 import pytest
-from dualfocus_client import asking
 from dualfocus_client.batch import main
 
-from .local_web import Page, body_of, respond, serving
-
-CHAT = "/v1/chat/completions"
-
-
-class Model:
-    """Answers each question by its own text in capitals; `pages` says what it does instead, an attempt at a time."""
-
-    def __init__(self) -> None:
-        self.bodies: list[dict[str, Any]] = []
-        self.asked: list[str] = []
-        self.pages: dict[str, list[Page]] = {}
-        self.running = self.most = 0
-        self.address = ""
-        self._lock = threading.Lock()
-
-    def page(self, request: BaseHTTPRequestHandler) -> None:
-        body = json.loads(body_of(request))
-        text = body["messages"][0]["content"][1]["text"]
-        with self._lock:
-            self.bodies.append(body)
-            self.asked.append(text)
-            self.running += 1
-            self.most = max(self.most, self.running)
-            pages = self.pages.get(text)
-            page = pages.pop(0) if pages else respond(body=json.dumps(_completion(text)).encode())
-        try:
-            page(request)
-        finally:
-            with self._lock:
-                self.running -= 1
-
-
-def _completion(text: str) -> dict[str, Any]:
-    answers = {name: {"text": text.upper(), "perplexity": 1.5} for name in ("macro", "micro")}
-    focus = {"winner": "micro", "selection": "lower_perplexity", "box": [0, 0, 1, 1], **answers}
-    usage = {"prompt_tokens": 5}
-    return {"choices": [{"message": {"content": text.upper()}}], "dualfocus": focus, "usage": usage}
-
-
-def _refusal(status: int, message: str = "no", **headers: str) -> Page:
-    return respond(status, json.dumps({"error": {"message": message}}).encode(), **headers)
-
-
-@pytest.fixture(autouse=True)
-def _no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "FIRST_WAIT", 0.01)
-
-
-@pytest.fixture
-def model() -> Iterator[Model]:
-    model = Model()
-    with serving({CHAT: model.page}) as web:
-        model.address = web.address
-        yield model
-
-
-class Folder:
-    """A file of questions and its answers."""
-
-    def __init__(self, path: Path) -> None:
-        self.questions, self.answers = path / "questions.jsonl", path / "questions.answers.jsonl"
-        (path / "a.png").write_bytes(b"\x89PNG")
-
-    def write(self, *lines: Any) -> None:
-        self.questions.write_text("".join(line if isinstance(line, str) else f"{json.dumps(line)}\n" for line in lines))
-
-    def ask_of(self, model: Model, *arguments: str) -> int:
-        return main([str(self.questions), "--base-url", model.address, *arguments])
-
-    def told(self) -> list[dict[str, Any]]:
-        if not self.answers.exists():
-            return []
-        return [json.loads(line) for line in self.answers.read_bytes().split(b"\n")[:-1]]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    return Folder(tmp_path)
-
-
-def line(text: str, **fields: Any) -> dict[str, Any]:
-    return {"image": "a.png", "question": text, **fields}
+from ..local_web import respond, serving
+from .model import Folder, Model, completion, line, refusal
 
 
 def test_answers_tell_question_answer_and_how_it_was_found(folder: Folder, model: Model) -> None:
@@ -139,11 +55,11 @@ def test_answers_are_in_the_order_of_the_questions_and_so_many_asked_at_a_time(f
 
     def slow(request: BaseHTTPRequestHandler) -> None:
         first_waits.wait(30)
-        respond(body=json.dumps(_completion("q0")).encode())(request)
+        respond(body=json.dumps(completion("q0")).encode())(request)
 
     def last(request: BaseHTTPRequestHandler) -> None:
         first_waits.set()
-        respond(body=json.dumps(_completion("q11")).encode())(request)
+        respond(body=json.dumps(completion("q11")).encode())(request)
 
     model.pages = {"q0": [slow], "q11": [last]}
     folder.write(*(line(f"q{number}") for number in range(12)))
@@ -157,7 +73,7 @@ def test_answers_are_in_the_order_of_the_questions_and_so_many_asked_at_a_time(f
 def test_only_what_has_no_answer_is_asked_again(
     folder: Folder, model: Model, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model.pages = {"two": [_refusal(400, "The image is damaged.")]}
+    model.pages = {"two": [refusal(400, "The image is damaged.")]}
     folder.write(line("one"), line("two"), line("three"))
     assert folder.ask_of(model) == 1
     assert folder.told()[1]["error"] == "400: The image is damaged."
@@ -183,21 +99,21 @@ def test_questions_may_be_added(folder: Folder, model: Model) -> None:
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503, 504])
 def test_what_may_pass_is_asked_again(folder: Folder, model: Model, status: int) -> None:
-    model.pages = {"one": [_refusal(status), _refusal(status)]}
+    model.pages = {"one": [refusal(status), refusal(status)]}
     folder.write(line("one"))
     assert folder.ask_of(model, "--retries", "2") == 0
     assert model.asked == ["one"] * 3
 
 
 def test_failure_that_stays_is_recorded(folder: Folder, model: Model) -> None:
-    model.pages = {"one": [_refusal(503, "full")] * 3}
+    model.pages = {"one": [refusal(503, "full")] * 3}
     folder.write(line("one"), line("two"))
     assert folder.ask_of(model, "--retries", "2") == 1
     assert [told.get("error") for told in folder.told()] == ["503: full", None]
 
 
 def test_retry_after_is_heeded(folder: Folder, model: Model) -> None:
-    model.pages = {"one": [_refusal(429, Retry_After="1")]}
+    model.pages = {"one": [refusal(429, Retry_After="1")]}
     folder.write(line("one"))
     started = time.monotonic()
     assert folder.ask_of(model) == 0
@@ -222,7 +138,7 @@ def test_timeouts_are_asked_again(folder: Folder, model: Model) -> None:
 def test_refusal_of_all_questions_ends_the_run(
     folder: Folder, model: Model, capsys: pytest.CaptureFixture[str], status: int
 ) -> None:
-    model.pages = {"two": [_refusal(status, "not you")]}
+    model.pages = {"two": [refusal(status, "not you")]}
     folder.write(line("one"), line("two"), line("three"))
     assert folder.ask_of(model, "--concurrency", "1") == 1
     assert model.asked == ["one", "two"]
@@ -293,100 +209,6 @@ def test_questions_that_have_changed_are_said(
     assert (model.asked, folder.answers.read_bytes()) == ([], kept)
 
 
-@pytest.mark.parametrize(
-    ("text", "complaints"),
-    [
-        ("no json", ["line 2: Invalid JSON"]),
-        ("[1]", ["line 2: ", "object"]),
-        ('{"question": "two"}', ["line 2: image: Field required"]),
-        ('{"image": "a.png", "question": 5}', ["line 2: question: ", "string"]),
-        ('{"image": "a.png", "question": ""}', ["line 2: question: "]),
-        ('{"image": "a.png", "question": "\\ud800"}', ["line 2: "]),
-        ('{"image": "a.png", "question": "two", "mode": "both"}', ["line 2: mode: ", "'dual'", "'off'"]),
-        ('{"image": "a.png", "question": "two", "dualfocus": {"box": [NaN]}}', ["line 2: "]),
-        ('{"image": "absent.png", "question": "two"}', ["line 2: image: there is no file", "absent.png"]),
-        ('{"image": "' + "x" * 5000 + '", "question": "two"}', ["line 2: image: there is no file"]),
-        ('{"image": "\\u0000", "question": "two"}', ["line 2: image: there is no file"]),
-    ],
-)
-def test_bad_lines_are_named_before_anything_is_asked(
-    folder: Folder, model: Model, capsys: pytest.CaptureFixture[str], text: str, complaints: list[str]
-) -> None:
-    folder.write(line("one"), f"{text}\n", line("three"))
-    assert folder.ask_of(model) == 2
-    err = capsys.readouterr().err
-    assert all(complaint in err for complaint in complaints)
-    assert 'accepted is a JSON object a line: {"image"' in err
-    assert model.asked == []
-
-
-def test_bad_lines_are_all_counted(folder: Folder, model: Model, capsys: pytest.CaptureFixture[str]) -> None:
-    folder.write(*["x\n"] * 30)
-    assert folder.ask_of(model) == 2
-    err = capsys.readouterr().err
-    assert "line 20:" in err
-    assert "line 21:" not in err
-    assert "and 10 more" in err
-
-
-def test_lines_end_at_line_feeds_alone(folder: Folder, model: Model) -> None:
-    text = "one\u2028two\x85three"
-    folder.questions.write_bytes(
-        b"\xef\xbb\xbf"
-        + json.dumps(line(text), ensure_ascii=False).encode()
-        + b"\r\n\n"
-        + json.dumps(line("b")).encode()
-    )
-    assert folder.ask_of(model) == 0
-    assert [(told["line"], told["question"]) for told in folder.told()] == [(1, text), (3, "b")]
-
-
-@pytest.mark.parametrize("name", ["questions.jsonl", ".", "absent/answers.jsonl", "nul\0"])
-def test_output_that_can_not_be_is_named(
-    folder: Folder, model: Model, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
-    folder.write(line("one"))
-    assert folder.ask_of(model, "--output", str(folder.questions.parent / name)) == 2
-    assert capsys.readouterr().err.startswith("error: ")
-    assert model.asked == []
-    assert json.loads(folder.questions.read_text()) == line("one")
-
-
-def test_output_that_is_something_else_is_left_alone(
-    folder: Folder, model: Model, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder.write(line("one"))
-    folder.answers.write_text('{"my": "notes"}\n')
-    assert folder.ask_of(model) == 2
-    assert "line 1 is no answer of a batch" in capsys.readouterr().err
-    assert folder.answers.read_text() == '{"my": "notes"}\n'
-
-
-@pytest.mark.parametrize("content", [None, "", "\n\n"])
-def test_file_without_questions_is_said(
-    folder: Folder, model: Model, capsys: pytest.CaptureFixture[str], content: str | None
-) -> None:
-    if content is not None:
-        folder.questions.write_text(content)
-    assert folder.ask_of(model) == 2
-    assert "questions.jsonl: " in capsys.readouterr().err
-    assert not folder.answers.exists(), "nothing is left where nothing was asked"
-
-
-@pytest.mark.parametrize("address", ["localhost:8000", "ftp://h", "", "http://"])
-def test_address_that_is_none_is_said(folder: Folder, capsys: pytest.CaptureFixture[str], address: str) -> None:
-    folder.write(line("one"))
-    assert main([str(folder.questions), "--base-url", address]) == 2
-    assert "--base-url" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("arguments", [["--concurrency", "0"], ["--retries", "-1"], ["--mode", "both"]])
-def test_bad_option_is_status_2(folder: Folder, arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main([str(folder.questions), *arguments])
-    assert stopped.value.code == 2
-
-
 def test_progress_is_told(folder: Folder, model: Model, capsys: pytest.CaptureFixture[str]) -> None:
     folder.write(line("one"), line("two"))
     assert folder.ask_of(model) == 0
@@ -401,7 +223,7 @@ def test_one_batch_at_a_time_writes_a_file(folder: Folder, model: Model, capsys:
 
     def second(request: BaseHTTPRequestHandler) -> None:
         status.append(os.system(_command(folder, model)) >> 8)
-        respond(body=json.dumps(_completion("one")).encode())(request)
+        respond(body=json.dumps(completion("one")).encode())(request)
 
     model.pages = {"one": [second]}
     folder.write(line("one"))
@@ -420,7 +242,7 @@ def _interrupt_at(model: Model, text: str) -> None:
     def page(request: BaseHTTPRequestHandler) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.3)
-        respond(body=json.dumps(_completion(text)).encode())(request)
+        respond(body=json.dumps(completion(text)).encode())(request)
 
     model.pages = {text: [page]}
 
@@ -440,7 +262,7 @@ def test_interruption_waits_for_what_is_asked_and_leaves_the_rest(
 def test_interruption_ends_a_wait_for_another_attempt(folder: Folder, model: Model) -> None:
     def page(request: BaseHTTPRequestHandler) -> None:
         os.kill(os.getpid(), signal.SIGINT)
-        _refusal(429, Retry_After="600")(request)
+        refusal(429, Retry_After="600")(request)
 
     model.pages = {"one": [page]}
     folder.write(line("one"))

@@ -1,0 +1,28 @@
+"""What all tests of `dualfocus batch` ask."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dualfocus_client import asking
+
+from ..local_web import serving
+from .model import CHAT, Folder, Model
+
+
+@pytest.fixture(autouse=True)
+def _no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "FIRST_WAIT", 0.01)
+
+
+@pytest.fixture
+def model() -> Iterator[Model]:
+    model = Model()
+    with serving({CHAT: model.page}) as web:
+        model.address = web.address
+        yield model
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
