@@ -28,7 +28,7 @@ def run_subject(subject: Subject, plan: Sequence[Experiment], wanted: Sequence[s
     """
     folder.mkdir(parents=True, exist_ok=True)
     flags = dict(subject.flags)
-    servers = Servers(str(subject.folder), subject.key, flags, folder)
+    servers = Servers(str(subject.folder), subject.key, flags, folder, threads=subject.threads)
     began, due = time.monotonic(), 0.0
     try:
         for experiment in plan:

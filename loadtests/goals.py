@@ -46,25 +46,29 @@ class Verdict:
 
 def goals_for(subject: str) -> list[Goal]:
     """Return the goals that are set for a model."""
-    if subject == "small":
-        text = "throughput, 16 at once, two looks : the client's three calls, caching off"
-        return [Goal(text, subject, "uncached-16", "dual", "uncached", "throughput", 1.5)]
-    most = 1.5 if subject == "llava-7b" else 2.2
+    return [
+        Goal(text, subject, experiment, side, against, figure, bound)
+        for text, experiment, side, against, figure, bound in _rows(subject)
+    ]
+
+
+def _rows(subject: str) -> list[tuple[str, str, str, str, str, float]]:
     calls = "the client's three calls, caching"
-    rows = [
+    cached = (f"throughput, 16 at once, two looks : {calls} on", "cached-16", "dual", "calls", "throughput")
+    uncached = (f"throughput, 16 at once, two looks : {calls} off", "uncached-16", "dual", "uncached", "throughput")
+    if subject == "small":
+        return [(*cached, 1.5), (*uncached, 1.5)]
+    most = 1.5 if subject == "llava-7b" else 2.2
+    return [
         ("latency, two looks : macro", "modes-1", "dual", "macro", "latency", most),
         ("latency, boxes drafted : macro", "modes-1", "drafted", "macro", "latency", most),
         ("mean latency, adaptive : macro, 58 % skipped", "adaptive-1", "adaptive", "macro", "latency", 1.3),
         (f"latency, two looks : {calls} on", "cached-1", "dual", "calls", "latency", 0.9),
         (f"latency, boxes drafted : {calls} on", "drafted-1", "drafted", "calls", "latency", 0.9),
-        (f"throughput, 16 at once, two looks : {calls} on", "cached-16", "dual", "calls", "throughput", 1.1),
-        (f"throughput, 16 at once, two looks : {calls} off", "uncached-16", "dual", "uncached", "throughput", 1.8),
+        (*cached, 1.1),
+        (*uncached, 1.8),
         ("throughput, 16 at once, two looks : the `transformers` loop", "loop-16", "dual", "loop", "throughput", 5.0),
         ("latency, `mode: off` : `vllm serve`", "overhead-1", "off", "chat", "latency", 1.03),
-    ]
-    return [
-        Goal(text, subject, experiment, side, against, figure, bound)
-        for text, experiment, side, against, figure, bound in rows
     ]
 
 

@@ -11,6 +11,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from dualfocus_engine.cores import usable_cores
 from dualfocus_engine.shipped import SHIPPED_MODEL
 
 from loadtests.order import Asks, Cell, Order, Side
@@ -24,17 +25,23 @@ _FEWEST, _MOST = 6, 250
 # Seconds that an experiment takes besides: a server's start for every third one, the load generator's for each.
 _START = 10.0
 _FEW, _WARM_UP = 4, 2
+# Questions a user in a round where several are asked at once, of a fast model: one alone would be a single wave.
+_WAVES = 4
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model that is measured, and how it is served and asked; `flags` by the kind of server, `all` for each."""
+    """A model that is measured, and how it is served and asked.
+
+    `flags` by the kind of server, `all` for each; `threads` is what each server's model computes with on a CPU.
+    """
 
     key: str
     title: str
     folder: Path
     sampling: dict[str, Any]
     flags: dict[str, tuple[str, ...]]
+    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -92,10 +99,14 @@ def small_model() -> Subject:
 
 
 def llava_model(folder: Path) -> Subject:
-    """The shape of LLaVA-1.5 at 0.46 billion parameters; 16 tokens an answer, since random weights never stop."""
+    """The shape of LLaVA-1.5 at 0.46 billion parameters; 16 tokens an answer, since random weights never stop.
+
+    Its prompts take seconds: it gets every core.
+    """
     flags = ("--kv-cache-memory-bytes", str(512 << 20), "--max-num-batched-tokens", "4096", "--max-model-len", "4096")
     sampling = {"max_tokens": 16, "ignore_eos": True}
-    return Subject("llava", "LLaVA-1.5's shape, 0.46 B parameters, random weights", folder, sampling, {"all": flags})
+    title, cores = "LLaVA-1.5's shape, 0.46 B parameters, random weights", usable_cores()
+    return Subject("llava", title, folder, sampling, {"all": flags}, threads=cores)
 
 
 def seven_billion(folder: Path) -> Subject:
@@ -111,27 +122,34 @@ def full_plan(pace: float) -> list[Experiment]:
 
     The seconds are what an experiment may take without the run being late; a late run makes fewer rounds (`hurried`).
     """
-    shares = (0.5, 0.8, 1.1) if pace == 1 else (0.3, 0.5, 0.7, 0.9, 1.1, 1.3)
     # In an order in which neighbours share servers: six starts in all.
     plan = [
-        Experiment(CALIBRATION, (CALIBRATING,), 1, 6, 2, 50, like=ADAPTIVE_1),
-        Experiment("drafted-1", (DRAFTED, CALLS), 1, 1, 6, 45),
-        Experiment("cached-16", (DUAL, CALLS), 16, 16, 2, 130, least_rounds=1),
-        Experiment("cached-1", (DUAL, CALLS), 1, 1, 8, 55),
-        Experiment("cached-4", (DUAL, CALLS), 4, 4, 3, 25, least_rounds=1),
-        Experiment("overhead-1", (OFF, CHAT), 1, 1, 16, 40),
-        Experiment(ADAPTIVE_1, (ADAPTIVE, MACRO), 1, 6, 2, 60),
-        Experiment("uncached-16", (DUAL, UNCACHED), 16, 16, 2, 130, least_rounds=1),
-        Experiment("uncached-1", (DUAL, UNCACHED), 1, 1, 6, 40),
-        Experiment("uncached-4", (DUAL, UNCACHED), 4, 4, 3, 30, least_rounds=1),
-        Experiment("loop-16", (DUAL, LOOP), 16, 16, 2, 60, least_rounds=1),
-        Experiment("loop-1", (DUAL, LOOP), 1, 1, 4, 30),
-        Experiment(ARRIVALS, (DUAL,), 0, 0, 0, 30, shares=shares),
-        Experiment("modes-1", (MACRO, DUAL, DRAFTED), 1, 1, 8, 55),
-        Experiment("modes-4", (MACRO, ADAPTIVE, DUAL, DRAFTED), 4, 4, 3, 35, least_rounds=1),
-        Experiment("modes-16", (MACRO, ADAPTIVE, DUAL, DRAFTED), 16, 16, 2, 125, least_rounds=1),
+        Experiment(CALIBRATION, (CALIBRATING,), 1, 6, 3, 60, like=ADAPTIVE_1),
+        Experiment("drafted-1", (DRAFTED, CALLS), 1, 1, 8, 80),
+        Experiment("cached-16", (DUAL, CALLS), 16, 16, 2, 140),
+        Experiment("cached-1", (DUAL, CALLS), 1, 1, 8, 80),
+        Experiment("cached-4", (DUAL, CALLS), 4, 4, 3, 40),
+        Experiment("overhead-1", (OFF, CHAT), 1, 1, 16, 70),
+        Experiment(ADAPTIVE_1, (ADAPTIVE, MACRO), 1, 6, 3, 100),
+        Experiment("uncached-16", (DUAL, UNCACHED), 16, 16, 2, 160),
+        Experiment("uncached-1", (DUAL, UNCACHED), 1, 1, 6, 60),
+        Experiment("uncached-4", (DUAL, UNCACHED), 4, 4, 3, 50),
+        Experiment("loop-16", (DUAL, LOOP), 16, 16, 2, 80),
+        Experiment("loop-1", (DUAL, LOOP), 1, 1, 4, 40),
+        Experiment(ARRIVALS, (DUAL,), 0, 0, 0, 40, shares=(0.3, 0.5, 0.7, 0.9, 1.1)),
+        Experiment("modes-1", (MACRO, DUAL, DRAFTED), 1, 1, 8, 95),
+        Experiment("modes-4", (MACRO, ADAPTIVE, DUAL, DRAFTED), 4, 4, 3, 60),
+        Experiment("modes-16", (MACRO, ADAPTIVE, DUAL, DRAFTED), 16, 16, 2, 200),
     ]
-    return [replace(one, seconds=one.seconds / pace, rounds=round(one.rounds * pace)) for one in plan]
+    return [
+        replace(
+            one,
+            seconds=one.seconds / pace,
+            rounds=round(one.rounds * pace),
+            questions=one.questions * (_WAVES if pace > 1 and one.users > 1 else 1),
+        )
+        for one in plan
+    ]
 
 
 def hurried(experiment: Experiment) -> Experiment:

@@ -60,8 +60,10 @@ def engine_flags() -> list[str]:
 class Servers:
     """Servers of one model, by kind; at most those of one experiment are alive."""
 
-    def __init__(self, model: str, name: str, flags: Mapping[str, Sequence[str]], logs: Path) -> None:
-        self._model, self._name, self._flags, self._logs = model, name, flags, logs
+    def __init__(
+        self, model: str, name: str, flags: Mapping[str, Sequence[str]], logs: Path, *, threads: int = 1
+    ) -> None:
+        self._model, self._name, self._flags, self._logs, self._threads = model, name, flags, logs, threads
         self._running: dict[str, Running] = {}
 
     def need(self, kinds: Sequence[str]) -> list[str]:
@@ -95,7 +97,7 @@ class Servers:
         log = self._logs / f"{kind}.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
-                line, stdout=output, stderr=subprocess.STDOUT, env=environment(), start_new_session=True
+                line, stdout=output, stderr=subprocess.STDOUT, env=environment(self._threads), start_new_session=True
             )
         server = Running(f"http://127.0.0.1:{port}", process)
         until = time.monotonic() + _READY_WITHIN
@@ -107,10 +109,10 @@ class Servers:
         return server
 
 
-def environment() -> dict[str, str]:
-    """Return what every process runs under: this server's settings for the machine, one thread for each of them."""
+def environment(threads: int = 1) -> dict[str, str]:
+    """Return what a process runs under: this server's settings for the machine, and so many threads for its model."""
     prepare_environment()
-    return os.environ | {"OMP_NUM_THREADS": "1"}
+    return os.environ | {"OMP_NUM_THREADS": str(threads)}
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:

@@ -1,11 +1,15 @@
 """What all tests share: photos that libraries carry inside their wheels."""
 
 import io
+import os
 from collections.abc import Callable
 
 import pytest
 from PIL import Image
 from skimage import data
+
+# Tests run side by side, and their models are small: an engine gets one core, as on the smallest machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,14 @@ import os
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from dualfocus_engine.cores import usable_cores
+
 _ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
 
 _CPU_ENVIRONMENT = {
+    # One core is left for what is not the engine's: requests and pictures.
+    "OMP_NUM_THREADS": str(max(1, usable_cores() - 1)),
     # What the engine can't use here is not waited for (docs/vllm.md has the measured seconds).
-    "OMP_NUM_THREADS": "1",
     "TORCH_COMPILE_DISABLE": "1",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     # The CPU build warns of a dozen things that are as they must be on a CPU.

@@ -1,15 +1,16 @@
 """Threads for pictures: decoding, fitting and cropping never hold the event loop or each other's queue."""
 
 import asyncio
-import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from dualfocus_engine.cores import usable_cores
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_threads = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="picture")
+_threads = ThreadPoolExecutor(max_workers=usable_cores(), thread_name_prefix="picture")
 
 
 def begin(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:

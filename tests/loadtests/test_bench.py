@@ -12,7 +12,7 @@ from loadtests import bench
 from loadtests.plan import Experiment, Subject, full_plan
 from loadtests.servers import NotStarted
 
-SUBJECT = Subject("llava", "a model", Path("model"), {"max_tokens": 4}, {"all": ()})
+SUBJECT = Subject("llava", "a model", Path("model"), {"max_tokens": 4}, {"all": ()}, threads=2)
 WANTED = ["calibration", "modes-1", "cached-1"]
 PLAN = [experiment for experiment in full_plan(1.0) if experiment.key in (*WANTED, "adaptive-1")]
 
@@ -23,7 +23,8 @@ class NoServers:
     made: "list[NoServers]" = []  # noqa: RUF012
     broken: Sequence[str] = ()
 
-    def __init__(self, model: str, name: str, flags: dict[str, Any], logs: Path) -> None:
+    def __init__(self, model: str, name: str, flags: dict[str, Any], logs: Path, *, threads: int) -> None:
+        assert threads == SUBJECT.threads
         self.flags, self.stopped, self.needed = flags, 0, []
         self.urls: dict[str, str] = {}
         self.made.append(self)

@@ -66,7 +66,7 @@ def test_at_most_two_engines_are_alive(plan: list[Experiment]) -> None:
 
 
 def test_a_full_run_is_over_in_time_on_the_models_it_is_made_for() -> None:
-    assert planned([*full_plan(1.0), *full_plan(PACE["small"])]) <= 25 * 60
+    assert planned([*full_plan(1.0), *full_plan(PACE["small"])]) <= 40 * 60
 
 
 def test_a_late_run_takes_less_time_and_still_measures_everything() -> None:
@@ -74,6 +74,11 @@ def test_a_late_run_takes_less_time_and_still_measures_everything() -> None:
         late = hurried(experiment)
         assert late.seconds == experiment.seconds / 2
         assert (late.least_rounds, late.sides, late.questions) == (1, experiment.sides, experiment.questions)
+
+
+def test_of_a_fast_model_throughput_is_not_that_of_a_single_wave() -> None:
+    questions = {one.key: one.questions for one in full_plan(PACE["small"])}
+    assert (questions["cached-16"], questions["cached-4"], questions["cached-1"]) == (64, 16, 1)
 
 
 def test_only_servers_that_were_just_started_are_warmed_up() -> None:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from loadtests import servers
-from loadtests.servers import NotStarted, Servers, command, engine_flags
+from loadtests.servers import NotStarted, Servers, command, engine_flags, environment
 
 STAND_IN = """
 import sys
@@ -45,6 +45,11 @@ def test_an_experiment_finds_its_servers_and_no_others(running: Servers) -> None
     assert httpx.get(f"{running.urls['loop']}/health").is_success
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{before['vllm']}/health")
+
+
+def test_a_servers_model_computes_with_as_many_threads_as_it_is_given() -> None:
+    assert environment(3)["OMP_NUM_THREADS"] == "3"
+    assert environment()["OMP_NUM_THREADS"] == "1"
 
 
 def test_a_server_that_died_is_started_anew(running: Servers) -> None:
