@@ -49,9 +49,9 @@ def _run_one(
     say(f"{subject.key}: {experiment.key} …")
     started = time.monotonic()
     try:
-        fresh = servers.need(experiment.kinds)
+        servers.need(experiment.kinds)
         throughput = _throughput(path.parent) if experiment.shares else None
-        told = order(plan, experiment, subject, servers.urls, fresh=fresh, throughput=throughput)
+        told = order(plan, experiment, subject, servers.urls, throughput=throughput)
         cells = _load(told.model_dump_json(), experiment, path.with_suffix(".part"), len(told.rounds))
         result: dict[str, Any] = {"experiment": experiment.key, "cells": cells}
     except Exception as error:  # whatever it is: the others are still to be run

@@ -5,7 +5,7 @@ so that a run ends in time on a slow machine too.
 """
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -24,7 +24,7 @@ _WARMING = 99
 _FEWEST, _MOST = 6, 250
 # Seconds that an experiment takes besides: a server's start for every third one, the load generator's for each.
 _START = 10.0
-_FEW, _WARM_UP = 4, 2
+_FEW = 4
 # Questions a user in a round where several are asked at once, of a fast model: one alone would be a single wave.
 _WAVES = 4
 
@@ -58,8 +58,9 @@ class Asking:
 class Experiment:
     """Sides asked in turn: `questions` a side a round by `users` at a time, for at most `rounds` rounds or `seconds`.
 
-    In an open loop `shares` of the measured throughput are the rates of arrival, a round for each, and `seconds` the
-    time that one of them is held. `like` names an experiment whose first side is to be asked the same questions.
+    Each side is first asked `warm_up` questions that do not count. In an open loop `shares` of the measured throughput
+    are the rates of arrival, a round for each, and `seconds` the time that one of them is held. `like` names an
+    experiment whose first side is to be asked the same questions.
     """
 
     key: str
@@ -69,6 +70,7 @@ class Experiment:
     rounds: int
     seconds: float
     least_rounds: int = 2
+    warm_up: int = 1
     shares: tuple[float, ...] = ()
     like: str | None = None
 
@@ -87,7 +89,7 @@ OFF, CHAT = Asking("off", "plain", "off"), Asking("chat", "vllm", "chat")
 CALIBRATING = Asking("macro", "drafted", "macro")
 CALIBRATION, ADAPTIVE_1, ARRIVALS = "calibration", "adaptive-1", "arrivals"
 # By how much fewer seconds than LLaVA's shape a model gets.
-PACE = {"small": 8.0}
+PACE = {"small": 4.0}
 # Where the throughput of two looks is read for the rates of arrival: the first of these that was measured.
 SATURATED = ("cached-16", "uncached-16", "modes-16")
 
@@ -141,15 +143,15 @@ def full_plan(pace: float) -> list[Experiment]:
         Experiment("modes-4", (MACRO, ADAPTIVE, DUAL, DRAFTED), 4, 4, 3, 60),
         Experiment("modes-16", (MACRO, ADAPTIVE, DUAL, DRAFTED), 16, 16, 2, 200),
     ]
-    return [
-        replace(
-            one,
-            seconds=one.seconds / pace,
-            rounds=round(one.rounds * pace),
-            questions=one.questions * (_WAVES if pace > 1 and one.users > 1 else 1),
-        )
-        for one in plan
-    ]
+    return [_paced(one, pace) for one in plan]
+
+
+def _paced(one: Experiment, pace: float) -> Experiment:
+    """Return an experiment for a model that is so much faster: with whole waves of questions, the first not counted."""
+    paced = replace(one, seconds=one.seconds / pace, rounds=round(one.rounds * pace))
+    if pace == 1 or one.users <= 1:
+        return paced
+    return replace(paced, questions=_WAVES * one.questions, warm_up=one.questions)
 
 
 def hurried(experiment: Experiment) -> Experiment:
@@ -180,17 +182,15 @@ def order(
     subject: Subject,
     urls: Mapping[str, str],
     *,
-    fresh: Collection[str] = (),
     throughput: float | None = None,
 ) -> Order:
     """Return what the load generator is to do for an experiment of a plan.
 
-    `urls` are the servers' addresses by kind; those of a kind in `fresh` were started for it, and are warmed up.
-    `throughput` is that of the only side, in questions a second: what the rates of an open loop are shares of.
+    `urls` are the servers' addresses by kind; `throughput` is that of the only side, in questions a second: what the
+    rates of an open loop are shares of.
     """
     keys = [one.key for one in plan]
     place, block = keys.index(experiment.key), keys.index(experiment.like or experiment.key)
-    cold = {side.name for side in experiment.sides if side.kind in fresh}
     rounds = (
         _arrivals(block, experiment, throughput or 0.0)
         if experiment.shares
@@ -203,7 +203,7 @@ def order(
             for side in experiment.sides
         ],
         # Of its own block: the calibration's questions are not to be known where they are asked again.
-        warm_up=[cell for cell in _round(place, experiment, _WARMING, _WARM_UP) if cell.side in cold],
+        warm_up=_round(place, experiment, _WARMING, experiment.warm_up),
         rounds=rounds,
         seconds=experiment.seconds,
         least_rounds=len(rounds) if experiment.shares else experiment.least_rounds,

@@ -27,7 +27,7 @@ SUBJECT = llava_model(Path("model"))
 def orders(plan: list[Experiment]) -> dict[str, Order]:
     """Every order of a plan, its servers named by their kind."""
     kinds = {kind: f"http://{kind}" for experiment in plan for kind in experiment.kinds}
-    return {one.key: order(plan, one, SUBJECT, kinds, fresh=one.kinds, throughput=0.5) for one in plan}
+    return {one.key: order(plan, one, SUBJECT, kinds, throughput=0.5) for one in plan}
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
@@ -77,16 +77,19 @@ def test_a_late_run_takes_less_time_and_still_measures_everything() -> None:
 
 
 def test_of_a_fast_model_throughput_is_not_that_of_a_single_wave() -> None:
-    questions = {one.key: one.questions for one in full_plan(PACE["small"])}
-    assert (questions["cached-16"], questions["cached-4"], questions["cached-1"]) == (64, 16, 1)
+    plan = {one.key: one for one in full_plan(PACE["small"])}
+    assert [plan[f"cached-{users}"].questions for users in (16, 4, 1)] == [64, 16, 1]
+    assert [plan[f"cached-{users}"].warm_up for users in (16, 4, 1)] == [16, 4, 1]
 
 
-def test_only_servers_that_were_just_started_are_warmed_up() -> None:
-    plan = PLANS["full"]
-    experiment = next(one for one in plan if one.key == "cached-1")
-    urls = {"plain": "http://plain", "vllm": "http://vllm"}
-    told = order(plan, experiment, SUBJECT, urls, fresh=["vllm"])
-    assert [cell.side for cell in told.warm_up] == ["calls"]
+def test_every_side_is_warmed_up_by_as_many_users_as_then_ask() -> None:
+    plan = full_plan(PACE["small"])
+    experiment = next(one for one in plan if one.key == "cached-16")
+    told = order(plan, experiment, SUBJECT, {"plain": "http://plain", "vllm": "http://vllm"})
+    assert [(cell.side, cell.users, len(cell.questions)) for cell in told.warm_up] == [
+        ("dual", 16, 16),
+        ("calls", 16, 16),
+    ]
 
 
 def test_the_loop_is_asked_no_more_than_it_can_answer_in_time() -> None:
