@@ -56,8 +56,9 @@ def _rows(subject: str) -> list[tuple[str, str, str, str, str, float]]:
     calls = "the client's three calls, caching"
     cached = (f"throughput, 16 at once, two looks : {calls} on", "cached-16", "dual", "calls", "throughput")
     uncached = (f"throughput, 16 at once, two looks : {calls} off", "uncached-16", "dual", "uncached", "throughput")
+    bare = (f"throughput, 16 at once, two looks : {calls} and pictures off", "bare-16", "dual", "bare", "throughput")
     if subject == "small":
-        return [(*cached, 1.5), (*uncached, 1.5)]
+        return [(*cached, 1.5), (*uncached, 1.5), (*bare, 1.5)]
     most = 1.5 if subject == "llava-7b" else 2.2
     return [
         ("latency, two looks : macro", "modes-1", "dual", "macro", "latency", most),
@@ -67,6 +68,7 @@ def _rows(subject: str) -> list[tuple[str, str, str, str, str, float]]:
         (f"latency, boxes drafted : {calls} on", "drafted-1", "drafted", "calls", "latency", 0.9),
         (*cached, 1.1),
         (*uncached, 1.8),
+        (*bare, 1.8),
         ("throughput, 16 at once, two looks : the `transformers` loop", "loop-16", "dual", "loop", "throughput", 5.0),
         ("latency, `mode: off` : `vllm serve`", "overhead-1", "off", "chat", "latency", 1.03),
     ]

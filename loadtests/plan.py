@@ -83,6 +83,7 @@ class Experiment:
 MACRO, ADAPTIVE = Asking("macro", "plain", "macro"), Asking("adaptive", "plain", "adaptive")
 DUAL, DRAFTED = Asking("dual", "plain", "dual"), Asking("drafted", "drafted", "dual")
 CALLS, UNCACHED = Asking("calls", "vllm", "calls"), Asking("uncached", "vllm-uncached", "calls")
+BARE = Asking("bare", "vllm-bare", "calls")
 # It answers one question at a time: more of them at once would only wait.
 LOOP = Asking("loop", "loop", "dual", most=2)
 OFF, CHAT = Asking("off", "plain", "off"), Asking("chat", "vllm", "chat")
@@ -124,7 +125,7 @@ def full_plan(pace: float) -> list[Experiment]:
 
     The seconds are what an experiment may take without the run being late; a late run makes fewer rounds (`hurried`).
     """
-    # In an order in which neighbours share servers: six starts in all.
+    # In an order in which neighbours share servers: seven starts in all.
     plan = [
         Experiment(CALIBRATION, (CALIBRATING,), 1, 6, 3, 60, like=ADAPTIVE_1),
         Experiment("drafted-1", (DRAFTED, CALLS), 1, 1, 8, 80),
@@ -136,6 +137,8 @@ def full_plan(pace: float) -> list[Experiment]:
         Experiment("uncached-16", (DUAL, UNCACHED), 16, 16, 2, 160),
         Experiment("uncached-1", (DUAL, UNCACHED), 1, 1, 6, 60),
         Experiment("uncached-4", (DUAL, UNCACHED), 4, 4, 3, 50),
+        Experiment("bare-16", (DUAL, BARE), 16, 16, 2, 160, least_rounds=1),
+        Experiment("bare-1", (DUAL, BARE), 1, 1, 4, 50),
         Experiment("loop-16", (DUAL, LOOP), 16, 16, 2, 80),
         Experiment("loop-1", (DUAL, LOOP), 1, 1, 4, 40),
         Experiment(ARRIVALS, (DUAL,), 0, 0, 0, 40, shares=(0.3, 0.5, 0.7, 0.9, 1.1)),

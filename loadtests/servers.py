@@ -19,6 +19,14 @@ _STOPPED_WITHIN = 30.0
 # `vllm serve` without its command line, which looks for a package named vllm: the CPU build has another name.
 _VLLM = ("vllm.entrypoints.openai.api_server", "--enable-prompt-tokens-details")
 
+# What keeps each of them from a cache. Without prefix caching vLLM still keeps pictures by their content, processed and
+# encoded; where it does not even know their content, it keeps nothing.
+_CACHES = {
+    "vllm": (),
+    "vllm-uncached": ("--no-enable-prefix-caching",),
+    "vllm-bare": ("--no-enable-prefix-caching", "--mm-processor-cache-gb", "0"),
+}
+
 
 class NotStarted(RuntimeError):
     """A server that did not become ready; its log says why."""
@@ -33,14 +41,13 @@ class Running:
 
 
 def command(kind: str, model: str, name: str, flags: Sequence[str], port: int) -> list[str]:
-    """Return the command line of a server of a kind: plain, drafted, vllm, vllm-uncached, loop."""
+    """Return the command line of a server of a kind: plain, drafted, vllm, vllm-uncached, vllm-bare, loop."""
     where = ["--host", "127.0.0.1", "--port", str(port)]
     named = ["--served-model-name", name]
     if kind == "loop":
         return [sys.executable, "-m", "loadtests.loop", model, "--port", str(port)]
     if kind.startswith("vllm"):
-        cached = [] if kind == "vllm" else ["--no-enable-prefix-caching"]
-        return [sys.executable, "-m", *_VLLM, "--model", model, *where, *named, *engine_flags(), *flags, *cached]
+        return [sys.executable, "-m", *_VLLM, "--model", model, *where, *named, *engine_flags(), *flags, *_CACHES[kind]]
     drafted = ["--draft-boxes"] if kind == "drafted" else []
     program = str(Path(sys.executable).with_name("dualfocus"))
     return [program, "serve", model, *where, *named, "--timeout", "0", *flags, *drafted]

@@ -27,12 +27,13 @@ SIDES = {
     "drafted": "two looks, boxes drafted",
     "calls": "three calls of a client's, caching on",
     "uncached": "three calls of a client's, caching off",
+    "bare": "three calls of a client's, caching and pictures off",
     "loop": "the `transformers` loop",
     "off": "`mode: off`",
     "chat": "`vllm serve`",
 }
 STAGES = ("queue", "fetch", "decode", "macro", "grounding", "crop", "micro", "select")
-_MODES, _PAIRS = ("modes-1", "modes-4", "modes-16"), ("cached", "drafted", "uncached", "loop", "overhead")
+_MODES, _PAIRS = ("modes-1", "modes-4", "modes-16"), ("cached", "drafted", "uncached", "bare", "loop", "overhead")
 _COUNTED = (
     ("modes-1", "macro"),
     ("modes-1", "dual"),
@@ -41,6 +42,7 @@ _COUNTED = (
     ("cached-1", "calls"),
     ("cached-16", "calls"),
     ("uncached-1", "uncached"),
+    ("bare-1", "bare"),
 )
 
 

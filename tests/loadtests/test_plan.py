@@ -66,7 +66,7 @@ def test_at_most_two_engines_are_alive(plan: list[Experiment]) -> None:
 
 
 def test_a_full_run_is_over_in_time_on_the_models_it_is_made_for() -> None:
-    assert planned([*full_plan(1.0), *full_plan(PACE["small"])]) <= 40 * 60
+    assert planned([*full_plan(1.0), *full_plan(PACE["small"])]) <= 45 * 60
 
 
 def test_a_late_run_takes_less_time_and_still_measures_everything() -> None:

@@ -67,13 +67,17 @@ def test_a_server_that_does_not_start_is_named_with_its_log(running: Servers, tm
 
 def test_both_servers_have_the_same_engine() -> None:
     flags = ("--kv-cache-memory-bytes", "1000", "--max-num-batched-tokens", "4096")
-    lines = {kind: command(kind, "model", "m", flags, 1) for kind in ("plain", "drafted", "vllm", "vllm-uncached")}
+    lines = {
+        kind: command(kind, "model", "m", flags, 1)
+        for kind in ("plain", "drafted", "vllm", "vllm-uncached", "vllm-bare")
+    }
     for line in lines.values():
         given = dict(pairwise(line))  # the last of a flag counts, for argparse too
         assert [given[flag] for flag in flags[::2]] == list(flags[1::2])
     assert set(engine_flags()) <= set(lines["vllm"])
     assert set(lines["drafted"]) - set(lines["plain"]) == {"--draft-boxes"}
     assert set(lines["vllm-uncached"]) - set(lines["vllm"]) == {"--no-enable-prefix-caching"}
+    assert set(lines["vllm-bare"]) - set(lines["vllm-uncached"]) == {"--mm-processor-cache-gb", "0"}
 
 
 def test_the_engines_flags_are_this_servers_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
