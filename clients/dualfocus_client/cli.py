@@ -25,7 +25,12 @@ def main() -> int:
 
 
 def _run(command: EntryPoint, arguments: list[str]) -> int:
-    run = cast("Callable[[list[str]], int]", command.load())
+    try:
+        run = cast("Callable[[list[str]], int]", command.load())
+    except ModuleNotFoundError as error:
+        extras = "cpu or gpu to serve, training to train"
+        print(f"error: dualfocus {command.name}: {error}; the extras of dualfocus bring it: {extras}", file=sys.stderr)
+        return 1
     return run(arguments)
 
 

@@ -1,6 +1,9 @@
 """`dualfocus calibrate`: the threshold that is picked, against a server whose answers follow a rule."""
 
+import importlib
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -124,3 +127,16 @@ def test_what_is_no_question_is_said(
 def test_a_file_that_is_not_there_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nowhere.jsonl"]) == 1
     assert "nowhere.jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["calibrate", "command"])
+def test_where_only_a_server_is_installed_figures_are_told_and_plots_refused(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"dualfocus_training.evaluation.{command}"
+    absent = "import sys; sys.modules.update(dict.fromkeys(('matplotlib', 'numpy', 'torch', 'transformers')))"
+    subprocess.run([sys.executable, "-c", f"{absent}; import {module}"], check=True)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SystemExit, match="2"):
+        importlib.import_module(module).main(["scenes", "--out", "plots"])
+    assert "plots need matplotlib: pip install" in capsys.readouterr().err

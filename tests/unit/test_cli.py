@@ -43,3 +43,11 @@ def test_command_gets_the_rest_of_the_line_and_gives_the_status(
 ) -> None:
     assert _command_line(monkeypatch, "ask", "/no/such/file.png", "What?") == 1
     assert "/no/such/file.png" in capsys.readouterr().err
+
+
+def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "dualfocus_training.evaluation.calibrate", None)
+    assert _command_line(monkeypatch, "calibrate", "questions.jsonl") == 1
+    err = capsys.readouterr().err
+    assert "error: dualfocus calibrate: " in err
+    assert "the extras of dualfocus bring it: cpu or gpu to serve, training to train" in err

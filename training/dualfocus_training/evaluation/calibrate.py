@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from dualfocus_training.evaluation.asking import Server
 from dualfocus_training.evaluation.calibration import Labelled, figures
-from dualfocus_training.evaluation.command import add_server, at_least_1, server_of
+from dualfocus_training.evaluation.command import add_server, at_least_1, drawing_folder, server_of
 from dualfocus_training.evaluation.outcomes import chosen_of, is_right
 from dualfocus_training.evaluation.plots import draw_calibration
 
@@ -54,7 +54,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--count", type=at_least_1, help="questions to ask; all if left out")
     add_server(parser)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    parser.add_argument("--out", type=Path, help="a folder for calibration.json and calibration.png")
+    parser.add_argument("--out", type=drawing_folder, help="a folder for calibration.json and calibration.png")
     return parser.parse_args(argv)
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from dualfocus_client.client import AskError
@@ -42,7 +43,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--count", type=at_least_1, default=100, help="scenes")
     add_server(parser)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON, not as tables")
-    parser.add_argument("--out", type=Path, help="a folder for figures.json and the plots")
+    parser.add_argument("--out", type=drawing_folder, help="a folder for figures.json and the plots")
     return parser.parse_args(argv)
 
 
@@ -65,3 +66,10 @@ def at_least_1(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return number
+
+
+def drawing_folder(text: str) -> Path:
+    """Read a flag's folder for plots (argparse's `type`): before anything is asked, not once it is to be drawn."""
+    if find_spec("matplotlib") is None:
+        raise argparse.ArgumentTypeError("plots need matplotlib: pip install 'dualfocus[training]', or matplotlib")
+    return Path(text)

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from dualfocus_training.evaluation.outcomes import Outcome
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _PATHS = ("macro", "micro", "chosen", "oracle")
 _WIDTH = 0.2
@@ -29,7 +28,7 @@ def draw_calibration(found: dict[str, Any], path: Path) -> None:
     _draw(path, 2, lambda panels: _calibration(panels, found))
 
 
-def _calibration(panels: Sequence[Axes], found: dict[str, Any]) -> None:
+def _calibration(panels: "Sequence[Axes]", found: dict[str, Any]) -> None:
     skipped = [100 * point["skipped"] for point in found["curve"]]
     picked = found["picked"]
     for panel, name, scale, unit in zip(
@@ -47,13 +46,17 @@ def _calibration(panels: Sequence[Axes], found: dict[str, Any]) -> None:
 
 
 def _draw(path: Path, columns: int, fill: Any) -> None:
+    # Where only a server was installed, figures are told and none is drawn.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(3.2 * columns + 3.2 * (columns == 1), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     fill(figure.subplots(1, columns, squeeze=False)[0])
     figure.savefig(path, dpi=110)
 
 
-def _accuracy(panel: Axes, figures: dict[str, Any]) -> None:
+def _accuracy(panel: "Axes", figures: dict[str, Any]) -> None:
     groups = ["overall", *sorted(figures["perplexity"])]
     for number, path in enumerate(_PATHS):
         places = [group + (number - 1.5) * _WIDTH for group in range(len(groups))]
@@ -65,7 +68,7 @@ def _accuracy(panel: Axes, figures: dict[str, Any]) -> None:
     panel.legend(ncols=4, fontsize=8, loc="lower right")
 
 
-def _skipping(panel: Axes, thresholds: Sequence[dict[str, float]]) -> None:
+def _skipping(panel: "Axes", thresholds: Sequence[dict[str, float]]) -> None:
     skipped = [100 * row["skipped"] for row in thresholds]
     panel.plot(skipped, [100 * row["chosen"] for row in thresholds], marker="o", color=_COLOURS["chosen"])
     for row, share in zip(thresholds, skipped, strict=True):
@@ -75,7 +78,7 @@ def _skipping(panel: Axes, thresholds: Sequence[dict[str, float]]) -> None:
     panel.grid(alpha=0.3)
 
 
-def _perplexities(panels: Sequence[Axes], kinds: Sequence[str], outcomes: Sequence[Outcome]) -> None:
+def _perplexities(panels: "Sequence[Axes]", kinds: Sequence[str], outcomes: Sequence[Outcome]) -> None:
     for panel, kind in zip(panels, kinds, strict=True):
         group = [outcome for outcome in outcomes if outcome.question.kind == kind]
         for path in ("macro", "micro"):
