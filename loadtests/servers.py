@@ -73,14 +73,13 @@ class Servers:
         self._model, self._name, self._flags, self._logs, self._threads = model, name, flags, logs, threads
         self._running: dict[str, Running] = {}
 
-    def need(self, kinds: Sequence[str]) -> list[str]:
-        """Stop servers of other kinds, start the missing ones and return their kinds. Raises NotStarted."""
+    def need(self, kinds: Sequence[str]) -> None:
+        """Stop servers of other kinds and start the missing ones. Raises NotStarted."""
         for kind in [kind for kind, server in self._running.items() if kind not in kinds or not _answers(server)]:
             self.stop(kind)
-        missing = [kind for kind in kinds if kind not in self._running]
-        for kind in missing:
-            self._running[kind] = self._start(kind)
-        return missing
+        for kind in kinds:
+            if kind not in self._running:
+                self._running[kind] = self._start(kind)
 
     @property
     def urls(self) -> dict[str, str]:

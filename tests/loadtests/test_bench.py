@@ -29,12 +29,11 @@ class NoServers:
         self.urls: dict[str, str] = {}
         self.made.append(self)
 
-    def need(self, kinds: Sequence[str]) -> list[str]:
+    def need(self, kinds: Sequence[str]) -> None:
         self.needed.append((tuple(kinds), dict(self.flags)))
         if set(kinds) & set(self.broken):
             raise NotStarted(f"{kinds[0]} did not start")
         self.urls = {kind: f"http://{kind}" for kind in kinds}
-        return list(kinds)
 
     def stop_all(self) -> None:
         self.stopped += 1
