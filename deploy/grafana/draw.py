@@ -5,6 +5,7 @@ Every panel's expressions are asked of a Prometheus, as Grafana asks them; the c
 
 import argparse
 import json
+import math
 import re
 import time
 from pathlib import Path
@@ -25,7 +26,7 @@ _CELL = (0.6, 0.3)
 _STYLE: Any = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.titleweight": "bold"}
 # Of Grafana's units: how a value is written alone, and what is written along an axis.
 _WRITTEN = {"s": "{:.2f} s", "percentunit": "{:.0%}", "reqps": "{:.1f} /s", "short": "{:.3g}", "bytes": "{:.3g} B"}
-_ALONG = {"percentunit": PercentFormatter(1.0, 0), "bytes": EngFormatter("B"), "s": EngFormatter("s")}
+_ALONG = {"percentunit": PercentFormatter(1.0), "bytes": EngFormatter("B"), "s": EngFormatter("s")}
 
 Series = list[tuple[str, list[float], list[float]]]
 
@@ -86,7 +87,8 @@ def _draw_panel(figure: Figure, rows: int, panel: dict[str, Any], series: Series
 
 def _draw_number(axes: Axes, series: Series, unit: str) -> None:
     axes.axis("off")
-    text = _WRITTEN[unit].format(series[0][2][-1]) if series else "no data"
+    latest = series[0][2][-1] if series else math.nan  # a share of nothing is no number
+    text = "no data" if math.isnan(latest) else _WRITTEN[unit].format(latest)
     axes.text(0, 0.4, text, fontsize=18, va="center", transform=axes.transAxes)
 
 
@@ -107,7 +109,7 @@ def _draw_lines(axes: Axes, series: Series, unit: str, stacked: bool) -> None:
     if unit in _ALONG:
         axes.yaxis.set_major_formatter(_ALONG[unit])
     if series:
-        axes.legend(fontsize=6, ncols=2, frameon=False, loc="upper left")
+        axes.legend(fontsize=6, ncols=2, edgecolor="none", framealpha=0.8, loc="upper left")
 
 
 def main() -> None:
