@@ -8,6 +8,7 @@ import json
 import math
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import matplotlib as mpl
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, PercentFormatter
+from matplotlib.ticker import EngFormatter, Formatter, PercentFormatter
 
 _DASHBOARD = Path(__file__).parent / "dashboards" / "dualfocus.json"
 _COLUMNS = 24
@@ -26,7 +27,12 @@ _CELL = (0.6, 0.3)
 _STYLE: Any = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.titleweight": "bold"}
 # Of Grafana's units: how a value is written alone, and what is written along an axis.
 _WRITTEN = {"s": "{:.2f} s", "percentunit": "{:.0%}", "reqps": "{:.1f} /s", "short": "{:.3g}", "bytes": "{:.3g} B"}
-_ALONG = {"percentunit": PercentFormatter(1.0), "bytes": EngFormatter("B"), "s": EngFormatter("s")}
+# One for each axis: how many decimals there are goes by the axis.
+_ALONG: dict[str, Callable[[], Formatter]] = {
+    "percentunit": lambda: PercentFormatter(1.0),
+    "bytes": lambda: EngFormatter("B"),
+    "s": lambda: EngFormatter("s"),
+}
 
 Series = list[tuple[str, list[float], list[float]]]
 
@@ -107,7 +113,7 @@ def _draw_lines(axes: Axes, series: Series, unit: str, stacked: bool) -> None:
     axes.margins(x=0)
     axes.grid(alpha=0.2)
     if unit in _ALONG:
-        axes.yaxis.set_major_formatter(_ALONG[unit])
+        axes.yaxis.set_major_formatter(_ALONG[unit]())
     if series:
         axes.legend(fontsize=6, ncols=2, edgecolor="none", framealpha=0.8, loc="upper left")
 
