@@ -47,6 +47,11 @@ async def lines_until(events: Events, wanted: str, times: int) -> list[str]:
     return lines
 
 
+def but_the_role(lines: list[str]) -> list[str]:
+    """All lines but the role's, which a comment may come before: with comments this soon, any pause lets one in."""
+    return [line for line in lines if '"role"' not in line]
+
+
 def writer(events: Events, mode: Mode = Mode.DUAL) -> FocusWriter:
     return FocusWriter(events, "chatcmpl-1", "model", mode)
 
@@ -70,7 +75,8 @@ async def test_a_turns_name_comes_again_while_nothing_else_does() -> None:
         writer(events).begins("grounding")
         await forever()
 
-    assert (await lines_until(Events(slow, ExitStack()), ": grounding\n\n", 3))[1:] == [": grounding\n\n"] * 3
+    lines = await lines_until(Events(slow, ExitStack()), ": grounding\n\n", 3)
+    assert but_the_role(lines) == [": grounding\n\n"] * 3
 
 
 @pytest.mark.usefixtures("soon")
@@ -83,7 +89,8 @@ async def test_a_piece_that_is_held_back_does_not_keep_the_comment_away() -> Non
         own.writes("first")
         await forever()
 
-    assert (await lines_until(Events(writing, ExitStack()), ": macro\n\n", 3))[1:] == [": macro\n\n"] * 3
+    lines = await lines_until(Events(writing, ExitStack()), ": macro\n\n", 3)
+    assert but_the_role(lines) == [": macro\n\n"] * 3
 
 
 @pytest.mark.parametrize(
