@@ -14,7 +14,7 @@ WANTED = ["cached-1", "cached-16", "arrivals"]
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("locust") is None,
-    reason="locust is not installed: the load tests are NOT tested (install dualfocus[bench])",
+    reason="SKIPPED, UNTESTED: the load tests need locust (install dualfocus[bench])",
 )
 
 

@@ -1,10 +1,11 @@
 """How many cores count as usable: affinity and a container's share, whichever is less."""
 
 import os
+import runpy
 from pathlib import Path
 
 import pytest
-from dualfocus_engine import cores
+from dualfocus_engine import cores, platform
 
 
 @pytest.mark.parametrize(
@@ -32,3 +33,12 @@ def test_without_a_share_affinity_counts(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(cores, "_QUOTA", tmp_path / "absent")
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 5, 6})
     assert cores.usable_cores() == 3
+
+
+@pytest.mark.parametrize(("cores_here", "threads"), [(8, "7"), (2, "1"), (1, "1")])
+def test_the_engine_gets_all_of_them_but_one(
+    cores_here: int, threads: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cores, "_QUOTA", tmp_path / "absent")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores_here)))
+    assert runpy.run_path(platform.__file__)["_CPU_ENVIRONMENT"]["OMP_NUM_THREADS"] == threads
