@@ -50,4 +50,4 @@ def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert _command_line(monkeypatch, "calibrate", "questions.jsonl") == 1
     err = capsys.readouterr().err
     assert "error: dualfocus calibrate: " in err
-    assert "the extras of dualfocus bring it: cpu or gpu to serve, training to train" in err
+    assert "the extras of dualfocus bring it: cpu or gpu to serve, training for all else" in err
