@@ -9,12 +9,15 @@ MODEL ?=
 BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test lint format model results bench image-check screenshot clean
+.PHONY: serve test test-all lint format model results bench image-check screenshot clean
 
 serve: .venv/.serve  ## install what is missing, then serve: make serve [MODEL=…] [HOST=…] [PORT=…]
 	@$(BIN)/dualfocus serve $(MODEL) --host $(HOST) --port $(PORT)
 
 test: lint  ## install what is missing, then the whole suite, file by file in two processes
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not slow"
+
+test-all: lint  ## what `make test` runs and what is marked slow; CI runs this
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/.test

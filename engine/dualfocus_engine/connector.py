@@ -7,6 +7,7 @@ scheduled yet (`ensure_cache_available`), has a word for the workers in each ste
 comes back with the request's output (`RequestOutput.ec_transfer_params`). Nothing is transferred.
 """
 
+import secrets
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,23 +19,41 @@ from vllm.distributed.ec_transfer.ec_connector.base import (
 )
 
 from dualfocus_engine.drafts import BoxDraft, Drafting, draft_of
+from dualfocus_engine.safe_hooks import never_raises
 from dualfocus_engine.sharing import Leaders
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import torch
     from vllm.config import VllmConfig
-    from vllm.v1.core.sched.output import SchedulerOutput
+    from vllm.v1.core.sched.output import NewRequestData, SchedulerOutput
     from vllm.v1.request import Request
 
 ENCODER_RUNS = "encoder_runs"
 ENGINE_STEPS = "engine_steps"
 
-#: The engine argument that installs the connector.
-EC_TRANSFER_CONFIG = {
-    "ec_connector": "TurnConnector",
-    "ec_connector_module_path": __name__,
-    "ec_role": "ec_both",
-}
+_BOX_KEY = "box_key"
+
+
+def ec_transfer_config(*, draft_boxes: bool) -> dict[str, Any]:
+    """Return the engine argument that installs the connector.
+
+    With `draft_boxes` it names the key under which a grounding turn's `extra_args` say what its box will hold. Clients
+    write into `extra_args` too (`vllm_xargs`), so the key is one that nobody can guess.
+    """
+    return {
+        "ec_connector": "TurnConnector",
+        "ec_connector_module_path": __name__,
+        "ec_role": "ec_both",
+        "ec_connector_extra_config": {_BOX_KEY: f"dualfocus-box-{secrets.token_hex(16)}"} if draft_boxes else {},
+    }
+
+
+def box_key(vllm_config: "VllmConfig") -> str | None:
+    """Return the key that `ec_transfer_config` made for a running engine; None where boxes are not drafted."""
+    transfer = vllm_config.ec_transfer_config
+    return None if transfer is None else transfer.get_from_extra_config(_BOX_KEY, None)
 
 
 @dataclass
@@ -53,17 +72,21 @@ class TurnConnector(ECConnectorBase):
         self._runs: Counter[str] = Counter()
         self._steps: Counter[str] = Counter()
         self._ended: set[str] = set()
+        self._box_key = box_key(vllm_config)
         self._leaders = Leaders() if vllm_config.cache_config.enable_prefix_caching else None
         self.drafting = Drafting()
 
+    @never_raises(lambda *_: True)
     def ensure_cache_available(self, request: "Request", num_computed_tokens: int) -> bool:
         """Hold a request back while another computes the picture that both open with."""
         return self._leaders is None or self._leaders.may_begin(request, num_computed_tokens)
 
+    @never_raises(lambda *_: None)
     def update_state_after_alloc(self, request: "Request", index: int) -> None:
         """Count one image scheduled for the encoder."""
         self._runs[request.request_id] += 1
 
+    @never_raises(lambda *_: (False, None))
     def request_finished(self, request: "Request") -> tuple[bool, dict[str, Any] | None]:
         """Hand the counts over with the request's last output."""
         name = request.request_id
@@ -71,16 +94,23 @@ class TurnConnector(ECConnectorBase):
             self._leaders.ended(request)
         return False, {ENCODER_RUNS: self._runs.pop(name, 0), ENGINE_STEPS: self._steps.pop(name, 0)}
 
+    @never_raises(lambda *_: _Boxes())
     def build_connector_meta(self, scheduler_output: "SchedulerOutput") -> ECConnectorMetadata:
         """Count a step for each request in it; return what the workers are told with it."""
         self._steps.update(scheduler_output.num_scheduled_tokens.keys())
         self._ended |= scheduler_output.finished_req_ids
         if not scheduler_output.total_num_scheduled_tokens:
             return _Boxes()  # never reaches a connector: the workers have nothing to run
-        drafts = {new.req_id: draft_of(new) for new in scheduler_output.scheduled_new_reqs}
         ended, self._ended = self._ended, set()
-        return _Boxes({name: draft for name, draft in drafts.items() if draft is not None}, ended)
+        return _Boxes(self._drafts(scheduler_output.scheduled_new_reqs), ended)
 
+    def _drafts(self, begun: "Iterable[NewRequestData]") -> dict[str, BoxDraft]:
+        if self._box_key is None:
+            return {}
+        drafts = {new.req_id: draft_of(new, self._box_key) for new in begun}
+        return {name: draft for name, draft in drafts.items() if draft is not None}
+
+    @never_raises(lambda *_, **__: None)
     def start_load_caches(self, encoder_cache: "dict[str, torch.Tensor]", **kwargs: Any) -> None:
         """Take note, in a worker, of what this step brought; nothing is loaded."""
         told = self._get_connector_metadata()

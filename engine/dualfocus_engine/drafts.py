@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from vllm.distributed.ec_transfer import get_ec_transfer
 from vllm.platforms import current_platform
-from vllm.triton_utils.dispatcher import register_kernels
 
 from dualfocus_engine.boxes import Box, BoxNotation
+from dualfocus_engine.cpu_sampling import mend_rejection_sampling
+from dualfocus_engine.safe_hooks import never_raises
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -30,8 +30,6 @@ Tokens = NDArray[np.int32]
 
 #: The engine argument that has boxes drafted; no notation that ships has a longer run of sure tokens than four.
 SPECULATIVE_CONFIG = {"method": "custom_class", "model": f"{__name__}.BoxProposer", "num_speculative_tokens": 4}
-#: The name under which a request's sampling parameters carry what its box will hold (`extra_args`).
-BOX_TOKENS = "dualfocus_box"
 # Stands for a token that only the model can decide on.
 OPEN = -1
 _BYTES = np.dtype(np.int32).itemsize
@@ -58,13 +56,14 @@ def box_tokens(notation: BoxNotation, encode: Callable[[str], list[int]], closin
     return [place[0] if len(set(place)) == 1 else OPEN for place in zip(*samples, strict=True)]
 
 
-def draft_of(request: "NewRequestData") -> BoxDraft | None:
-    """Return what is known of a request's box; None where it writes none."""
+@never_raises(lambda *_: None)
+def draft_of(request: "NewRequestData", box_key: str) -> BoxDraft | None:
+    """Return what is known of the box that a request writes (under `box_key` in its `extra_args`); None for others."""
     sampling = request.sampling_params
-    box = (sampling.extra_args or {}).get(BOX_TOKENS) if sampling is not None else None
+    box = (sampling.extra_args or {}).get(box_key) if sampling is not None else None
     if not box or request.prompt_token_ids is None:
         return None
-    return BoxDraft(np.array(request.prompt_token_ids, np.int32).tobytes(), tuple(box))
+    return BoxDraft(np.array(request.prompt_token_ids, np.int32).tobytes(), tuple(map(int, box)))
 
 
 class Drafting:
@@ -113,9 +112,10 @@ class BoxProposer:
 
     def __init__(self, vllm_config: "VllmConfig") -> None:
         if current_platform.is_cpu():
-            register_kernels({_EXPAND: _expand})
+            mend_rejection_sampling()
         self._most = vllm_config.speculative_config.num_speculative_tokens
 
+    @never_raises(lambda self, sampled_token_ids, *_, **__: [[] for _ in sampled_token_ids])
     def propose(
         self, sampled_token_ids: Sequence[Sequence[int]], num_tokens_no_spec: Any, token_ids_cpu: Any, **more: Any
     ) -> list[list[int]]:
@@ -132,20 +132,3 @@ def _sure(rest: Sequence[int]) -> Iterator[int]:
         if token == OPEN:
             return
         yield token
-
-
-# vLLM's CPU build writes this into a copy: drafts beside a sampled request were judged by temperatures of chance.
-_EXPAND = "vllm.v1.sample.rejection_sampler.expand_kernel"
-
-
-def _expand(
-    output: torch.Tensor,
-    values: torch.Tensor,
-    ends: torch.Tensor,
-    replaced: float,
-    replacement: float,
-    most: int | None = None,
-) -> None:
-    """Write each request's value once for each of its draft tokens, as far as `ends` says, one value replaced."""
-    counts = torch.diff(ends, prepend=ends.new_zeros(1))
-    output.copy_(torch.where(values == replaced, replacement, values).repeat_interleave(counts))

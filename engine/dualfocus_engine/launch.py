@@ -11,7 +11,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from dualfocus_engine.connector import EC_TRANSFER_CONFIG
+from dualfocus_engine.connector import ec_transfer_config
 from dualfocus_engine.drafts import SPECULATIVE_CONFIG
 from dualfocus_engine.errors import BadQuestion
 from dualfocus_engine.platform import engine_defaults
@@ -26,7 +26,7 @@ def engine_args(model: str, *, draft_boxes: bool = False, **flags: Any) -> Async
 
     Raises BadQuestion where boxes are to be drafted and a flag stands in the way.
     """
-    ours: dict[str, Any] = {"ec_transfer_config": EC_TRANSFER_CONFIG}
+    ours: dict[str, Any] = {"ec_transfer_config": ec_transfer_config(draft_boxes=draft_boxes)}
     if draft_boxes:
         ours["speculative_config"] = SPECULATIVE_CONFIG
     given = {name: value for name, value in flags.items() if name not in ours or value is not None}

@@ -16,7 +16,7 @@ import math
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -32,8 +32,8 @@ from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from dualfocus_engine.connector import ENCODER_RUNS, ENGINE_STEPS
-from dualfocus_engine.drafts import BOX_TOKENS, SPECULATIVE_CONFIG, box_tokens
+from dualfocus_engine.connector import ENCODER_RUNS, ENGINE_STEPS, box_key
+from dualfocus_engine.drafts import box_tokens
 from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
 from dualfocus_engine.launch import launch
 from dualfocus_engine.picture_cache import PictureCache
@@ -65,17 +65,19 @@ class VllmEngine:
         # Lengths are judged in `generate`, where the image tokens are counted in.
         self._tokenizing = replace(llm.renderer.default_chat_tok_params, max_total_tokens=None)
         self.pictures = PictureCache(profile.pad, profile.side)
-        self._box_tokens: list[int] = []
+        # Read once, as `vllm serve` does: asked again it would read the model's generation_config.json again.
+        self.default_sampling: Mapping[str, Any] = llm.model_config.get_diff_sampling_param()
+        self._box_args: dict[str, Any] | None = None  # what the connector is told of a box
 
     @classmethod
     def start(cls, args: AsyncEngineArgs, profile: Profile) -> "VllmEngine":
         """Start vLLM (20 s and more); blocks until the model is loaded. Raises BadQuestion."""
         if args.logprobs_mode != "raw_logprobs":
             raise BadQuestion("Perplexities need --logprobs-mode raw_logprobs (vLLM's default).")
-        pulse, drafts = Pulse(), args.speculative_config == SPECULATIVE_CONFIG
+        pulse = Pulse()
         engine = cls(launch(args, pulse), profile, pulse)
-        if drafts:
-            engine._box_tokens = box_tokens(profile.notation, engine.encode, engine.closing_token)
+        if key := box_key(engine.llm.vllm_config):
+            engine._box_args = {key: box_tokens(profile.notation, engine.encode, engine.closing_token)}
         return engine
 
     def stop(self) -> None:
@@ -162,7 +164,7 @@ class VllmEngine:
             temperature=0.0,
             max_tokens=self.profile.max_box_tokens,
             structured_outputs=StructuredOutputsParams(regex=grammar) if grammar else None,
-            extra_args={BOX_TOKENS: self._box_tokens} if self._box_tokens else None,
+            extra_args=self._box_args,
         )
 
     def answer_sampling(self) -> SamplingParams:

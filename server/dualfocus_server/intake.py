@@ -127,11 +127,12 @@ def _as_sent(pictures: PictureCache, data: bytes, max_pixels: int) -> dict[str, 
 
 def _sampling(request: FocusRequest, focus: DualFocus) -> Any:
     """Return the client's sampling over the profile's and the model's defaults, as `vllm serve` would."""
-    defaults = focus.engine.llm.model_config.get_diff_sampling_param()
     limits = (request.max_completion_tokens, request.max_tokens, focus.profile.max_answer_tokens)
     limit = next(limit for limit in limits if limit is not None)
     with vllm_judging():
-        return request.to_sampling_params(limit, defaults | {"temperature": focus.profile.temperature})
+        return request.to_sampling_params(
+            limit, {**focus.engine.default_sampling, "temperature": focus.profile.temperature}
+        )
 
 
 def _message(message: dict[str, Any], pictures: Iterator[Picture]) -> Message:

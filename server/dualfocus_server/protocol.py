@@ -20,6 +20,9 @@ _STUMBLES = (
 _MOST_CHOICES = 128
 # A body of a megabyte could otherwise hold the event loop for seconds.
 _MOST_MESSAGES, _MOST_PARTS = 2_000, 1_000
+# Names in `vllm_xargs` that vLLM's engine (or ours, by the beginning) reads for itself: not a client's to write.
+_RESERVED_XARGS = ("kv_transfer_params", "ec_transfer_params", "kv_cache_report_mode")
+_OUR_XARGS = "dualfocus"
 MODES = ("dual", "adaptive", "macro", "micro", "off")
 
 
@@ -80,6 +83,14 @@ class FocusRequest(ChatCompletionRequest):
     @classmethod
     def _null_is_absent(cls, options: Any) -> Any:
         return FocusOptions() if options is None else options
+
+    @field_validator("vllm_xargs", mode="before")
+    @classmethod
+    def _reserves_names(cls, xargs: Any) -> Any:
+        for name in xargs if isinstance(xargs, dict) else ():
+            if name in _RESERVED_XARGS or str(name).startswith(_OUR_XARGS):
+                raise ValueError(f"{name!r} is reserved for the engine; vllm_xargs takes what logits processors read")
+        return xargs
 
     @model_validator(mode="before")
     @classmethod

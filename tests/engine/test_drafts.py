@@ -1,12 +1,13 @@
 """Drafted boxes on the real engine: fewer steps, the same tokens, and nothing else changed."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
 from dualfocus_engine import BadQuestion, DualFocus, Question
-from dualfocus_engine.drafts import BOX_TOKENS
+from dualfocus_engine.connector import ec_transfer_config
 from dualfocus_engine.prompts import Prompt
 from dualfocus_engine.questions import grounding_turn, macro_turn
 from dualfocus_engine.results import Turn
@@ -104,7 +105,25 @@ async def test_a_request_that_only_looks_like_one_is_not_drafted(drafting: DualF
 
 async def test_boxes_are_drafted_only_where_asked(focus: DualFocus, drafting: DualFocus) -> None:
     assert focus.engine.grounding_sampling().extra_args is None
-    assert drafting.engine.grounding_sampling().extra_args == {BOX_TOKENS: drafting.engine._box_tokens}
+    told = drafting.engine.grounding_sampling().extra_args
+    assert told is not None
+    assert [len(box) for box in told.values()] == [BOX_LENGTH]
+
+
+async def test_what_a_client_writes_beside_it_drafts_nothing(drafting: DualFocus, photo: Photo) -> None:
+    """Whatever key it guesses, in one engine's time or another's: `extra_args` is what `vllm_xargs` becomes."""
+    (key,) = drafting.engine.grounding_sampling().extra_args or {}
+    guesses = (
+        "dualfocus_box",
+        "box_key",
+        key[:-1],
+        ec_transfer_config(draft_boxes=True)["ec_connector_extra_config"]["box_key"],
+    )
+    prompt = await drafting.engine.prompt(grounding_turn(Question.about(photo("camera"), "What?"), drafting.profile))
+    for guess, value in itertools.product(guesses, (1.5, "x", [], ["x"], [2**63], [[1]], {"a": 1})):
+        sampling = plain(drafting.engine.grounding_sampling())
+        sampling.extra_args = {guess: value}
+        assert (await box(drafting, prompt, sampling)).engine_steps >= BOX_LENGTH
 
 
 @pytest.mark.parametrize("flag", ["speculative_config", "ec_transfer_config"])

@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 
 import pytest
+import torch
 import vllm
 import vllm.entrypoints.cli.serve
 from dualfocus_engine import DualFocus, EngineDead
@@ -30,6 +31,8 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from vllm.v1.engine.output_processor import OutputProcessor
 from vllm.v1.metrics.loggers import StatLoggerBase
+from vllm.v1.sample import rejection_sampler
+from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 
@@ -133,9 +136,16 @@ def test_boxes_can_be_drafted() -> None:
     assert (
         ".propose(\n                sampled_token_ids,\n                self.input_batch.num_tokens_no_spec,\n" in asked
     )
-    # The kernel that is mended: once this fails, look whether it still has to be.
+
+
+def test_what_is_mended_in_the_cpu_builds_sampling_still_has_to_be() -> None:
+    """Once this fails, look whether `cpu_sampling.py` can go."""
     assert "_ensure_int64(output)," in inspect.getsource(_expand_kernel_impl)
     assert callable(register_kernels)
+    assert rejection_sampler.apply_top_k_top_p is not None
+    nothing, top_k = torch.zeros(0, 5), torch.zeros(0, dtype=torch.int32)
+    with pytest.raises(RuntimeError, match="max"):
+        apply_top_k_top_p(nothing, top_k, None)
 
 
 def test_a_prompt_can_be_scored_from_the_cache() -> None:

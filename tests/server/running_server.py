@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from dualfocus_training.untrained import UNTRAINED_NAME, ensure_untrained
 
@@ -34,15 +35,21 @@ class Server:
 UNTRAINED = (str(ensure_untrained()), "--served-model-name", UNTRAINED_NAME)
 
 
-def start_server(log: Path, *flags: str, model: tuple[str, ...] = UNTRAINED, on_path: Path | None = None) -> Server:
+def start_server(
+    log: Path,
+    *flags: str,
+    model: tuple[str, ...] = UNTRAINED,
+    on_path: Path | None = None,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Server:
     """Start `dualfocus serve` on a port that the system chooses and wait for its ready line.
 
     `model` is what names it, nothing for the one that ships; `on_path` is a folder that goes before all others on its
-    Python path.
+    Python path; `environment` goes before the tests' own.
     """
     command = [str(Path(sys.executable).parent / "dualfocus"), "serve", *model, "--host", "127.0.0.1", "--port", "0"]
     started = time.monotonic()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")} | environment
     if on_path is not None:
         environment["PYTHONPATH"] = os.pathsep.join([str(on_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     with log.open("wb") as output:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -59,8 +58,7 @@ class FakeChat:
 
 def service(timeout: float = 0, running: int = 1, **script: Any) -> Service:
     engine = FakeEngine(**script)
-    config = SimpleNamespace(get_diff_sampling_param=dict)
-    engine.llm = SimpleNamespace(model_config=config)  # type: ignore[attr-defined]
+    engine.default_sampling = {}  # type: ignore[attr-defined]
     focus: DualFocus = focus_on(engine)
     images = RequestImages(ImageSource(), max_images=2)
     return Service(focus, cast("VllmChat", FakeChat()), images, Admission(running, 5), timeout)

@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 import torch
 from dualfocus_engine.boxes import BoxNotation
-from dualfocus_engine.connector import ENCODER_RUNS, ENGINE_STEPS, TurnConnector
-from dualfocus_engine.drafts import BOX_TOKENS, OPEN, BoxProposer, Drafting, _expand, box_tokens, draft_of
+from dualfocus_engine.connector import ENCODER_RUNS, ENGINE_STEPS, TurnConnector, _Boxes, ec_transfer_config
+from dualfocus_engine.cpu_sampling import expand, mask_top_k_top_p
+from dualfocus_engine.drafts import OPEN, BoxProposer, Drafting, box_tokens, draft_of
 from dualfocus_engine.profiles import load_profile
 from vllm import SamplingParams
-from vllm.distributed.ec_transfer.ec_connector.base import ECConnectorRole
+from vllm.config import ECTransferConfig
+from vllm.distributed.ec_transfer.ec_connector.base import ECConnectorBase, ECConnectorRole
 
 NOTATION = load_profile("llava-dualfocus").notation
 CLOSING = 2
+BOX_KEY = "a-key"
 
 
 def by_character(text: str) -> list[int]:
@@ -42,12 +45,12 @@ def test_nothing_is_known_of_boxes_that_differ_in_length() -> None:
 
 
 def request(name: str, prompt: str, box: list[int] | None = BOX) -> Any:
-    sampling = SamplingParams(extra_args=None if box is None else {BOX_TOKENS: box})
+    sampling = SamplingParams(extra_args=None if box is None else {BOX_KEY: box})
     return SimpleNamespace(req_id=name, prompt_token_ids=by_character(prompt), sampling_params=sampling)
 
 
 def begun(drafting: Drafting, name: str, prompt: str) -> None:
-    draft = draft_of(request(name, prompt))
+    draft = draft_of(request(name, prompt), BOX_KEY)
     assert draft is not None
     drafting.update({name: draft}, set())
 
@@ -99,14 +102,16 @@ def test_requests_that_ended_are_forgotten() -> None:
 
 
 def test_other_requests_have_no_draft() -> None:
-    assert draft_of(request("a", "What?", None)) is None
-    assert draft_of(SimpleNamespace(req_id="a", prompt_token_ids=None, sampling_params=None)) is None  # type: ignore[arg-type]
+    assert draft_of(request("a", "What?", None), BOX_KEY) is None
+    assert draft_of(request("a", "What?"), "another-key") is None
+    unknown: Any = SimpleNamespace(req_id="a", prompt_token_ids=None, sampling_params=None)
+    assert draft_of(unknown, BOX_KEY) is None
 
 
 @pytest.fixture
 def connector() -> TurnConnector:
     config: Any = SimpleNamespace(
-        ec_transfer_config=SimpleNamespace(is_ec_producer=True, is_ec_consumer=True),
+        ec_transfer_config=ECTransferConfig(ec_role="ec_both", ec_connector_extra_config={"box_key": BOX_KEY}),
         cache_config=SimpleNamespace(enable_prefix_caching=True),
     )
     return TurnConnector(config, ECConnectorRole.SCHEDULER)
@@ -146,6 +151,54 @@ def test_steps_and_encoder_runs_are_handed_over_once(connector: TurnConnector) -
     assert connector.request_finished(finished) == (False, {ENCODER_RUNS: 0, ENGINE_STEPS: 0})
 
 
+def test_each_engine_has_a_key_of_its_own_and_none_where_nothing_is_drafted() -> None:
+    keys = [ec_transfer_config(draft_boxes=True)["ec_connector_extra_config"]["box_key"] for _ in range(2)]
+    assert keys[0] != keys[1]
+    assert all(len(key) >= 32 for key in keys)
+    assert ec_transfer_config(draft_boxes=False)["ec_connector_extra_config"] == {}
+
+
+NONSENSE = (None, 1.5, "x", SimpleNamespace(), SimpleNamespace(mm_features=[1], request_id=[]))
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE, ids=lambda nonsense: str(nonsense)[:10])
+def test_no_hook_of_the_connector_raises_into_vllms_loop(connector: TurnConnector, nonsense: Any) -> None:
+    connector._connector_metadata = nonsense
+    assert connector.ensure_cache_available(nonsense, 0) is True
+    connector.update_state_after_alloc(nonsense, 0)
+    assert connector.request_finished(nonsense) == (False, None)
+    assert connector.build_connector_meta(nonsense) == _Boxes()
+    connector.start_load_caches(nonsense)
+    assert connector.has_cache_item("a") is False
+    connector.save_caches(nonsense, "a")
+
+
+def test_every_hook_that_the_connector_has_was_tried_above() -> None:
+    hooks = {name for name in vars(TurnConnector) if not name.startswith("_") and hasattr(ECConnectorBase, name)}
+    tried = test_no_hook_of_the_connector_raises_into_vllms_loop.__code__.co_names
+    assert hooks <= set(tried)
+
+
+def test_a_box_that_is_none_takes_nothing_from_the_requests_beside_it(connector: TurnConnector) -> None:
+    new = (request("a", "Where?"), request("b", "What?", 1.5), request("c", "Who?", {"x": "y"}))  # type: ignore[arg-type]
+    connector._ended = {"z"}
+    told = connector.build_connector_meta(step({"a": 6, "b": 5, "c": 4}, new, ("y",)))
+    assert isinstance(told, _Boxes)
+    assert (set(told.begun), told.ended) == ({"a"}, {"y", "z"})
+
+
+def test_where_proposing_fails_nothing_is_drafted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("dualfocus_engine.drafts.get_ec_transfer", lambda: None)
+    config: Any = SimpleNamespace(speculative_config=SimpleNamespace(num_speculative_tokens=3))
+    rows = np.zeros((2, 40), np.int32)
+    for _ in range(3):
+        assert BoxProposer(config).propose([[0], [0]], np.array([5, 5]), rows) == [[], []]
+    assert caplog.text.count("BoxProposer.propose failed") == 1, "a step may take a millisecond"
+    assert "AttributeError" in caplog.text
+
+
 def test_a_draft_ends_where_the_model_has_to_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     worker = SimpleNamespace(drafting=Drafting())
     begun(worker.drafting, "a", "Where?")
@@ -164,5 +217,12 @@ def test_a_draft_ends_where_the_model_has_to_decide(monkeypatch: pytest.MonkeyPa
 
 def test_each_requests_value_is_written_once_for_each_of_its_drafts() -> None:
     output = torch.full((5,), torch.nan)
-    _expand(output, torch.tensor([0.0, 0.7, 1.5]), torch.tensor([2, 2, 5]), 0, 1)
+    expand(output, torch.tensor([0.0, 0.7, 1.5]), torch.tensor([2, 2, 5]), 0, 1)
     assert output.tolist() == [1.0, 1.0, 1.5, 1.5, 1.5]
+
+
+def test_steps_without_a_draft_are_masked_as_well() -> None:
+    nothing, top_k = torch.zeros(0, 5), torch.zeros(0, dtype=torch.int32)
+    assert mask_top_k_top_p(nothing, top_k, None).shape == (0, 5)
+    one = mask_top_k_top_p(torch.tensor([[1.0, 3.0, 2.0]]), torch.tensor([1], dtype=torch.int32), None)
+    assert one.tolist() == [[-torch.inf, 3.0, -torch.inf]]

@@ -58,10 +58,9 @@ def request(*messages: dict[str, Any], **fields: Any) -> FocusRequest:
 
 def focus(defaults: dict[str, Any] | None = None, **profile: Any) -> DualFocus:
     """The profile and the model's own sampling defaults: all that intake asks of the engine."""
-    config = SimpleNamespace(get_diff_sampling_param=lambda: dict(defaults or {}))
     own = load_profile("llava-dualfocus").model_copy(update=profile)
     pictures = PictureCache(own.pad, own.side)
-    engine = SimpleNamespace(llm=SimpleNamespace(model_config=config), pictures=pictures)
+    engine = SimpleNamespace(default_sampling=defaults or {}, pictures=pictures)
     return cast("DualFocus", SimpleNamespace(engine=engine, profile=own))
 
 

@@ -35,6 +35,7 @@ class Clock(Pulse):
 def _engine(ranks: int = 1, unfinished: int = 0, pulse: Pulse | None = None, **parallel: Any) -> VllmEngine:
     sizes = {"data_parallel_size": ranks, "data_parallel_size_local": ranks, "local_engines_only": False}
     llm: Any = SimpleNamespace(
+        model_config=SimpleNamespace(get_diff_sampling_param=dict),
         renderer=SimpleNamespace(default_chat_tok_params=TokenizeParams(max_total_tokens=100)),
         vllm_config=SimpleNamespace(parallel_config=SimpleNamespace(**(sizes | parallel))),
         get_num_unfinished_requests=lambda: unfinished,

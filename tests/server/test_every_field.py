@@ -1,0 +1,169 @@
+"""Every field of a request and every name in `vllm_xargs`, with values that don't fit: the engine answers after each.
+
+On both ways through the server (two looks, vLLM's own chat), with boxes drafted and not.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+import pytest
+import vllm
+from asking import CHAT, check_log
+from hostile_images import data_url, png
+from odd_values import ODD, bounds, check
+from running_server import PATIENCE, Server, start_server
+
+IMAGE = {"type": "image_url", "image_url": {"url": data_url(png(4, 4))}}
+QUESTION = {
+    "messages": [{"role": "user", "content": [IMAGE, {"type": "text", "text": "What?"}]}],
+    "max_tokens": 2,
+}
+RESERVED = ("kv_transfer_params", "ec_transfer_params", "kv_cache_report_mode", "dualfocus_box", "dualfocus-box-0")
+# Whatever vLLM reads from `extra_args` anywhere, and what a client can't guess but an attacker reads in our sources.
+_READ = re.compile(r"""extra(?:_args)?(?:\.get\(|\[)\s*["'](\w+)["']""")
+
+
+@pytest.fixture(
+    scope="module", params=[(), pytest.param(("--draft-boxes",), marks=pytest.mark.slow)], ids=["plain", "drafting"]
+)
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose context is too small for long answers."""
+    running = start_server(tmp_path_factory.mktemp("fields") / "log", "--max-model-len", "512", *request.param)
+    yield running
+    running.process.terminate()
+    assert running.process.wait(60) == 0
+    check_log(running)
+    assert "the engine goes on without it" not in running.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def web(served: Server) -> Iterator[httpx.Client]:
+    """A plain client of it."""
+    with httpx.Client(base_url=served.url, timeout=60) as http:
+        yield http
+
+
+@pytest.fixture(scope="module")
+def document(web: httpx.Client) -> dict[str, Any]:
+    """The server's own description of itself."""
+    described: dict[str, Any] = web.get("/openapi.json").json()
+    return described
+
+
+def names_read() -> set[str]:
+    """Return the names that vLLM's sources read from a request's `extra_args`."""
+    sources = Path(vllm.__file__).parent.rglob("*.py")
+    return {name for source in sources for name in _READ.findall(source.read_text(errors="replace"))}
+
+
+def send(web: httpx.Client, mode: str, fields: dict[str, Any]) -> httpx.Response:
+    """Send a question with these fields, judge the answer, and see that the engine answers."""
+    body = QUESTION | {"dualfocus": {"mode": mode}} | fields
+    response = web.post(CHAT, content=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
+    check(response, fields)
+    assert web.get("/ready").status_code == 200, f"the engine is gone after {ascii(fields)[:500]}"
+    return response
+
+
+@pytest.mark.parametrize("mode", ["dual", "off"])
+def test_values_that_do_not_fit(web: httpx.Client, document: dict[str, Any], mode: str) -> None:
+    schemas = document["components"]["schemas"]
+    fields = schemas["FocusRequest"]["properties"]
+    assert len(fields) > 60
+    failures = []
+    for field, schema in fields.items():
+        for value in (*ODD, *bounds(schema, schemas)):
+            try:
+                send(web, mode, {field: value})
+            except AssertionError as error:
+                failures.append(str(error)[:300])
+    assert not failures, "\n".join(failures)
+
+
+@pytest.mark.parametrize("mode", ["dual", "off"])
+def test_names_in_vllm_xargs(web: httpx.Client, mode: str) -> None:
+    names = {*RESERVED, *names_read(), "session_id", "box_key", "box", "x"}
+    assert names >= {"ngram_size", "kv_transfer_params"}, "the sources are read otherwise now"
+    for name in sorted(names):
+        for value in (*ODD, [1, "x", 0.5], [2**63], ["x"] * 1000):
+            send(web, mode, {"vllm_xargs": {name: value}})
+
+
+@pytest.mark.parametrize("mode", ["dual", "off"])
+@pytest.mark.parametrize("name", RESERVED)
+def test_reserved_names_are_refused_by_name(web: httpx.Client, name: str, mode: str) -> None:
+    for value in (1.5, "x", 0, [1, 2], None, {"a": 1}):
+        response = send(web, mode, {"vllm_xargs": {name: value}})
+        error = response.json()["error"]
+        assert (response.status_code, error["param"]) == (400, "vllm_xargs")
+        assert name in error["message"]
+
+
+# Values that fit, any of which may meet any other in a batch.
+FITTING: dict[str, list[Any]] = {
+    "temperature": [0, 0.7, 2],
+    "top_p": [0.1, 1],
+    "top_k": [1, 50, -1],
+    "seed": [1, -1],
+    "presence_penalty": [-2, 2],
+    "frequency_penalty": [-2, 2],
+    "repetition_penalty": [0.5, 1.3],
+    "min_tokens": [0, 2],
+    "stop": ["a", ["b", " "]],
+    "stop_token_ids": [[5], []],
+    "bad_words": [["a"], ["b c"]],
+    "allowed_token_ids": [[5, 6, 7]],
+    "structured_outputs": [{"regex": "a+"}, {"choice": ["yes", "no"]}],
+    "response_format": [{"type": "json_object"}],
+    "ignore_eos": [True],
+    "logprobs": [True],
+    "top_logprobs": [0, 3],
+    "stream": [True],
+    "skip_special_tokens": [False],
+    "include_stop_str_in_output": [True],
+    "thinking_token_budget": [1],
+    "repetition_detection": [{"max_pattern_size": 2, "min_count": 2}],
+    "stream_interval": [3],
+    "n": [2],
+    "prompt_logprobs": [1],
+    "cache_salt": ["a"],
+    "priority": [0],
+    "vllm_xargs": [{"x": 1}],
+}
+
+
+def combined(random: Random) -> dict[str, Any]:
+    """Return a question by either way, with up to six fields."""
+    chosen = random.sample(sorted(FITTING), random.randint(1, 6))
+    fields = {name: random.choice(FITTING[name]) for name in chosen}
+    return QUESTION | {"max_tokens": 4, "dualfocus": {"mode": random.choice(["dual", "off", "macro"])}} | fields
+
+
+async def test_values_that_fit_in_one_batch(served: Server) -> None:
+    random, answered = Random(20261128), 0
+    async with httpx.AsyncClient(base_url=served.url, timeout=PATIENCE) as http:
+        for _ in range(40):
+            bodies = [combined(random) for _ in range(8)]
+            for body, response in zip(
+                bodies, await asyncio.gather(*(http.post(CHAT, json=body) for body in bodies)), strict=True
+            ):
+                check(response, body)
+                answered += response.status_code == 200
+            assert (await http.get("/ready")).status_code == 200, ascii(bodies)[:5000]
+    assert answered > 100, "too few were answered to meet each other"
+
+
+@pytest.mark.parametrize("value", [1.5, "x", [], [[1]], {"do_remote_prefill": True}, {"do_remote_decode": True}])
+@pytest.mark.parametrize("name", ["kv_transfer_params", "ec_transfer_params"])
+def test_what_connectors_are_told(web: httpx.Client, name: str, value: Any) -> None:
+    for fields in ({name: value}, {"vllm_xargs": {name: value}}):
+        send(web, "dual", fields)
+        body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2, **fields}
+        check(web.post(CHAT, json=body), fields)
+        assert web.get("/ready").status_code == 200

@@ -1,0 +1,77 @@
+"""A model served by its name on a hub: once it is ready, neither the hub nor the model's files are needed any more."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from asking import CHAT, check_log, events
+from dualfocus_engine.profiles import PROFILE_FILE
+from dualfocus_engine.shipped import SHIPPED_MODEL
+from fake_hub import Hub, fake_hub
+from hostile_images import data_url, png
+from running_server import PATIENCE, Server, start_server
+
+MODEL = "acme/eyes"
+QUESTIONS = 20
+MODES = ("dual", "adaptive", "macro", "micro", "off")
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[Hub]:
+    with fake_hub(MODEL, SHIPPED_MODEL) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of what is downloaded."""
+    return tmp_path_factory.mktemp("hub")
+
+
+@pytest.fixture(scope="module")
+def opened(home: Path) -> Path:
+    """Where it is noted which of its files were opened."""
+    return home.with_name("opened")
+
+
+@pytest.fixture(scope="module")
+def served(hub: Hub, home: Path, opened: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "NOTED_BELOW": str(home), "NOTED_IN": str(opened)}
+    running = start_server(
+        tmp_path_factory.mktemp("served") / "log",
+        *("--profile", str(SHIPPED_MODEL / PROFILE_FILE)),
+        model=(MODEL,),
+        on_path=Path(__file__).parent / "noted_opens",
+        environment=environment,
+    )
+    yield running
+    running.process.terminate()
+    assert running.process.wait(PATIENCE) == 0
+    check_log(running)
+
+
+def bodies(number: int) -> list[dict[str, Any]]:
+    """Return a question by every way there is to ask it, about a picture of its own."""
+    image = {"type": "image_url", "image_url": {"url": data_url(png(60 + number, 60))}}
+    messages = [{"role": "user", "content": [image, {"type": "text", "text": "What is it?"}]}]
+    ways = [{"mode": mode} for mode in MODES] + [{"selection": "shared"}, {"box": [0.1, 0.1, 0.9, 0.9]}]
+    about = [{"messages": messages, "max_tokens": 4, "dualfocus": way} for way in ways]
+    return [*about, {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}]
+
+
+def test_nothing_is_asked_or_read_anew_once_it_is_ready(served: Server, hub: Hub, home: Path, opened: Path) -> None:
+    asked, read = len(hub.asked), len(opened.read_text().splitlines())
+    assert asked, "the model came from the hub"
+    assert read, "what it opened is noted"
+    home.rename(home.with_name("gone"))  # what is opened unnoted, outside of Python, fails
+    with httpx.Client(base_url=served.url, timeout=PATIENCE) as http:
+        for number in range(QUESTIONS):
+            for body in bodies(number):
+                assert http.post(CHAT, json=body).status_code == 200, http.post(CHAT, json=body).text
+                assert events(http, **body)[-1] == "data: [DONE]"
+            for route in ("/v1/models", "/health", "/ready", "/version", "/metrics"):
+                assert http.get(route).status_code == 200
+    assert hub.asked[asked:] == []
+    assert opened.read_text().splitlines()[read:] == []
