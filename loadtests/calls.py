@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dualfocus_engine.boxes import crop_region
-from dualfocus_engine.profiles import Profile
+from dualfocus_engine.families.boxes import crop_region
+from dualfocus_engine.families.profiles import Profile
 
 from loadtests.questions import Asked, data_url
 

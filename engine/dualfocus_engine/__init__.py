@@ -1,6 +1,5 @@
 """DualFocus: a vision-language model that looks twice, on vLLM. Knows images, boxes, turns and perplexity; no HTTP."""
 
-from dualfocus_engine.boxes import Box, Region
 from dualfocus_engine.errors import (
     BadPicture,
     BadQuestion,
@@ -9,11 +8,12 @@ from dualfocus_engine.errors import (
     EngineDead,
     ErrorKind,
 )
+from dualfocus_engine.families.boxes import Box, Region
+from dualfocus_engine.families.profiles import Profile, load_profile, profile_names
 from dualfocus_engine.focus import DualFocus
-from dualfocus_engine.pictures import Picture, open_picture
-from dualfocus_engine.profiles import Profile, load_profile, profile_names
-from dualfocus_engine.questions import Message, Question
-from dualfocus_engine.results import Focused, Look, Mode, Scoring, Selection, Turn
+from dualfocus_engine.method.questions import Message, Question
+from dualfocus_engine.method.results import Focused, Look, Mode, Scoring, Selection, Turn
+from dualfocus_engine.pictures.pictures import Picture, open_picture
 
 __all__ = [
     "BadPicture",

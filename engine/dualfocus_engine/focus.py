@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any, Self
 
 from PIL import Image
 
-from dualfocus_engine.boxes import Box
 from dualfocus_engine.errors import BadQuestion
-from dualfocus_engine.looks import Looks, Watcher
-from dualfocus_engine.pictures import Picture, open_picture
-from dualfocus_engine.platform import prepare_environment
-from dualfocus_engine.pool import in_thread
-from dualfocus_engine.profiles import Profile, profile_of
-from dualfocus_engine.questions import Message, Question
-from dualfocus_engine.results import Focused, Look, Mode, Scoring, Selection, Turn
-from dualfocus_engine.selection import only_choice, select
+from dualfocus_engine.families.boxes import Box
+from dualfocus_engine.families.profiles import Profile, profile_of
+from dualfocus_engine.machine.platform import prepare_environment
+from dualfocus_engine.machine.pool import in_thread
+from dualfocus_engine.method.looks import Looks, Watcher
+from dualfocus_engine.method.questions import Message, Question
+from dualfocus_engine.method.results import Focused, Look, Mode, Scoring, Selection, Turn
+from dualfocus_engine.method.selection import only_choice, select
+from dualfocus_engine.method.tasks import one_error
+from dualfocus_engine.pictures.pictures import Picture, open_picture
 from dualfocus_engine.shipped import SHIPPED_MODEL
-from dualfocus_engine.tasks import one_error
 
 if TYPE_CHECKING:
-    from dualfocus_engine.vllm_engine import VllmEngine
+    from dualfocus_engine.backend.vllm_engine import VllmEngine
 
 _NO_SECOND_LOOK = (
     "The micro turn can't be run with this model and these flags ({reason}; what failed stands above). It needs two "
@@ -72,8 +72,8 @@ class DualFocus:
     def start(self) -> None:
         """Start vLLM, inside a running event loop; blocks until the model is loaded."""
         prepare_environment()
-        from dualfocus_engine.launch import engine_args
-        from dualfocus_engine.vllm_engine import VllmEngine
+        from dualfocus_engine.backend.launch import engine_args
+        from dualfocus_engine.backend.vllm_engine import VllmEngine
 
         self._engine = VllmEngine.start(engine_args(self.model, **self._flags), self.profile)
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from dualfocus_engine.stages import Stages
+from dualfocus_engine.method.stages import Stages
 
 from dualfocus_server.refusals import TooBusy
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 import yaml
-from dualfocus_engine.platform import engine_defaults
+from dualfocus_engine.machine.platform import engine_defaults
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import FrontendArgs
 from vllm.utils.argparse_utils import FlexibleArgumentParser

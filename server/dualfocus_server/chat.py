@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dualfocus_engine import DualFocus, Focused, Mode
-from dualfocus_engine.looks import Watcher
-from dualfocus_engine.pool import in_thread
-from dualfocus_engine.stages import Stages
+from dualfocus_engine.machine.pool import in_thread
+from dualfocus_engine.method.looks import Watcher
+from dualfocus_engine.method.stages import Stages
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from pydantic_core import to_json

@@ -5,9 +5,9 @@ from functools import partial
 from typing import Any, cast
 
 from dualfocus_engine import BadQuestion, Box, DualFocus, Message, Mode, Picture, Question, Scoring
-from dualfocus_engine.picture_cache import PictureCache
-from dualfocus_engine.pictures import read_original, within_aspect
-from dualfocus_engine.stages import Stages
+from dualfocus_engine.method.stages import Stages
+from dualfocus_engine.pictures.picture_cache import PictureCache
+from dualfocus_engine.pictures.pictures import read_original, within_aspect
 
 from dualfocus_server.contents import IMAGE, TEXT, parts_of
 from dualfocus_server.errors import vllm_judging

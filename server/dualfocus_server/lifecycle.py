@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import uvicorn
 from dualfocus_engine import EngineDead
-from dualfocus_engine.vllm_engine import VllmEngine
+from dualfocus_engine.backend.vllm_engine import VllmEngine
 
 from dualfocus_server.admission import Admission
 from dualfocus_server.refusals import Draining, EngineBusy

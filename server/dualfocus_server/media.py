@@ -7,7 +7,7 @@ from urllib.parse import unquote_to_bytes
 import httpx
 import pybase64
 from dualfocus_engine import BadPicture, BadQuestion
-from dualfocus_engine.pool import in_thread
+from dualfocus_engine.machine.pool import in_thread
 
 from dualfocus_server.addresses import Address, is_public
 from dualfocus_server.fetching import FETCH_ERRORS, checked_client

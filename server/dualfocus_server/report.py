@@ -4,9 +4,9 @@ import base64
 import io
 
 from dualfocus_engine import Focused, Mode, Picture, Region, Turn
-from dualfocus_engine.perplexity import perplexity
-from dualfocus_engine.picture_cache import PictureCache
-from dualfocus_engine.results import Score
+from dualfocus_engine.method.perplexity import perplexity
+from dualfocus_engine.method.results import Score
+from dualfocus_engine.pictures.picture_cache import PictureCache
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionLogProbs,
     ChatCompletionResponseChoice,

@@ -6,10 +6,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from dualfocus_engine import BadPicture, BadQuestion
-from dualfocus_engine.pictures import FORMATS, MAX_PIXELS
-from dualfocus_engine.pool import in_thread
-from dualfocus_engine.stages import Stages
-from dualfocus_engine.tasks import one_error
+from dualfocus_engine.machine.pool import in_thread
+from dualfocus_engine.method.stages import Stages
+from dualfocus_engine.method.tasks import one_error
+from dualfocus_engine.pictures.pictures import FORMATS, MAX_PIXELS
 from PIL import Image
 
 from dualfocus_server.media import ImageSource

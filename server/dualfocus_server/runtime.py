@@ -13,7 +13,7 @@ from typing import Any
 import uvicorn
 import uvloop
 from dualfocus_engine import BadQuestion, DualFocus, DualFocusError, EngineDead, Profile
-from dualfocus_engine.profiles import is_folder, profile_of
+from dualfocus_engine.families.profiles import is_folder, profile_of
 from dualfocus_engine.shipped import SHIPPED_MODEL, SHIPPED_NAME
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from dualfocus_engine.platform import prepare_environment
+from dualfocus_engine.machine.platform import prepare_environment
 
 from dualfocus_server.memory import return_large_blocks
 from dualfocus_server.progress import say, step

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dualfocus_engine.pictures import MAX_PIXELS
+from dualfocus_engine.pictures.pictures import MAX_PIXELS
 
 _KEYS_VARIABLE = "DUALFOCUS_API_KEY"
 # Whoever guarded `vllm serve` with it stays guarded.

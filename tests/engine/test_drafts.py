@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 from dualfocus_engine import BadQuestion, DualFocus, Question
-from dualfocus_engine.connector import ec_transfer_config
-from dualfocus_engine.prompts import Prompt
-from dualfocus_engine.questions import grounding_turn, macro_turn
-from dualfocus_engine.results import Turn
+from dualfocus_engine.backend.connector import ec_transfer_config
+from dualfocus_engine.method.prompts import Prompt
+from dualfocus_engine.method.questions import grounding_turn, macro_turn
+from dualfocus_engine.method.results import Turn
 from dualfocus_training.untrained import ensure_untrained
 from PIL import Image
 from vllm import SamplingParams

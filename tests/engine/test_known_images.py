@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from dualfocus_engine import DualFocus, Focused, Mode, picture_cache
-from dualfocus_engine.pictures import Picture
-from dualfocus_engine.questions import Message
+from dualfocus_engine.method.questions import Message
+from dualfocus_engine.pictures.pictures import Picture
 from PIL import Image, ImageFile
 from vllm.multimodal.processing import BaseMultiModalProcessor
 

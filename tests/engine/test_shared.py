@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from dualfocus_engine import DualFocus, Question, Scoring, Selection
-from dualfocus_engine.results import Mode
+from dualfocus_engine.method.results import Mode
 from PIL import Image
 from vllm import SamplingParams
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from dualfocus_engine import Box, ContextFull, DualFocus, Focused, Mode, Question, Selection, load_profile
-from dualfocus_engine.questions import Message
-from dualfocus_engine.vllm_engine import VllmEngine
+from dualfocus_engine.backend.vllm_engine import VllmEngine
+from dualfocus_engine.method.questions import Message
 from PIL import Image
 from tokenizers.processors import TemplateProcessing
 from vllm import SamplingParams
@@ -79,7 +79,7 @@ async def test_macro_and_grounding_share_steps(focus: DualFocus, photo: Photo, m
         if scheduler_stats is not None:
             running.append(scheduler_stats.num_running_reqs)
 
-    monkeypatch.setattr("dualfocus_engine.pulse._PulseLogger.record", record)
+    monkeypatch.setattr("dualfocus_engine.backend.pulse._PulseLogger.record", record)
     sampling = SamplingParams(temperature=0, max_tokens=100, ignore_eos=True)
     question = replace(Question.about(photo("coffee"), "What is on the saucer?"), sampling=sampling)
     turns = (await focus.answer(question)).turns

@@ -11,11 +11,11 @@ import torch
 import vllm
 import vllm.entrypoints.cli.serve
 from dualfocus_engine import DualFocus, EngineDead
-from dualfocus_engine.connector import ENCODER_RUNS
-from dualfocus_engine.drafts import SPECULATIVE_CONFIG
-from dualfocus_engine.pictures import Picture, open_picture
-from dualfocus_engine.questions import Message
-from dualfocus_engine.vllm_plugin import PIXTRAL_PIL, register
+from dualfocus_engine.backend.connector import ENCODER_RUNS
+from dualfocus_engine.backend.drafts import SPECULATIVE_CONFIG
+from dualfocus_engine.backend.vllm_plugin import PIXTRAL_PIL, register
+from dualfocus_engine.method.questions import Message
+from dualfocus_engine.pictures.pictures import Picture, open_picture
 from PIL import Image
 from vllm import SamplingParams
 from vllm.config import SpeculativeConfig

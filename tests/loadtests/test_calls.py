@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from dualfocus_engine.profiles import Profile
+from dualfocus_engine.families.profiles import Profile
 from PIL import Image
 
 from loadtests.calls import Json, ask_chat, ask_focus, ask_in_three_calls

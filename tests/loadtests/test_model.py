@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from dualfocus_engine.profiles import profile_of
+from dualfocus_engine.families.profiles import profile_of
 from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
 from loadtests.model import BOX_TOKENS, SEVEN_BILLION, SMALL, _config, bench_profile, build_tokenizer, ensure_model

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from conftest import Open
-from dualfocus_engine.results import Selection
+from dualfocus_engine.method.results import Selection
 from looking import ask, assert_drawn_at, choose, picture
 from playwright.sync_api import Page, expect
 from starlette.responses import JSONResponse

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from asking import CHAT, check_log, events
-from dualfocus_engine.profiles import PROFILE_FILE
+from dualfocus_engine.families.profiles import PROFILE_FILE
 from dualfocus_engine.shipped import SHIPPED_MODEL
 from fake_hub import Hub, fake_hub
 from hostile_images import data_url, png

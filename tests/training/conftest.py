@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from dualfocus_engine.profiles import Profile, load_profile
+from dualfocus_engine.families.profiles import Profile, load_profile
 from dualfocus_training.conversations import Wording
 from dualfocus_training.learner import SceneLearner
 from dualfocus_training.recipe import Recipe, load_recipe

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dualfocus_engine.profiles import Profile
+from dualfocus_engine.families.profiles import Profile
 from dualfocus_training.conversations import read_conversations
 from dualfocus_training.curation.ambiguity import Verdict, judge
 from dualfocus_training.curation.curate import Curation

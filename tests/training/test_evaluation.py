@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dualfocus_engine.boxes import Box
+from dualfocus_engine.families.boxes import Box
 from dualfocus_training.evaluation.asking import held_out
 from dualfocus_training.evaluation.command import main
 from dualfocus_training.evaluation.figures import figures

@@ -1,6 +1,6 @@
 """The quick look: the choice, and what is reported."""
 
-from dualfocus_engine.boxes import Box
+from dualfocus_engine.families.boxes import Box
 from dualfocus_training.evaluation.outcomes import Outcome, Said
 from dualfocus_training.quick_look import outcome, report
 from dualfocus_training.scenes.questions import Question

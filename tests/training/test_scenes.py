@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from dualfocus_engine.boxes import Box, CropPolicy, crop_region
+from dualfocus_engine.families.boxes import Box, CropPolicy, crop_region
 from dualfocus_training.scenes.drawing import draw
 from dualfocus_training.scenes.layout import Difficulty, Scene, compose, print_extent
 from dualfocus_training.scenes.questions import WHOLE, Question, ask, referents

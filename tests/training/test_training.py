@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from dualfocus_engine.boxes import crop_region
-from dualfocus_engine.profiles import Profile, load_profile
+from dualfocus_engine.families.boxes import crop_region
+from dualfocus_engine.families.profiles import Profile, load_profile
 from dualfocus_training.conversations import macro, to_line, two_rounds
 from dualfocus_training.objective import TERMS
 from dualfocus_training.recipe import Recipe

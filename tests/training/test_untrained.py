@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from dualfocus_engine.profiles import profile_of
+from dualfocus_engine.families.profiles import profile_of
 from dualfocus_training import untrained
 from dualfocus_training.weights import _published_name
 

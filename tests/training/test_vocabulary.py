@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from dualfocus_engine.boxes import Box
-from dualfocus_engine.profiles import Profile
+from dualfocus_engine.families.boxes import Box
+from dualfocus_engine.families.profiles import Profile
 from dualfocus_training.conversations import Wording, asks, says
 from transformers import PreTrainedTokenizerFast
 

@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 import numpy as np
-from dualfocus_engine.pictures import Picture, open_picture
-from dualfocus_engine.questions import Message
-from dualfocus_engine.results import Turn
+from dualfocus_engine.method.questions import Message
+from dualfocus_engine.method.results import Turn
+from dualfocus_engine.pictures.pictures import Picture, open_picture
 from PIL import Image
 
 ORIENTATION = 0x0112  # EXIF's

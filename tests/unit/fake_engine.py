@@ -5,14 +5,14 @@ import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from dualfocus_engine.families.profiles import Profile, load_profile
 from dualfocus_engine.focus import DualFocus
-from dualfocus_engine.picture_cache import PictureCache
-from dualfocus_engine.pictures import Picture
-from dualfocus_engine.pool import in_thread
-from dualfocus_engine.profiles import Profile, load_profile
-from dualfocus_engine.prompts import Prompt
-from dualfocus_engine.questions import Message
-from dualfocus_engine.results import Score, Turn
+from dualfocus_engine.machine.pool import in_thread
+from dualfocus_engine.method.prompts import Prompt
+from dualfocus_engine.method.questions import Message
+from dualfocus_engine.method.results import Score, Turn
+from dualfocus_engine.pictures.picture_cache import PictureCache
+from dualfocus_engine.pictures.pictures import Picture
 from PIL import Image
 
 from .builders import CLOSING, turn

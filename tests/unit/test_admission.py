@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from dualfocus_engine.stages import Stages
+from dualfocus_engine.method.stages import Stages
 from dualfocus_server.admission import Admission
 from dualfocus_server.refusals import Draining, TooBusy
 

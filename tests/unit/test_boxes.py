@@ -4,8 +4,8 @@ import random
 import re
 
 import pytest
-from dualfocus_engine.boxes import Box, BoxNotation, CropPolicy, Region, crop_region
-from dualfocus_engine.profiles import load_profile
+from dualfocus_engine.families.boxes import Box, BoxNotation, CropPolicy, Region, crop_region
+from dualfocus_engine.families.profiles import load_profile
 from dualfocus_training.untrained import untrained_profile
 from pydantic import ValidationError
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 from dualfocus_engine import BadQuestion, ContextFull, DualFocus
-from dualfocus_engine.stages import Stages
+from dualfocus_engine.method.stages import Stages
 from dualfocus_server.admission import Admission
 from dualfocus_server.chat import Service, answer
 from dualfocus_server.errors import Problem, VllmRefusal

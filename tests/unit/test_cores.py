@@ -5,7 +5,7 @@ import runpy
 from pathlib import Path
 
 import pytest
-from dualfocus_engine import cores, platform
+from dualfocus_engine.machine import cores, platform
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from dualfocus_engine.profiles import profile_names
-from dualfocus_engine.results import Selection
+from dualfocus_engine.families.profiles import profile_names
+from dualfocus_engine.method.results import Selection
 from dualfocus_server.ready import example_curl
 from dualfocus_server.settings import Settings
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dualfocus_engine.boxes import BoxNotation
-from dualfocus_engine.connector import ENCODER_RUNS, ENGINE_STEPS, TurnConnector, _Boxes, ec_transfer_config
-from dualfocus_engine.cpu_sampling import expand, mask_top_k_top_p
-from dualfocus_engine.drafts import OPEN, BoxProposer, Drafting, box_tokens, draft_of
-from dualfocus_engine.profiles import load_profile
+from dualfocus_engine.backend.connector import ENCODER_RUNS, ENGINE_STEPS, TurnConnector, _Boxes, ec_transfer_config
+from dualfocus_engine.backend.cpu_sampling import expand, mask_top_k_top_p
+from dualfocus_engine.backend.drafts import OPEN, BoxProposer, Drafting, box_tokens, draft_of
+from dualfocus_engine.families.boxes import BoxNotation
+from dualfocus_engine.families.profiles import load_profile
 from vllm import SamplingParams
 from vllm.config import ECTransferConfig
 from vllm.distributed.ec_transfer.ec_connector.base import ECConnectorBase, ECConnectorRole
@@ -190,7 +190,7 @@ def test_a_box_that_is_none_takes_nothing_from_the_requests_beside_it(connector:
 def test_where_proposing_fails_nothing_is_drafted(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("dualfocus_engine.drafts.get_ec_transfer", lambda: None)
+    monkeypatch.setattr("dualfocus_engine.backend.drafts.get_ec_transfer", lambda: None)
     config: Any = SimpleNamespace(speculative_config=SimpleNamespace(num_speculative_tokens=3))
     rows = np.zeros((2, 40), np.int32)
     for _ in range(3):
@@ -202,7 +202,7 @@ def test_where_proposing_fails_nothing_is_drafted(
 def test_a_draft_ends_where_the_model_has_to_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     worker = SimpleNamespace(drafting=Drafting())
     begun(worker.drafting, "a", "Where?")
-    monkeypatch.setattr("dualfocus_engine.drafts.get_ec_transfer", lambda: worker)
+    monkeypatch.setattr("dualfocus_engine.backend.drafts.get_ec_transfer", lambda: worker)
     config: Any = SimpleNamespace(speculative_config=SimpleNamespace(num_speculative_tokens=3))
     rows = [row("Where?", "["), row("Where?", "[0.1"), row("Where?", "[0.12"), row("What?", "It")]
     batch = np.zeros((len(rows), 40), np.int32)

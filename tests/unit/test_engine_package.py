@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from dualfocus_engine import platform
 from dualfocus_engine.errors import BadPicture, BadQuestion, ContextFull, DualFocusError, EngineDead, ErrorKind
+from dualfocus_engine.machine import platform
 
 
 def test_importing_the_engine_imports_no_vllm_and_no_torch() -> None:

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from dualfocus_engine import pool
+from dualfocus_engine.machine import pool
 from dualfocus_server.app import create_app, traced
 from dualfocus_server.chat import Service
 from dualfocus_server.keys import KeyRing

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from dualfocus_engine.boxes import Box, Region
 from dualfocus_engine.errors import BadPicture, BadQuestion, ContextFull, EngineDead
+from dualfocus_engine.families.boxes import Box, Region
 from dualfocus_engine.focus import DualFocus
-from dualfocus_engine.pictures import Picture
-from dualfocus_engine.questions import Question
-from dualfocus_engine.results import Focused, Mode, Selection
+from dualfocus_engine.method.questions import Question
+from dualfocus_engine.method.results import Focused, Mode, Selection
+from dualfocus_engine.pictures.pictures import Picture
 from PIL import Image
 
 from .builders import CLOSING, asked, plain, turn

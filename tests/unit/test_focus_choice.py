@@ -5,8 +5,8 @@ import math
 from dataclasses import replace
 
 import pytest
-from dualfocus_engine.questions import Question
-from dualfocus_engine.results import Focused, Mode, Scoring, Selection, Turn
+from dualfocus_engine.method.questions import Question
+from dualfocus_engine.method.results import Focused, Mode, Scoring, Selection, Turn
 
 from .builders import CLOSING, asked, plain, turn
 from .fake_engine import WAIT, FakeEngine, Script, boxed, focus_on, never

@@ -17,8 +17,8 @@ from dualfocus_engine import (
     load_profile,
     open_picture,
 )
-from dualfocus_engine.picture_cache import PictureCache
-from dualfocus_engine.stages import Stages
+from dualfocus_engine.method.stages import Stages
+from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_server import intake
 from dualfocus_server.intake import concerns_focus, inline_images, question_of, take_mode_from_model
 from dualfocus_server.media import ImageSource

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from dualfocus_engine import BadPicture, BadQuestion, open_picture
-from dualfocus_engine.stages import Stages
+from dualfocus_engine.method.stages import Stages
 from dualfocus_server import fetching
 from dualfocus_server.addresses import is_public
 from dualfocus_server.media import ImageSource, decode_data_url

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from dualfocus_engine import Box, Focused, Look, Mode, Region, Selection
-from dualfocus_engine.stages import Stages
+from dualfocus_engine.method.stages import Stages
 from dualfocus_server import metrics
 from dualfocus_server.admission import Admission
 from dualfocus_server.metrics import CountFailures, count_answer, count_failure, count_passed_on, outcome_of, watch

@@ -4,7 +4,7 @@ import math
 import random
 
 import pytest
-from dualfocus_engine.perplexity import macro_wins, mean_loss, perplexity
+from dualfocus_engine.method.perplexity import macro_wins, mean_loss, perplexity
 
 from .builders import perplexity_by_hand
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dualfocus_engine import BadPicture, Picture, Region, open_picture, picture_cache
-from dualfocus_engine.picture_cache import PictureCache
-from dualfocus_engine.pictures import fit
+from dualfocus_engine import BadPicture, Picture, Region, open_picture
+from dualfocus_engine.pictures import picture_cache
+from dualfocus_engine.pictures.picture_cache import PictureCache
+from dualfocus_engine.pictures.pictures import fit
 from PIL import Image, ImageFile
 
 from .builders import encoded, oriented, plain

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dualfocus_engine.boxes import Region
 from dualfocus_engine.errors import BadPicture
-from dualfocus_engine.pictures import fit, open_picture, pad_to_square
+from dualfocus_engine.families.boxes import Region
+from dualfocus_engine.pictures.pictures import fit, open_picture, pad_to_square
 from PIL import Image
 
 from .builders import ORIENTATION, encoded, oriented, stored_as

@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from dualfocus_engine.pictures import open_picture
+from dualfocus_engine.pictures.pictures import open_picture
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dualfocus_engine.pictures import open_picture
+from dualfocus_engine.pictures.pictures import open_picture
 from PIL import Image
 
 from .builders import encoded

@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 from dualfocus_engine.errors import BadPicture
-from dualfocus_engine.pictures import open_picture
+from dualfocus_engine.pictures.pictures import open_picture
 from PIL import Image, ImageFile
 
 from .builders import encoded

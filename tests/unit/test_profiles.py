@@ -7,9 +7,9 @@ from typing import Any
 import huggingface_hub
 import pytest
 import yaml
-from dualfocus_engine.boxes import CropPolicy
 from dualfocus_engine.errors import BadQuestion
-from dualfocus_engine.profiles import (
+from dualfocus_engine.families.boxes import CropPolicy
+from dualfocus_engine.families.profiles import (
     DEFAULT_PROFILE,
     PROFILE_FILE,
     Profile,

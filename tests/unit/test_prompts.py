@@ -1,7 +1,7 @@
 """A turn that continues another keeps its tokens (Eq. 6)."""
 
 import pytest
-from dualfocus_engine.prompts import Prompt
+from dualfocus_engine.method.prompts import Prompt
 
 from .builders import plain
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from dualfocus_engine.errors import BadPicture, BadQuestion
-from dualfocus_engine.profiles import load_profile
-from dualfocus_engine.questions import Message, Question, grounding_turn, macro_turn, micro_turn
-from dualfocus_engine.results import Mode
+from dualfocus_engine.families.profiles import load_profile
+from dualfocus_engine.method.questions import Message, Question, grounding_turn, macro_turn, micro_turn
+from dualfocus_engine.method.results import Mode
 from PIL import Image
 
 from .builders import asked, encoded, plain

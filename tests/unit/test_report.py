@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from dualfocus_engine import Box, Focused, Look, Mode, Region, Selection
-from dualfocus_engine.picture_cache import PictureCache
-from dualfocus_engine.results import Score, Shared
+from dualfocus_engine.method.results import Score, Shared
+from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_server.report import completion, crop_url, focus_report, usage
 from PIL import Image
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from dualfocus_engine import BadPicture, BadQuestion, open_picture
-from dualfocus_engine.stages import Stages
+from dualfocus_engine.method.stages import Stages
 from dualfocus_server.media import ImageSource
 from dualfocus_server.request_images import RequestImages
 from PIL import Image

@@ -3,8 +3,8 @@
 import math
 
 import pytest
-from dualfocus_engine.boxes import Box, Region
-from dualfocus_engine.results import Focused, Look, Mode, Selection
+from dualfocus_engine.families.boxes import Box, Region
+from dualfocus_engine.method.results import Focused, Look, Mode, Selection
 
 from .builders import turn
 

@@ -3,8 +3,8 @@
 import math
 
 import pytest
-from dualfocus_engine.results import Look, Score, Selection, Shared, Turn, TurnName
-from dualfocus_engine.selection import select
+from dualfocus_engine.method.results import Look, Score, Selection, Shared, Turn, TurnName
+from dualfocus_engine.method.selection import select
 
 from .builders import turn
 

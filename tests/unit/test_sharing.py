@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from dualfocus_engine.sharing import Leaders
+from dualfocus_engine.backend.sharing import Leaders
 from vllm.v1.request import RequestStatus
 
 BEFORE = (1, 2, 3, 4)

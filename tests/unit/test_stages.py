@@ -1,7 +1,7 @@
 """How long a question's stages take."""
 
 import pytest
-from dualfocus_engine.stages import Stages
+from dualfocus_engine.method.stages import Stages
 
 
 def test_a_stage_counts_all_it_took_also_where_it_failed(monkeypatch: pytest.MonkeyPatch) -> None:

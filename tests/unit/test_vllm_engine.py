@@ -5,12 +5,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from dualfocus_engine.backend.launch import engine_args
+from dualfocus_engine.backend.pulse import Pulse
+from dualfocus_engine.backend.vllm_engine import VllmEngine, _scored
 from dualfocus_engine.errors import BadQuestion
-from dualfocus_engine.launch import engine_args
-from dualfocus_engine.profiles import load_profile
-from dualfocus_engine.prompts import Prompt
-from dualfocus_engine.pulse import Pulse
-from dualfocus_engine.vllm_engine import VllmEngine, _scored
+from dualfocus_engine.families.profiles import load_profile
+from dualfocus_engine.method.prompts import Prompt
 from vllm import SamplingParams
 from vllm.renderers.params import TokenizeParams
 

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dualfocus_engine.boxes import Box
-from dualfocus_engine.profiles import Profile
+from dualfocus_engine.families.boxes import Box
+from dualfocus_engine.families.profiles import Profile
 
 USER, ASSISTANT = "USER: ", " ASSISTANT: "
 IMAGE_LINE = "<image>\n"

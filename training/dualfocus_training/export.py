@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dualfocus_engine.profiles import PROFILE_FILE
+from dualfocus_engine.families.profiles import PROFILE_FILE
 from peft import PeftModel
 from transformers import LlavaForConditionalGeneration
 

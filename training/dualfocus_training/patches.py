@@ -9,7 +9,7 @@ one linear readout of the projected features, which is dropped at export.
 from dataclasses import dataclass
 
 import numpy as np
-from dualfocus_engine.boxes import Region
+from dualfocus_engine.families.boxes import Region
 from numpy.typing import NDArray
 
 from dualfocus_training.objective import IGNORED

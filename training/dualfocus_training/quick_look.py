@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dualfocus_engine.boxes import Box, crop_region
-from dualfocus_engine.perplexity import macro_wins, mean_loss, perplexity
-from dualfocus_engine.pictures import fit
-from dualfocus_engine.profiles import Profile, profile_of
+from dualfocus_engine.families.boxes import Box, crop_region
+from dualfocus_engine.families.profiles import Profile, profile_of
+from dualfocus_engine.method.perplexity import macro_wins, mean_loss, perplexity
+from dualfocus_engine.pictures.pictures import fit
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 

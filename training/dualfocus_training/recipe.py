@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from dualfocus_engine.profiles import Profile, load_profile
+from dualfocus_engine.families.profiles import Profile, load_profile
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dualfocus_training.objective import TERMS

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from random import Random
 
 import numpy as np
-from dualfocus_engine.boxes import Box, Region, crop_region
-from dualfocus_engine.pictures import fit
+from dualfocus_engine.families.boxes import Box, Region, crop_region
+from dualfocus_engine.pictures.pictures import fit
 from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
-from dualfocus_engine.profiles import PROFILE_FILE, Profile, load_profile
+from dualfocus_engine.families.profiles import PROFILE_FILE, Profile, load_profile
 
 from dualfocus_training.weights import save_weights
 

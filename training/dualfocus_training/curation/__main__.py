@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from dualfocus_engine.profiles import load_profile
+from dualfocus_engine.families.profiles import load_profile
 
 from dualfocus_training.curation.curate import Curation
 

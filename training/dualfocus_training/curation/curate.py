@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dualfocus_engine.boxes import Box, crop_region
-from dualfocus_engine.profiles import Profile
+from dualfocus_engine.families.boxes import Box, crop_region
+from dualfocus_engine.families.profiles import Profile
 from PIL import Image
 
 from dualfocus_training.conversations import Conversation, to_line, two_rounds

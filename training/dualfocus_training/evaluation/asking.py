@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from dualfocus_client.client import ask
-from dualfocus_engine.boxes import Box
+from dualfocus_engine.families.boxes import Box
 from PIL import Image
 from tqdm import tqdm
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dualfocus_engine.boxes import Box
+from dualfocus_engine.families.boxes import Box
 
 from dualfocus_training.scenes.questions import Question
 

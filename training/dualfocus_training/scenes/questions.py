@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from dualfocus_engine.boxes import Box
+from dualfocus_engine.families.boxes import Box
 
 from dualfocus_training.scenes.layout import COLOURS, FORMS, LETTERS, Extent, Scene, Shape
 

@@ -5,7 +5,7 @@ import os
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from dualfocus_engine.cores import usable_cores
+from dualfocus_engine.machine.cores import usable_cores
 
 _ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from dualfocus_engine.boxes import BoxNotation, CropPolicy, Regex
 from dualfocus_engine.errors import BadQuestion
+from dualfocus_engine.families.boxes import BoxNotation, CropPolicy, Regex
 
 _Level = Annotated[int, Field(ge=0, le=255)]
 # The released checkpoints' architecture and profile, and what a model of any other is asked in.
@@ -18,7 +18,7 @@ _RELEASED = "LlavaForConditionalGeneration"
 DEFAULT_PROFILE = "llava-dualfocus"
 OTHERS_PROFILE = "paper"
 PROFILE_FILE = "dualfocus.yaml"
-_SHIPPED = resources.files("dualfocus_engine") / "profiles"
+_SHIPPED = resources.files("dualfocus_engine.families") / "profiles"
 
 
 class Profile(BaseModel):

@@ -10,8 +10,8 @@ from threading import Condition
 from cachetools import LRUCache, cached
 from PIL import Image
 
-from dualfocus_engine.pictures import MAX_PIXELS, Colour, Original, Picture, Size, fit, read_original
-from dualfocus_engine.pool import begin
+from dualfocus_engine.machine.pool import begin
+from dualfocus_engine.pictures.pictures import MAX_PIXELS, Colour, Original, Picture, Size, fit, read_original
 
 # Bytes of whole pictures kept for crops to come; the largest that the server takes by default has 200 MB.
 _DECODED = 256 << 20

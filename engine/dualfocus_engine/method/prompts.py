@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dualfocus_engine.pictures import Picture
+from dualfocus_engine.pictures.pictures import Picture
 
 
 @dataclass(frozen=True, slots=True)

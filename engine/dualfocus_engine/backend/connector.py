@@ -18,9 +18,9 @@ from vllm.distributed.ec_transfer.ec_connector.base import (
     ECConnectorRole,
 )
 
-from dualfocus_engine.drafts import BoxDraft, Drafting, draft_of
-from dualfocus_engine.safe_hooks import never_raises
-from dualfocus_engine.sharing import Leaders
+from dualfocus_engine.backend.drafts import BoxDraft, Drafting, draft_of
+from dualfocus_engine.backend.safe_hooks import never_raises
+from dualfocus_engine.backend.sharing import Leaders
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from dualfocus_engine.cores import usable_cores
+from dualfocus_engine.machine.cores import usable_cores
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -32,18 +32,18 @@ from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from dualfocus_engine.connector import ENCODER_RUNS, ENGINE_STEPS, box_key
-from dualfocus_engine.drafts import box_tokens
+from dualfocus_engine.backend.connector import ENCODER_RUNS, ENGINE_STEPS, box_key
+from dualfocus_engine.backend.drafts import box_tokens
+from dualfocus_engine.backend.launch import launch
+from dualfocus_engine.backend.pulse import Pulse
 from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
-from dualfocus_engine.launch import launch
-from dualfocus_engine.picture_cache import PictureCache
-from dualfocus_engine.pictures import Picture
-from dualfocus_engine.pool import in_thread
-from dualfocus_engine.profiles import Profile
-from dualfocus_engine.prompts import Prompt
-from dualfocus_engine.pulse import Pulse
-from dualfocus_engine.questions import Message
-from dualfocus_engine.results import OnText, Score, Turn
+from dualfocus_engine.families.profiles import Profile
+from dualfocus_engine.machine.pool import in_thread
+from dualfocus_engine.method.prompts import Prompt
+from dualfocus_engine.method.questions import Message
+from dualfocus_engine.method.results import OnText, Score, Turn
+from dualfocus_engine.pictures.picture_cache import PictureCache
+from dualfocus_engine.pictures.pictures import Picture
 
 # Stands for the grounding answer while the micro conversation is rendered; what follows it is the continuation.
 # Nobody can guess it, so that no question holds it.

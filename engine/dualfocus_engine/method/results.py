@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
-from dualfocus_engine.boxes import Box, Region
-from dualfocus_engine.perplexity import mean_loss, perplexity
+from dualfocus_engine.families.boxes import Box, Region
+from dualfocus_engine.method.perplexity import mean_loss, perplexity
 
 TurnName = Literal["macro", "micro"]
 OnText = Callable[[str], None]  # is given an answer's text as it is written

@@ -11,11 +11,11 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from dualfocus_engine.connector import ec_transfer_config
-from dualfocus_engine.drafts import SPECULATIVE_CONFIG
+from dualfocus_engine.backend.connector import ec_transfer_config
+from dualfocus_engine.backend.drafts import SPECULATIVE_CONFIG
+from dualfocus_engine.backend.pulse import Pulse
 from dualfocus_engine.errors import BadQuestion
-from dualfocus_engine.platform import engine_defaults
-from dualfocus_engine.pulse import Pulse
+from dualfocus_engine.machine.platform import engine_defaults
 
 # How many times vLLM's own number of encoder outputs are kept: a question's other turn may come a step or two later.
 _ENCODER_OUTPUTS = 4

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from vllm.distributed.ec_transfer import get_ec_transfer
 from vllm.platforms import current_platform
 
-from dualfocus_engine.boxes import Box, BoxNotation
-from dualfocus_engine.cpu_sampling import mend_rejection_sampling
-from dualfocus_engine.safe_hooks import never_raises
+from dualfocus_engine.backend.cpu_sampling import mend_rejection_sampling
+from dualfocus_engine.backend.safe_hooks import never_raises
+from dualfocus_engine.families.boxes import Box, BoxNotation
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig

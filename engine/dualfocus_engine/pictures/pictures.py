@@ -10,9 +10,9 @@ from typing import cast
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from dualfocus_engine.boxes import Region
 from dualfocus_engine.errors import BadPicture
-from dualfocus_engine.png_rows import rows_are_missing
+from dualfocus_engine.families.boxes import Region
+from dualfocus_engine.pictures.png_rows import rows_are_missing
 
 Colour = tuple[int, int, int]
 Size = tuple[int, int]

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from dualfocus_engine.boxes import Box
 from dualfocus_engine.errors import BadQuestion
-from dualfocus_engine.options import options_of
-from dualfocus_engine.pictures import Picture, open_picture
-from dualfocus_engine.profiles import Profile
-from dualfocus_engine.results import Mode, Scoring
+from dualfocus_engine.families.boxes import Box
+from dualfocus_engine.families.profiles import Profile
+from dualfocus_engine.method.options import options_of
+from dualfocus_engine.method.results import Mode, Scoring
+from dualfocus_engine.pictures.pictures import Picture, open_picture
 
 if TYPE_CHECKING:
     from vllm import SamplingParams

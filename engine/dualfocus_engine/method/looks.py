@@ -6,17 +6,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from dualfocus_engine.boxes import Box, crop_region
 from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
-from dualfocus_engine.options import chosen_option
-from dualfocus_engine.pictures import Picture
-from dualfocus_engine.questions import Message, Question, grounding_turn, macro_turn, micro_turn, shared_turn
-from dualfocus_engine.results import Look, OnText, Selection, Shared, Turn
-from dualfocus_engine.stages import Stages
+from dualfocus_engine.families.boxes import Box, crop_region
+from dualfocus_engine.method.options import chosen_option
+from dualfocus_engine.method.questions import Message, Question, grounding_turn, macro_turn, micro_turn, shared_turn
+from dualfocus_engine.method.results import Look, OnText, Selection, Shared, Turn
+from dualfocus_engine.method.stages import Stages
+from dualfocus_engine.pictures.pictures import Picture
 
 if TYPE_CHECKING:
-    from dualfocus_engine.prompts import Prompt
-    from dualfocus_engine.vllm_engine import VllmEngine
+    from dualfocus_engine.backend.vllm_engine import VllmEngine
+    from dualfocus_engine.method.prompts import Prompt
 
 logger = logging.getLogger(__name__)
 

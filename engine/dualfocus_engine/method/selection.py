@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from dualfocus_engine.options import chosen_option
-from dualfocus_engine.perplexity import macro_wins
-from dualfocus_engine.results import Look, Selection, Shared, Turn, TurnName
+from dualfocus_engine.method.options import chosen_option
+from dualfocus_engine.method.perplexity import macro_wins
+from dualfocus_engine.method.results import Look, Selection, Shared, Turn, TurnName
 
 Choice: TypeAlias = tuple[TurnName, Selection]
 _NO_OPTIONS: Mapping[str, str] = {}
