@@ -12,18 +12,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
-from dualfocus_server.body_limit import BodyLimit
-from dualfocus_server.chat import Service, answer
-from dualfocus_server.errors import install_error_handlers, problem_of
-from dualfocus_server.json_body import JsonRoute
-from dualfocus_server.keys import KeyCheck, KeyRing
-from dualfocus_server.lifecycle import check_ready
-from dualfocus_server.logs import answered
-from dualfocus_server.metrics import CountFailures
+from dualfocus_server.api.chat import Service, answer
+from dualfocus_server.api.protocol import MODES, FocusRequest, FocusResponse
+from dualfocus_server.guards.body_limit import BodyLimit
+from dualfocus_server.guards.errors import install_error_handlers, problem_of
+from dualfocus_server.guards.json_body import JsonRoute
+from dualfocus_server.guards.keys import KeyCheck, KeyRing
 from dualfocus_server.playground import playground_routes
-from dualfocus_server.protocol import MODES, FocusRequest, FocusResponse
-from dualfocus_server.request_ids import RequestIds
 from dualfocus_server.settings import Settings
+from dualfocus_server.startup.lifecycle import check_ready
+from dualfocus_server.telemetry.logs import answered
+from dualfocus_server.telemetry.metrics import CountFailures
+from dualfocus_server.telemetry.request_ids import RequestIds
 
 router = APIRouter(route_class=JsonRoute)
 # Nobody is told: it stands in the log.

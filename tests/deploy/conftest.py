@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 from dualfocus_server.app import router
-from dualfocus_server.arguments import parse_arguments
 from dualfocus_server.settings import Settings, settings_of
+from dualfocus_server.startup.arguments import parse_arguments
 
 
 @pytest.fixture(scope="session")

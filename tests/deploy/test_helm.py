@@ -247,7 +247,7 @@ def test_everything_means_the_same_pods(case: str) -> None:
 
 
 def known_metrics() -> set[str]:
-    import dualfocus_server.metrics  # noqa: F401  (registers them)
+    import dualfocus_server.telemetry.metrics  # noqa: F401  (registers them)
 
     return {metric.name for metric in REGISTRY.collect() if metric.name.startswith("dualfocus_")}
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from dualfocus_engine import BadPicture
-from dualfocus_server.media import ImageSource
+from dualfocus_server.images.media import ImageSource
 from hostile_images import HOSTILE_IMAGES, HostileImage, data_url, png
 from hostile_urls import CARRIERS, HOSTILE_URLS, REDIRECTS, Carrier, HostileUrl
 from running_server import MAY_GROW, Server, resident, start_server, wait_until

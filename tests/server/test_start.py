@@ -50,7 +50,7 @@ def test_the_curl_it_prints_works_when_pasted(server: Server) -> None:
 # Runs one command line after the other, so that vLLM is imported once.
 _ALL = """
 import json, sys
-from dualfocus_server.serve import main
+from dualfocus_server.startup.serve import main
 for argv in json.loads(sys.argv[1]):
     try:
         status = main(argv)

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 from dualfocus_engine.method.stages import Stages
-from dualfocus_server.admission import Admission
-from dualfocus_server.refusals import Draining, TooBusy
+from dualfocus_server.guards.admission import Admission
+from dualfocus_server.guards.refusals import Draining, TooBusy
 
 
 async def test_as_many_as_may_work_and_the_rest_waits_its_turn() -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 import httpx
 import pytest
-from dualfocus_server.admission import Admission
 from dualfocus_server.app import create_app, traced
-from dualfocus_server.keys import KeyRing
-from dualfocus_server.refusals import Draining
-from dualfocus_server.request_ids import request_id
-from dualfocus_server.runtime import _let_browsers_in
+from dualfocus_server.guards.admission import Admission
+from dualfocus_server.guards.keys import KeyRing
+from dualfocus_server.guards.refusals import Draining
 from dualfocus_server.settings import Settings
+from dualfocus_server.startup.runtime import _let_browsers_in
+from dualfocus_server.telemetry.request_ids import request_id
 from fastapi import FastAPI
 from starlette.responses import StreamingResponse
 from starlette.routing import Route

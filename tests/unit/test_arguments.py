@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from dualfocus_client import ask
-from dualfocus_server import arguments
-from dualfocus_server.arguments import parse_arguments
+from dualfocus_server.startup import arguments
+from dualfocus_server.startup.arguments import parse_arguments
 from vllm.entrypoints.launchers.cli_args import FrontendArgs
 
 
@@ -91,7 +91,7 @@ def test_flags_that_are_taken_are_flags_of_vllms() -> None:
 # vLLM reads the help of its flags only where the process was asked for it.
 _UNHELPFUL = """
 import argparse, json, sys
-from dualfocus_server.arguments import make_parser
+from dualfocus_server.startup.arguments import make_parser
 parser = make_parser()
 written = {a.dest: parser._get_formatter()._get_help_string(a) or "" for a in parser._actions}
 print(json.dumps([a.dest for a in parser._actions if not written[a.dest].strip() or (

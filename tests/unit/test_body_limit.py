@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from dualfocus_server.body_limit import BodyLimit
+from dualfocus_server.guards.body_limit import BodyLimit
 from starlette.types import Message, Receive, Scope, Send
 
 POST: Scope = {"type": "http", "method": "POST", "path": "/", "headers": []}

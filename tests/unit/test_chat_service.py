@@ -8,14 +8,14 @@ from typing import Any, cast
 import pytest
 from dualfocus_engine import BadQuestion, ContextFull, DualFocus
 from dualfocus_engine.method.stages import Stages
-from dualfocus_server.admission import Admission
-from dualfocus_server.chat import Service, answer
-from dualfocus_server.errors import Problem, VllmRefusal
-from dualfocus_server.media import ImageSource
-from dualfocus_server.protocol import FocusRequest
-from dualfocus_server.refusals import TimedOut
-from dualfocus_server.request_images import RequestImages
-from dualfocus_server.vllm_chat import VllmChat
+from dualfocus_server.api.chat import Service, answer
+from dualfocus_server.api.protocol import FocusRequest
+from dualfocus_server.api.vllm_chat import VllmChat
+from dualfocus_server.guards.admission import Admission
+from dualfocus_server.guards.errors import Problem, VllmRefusal
+from dualfocus_server.guards.refusals import TimedOut
+from dualfocus_server.images.media import ImageSource
+from dualfocus_server.images.request_images import RequestImages
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 from PIL import Image

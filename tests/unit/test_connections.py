@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 import uvicorn
-from dualfocus_server import connections
-from dualfocus_server.connections import HEAD_BYTES, Connection
+from dualfocus_server.guards import connections
+from dualfocus_server.guards.connections import HEAD_BYTES, Connection
 from starlette.types import Receive, Scope, Send
 
 PATIENCE = 60  # seconds; reached only where a connection that should be closed stays open

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from dualfocus_engine.families.profiles import profile_names
 from dualfocus_engine.method.results import Selection
-from dualfocus_server.ready import example_curl
 from dualfocus_server.settings import Settings
+from dualfocus_server.startup.ready import example_curl
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -14,11 +14,11 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from dualfocus_engine.machine import pool
+from dualfocus_server.api.chat import Service
+from dualfocus_server.api.vllm_chat import VllmChat
 from dualfocus_server.app import create_app, traced
-from dualfocus_server.chat import Service
-from dualfocus_server.keys import KeyRing
+from dualfocus_server.guards.keys import KeyRing
 from dualfocus_server.settings import Settings
-from dualfocus_server.vllm_chat import VllmChat
 from PIL import Image
 from starlette.types import ASGIApp, Message, Scope
 

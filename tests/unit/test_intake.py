@@ -19,11 +19,11 @@ from dualfocus_engine import (
 )
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.pictures.picture_cache import PictureCache
-from dualfocus_server import intake
-from dualfocus_server.intake import concerns_focus, inline_images, question_of, take_mode_from_model
-from dualfocus_server.media import ImageSource
-from dualfocus_server.protocol import FocusRequest
-from dualfocus_server.request_images import RequestImages
+from dualfocus_server.api import intake
+from dualfocus_server.api.intake import concerns_focus, inline_images, question_of, take_mode_from_model
+from dualfocus_server.api.protocol import FocusRequest
+from dualfocus_server.images.media import ImageSource
+from dualfocus_server.images.request_images import RequestImages
 from PIL import Image
 from vllm.renderers.chat_utils import _parse_chat_message_content_mm_part as as_vllm_reads
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from dualfocus_engine import BadQuestion
-from dualfocus_server import keys as keys_module
-from dualfocus_server.keys import KeyRing
+from dualfocus_server.guards import keys as keys_module
+from dualfocus_server.guards.keys import KeyRing
 from starlette.datastructures import Headers
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from dualfocus_engine import EngineDead
-from dualfocus_server import lifecycle
-from dualfocus_server.lifecycle import check_ready, engine_failure
-from dualfocus_server.refusals import EngineBusy
+from dualfocus_server.guards.refusals import EngineBusy
+from dualfocus_server.startup import lifecycle
+from dualfocus_server.startup.lifecycle import check_ready, engine_failure
 
 
 class StubEngine:

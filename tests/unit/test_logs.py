@@ -5,8 +5,8 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from dualfocus_server.logs import answered, configure
-from dualfocus_server.request_ids import request_id
+from dualfocus_server.telemetry.logs import answered, configure
+from dualfocus_server.telemetry.request_ids import request_id
 
 
 @pytest.fixture(autouse=True)

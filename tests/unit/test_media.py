@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from dualfocus_engine import BadPicture, BadQuestion, open_picture
 from dualfocus_engine.method.stages import Stages
-from dualfocus_server import fetching
-from dualfocus_server.addresses import is_public
-from dualfocus_server.media import ImageSource, decode_data_url
-from dualfocus_server.request_images import RequestImages
+from dualfocus_server.images import fetching
+from dualfocus_server.images.addresses import is_public
+from dualfocus_server.images.media import ImageSource, decode_data_url
+from dualfocus_server.images.request_images import RequestImages
 from PIL import Image
 
 from .builders import data_url, encoded

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from dualfocus_engine import BadPicture
-from dualfocus_server.media import MAX_REDIRECTS, ImageSource
+from dualfocus_server.images.media import MAX_REDIRECTS, ImageSource
 
 from .local_web import Page, Web, redirect, respond, self_signed, serving
 

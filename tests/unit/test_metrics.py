@@ -9,9 +9,16 @@ import pytest
 import yaml
 from dualfocus_engine import Box, Focused, Look, Mode, Region, Selection
 from dualfocus_engine.method.stages import Stages
-from dualfocus_server import metrics
-from dualfocus_server.admission import Admission
-from dualfocus_server.metrics import CountFailures, count_answer, count_failure, count_passed_on, outcome_of, watch
+from dualfocus_server.guards.admission import Admission
+from dualfocus_server.telemetry import metrics
+from dualfocus_server.telemetry.metrics import (
+    CountFailures,
+    count_answer,
+    count_failure,
+    count_passed_on,
+    outcome_of,
+    watch,
+)
 from prometheus_client import REGISTRY
 from prometheus_client.metrics import MetricWrapperBase
 

@@ -4,7 +4,7 @@ import re
 import threading
 
 import pytest
-from dualfocus_server import progress
+from dualfocus_server.startup import progress
 
 
 def _lines(captured: pytest.CaptureFixture[str]) -> list[str]:

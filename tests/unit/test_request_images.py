@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from dualfocus_engine import BadPicture, BadQuestion, open_picture
 from dualfocus_engine.method.stages import Stages
-from dualfocus_server.media import ImageSource
-from dualfocus_server.request_images import RequestImages
+from dualfocus_server.images.media import ImageSource
+from dualfocus_server.images.request_images import RequestImages
 from PIL import Image
 
 from .builders import data_url, encoded

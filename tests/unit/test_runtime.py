@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from dualfocus_engine import BadQuestion, load_profile
-from dualfocus_server import runtime
-from dualfocus_server.arguments import parse_arguments
+from dualfocus_server.startup import runtime
+from dualfocus_server.startup.arguments import parse_arguments
 
 
 def test_flags_about_the_chat_template_go_before_the_profile(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from dualfocus_server.sendable import MOST_VALUES, check_sendable
+from dualfocus_server.guards.sendable import MOST_VALUES, check_sendable
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 import pytest
 from dualfocus_engine import BadPicture, BadQuestion, ContextFull, EngineDead, ErrorKind
-from dualfocus_server.errors import (
+from dualfocus_server.api.protocol import FocusRequest
+from dualfocus_server.guards.errors import (
     _STATUS,
     Problem,
     VllmRefusal,
@@ -15,8 +16,7 @@ from dualfocus_server.errors import (
     problem_from_vllm,
     vllm_judging,
 )
-from dualfocus_server.protocol import FocusRequest
-from dualfocus_server.refusals import Draining, TimedOut, TooBusy, TooLarge, Unauthorized
+from dualfocus_server.guards.refusals import Draining, TimedOut, TooBusy, TooLarge, Unauthorized
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.testclient import TestClient

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from dualfocus_engine import ContextFull, Focused, Look, Mode, Selection
-from dualfocus_server import streaming
-from dualfocus_server.report import completion
-from dualfocus_server.streaming import Events, EventStream, FocusWriter
+from dualfocus_server.api import streaming
+from dualfocus_server.api.report import completion
+from dualfocus_server.api.streaming import Events, EventStream, FocusWriter
 from starlette.types import Message
 
 from .builders import turn

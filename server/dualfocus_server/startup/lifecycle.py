@@ -11,8 +11,8 @@ import uvicorn
 from dualfocus_engine import EngineDead
 from dualfocus_engine.backend.vllm_engine import VllmEngine
 
-from dualfocus_server.admission import Admission
-from dualfocus_server.refusals import Draining, EngineBusy
+from dualfocus_server.guards.admission import Admission
+from dualfocus_server.guards.refusals import Draining, EngineBusy
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from vllm.entrypoints.serve.exception_handling.error_response import create_erro
 from vllm.exceptions import VLLMError, VLLMValidationError
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from dualfocus_server.refusals import Refusal
+from dualfocus_server.guards.refusals import Refusal
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dualfocus_server.errors import error_type
+from dualfocus_server.guards.errors import error_type
 
 OFF = "off"  # the mode of what vLLM's own chat serving answered
 _QUESTIONS_PATH = "/v1/chat/completions"

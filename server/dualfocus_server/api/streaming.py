@@ -17,9 +17,9 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionStreamResponse,
 )
 
-from dualfocus_server.errors import problem_of
-from dualfocus_server.metrics import count_failure
-from dualfocus_server.protocol import FocusResponse
+from dualfocus_server.api.protocol import FocusResponse
+from dualfocus_server.guards.errors import problem_of
+from dualfocus_server.telemetry.metrics import count_failure
 
 logger = logging.getLogger(__name__)
 

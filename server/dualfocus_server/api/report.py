@@ -14,7 +14,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
 )
 from vllm.entrypoints.serve.engine.protocol import CompletionTokenUsageInfo, PromptTokenUsageInfo, UsageInfo
 
-from dualfocus_server.protocol import AnswerReport, FocusReport, FocusResponse, GroundingReport, TurnReport
+from dualfocus_server.api.protocol import AnswerReport, FocusReport, FocusResponse, GroundingReport, TurnReport
 
 # Pixels of a side: a larger crop is sent scaled down, or one answer could be a hundred megabytes.
 _LONGEST_SIDE = 2048

@@ -7,8 +7,8 @@ from vllm.config import ModelConfig
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatCompletionResponse
 from vllm.renderers.params import TokenizeParams
 
-from dualfocus_server.contents import canonical
-from dualfocus_server.sendable import check_sendable
+from dualfocus_server.api.contents import canonical
+from dualfocus_server.guards.sendable import check_sendable
 
 Corners = tuple[float, float, float, float]
 # What vLLM's validators raise over values of types that they do not expect.

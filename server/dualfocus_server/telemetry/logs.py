@@ -7,7 +7,7 @@ import time
 import warnings
 from urllib.parse import quote
 
-from dualfocus_server.request_ids import request_id
+from dualfocus_server.telemetry.request_ids import request_id
 
 _ACCESS = logging.getLogger("dualfocus.access")
 

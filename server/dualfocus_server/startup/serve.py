@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from dualfocus_engine.machine.platform import prepare_environment
 
-from dualfocus_server.memory import return_large_blocks
-from dualfocus_server.progress import say, step
+from dualfocus_server.startup.memory import return_large_blocks
+from dualfocus_server.startup.progress import say, step
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,6 +19,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     with step("Importing vLLM"):
         # Only now: vLLM reads its environment when it is imported, which takes seconds.
-        from dualfocus_server.arguments import parse_arguments
-        from dualfocus_server.runtime import run
+        from dualfocus_server.startup.arguments import parse_arguments
+        from dualfocus_server.startup.runtime import run
     return run(parse_arguments(sys.argv[2:] if argv is None else argv))

@@ -9,10 +9,10 @@ from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_engine.pictures.pictures import read_original, within_aspect
 
-from dualfocus_server.contents import IMAGE, TEXT, parts_of
-from dualfocus_server.errors import vllm_judging
-from dualfocus_server.protocol import MODES, FocusRequest
-from dualfocus_server.request_images import RequestImages
+from dualfocus_server.api.contents import IMAGE, TEXT, parts_of
+from dualfocus_server.api.protocol import MODES, FocusRequest
+from dualfocus_server.guards.errors import vllm_judging
+from dualfocus_server.images.request_images import RequestImages
 
 # What only vLLM's own chat serving does; a request that uses one of these is not a DualFocus question.
 _VLLM_ONLY = (

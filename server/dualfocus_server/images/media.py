@@ -9,8 +9,8 @@ import pybase64
 from dualfocus_engine import BadPicture, BadQuestion
 from dualfocus_engine.machine.pool import in_thread
 
-from dualfocus_server.addresses import Address, is_public
-from dualfocus_server.fetching import FETCH_ERRORS, checked_client
+from dualfocus_server.images.addresses import Address, is_public
+from dualfocus_server.images.fetching import FETCH_ERRORS, checked_client
 
 MAX_REDIRECTS = 3
 _LONGEST_HOST = 253  # of any name in the DNS

@@ -12,7 +12,7 @@ from dualfocus_engine.method.tasks import one_error
 from dualfocus_engine.pictures.pictures import FORMATS, MAX_PIXELS
 from PIL import Image
 
-from dualfocus_server.media import ImageSource
+from dualfocus_server.images.media import ImageSource
 
 T = TypeVar("T")
 

@@ -15,16 +15,16 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from pydantic_core import to_json
 
-from dualfocus_server.admission import Admission, Place
-from dualfocus_server.intake import concerns_focus, image_parts, inline_images, question_of, take_mode_from_model
-from dualfocus_server.metrics import count_answer, count_passed_on
-from dualfocus_server.protocol import FocusRequest, FocusResponse
-from dualfocus_server.refusals import TimedOut
-from dualfocus_server.report import completion, crop_url
-from dualfocus_server.request_images import RequestImages
-from dualfocus_server.streaming import Events, EventStream, FocusWriter
-from dualfocus_server.traces import note_answer, question_span
-from dualfocus_server.vllm_chat import VllmChat
+from dualfocus_server.api.intake import concerns_focus, image_parts, inline_images, question_of, take_mode_from_model
+from dualfocus_server.api.protocol import FocusRequest, FocusResponse
+from dualfocus_server.api.report import completion, crop_url
+from dualfocus_server.api.streaming import Events, EventStream, FocusWriter
+from dualfocus_server.api.vllm_chat import VllmChat
+from dualfocus_server.guards.admission import Admission, Place
+from dualfocus_server.guards.refusals import TimedOut
+from dualfocus_server.images.request_images import RequestImages
+from dualfocus_server.telemetry.metrics import count_answer, count_passed_on
+from dualfocus_server.telemetry.traces import note_answer, question_span
 
 
 @dataclass(frozen=True, slots=True)

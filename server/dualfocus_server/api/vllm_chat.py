@@ -28,9 +28,9 @@ from vllm.entrypoints.serve.exception_handling.error_response import create_erro
 from vllm.exceptions import GenerationError, VLLMValidationError
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from dualfocus_server.contents import parts_of
-from dualfocus_server.errors import Problem, VllmRefusal, problem_from_vllm, vllm_judging
-from dualfocus_server.request_ids import HEADER, request_id
+from dualfocus_server.api.contents import parts_of
+from dualfocus_server.guards.errors import Problem, VllmRefusal, problem_from_vllm, vllm_judging
+from dualfocus_server.telemetry.request_ids import HEADER, request_id
 
 Answer: TypeAlias = AsyncGenerator[str, None] | ChatCompletionResponse
 

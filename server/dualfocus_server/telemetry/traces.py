@@ -11,7 +11,7 @@ from fastapi import Request
 from opentelemetry import trace
 from opentelemetry.propagate import extract
 
-from dualfocus_server.request_ids import request_id
+from dualfocus_server.telemetry.request_ids import request_id
 
 _tracer = trace.get_tracer("dualfocus")
 

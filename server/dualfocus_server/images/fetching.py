@@ -8,7 +8,7 @@ import httpcore
 import httpx
 from dualfocus_engine import BadPicture
 
-from dualfocus_server.addresses import Address, addresses_of
+from dualfocus_server.images.addresses import Address, addresses_of
 
 _LOOK_UP_WITHIN = 5.0  # seconds
 # What a fetch may end with, beside BadPicture.

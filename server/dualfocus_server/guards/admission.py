@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from dualfocus_engine.method.stages import Stages
 
-from dualfocus_server.refusals import TooBusy
+from dualfocus_server.guards.refusals import TooBusy
 
 
 class Place:

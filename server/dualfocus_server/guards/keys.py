@@ -10,8 +10,8 @@ from dualfocus_engine import BadQuestion
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dualfocus_server.errors import problem_of
-from dualfocus_server.refusals import Unauthorized
+from dualfocus_server.guards.errors import problem_of
+from dualfocus_server.guards.refusals import Unauthorized
 
 logger = logging.getLogger(__name__)
 

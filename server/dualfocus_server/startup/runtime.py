@@ -23,21 +23,21 @@ from vllm.entrypoints.launchers.launcher import create_server_socket
 from vllm.exceptions import VLLMValidationError
 from vllm.renderers.chat_utils import load_chat_template
 
-from dualfocus_server.admission import Admission
+from dualfocus_server.api.chat import Service
+from dualfocus_server.api.vllm_chat import VllmChat
 from dualfocus_server.app import create_app, traced
-from dualfocus_server.chat import Service
-from dualfocus_server.connections import HEAD_BYTES, Connection, allow_many
-from dualfocus_server.keys import KeyRing
-from dualfocus_server.lifecycle import Server, engine_failure
-from dualfocus_server.logs import configure
-from dualfocus_server.media import ImageSource
-from dualfocus_server.metrics import IMAGE_CACHE, watch
-from dualfocus_server.progress import say, step
-from dualfocus_server.ready import ready_text
-from dualfocus_server.request_ids import HEADER
-from dualfocus_server.request_images import RequestImages
+from dualfocus_server.guards.admission import Admission
+from dualfocus_server.guards.connections import HEAD_BYTES, Connection, allow_many
+from dualfocus_server.guards.keys import KeyRing
+from dualfocus_server.images.media import ImageSource
+from dualfocus_server.images.request_images import RequestImages
 from dualfocus_server.settings import Settings, settings_of
-from dualfocus_server.vllm_chat import VllmChat
+from dualfocus_server.startup.lifecycle import Server, engine_failure
+from dualfocus_server.startup.progress import say, step
+from dualfocus_server.startup.ready import ready_text
+from dualfocus_server.telemetry.logs import configure
+from dualfocus_server.telemetry.metrics import IMAGE_CACHE, watch
+from dualfocus_server.telemetry.request_ids import HEADER
 
 logger = logging.getLogger(__name__)
 

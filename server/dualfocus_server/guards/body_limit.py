@@ -5,8 +5,8 @@ import asyncio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dualfocus_server.errors import problem_of
-from dualfocus_server.refusals import Refusal, TooLarge, TooSlow
+from dualfocus_server.guards.errors import problem_of
+from dualfocus_server.guards.refusals import Refusal, TooLarge, TooSlow
 
 
 class BodyLimit:
