@@ -1,0 +1,197 @@
+"""The service on a scripted engine: places, times, and errors before and within a stream."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, cast
+
+import pytest
+from dualfocus_engine import BadQuestion, ContextFull, DualFocus
+from dualfocus_engine.method.stages import Stages
+from dualfocus_server.api.chat import Service, answer
+from dualfocus_server.api.protocol import FocusRequest
+from dualfocus_server.api.vllm_chat import VllmChat
+from dualfocus_server.guards.admission import Admission
+from dualfocus_server.guards.errors import Problem, VllmRefusal
+from dualfocus_server.guards.refusals import TimedOut
+from dualfocus_server.images.media import ImageSource
+from dualfocus_server.images.request_images import RequestImages
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+from PIL import Image
+from prometheus_client import REGISTRY
+
+from ..builders import data_url, encoded
+from ..fake_engine import FakeEngine, focus_on, never
+
+WAIT = 10.0  # a deadlock fails the test instead of hanging it
+IMAGE = {"type": "image_url", "image_url": {"url": data_url(encoded(Image.new("RGB", (40, 30))))}}
+ABOUT_AN_IMAGE = [{"role": "user", "content": [IMAGE, {"type": "text", "text": "What?"}]}]
+TEXT = [{"role": "user", "content": "What?"}]
+RAW = Request({"type": "http", "headers": []})
+
+
+class FakeChat:
+    """vLLM's chat serving: swallows a cancellation, as vLLM's does."""
+
+    model_name = "model"
+
+    def is_base_model(self, name: str | None) -> bool:
+        return name in (None, "model")
+
+    def logprobs(self, *given: Any) -> None:
+        return None
+
+    async def answer(self, *given: Any) -> Any:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise VllmRefusal(Problem(400, "Client disconnected")) from None
+
+    async def stream(self, *given: Any) -> AsyncGenerator[str, None]:
+        async def events() -> AsyncGenerator[str, None]:
+            yield "data: 1\n\n"
+            await asyncio.Event().wait()
+
+        return events()
+
+
+def service(timeout: float = 0, running: int = 1, **script: Any) -> Service:
+    engine = FakeEngine(**script)
+    engine.default_sampling = {}  # type: ignore[attr-defined]
+    focus: DualFocus = focus_on(engine)
+    images = RequestImages(ImageSource(), max_images=2)
+    return Service(focus, cast("VllmChat", FakeChat()), images, Admission(running, 5), timeout)
+
+
+def asking(messages: Any, **fields: Any) -> FocusRequest:
+    request: FocusRequest = FocusRequest.model_validate_json(json.dumps({"messages": messages} | fields))
+    return request
+
+
+async def answered(on: Service, messages: Any, **fields: Any) -> Any:
+    async with asyncio.timeout(WAIT):
+        return await answer(on, asking(messages, **fields), RAW)
+
+
+async def admitted(on: Service, number: int) -> None:
+    async with asyncio.timeout(WAIT):
+        while on.admission.admitted != number:  # noqa: ASYNC110 (it is no event)
+            await asyncio.sleep(0)
+
+
+async def lines_of(response: StreamingResponse) -> list[str]:
+    async with asyncio.timeout(WAIT):
+        return [str(line) async for line in response.body_iterator]
+
+
+@pytest.fixture
+def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every question's time is over when it first has to wait."""
+    monkeypatch.setattr(Service, "deadline", lambda self: asyncio.get_running_loop().time())
+
+
+@pytest.mark.usefixtures("no_time")
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("messages", [ABOUT_AN_IMAGE, TEXT], ids=["two looks", "vLLM"])
+async def test_a_question_whose_time_is_over_in_the_queue_is_stopped(messages: Any, stream: bool) -> None:
+    on = service(timeout=9)
+    with on.admission.admit("other", Stages()) as place:
+        await place.turn()
+        with pytest.raises(TimedOut, match="longer than 9 s"):
+            await answered(on, messages, stream=stream)
+        assert on.admission.admitted == 1
+
+
+@pytest.mark.usefixtures("no_time")
+async def test_what_vllm_makes_of_its_cancellation_is_a_timeout() -> None:
+    with pytest.raises(TimedOut):
+        await answered(service(timeout=9), TEXT)
+
+
+@pytest.mark.usefixtures("no_time")
+async def test_vllms_streams_end_at_the_deadline_too() -> None:
+    on = service(timeout=9)
+    first, error, done = await lines_of(await answered(on, TEXT, stream=True))
+    assert first == "data: 1\n\n"
+    assert json.loads(error.removeprefix("data: "))["error"]["code"] == "timeout"
+    assert done == "data: [DONE]\n\n"
+    assert on.admission.admitted == 0
+
+
+async def test_a_timeout_of_another_is_not_the_questions() -> None:
+    with pytest.raises(TimeoutError, match="another"):
+        async with service().until(None):
+            raise TimeoutError("another")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_prompt_that_is_too_long_has_its_status_also_as_a_stream(stream: bool) -> None:
+    on = service(grounding=never)
+    on.focus.engine.generate = unfit(on.focus.engine.generate)  # type: ignore[method-assign]
+    with pytest.raises(ContextFull):
+        await answered(on, ABOUT_AN_IMAGE, stream=stream)
+    assert on.admission.admitted == 0
+
+
+def unfit(generate: Callable[..., Any]) -> Callable[..., Any]:
+    """The engine, which says that a turn starts only where its prompt fits: macro's does not."""
+
+    async def generated(name: str, *given: Any, **named: Any) -> Any:
+        if name == "macro":
+            raise ContextFull(9, 8)
+        return await generate(name, *given, **named)
+
+    return generated
+
+
+async def test_a_place_is_free_when_the_turns_have_ended_though_nobody_reads() -> None:
+    on = service()
+    response = await answered(on, ABOUT_AN_IMAGE, stream=True)
+    await asyncio.wait_for(on.admission.emptied(), WAIT)
+    assert (await lines_of(response))[-1] == "data: [DONE]\n\n"
+
+
+async def test_a_client_that_leaves_while_its_stream_waits_gives_its_place_up() -> None:
+    on = service()
+    with on.admission.admit("other", Stages()) as place:
+        await place.turn()
+        asked = asyncio.create_task(answered(on, ABOUT_AN_IMAGE, stream=True))
+        await admitted(on, 2)
+        asked.cancel()
+        await admitted(on, 1)
+
+
+@pytest.mark.parametrize("focus", [{}, {"dualfocus": {"mode": "off"}}], ids=["two looks", "vLLM"])
+async def test_too_many_images_are_refused_before_any_is_read(monkeypatch: pytest.MonkeyPatch, focus: Any) -> None:
+    monkeypatch.setattr(ImageSource, "read", None)
+    messages = [{"role": "user", "content": [IMAGE, IMAGE, IMAGE, {"type": "text", "text": "What?"}]}]
+    with pytest.raises(BadQuestion, match="has 3 images"):
+        await answered(service(), messages, **focus)
+
+
+async def test_an_answer_says_what_each_stage_took_and_is_counted() -> None:
+    before = REGISTRY.get_sample_value("dualfocus_stage_seconds_count", {"stage": "decode"}) or 0.0
+    body = json.loads((await answered(service(), ABOUT_AN_IMAGE)).body)
+    assert list(body["dualfocus"]["stages"]) == [
+        "queue",
+        "fetch",
+        "decode",
+        "grounding",
+        "macro",
+        "crop",
+        "micro",
+        "select",
+    ]
+    assert all(seconds >= 0 for seconds in body["dualfocus"]["stages"].values())
+    assert REGISTRY.get_sample_value("dualfocus_stage_seconds_count", {"stage": "decode"}) == before + 1
+
+
+async def test_an_error_within_a_stream_is_counted() -> None:
+    labels = {"outcome": "server_error"}
+    before = REGISTRY.get_sample_value("dualfocus_questions_total", labels) or 0.0
+    on = service(macro=RuntimeError("broken"))
+    on.focus.engine.script["macro"] = on.focus.engine.after("grounding", RuntimeError("broken"))  # type: ignore[attr-defined]
+    response = await answered(on, ABOUT_AN_IMAGE, stream=True)
+    assert '"type": "server_error"' in "".join(await lines_of(response))
+    assert REGISTRY.get_sample_value("dualfocus_questions_total", labels) == before + 1

@@ -1,0 +1,398 @@
+"""Which requests get two looks, and the question that is read out of them."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from dualfocus_engine import (
+    BadPicture,
+    BadQuestion,
+    Box,
+    DualFocus,
+    DualFocusError,
+    Message,
+    Mode,
+    load_profile,
+    open_picture,
+)
+from dualfocus_engine.method.stages import Stages
+from dualfocus_engine.pictures.picture_cache import PictureCache
+from dualfocus_server.api import intake
+from dualfocus_server.api.intake import concerns_focus, inline_images, question_of, take_mode_from_model
+from dualfocus_server.api.protocol import FocusRequest
+from dualfocus_server.images.media import ImageSource
+from dualfocus_server.images.request_images import RequestImages
+from PIL import Image
+from vllm.renderers.chat_utils import _parse_chat_message_content_mm_part as as_vllm_reads
+
+from ..builders import data_url, encoded
+from ..local_web import respond, serving
+
+RED = data_url(encoded(Image.new("RGB", (40, 30), (255, 0, 0))))
+BLUE = data_url(encoded(Image.new("RGB", (20, 50), (0, 0, 255))))
+AUDIO = {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def image(url: str = RED) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def text(words: str = "What colour?") -> dict[str, Any]:
+    return {"type": "text", "text": words}
+
+
+def user(*parts: Any) -> dict[str, Any]:
+    return {"role": "user", "content": list(parts or (image(), text()))}
+
+
+def request(*messages: dict[str, Any], **fields: Any) -> FocusRequest:
+    """A request as it comes over the wire."""
+    written = json.dumps({"messages": messages or (user(),)} | fields)
+    read: FocusRequest = FocusRequest.model_validate_json(written)
+    return read
+
+
+def focus(defaults: dict[str, Any] | None = None, **profile: Any) -> DualFocus:
+    """The profile and the model's own sampling defaults: all that intake asks of the engine."""
+    own = load_profile("llava-dualfocus").model_copy(update=profile)
+    pictures = PictureCache(own.pad, own.side)
+    engine = SimpleNamespace(default_sampling=defaults or {}, pictures=pictures)
+    return cast("DualFocus", SimpleNamespace(engine=engine, profile=own))
+
+
+def images() -> RequestImages:
+    """What opens images where none is fetched."""
+    return RequestImages(ImageSource())
+
+
+async def _question(*messages: dict[str, Any], **fields: Any) -> Any:
+    return await question_of(request(*messages, **fields), focus(), images(), Stages())
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [user()],
+        [user(text(), image())],
+        [user(image(), text(), image())],
+        [user(image())],
+        [user({"type": "input_image", "image_url": RED}, {"type": "input_text", "text": "What?"})],
+        [user(image(), "What?")],
+        [user({"image_url": {"url": RED}}, text())],
+        [user({"image_url": RED}, text())],
+        [{"role": "system", "content": "Be terse."}, user()],
+        [{"role": "developer", "content": "Be terse."}, user()],
+        [user(), {"role": "assistant", "content": "Red."}, user()],
+        [user(), {"role": "assistant", "content": "Red."}, user(text("Sure?"))],
+        [user(), {"role": "assistant", "content": "Red."}, {"role": "user", "content": "Sure?"}],
+        [user(text("Hello")), {"role": "assistant", "content": [text("Hi")]}, user()],
+    ],
+)
+def test_image_in_the_conversation_gets_two_looks(messages: list[dict[str, Any]]) -> None:
+    assert concerns_focus(request(*messages))
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        pytest.param([{"role": "user", "content": "What?"}], id="text"),
+        pytest.param([user(text())], id="text part"),
+        pytest.param([user(), {"role": "assistant", "content": "Red."}], id="assistant last"),
+        pytest.param([{"role": "tool", "tool_call_id": "c", "content": "x"}, user()], id="tool"),
+        pytest.param([{"role": "assistant", "content": "", "tool_calls": [CALL]}, user()], id="tool call"),
+        pytest.param([user(image(), {"type": "video_url", "video_url": {"url": RED}}, text())], id="video"),
+        pytest.param([user(image(), AUDIO)], id="audio"),
+    ],
+)
+def test_other_conversations_are_vllms(messages: list[dict[str, Any]]) -> None:
+    assert not concerns_focus(request(*messages))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"dualfocus": {"mode": "off"}},
+        {"n": 2},
+        {"tools": [TOOL]},
+        {"use_beam_search": True},
+        {"echo": True},
+        {"continue_final_message": True, "add_generation_prompt": False},
+        {"add_generation_prompt": False},
+        {"add_special_tokens": True},
+        {"priority": 1},
+        {"session_id": "one"},
+        {"return_token_ids": True},
+        {"return_prompt_text": True},
+        {"routed_experts_prompt_start": 1},
+        {"kv_transfer_params": {"a": 1}},
+        {"ec_transfer_params": {"a": 1}},
+        {"documents": [{"title": "a", "text": "b"}]},
+        {"chat_template": "{{ messages }}"},
+        {"chat_template_kwargs": {"a": 1}},
+        {"media_io_kwargs": {"image": {}}},
+        {"mm_processor_kwargs": {"a": 1}},
+        {"prompt_logprobs": 1},
+        pytest.param({"prompt_logprobs": 0}, id="prompt_logprobs of the prompt's own tokens"),
+        {"logprobs": True, "logprob_token_ids": [1]},
+        {"truncate_prompt_tokens": 10},
+        {"cache_salt": "salt"},
+    ],
+    ids=lambda fields: next(reversed(fields)),
+)
+def test_what_only_vllm_does_is_vllms(fields: dict[str, Any]) -> None:
+    assert not concerns_focus(request(**fields))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"dualfocus": {}},
+        {"dualfocus": {"mode": "macro"}},
+        {"n": 1},
+        {"add_generation_prompt": True, "add_special_tokens": False, "priority": 0, "return_token_ids": False},
+        {"session_id": ""},
+        {"stream": False},
+        {"stream": True},
+        {"response_format": {"type": "json_object"}},
+        {"structured_outputs": {"regex": "a"}},
+        {"tools": None},
+        {"temperature": 0.7, "top_p": 0.9, "seed": 1, "stop": ["."], "max_tokens": 5},
+        {"logprobs": True, "top_logprobs": 3},
+        {"user": "someone"},
+    ],
+)
+def test_ordinary_options_keep_the_two_looks(fields: dict[str, Any]) -> None:
+    assert concerns_focus(request(**fields))
+
+
+# What is done with the other fields on a question of two looks.
+USED = {
+    *("messages", "model", "dualfocus", "stream", "stream_options", "n", "request_id"),
+    *("logprobs", "top_logprobs", "return_tokens_as_token_ids"),
+    *("max_tokens", "max_completion_tokens", "min_tokens", "stop", "stop_token_ids", "ignore_eos", "bad_words"),
+    *("temperature", "top_p", "top_k", "min_p", "seed", "logit_bias", "allowed_token_ids"),
+    *("frequency_penalty", "presence_penalty", "repetition_penalty", "repetition_detection"),
+    *("response_format", "structured_outputs", "thinking_token_budget", "watermarking", "vllm_xargs"),
+    *("skip_special_tokens", "spaces_between_special_tokens", "include_stop_str_in_output", "stream_interval"),
+}
+IGNORED = {
+    *("user", "reasoning_effort", "include_reasoning", "tool_choice", "parallel_tool_calls", "length_penalty"),
+    *("truncation_side", "return_token_offsets", "mm_payload", "return_mm_kwargs"),
+}
+
+
+def test_every_field_is_used_or_vllms_or_said_to_do_nothing() -> None:
+    sorted_out = [*USED, *IGNORED, *intake._VLLM_ONLY]
+    assert sorted(sorted_out) == sorted(FocusRequest.model_fields)
+    documented = Path(__file__).parents[3].joinpath("docs", "api.md").read_text()
+    assert [name for name in (*IGNORED, *intake._VLLM_ONLY) if f"`{name}`" not in documented] == []
+
+
+@pytest.mark.parametrize(
+    ("parts", "asked", "sizes"),
+    [
+        ([image(), text()], "What colour?", [(40, 30)]),
+        ([text(), image()], "What colour?", [(40, 30)]),
+        ([image(), "What colour?"], "What colour?", [(40, 30)]),
+        ([image(RED), image(BLUE), text()], "What colour?", [(40, 30), (20, 50)]),
+        ([text("Look:"), image(BLUE), text("What?"), image(RED)], "Look:\nWhat?", [(20, 50), (40, 30)]),
+        ([{"type": "input_image", "image_url": BLUE}, {"type": "input_text", "text": "What?"}], "What?", [(20, 50)]),
+        ([{"type": "image_url", "image_url": BLUE}, text()], "What colour?", [(20, 50)]),
+        ([{"image_url": {"url": BLUE}}, text()], "What colour?", [(20, 50)]),
+        ([{"type": "image_url", "image_url": {"url": BLUE, "detail": "high"}}, text()], "What colour?", [(20, 50)]),
+    ],
+)
+async def test_text_and_pictures_are_read_in_their_order(
+    parts: list[Any], asked: str, sizes: list[tuple[int, int]]
+) -> None:
+    question = await _question(user(*parts))
+    assert question.asked == asked
+    assert [picture.size for picture in question.messages[-1].pictures] == sizes
+    assert question.picture.size == sizes[-1]
+
+
+async def test_whole_conversation_is_kept() -> None:
+    question = await _question(
+        {"role": "system", "content": "Be terse."},
+        user(image(BLUE), text("And this?")),
+        {"role": "assistant", "content": [text("A"), text("bluebird.")]},
+        user(),
+    )
+    assert [(message.role, message.text) for message in question.messages] == [
+        ("system", "Be terse."),
+        ("user", "And this?"),
+        ("assistant", "A\nbluebird."),
+        ("user", "What colour?"),
+    ]
+    assert [len(message.pictures) for message in question.messages] == [0, 1, 0, 1]
+    assert question.picture.size == (40, 30)
+
+
+async def test_assistants_turn_without_content_is_empty() -> None:
+    question = await _question(user(text("Hello")), {"role": "assistant", "content": None}, user())
+    assert question.messages[1] == Message("assistant", "")
+
+
+async def test_a_developers_message_is_the_systems() -> None:
+    question = await _question({"role": "developer", "content": "Be terse."}, user())
+    assert question.messages[0] == Message("system", "Be terse.")
+
+
+async def test_options_of_the_dualfocus_field_are_read() -> None:
+    options = {"mode": "micro", "question": "the bird", "box": [0.1, 0.2, 0.3, 0.4]}
+    question = await _question(user(), dualfocus=options)
+    assert (question.mode, question.grounding, question.box) == (Mode.MICRO, "the bird", Box(0.1, 0.2, 0.3, 0.4))
+    plain = await _question(user())
+    assert (plain.mode, plain.grounding, plain.box) == (Mode.DUAL, None, None)
+
+
+async def test_same_image_in_two_requests_has_one_key() -> None:
+    first, second = await _question(user()), await _question(user(text("Else?"), image()))
+    assert first.picture.key == second.picture.key
+
+
+@pytest.mark.parametrize(
+    ("parts", "error"),
+    [
+        pytest.param([image("data:;base64,####"), text()], BadPicture, id="bad base64"),
+        pytest.param([image(data_url(b"no image")), text()], BadPicture, id="no image"),
+        pytest.param([image("http://example.com/a.png"), text()], BadPicture, id="host not allowed"),
+        pytest.param([image("file:///etc/passwd"), text()], BadPicture, id="file"),
+        pytest.param([image(""), text()], BadPicture, id="empty URL"),
+        pytest.param([image()], BadQuestion, id="no text"),
+        pytest.param([image(), text("  ")], BadQuestion, id="blank text"),
+    ],
+)
+async def test_bad_part_is_said_in_our_own_words(parts: list[Any], error: type[DualFocusError]) -> None:
+    with pytest.raises(error) as raised:
+        await _question(user(*parts))
+    assert str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"type": "image_url"}, "no image_url with a url in it"),
+        ({"type": "image_url", "image_url": None}, "no image_url with a url in it"),
+        ({"type": "image_url", "image_url": None, "uuid": "known-to-vllm"}, "no image_url with a url in it"),
+        ({"type": "text"}, "a text part has no text"),
+        ({"type": "text", "text": None}, "a text part has no text"),
+        ({"type": "text", "text": 5}, "a text part has no text"),
+        ({"type": "image_pil", "image_pil": "x"}, "'image_pil' can't be read; there are text, image_url"),
+        ({"type": "image_embeds", "image_embeds": "x"}, "'image_embeds' can't be read"),
+        ({"type": "video_url", "video_url": {"url": "DATA:video/JPEG;base64,AA"}}, "can't be single frames"),
+    ],
+)
+def test_a_part_that_cant_be_read_is_refused_with_the_request(part: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        request(user(image(), part))
+
+
+async def test_clients_sampling_goes_before_the_profiles_and_that_before_the_models() -> None:
+    async def sampling(defaults: dict[str, Any], **fields: Any) -> Any:
+        return (await question_of(request(**fields), focus(defaults, temperature=0.3), images(), Stages())).sampling
+
+    assert (await sampling({})).temperature == 0.3
+    assert (await sampling({"temperature": 0.9, "top_p": 0.5})).temperature == 0.3
+    assert (await sampling({"top_p": 0.5})).top_p == 0.5
+    asked = await sampling({"top_p": 0.5}, temperature=0.7, top_p=0.8, seed=4, stop=["."])
+    assert (asked.temperature, asked.top_p, asked.seed, asked.stop) == (0.7, 0.8, 4, ["."])
+    assert (await sampling({}, temperature=0)).temperature == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "tokens"),
+    [
+        ({}, 128),
+        ({"max_tokens": 7}, 7),
+        ({"max_completion_tokens": 9}, 9),
+        ({"max_tokens": 7, "max_completion_tokens": 9}, 9),
+    ],
+)
+async def test_length_is_the_clients_or_the_profiles(fields: dict[str, Any], tokens: int) -> None:
+    assert (await _question(user(), **fields)).sampling.max_tokens == tokens
+
+
+async def test_whole_conversations_pictures_can_be_zoomed() -> None:
+    messages = (user(image(BLUE), text("Whose?")), {"role": "assistant", "content": "."}, user(text("Sure?")))
+    assert (await _question(*messages)).picture.size == (20, 50)
+    both = (user(image(BLUE), text("Whose?")), {"role": "assistant", "content": "."}, user())
+    assert (await _question(*both, dualfocus={"image": 0})).picture.size == (20, 50)
+    with pytest.raises(BadQuestion, match="no image 2"):
+        await _question(*both, dualfocus={"image": 2})
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "served", "mode"),
+    [
+        ("m:micro", {}, "m", "micro"),
+        ("m:off", {}, "m", "off"),
+        ("m", {}, "m", "dual"),
+        ("org/m:7b:macro", {}, "org/m:7b", "macro"),
+        # The field goes before the name.
+        ("m:micro", {"mode": "macro"}, "m", "macro"),
+        ("m:micro", {"box": [0, 0, 1, 1]}, "m", "micro"),
+        # Not ours to read: no mode, or no model that is served.
+        ("m:latest", {}, "m:latest", "dual"),
+        ("other:micro", {}, "other:micro", "dual"),
+        (None, {}, None, "dual"),
+    ],
+)
+def test_mode_can_be_said_with_the_models_name(
+    model: str | None, options: dict[str, Any], served: str | None, mode: str
+) -> None:
+    asked = request(model=model, dualfocus=options)
+    take_mode_from_model(asked, {"m", "org/m:7b"}.__contains__)
+    assert (asked.model, asked.dualfocus.mode) == (served, mode)
+
+
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("kind", ["image_url", "input_image"])
+async def test_image_reaches_vllm_opened_upright_and_under_our_key(kind: str, nested: bool) -> None:
+    turned = Image.new("RGB", (40, 30), (255, 0, 0))
+    turned.getexif()[0x0112] = 6
+    with serving({"/a": respond(body=encoded(turned, exif=turned.getexif()))}) as web:
+        source = ImageSource(["*"], allowed=lambda address: True)
+        url = f"{web.address}/a"
+        part = {"type": kind, "image_url": {"url": url} if nested else url, "uuid": "the client's own"}
+        asked = request(user(part, text()), dualfocus={"mode": "off"})
+        await inline_images(asked, focus(), RequestImages(source))
+        (picture,) = await RequestImages(source).opened([url], Stages(), open_picture)
+        await source.close()
+    name, shown = as_vllm_reads(cast("Any", asked.messages)[-1]["content"][0])
+    assert name == "image_pil"
+    assert shown.size == (30, 40)
+    assert picture.key in cast("Any", asked.messages)[-1]["content"][0]["uuid"]
+
+
+FETCHES = {
+    "image_url": {"type": "image_url", "image_url": {"url": "URL"}},
+    "image_url as text": {"type": "image_url", "image_url": "URL"},
+    "input_image": {"type": "input_image", "image_url": "URL", "detail": "auto"},
+    "no type": {"image_url": "URL"},
+    "no type, nested": {"image_url": {"url": "URL"}},
+    # vLLM looks past the type of a part that has a uuid.
+    "text with a uuid": {"type": "text", "text": "x", "image_url": "URL", "uuid": "u"},
+    "video_url": {"type": "video_url", "video_url": {"url": "URL"}},
+    "audio_url": {"type": "audio_url", "audio_url": {"url": "URL"}},
+    "no type, video": {"video_url": "URL"},
+}
+
+
+@pytest.mark.parametrize("part", FETCHES.values(), ids=FETCHES)
+@pytest.mark.parametrize("role", ["user", "system"])
+async def test_vllm_is_given_nothing_to_fetch_by_itself(part: dict[str, Any], role: str) -> None:
+    """Whatever vLLM would take for a URL to fetch is refused, or is data by then (docs: vLLM fetches nothing)."""
+    address = "http://169.254.169.254/latest"
+    written = json.loads(json.dumps(part).replace("URL", address))
+    try:
+        asked = request({"role": role, "content": [written, text()]}, user(text()), stream=True)
+        await inline_images(asked, focus(), images())
+    except (DualFocusError, ValueError):
+        return
+    assert address not in repr(asked.messages)

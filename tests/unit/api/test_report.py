@@ -1,0 +1,156 @@
+"""The chat completion that a result becomes, and what it counts."""
+
+import base64
+import io
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from dualfocus_engine import Box, Focused, Look, Mode, Region, Selection
+from dualfocus_engine.method.results import Score, Shared
+from dualfocus_engine.pictures.picture_cache import PictureCache
+from dualfocus_server.api.report import completion, crop_url, focus_report, usage
+from PIL import Image
+
+from ..builders import plain, turn
+
+MACRO = turn(
+    "red", 1.0, prompt_token_ids=(0,) * 600, cached_tokens=0, token_ids=(1, 2), logprobs=(-1.0, -1.0), encoder_runs=1
+)
+GROUNDING = turn(
+    "[0.1, 0.2, 0.3, 0.4]",
+    0.2,
+    prompt_token_ids=(0,) * 620,
+    cached_tokens=576,
+    token_ids=(3,) * 25,
+    logprobs=(-0.2,) * 25,
+    encoder_runs=0,
+)
+MICRO = turn(
+    "blue",
+    0.5,
+    prompt_token_ids=(0,) * 1240,
+    cached_tokens=640,
+    token_ids=(4, 5, 6),
+    logprobs=(-0.5,) * 3,
+    encoder_runs=1,
+    finish_reason="length",
+    stop_reason="END",
+)
+LOOK = Look(Box(0.1, 0.2, 0.3, 0.4), Region(10, 20, 30, 40), GROUNDING, MICRO)
+BOTH = Focused("micro", Selection.LOWER_PERPLEXITY, MACRO, LOOK, 1.25)
+BOXLESS = Focused("macro", Selection.NO_BOX, MACRO, Look(grounding=GROUNDING, failed=Selection.NO_BOX), 1.0)
+MACRO_ONLY = Focused("macro", Selection.ONLY_ANSWER, MACRO, Look(), 1.0)
+
+
+def _written(result: Focused, mode: Mode = Mode.DUAL) -> dict[str, Any]:
+    """The answer as a client reads it."""
+    body: dict[str, Any] = json.loads(json.dumps(completion(result, mode, "m", "id7", None).model_dump()))
+    return body
+
+
+def test_answer_is_an_openai_chat_completion() -> None:
+    body = _written(BOTH)
+    assert (body["id"], body["object"], body["model"]) == ("chatcmpl-id7", "chat.completion", "m")
+    (choice,) = body["choices"]
+    assert (choice["index"], choice["message"]["role"], choice["message"]["content"]) == (0, "assistant", "blue")
+    assert (choice["finish_reason"], choice["stop_reason"], choice["logprobs"]) == ("length", "END", None)
+    assert body["created"] > 1_700_000_000
+
+
+@pytest.mark.parametrize(
+    ("result", "prompt", "generated", "cached", "reasoning"),
+    [
+        # Winner micro: macro's 2 and the box's 25 tokens were thought, not said.
+        (BOTH, 600 + 620 + 1240, 2 + 25 + 3, 576 + 640, 27),
+        (Focused("macro", Selection.LOWER_PERPLEXITY, MACRO, LOOK, 1.0), 2460, 30, 1216, 28),
+        (BOXLESS, 1220, 27, 576, 25),
+        (MACRO_ONLY, 600, 2, 0, 0),
+        (Focused("micro", Selection.ONLY_ANSWER, None, Look(micro=MICRO), 1.0), 1240, 3, 640, 0),
+    ],
+)
+def test_usage_counts_every_turn(result: Focused, prompt: int, generated: int, cached: int, reasoning: int) -> None:
+    counted = usage(result)
+    assert (counted.prompt_tokens, counted.completion_tokens) == (prompt, generated)
+    assert counted.total_tokens == prompt + generated
+    assert counted.prompt_tokens_details is not None
+    assert counted.prompt_tokens_details.cached_tokens == cached
+    assert counted.completion_tokens_details is not None
+    assert counted.completion_tokens_details.reasoning_tokens == reasoning
+
+
+def test_report_holds_all_that_was_found() -> None:
+    report = _written(BOTH)["dualfocus"]
+    assert (report["mode"], report["winner"], report["selection"]) == ("dual", "micro", "lower_perplexity")
+    assert (report["box"], report["crop"], report["seconds"]) == ([0.1, 0.2, 0.3, 0.4], [10, 20, 30, 40], 1.25)
+    assert report["macro"] == {
+        "text": "red",
+        "perplexity": pytest.approx(math.e),
+        "shared_perplexity": None,
+        "tokens": 2,
+        "rescored": False,
+        "finish_reason": "stop",
+    }
+    assert report["micro"]["text"] == "blue"
+    assert report["micro"]["perplexity"] == pytest.approx(math.sqrt(math.e))
+    assert report["grounding"] == {"text": "[0.1, 0.2, 0.3, 0.4]", "finish_reason": "stop"}
+    assert list(report["turns"]) == ["macro", "grounding", "micro"]
+    assert report["turns"]["micro"] == {
+        "prompt_tokens": 1240,
+        "cached_tokens": 640,
+        "computed_tokens": 600,
+        "completion_tokens": 3,
+        "encoder_runs": 1,
+        "engine_steps": 3,
+        "seconds": 0.5,
+    }
+
+
+def test_shared_scoring_is_told_beside_each_answers_own() -> None:
+    shared = Shared(Score((-2.0, -1.0), 0), Score((-1.0, -1.0), 0))
+    report = _written(replace(BOTH, shared=shared))["dualfocus"]
+    assert report["macro"]["shared_perplexity"] == pytest.approx(math.e**1.5)
+    assert report["micro"]["shared_perplexity"] == pytest.approx(math.e)
+
+
+def test_what_did_not_run_is_null_and_not_left_out() -> None:
+    report = _written(BOXLESS)["dualfocus"]
+    assert (report["box"], report["crop"], report["micro"]) == (None, None, None)
+    assert report["grounding"]["text"] == GROUNDING.text, "what was written instead of a box"
+    assert list(report["turns"]) == ["macro", "grounding"]
+    alone = _written(MACRO_ONLY, Mode.MACRO)["dualfocus"]
+    assert (alone["mode"], alone["selection"], list(alone["turns"])) == ("macro", "only_answer", ["macro"])
+    assert alone["grounding"] is None
+
+
+def test_empty_box_is_reported_without_a_crop() -> None:
+    look = Look(Box(0.5, 0.5, 0.5, 0.5), None, GROUNDING, failed=Selection.EMPTY_BOX)
+    report = _written(Focused("macro", Selection.EMPTY_BOX, MACRO, look, 1.0))["dualfocus"]
+    assert (report["box"], report["crop"]) == ([0.5, 0.5, 0.5, 0.5], None)
+
+
+@pytest.mark.parametrize("logprobs", [(), (math.nan,), (-1e5,), (-math.inf,)])
+def test_perplexity_is_always_a_number_that_json_has(logprobs: tuple[float, ...]) -> None:
+    result = Focused("macro", Selection.ONLY_ANSWER, turn("x", logprobs=logprobs), Look(), 1.0)
+    report = focus_report(result, Mode.MACRO)
+    assert report.macro is not None
+    assert math.isfinite(report.macro.perplexity)
+    json.dumps(report.model_dump(), allow_nan=False)
+
+
+def test_uncounted_encoder_runs_are_null() -> None:
+    result = Focused("macro", Selection.ONLY_ANSWER, turn(encoder_runs=None), Look(), 1.0)
+    assert focus_report(result, Mode.MACRO).turns["macro"].encoder_runs is None
+
+
+@pytest.mark.parametrize(
+    ("region", "size"),
+    [(Region(10, 20, 30, 60), (20, 40)), (Region(0, 0, 4096, 50), (2048, 25))],
+    ids=["as it is", "scaled down"],
+)
+def test_a_crop_is_a_png_of_at_most_2048_pixels_a_side(region: Region, size: tuple[int, int]) -> None:
+    header, _, body = crop_url(PictureCache(None, None), plain(size=(5000, 60)), region).partition(",")
+    assert header == "data:image/png;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(body))).size == size

@@ -1,0 +1,393 @@
+"""The method's order, its ways out, and what cancelling does; on a scripted engine."""
+
+import asyncio
+import logging
+import threading
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from dualfocus_engine.errors import BadPicture, BadQuestion, ContextFull, EngineDead
+from dualfocus_engine.families.boxes import Box, Region
+from dualfocus_engine.focus import DualFocus
+from dualfocus_engine.method.questions import Question
+from dualfocus_engine.method.results import Focused, Mode, Selection
+from dualfocus_engine.pictures.pictures import Picture
+from PIL import Image
+
+from ..builders import CLOSING, asked, plain, turn
+from ..fake_engine import WAIT, FakeEngine, Script, boxed, focus_on, never
+
+IMAGE = plain(size=(1000, 500))
+QUESTION = Question((asked("What colour?\nAnswer the question using a single word or phrase.", IMAGE),))
+BOX = Box(0.4, 0.5, 0.6, 0.7)
+
+
+async def _answered(engine: FakeEngine, question: Question = QUESTION) -> Focused:
+    async with asyncio.timeout(WAIT):
+        return await focus_on(engine).answer(question)
+
+
+async def _settled(engine: FakeEngine, *names: str) -> None:
+    async with asyncio.timeout(WAIT):
+        for name in names:
+            await engine.has_started[name].wait()
+
+
+async def test_three_turns_and_the_less_surprising_answer() -> None:
+    engine = FakeEngine()
+    result = await _answered(engine)
+    assert (result.text, result.winner, result.selection) == (
+        "micro answer",
+        "micro",
+        Selection.LOWER_PERPLEXITY,
+    )
+    assert sorted(engine.finished) == ["grounding", "macro", "micro"]
+    assert result.look.box == Box(0.2, 0.2, 0.6, 0.6)
+    # 200..600 x 100..300 squared to 400 around (400, 200): 0..400 high after clipping, then 25 a side.
+    assert result.look.region == Region(175, 0, 625, 425)
+    assert result.seconds > 0
+
+
+async def test_macro_wins_where_it_is_less_surprising() -> None:
+    result = await _answered(FakeEngine(macro=turn("red", 0.1), micro=turn("blue", 0.2)))
+    assert (result.text, result.selection) == ("red", Selection.LOWER_PERPLEXITY)
+    assert result.look.micro is not None
+
+
+async def test_micro_prompt_begins_with_grounding_prompt_and_the_box_as_written() -> None:
+    text = "It is [0.2,0.2,  0.6,0.6] there"
+    engine = FakeEngine(grounding=boxed(text))
+    await _answered(engine)
+    opening = engine.prompts["grounding"].token_ids + tuple(map(ord, text)) + (CLOSING,)
+    micro = engine.prompts["micro"].token_ids
+    assert micro[: len(opening)] == opening
+    assert micro[len(opening)] != CLOSING
+
+
+async def test_turns_see_their_pictures_and_texts() -> None:
+    engine = FakeEngine()
+    result = await _answered(engine)
+    written = {name: "".join(map(chr, prompt.token_ids)) for name, prompt in engine.prompts.items()}
+    assert written["macro"].endswith(f"user:#{QUESTION.asked};")
+    assert written["grounding"].endswith("user:#" + focus_on(engine).profile.grounding_text("What colour?") + ";")
+    assert written["micro"].endswith("user:#" + focus_on(engine).profile.micro_text(QUESTION.asked) + ";")
+    shared = written["macro"].index("#") + 1
+    assert written["macro"][:shared] == written["grounding"][:shared]
+    assert engine.prompts["macro"].pictures == engine.prompts["grounding"].pictures == (IMAGE,)
+    image, crop = engine.prompts["micro"].pictures
+    assert image is IMAGE
+    assert crop.size == (450, 425)
+    assert result.look.region is not None
+    assert crop.key == IMAGE.crop(result.look.region).key
+
+
+async def test_clients_sampling_draws_the_answers_and_never_the_box() -> None:
+    engine = FakeEngine()
+    await _answered(engine)
+    assert engine.samplings == {
+        "macro": "answer sampling",
+        "grounding": "grounding sampling",
+        "micro": "answer sampling",
+    }
+    await _answered(engine, replace(QUESTION, sampling="the client's"))
+    assert engine.samplings == {
+        "macro": "the client's",
+        "grounding": "grounding sampling",
+        "micro": "the client's",
+    }
+
+
+async def test_macro_and_grounding_run_side_by_side() -> None:
+    engine = FakeEngine()
+    engine.script["macro"] = engine.after("grounding", turn("red"))
+    engine.script["grounding"] = engine.after("macro", boxed("[0, 0, 1, 1]"))
+    assert (await _answered(engine)).selection is Selection.LOWER_PERPLEXITY
+
+
+async def test_micro_starts_before_macro_is_done() -> None:
+    engine = FakeEngine()
+    engine.script["macro"] = engine.after("micro", turn("red", 0.1))
+    assert (await _answered(engine)).text == "red"
+    assert engine.finished.index("grounding") == 0
+
+
+@pytest.mark.parametrize("text", ["I can't see it.", "", "[0.1, 0.2]"])
+async def test_no_readable_box_leaves_the_macro_answer(text: str) -> None:
+    engine = FakeEngine(grounding=boxed(text))
+    result = await _answered(engine)
+    assert (result.text, result.selection) == ("macro answer", Selection.NO_BOX)
+    assert "micro" not in engine.started
+    assert list(result.turns) == ["macro", "grounding"]
+    assert (result.look.box, result.look.region) == (None, None)
+
+
+@pytest.mark.parametrize("text", ["[0.5, 0.5, 0.5, 0.9]", "[0.9, 0.9, 0.1, 0.1]", "[1.5, 0.1, 1.8, 0.9]"])
+async def test_empty_box_leaves_the_macro_answer(text: str) -> None:
+    engine = FakeEngine(grounding=boxed(text))
+    result = await _answered(engine)
+    assert (result.text, result.selection) == ("macro answer", Selection.EMPTY_BOX)
+    assert "micro" not in engine.started
+    assert result.look.box is not None
+    assert result.look.region is None
+
+
+@pytest.mark.parametrize("failing", ["grounding", "micro"])
+@pytest.mark.parametrize(
+    ("error", "selection"),
+    [
+        (ContextFull(5000, 4096), Selection.CONTEXT_FULL),
+        (RuntimeError("CUDA out of memory"), Selection.MICRO_FAILED),
+        (BadQuestion("no grammar"), Selection.MICRO_FAILED),
+        (TimeoutError(), Selection.MICRO_FAILED),
+    ],
+)
+async def test_error_of_the_second_look_leaves_the_macro_answer(
+    failing: str, error: Exception, selection: Selection
+) -> None:
+    result = await _answered(FakeEngine(**{failing: error}))
+    assert (result.text, result.winner, result.selection) == ("macro answer", "macro", selection)
+    assert list(result.turns) == (["macro"] if failing == "grounding" else ["macro", "grounding"])
+
+
+async def test_micro_answer_that_the_context_cut_off_leaves_the_macro_answer() -> None:
+    result = await _answered(FakeEngine(micro=turn("bl", loss=0.0, finish_reason="length", is_cut=True)))
+    assert (result.text, result.selection) == ("macro answer", Selection.CONTEXT_FULL)
+    assert result.look.micro is not None
+
+
+async def test_box_that_the_context_cut_off_is_a_full_context() -> None:
+    result = await _answered(FakeEngine(grounding=turn("[0.1, 0", finish_reason="length", is_cut=True)))
+    assert (result.text, result.selection) == ("macro answer", Selection.CONTEXT_FULL)
+
+
+async def test_failed_micro_keeps_what_the_look_had_found() -> None:
+    result = await _answered(FakeEngine(micro=ContextFull(5000, 4096)))
+    assert (result.look.box, result.look.region) == (Box(0.2, 0.2, 0.6, 0.6), Region(175, 0, 625, 425))
+    assert result.look.micro is None
+
+
+async def test_micro_turn_that_can_not_be_rendered_leaves_the_macro_answer() -> None:
+    engine = FakeEngine()
+    engine.rendering_fails = BadQuestion("The template does not show earlier answers.")
+    assert (await _answered(engine)).selection is Selection.MICRO_FAILED
+
+
+async def test_failure_is_logged_and_a_way_out_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        await _answered(FakeEngine(grounding=boxed("no box")))
+        await _answered(FakeEngine(micro=ContextFull(2, 1)))
+        assert not caplog.records
+        await _answered(FakeEngine(micro=RuntimeError("CUDA out of memory")))
+    assert "CUDA out of memory" in caplog.text
+
+
+@pytest.mark.parametrize("error", [ContextFull(5000, 4096), EngineDead(), RuntimeError("broken")])
+async def test_macro_error_is_raised_by_itself_and_ends_the_second_look(error: Exception) -> None:
+    engine = FakeEngine(grounding=never)
+    engine.script["macro"] = engine.after("grounding", error)
+    with pytest.raises(type(error)) as raised:
+        await _answered(engine)
+    assert raised.value is error
+    assert engine.cancelled == ["grounding"]
+
+
+@pytest.mark.parametrize("failing", ["grounding", "micro"])
+async def test_dead_engine_is_raised_and_ends_the_macro_turn(failing: str) -> None:
+    engine = FakeEngine(macro=never)
+    engine.script[failing] = engine.after("macro", EngineDead())
+    with pytest.raises(EngineDead):
+        await _answered(engine)
+    assert engine.cancelled == ["macro"]
+
+
+async def test_engine_dead_for_all_turns_is_raised_once() -> None:
+    with pytest.raises(EngineDead):
+        await _answered(FakeEngine(macro=EngineDead(), grounding=EngineDead()))
+
+
+@pytest.mark.parametrize(
+    ("script", "running"),
+    [
+        ({"macro": never, "grounding": never}, ["grounding", "macro"]),
+        ({"macro": never, "micro": never}, ["macro", "micro"]),
+    ],
+)
+async def test_cancelling_cancels_every_turn(script: dict[str, Script], running: list[str]) -> None:
+    engine = FakeEngine(**script)
+    call = asyncio.create_task(focus_on(engine).answer(QUESTION))
+    await _settled(engine, *running)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert sorted(engine.cancelled) == running
+
+
+async def test_cancelling_the_second_look_alone_asks_nothing_else() -> None:
+    engine = FakeEngine(grounding=never)
+    call = asyncio.create_task(focus_on(engine).answer(replace(QUESTION, mode=Mode.MICRO)))
+    await _settled(engine, "grounding")
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert (engine.started, engine.cancelled) == (["grounding"], ["grounding"])
+
+
+async def test_macro_mode_looks_once() -> None:
+    engine = FakeEngine()
+    result = await _answered(engine, replace(QUESTION, mode=Mode.MACRO, box=BOX))
+    assert (result.text, result.selection) == ("macro answer", Selection.ONLY_ANSWER)
+    assert engine.started == ["macro"]
+
+
+async def test_micro_mode_gives_the_second_look_alone() -> None:
+    engine = FakeEngine(micro=turn("micro answer", loss=99.0))
+    result = await _answered(engine, replace(QUESTION, mode=Mode.MICRO))
+    assert (result.text, result.winner, result.selection) == ("micro answer", "micro", Selection.ONLY_ANSWER)
+    assert engine.started == ["grounding", "micro"]
+    assert result.macro is None
+
+
+@pytest.mark.parametrize(
+    ("script", "selection"),
+    [
+        ({"grounding": boxed("nothing")}, Selection.NO_BOX),
+        ({"grounding": boxed("[0.5, 0.5, 0.5, 0.5]")}, Selection.EMPTY_BOX),
+        ({"grounding": ContextFull(2, 1)}, Selection.CONTEXT_FULL),
+        ({"micro": RuntimeError("broken")}, Selection.MICRO_FAILED),
+    ],
+)
+async def test_micro_mode_falls_back_to_macro(script: dict[str, Script], selection: Selection) -> None:
+    engine = FakeEngine(**script)
+    result = await _answered(engine, replace(QUESTION, mode=Mode.MICRO))
+    assert (result.text, result.winner, result.selection) == ("macro answer", "macro", selection)
+    assert engine.started[-1] == "macro"
+
+
+@pytest.mark.parametrize("mode", [Mode.DUAL, Mode.MICRO])
+async def test_clients_box_makes_grounding_unnecessary(mode: Mode) -> None:
+    engine = FakeEngine()
+    result = await _answered(engine, replace(QUESTION, mode=mode, box=BOX))
+    assert "grounding" not in engine.started
+    assert result.text == "micro answer"
+    assert (result.look.box, result.look.region) == (BOX, Region(375, 175, 625, 425))
+    written = "".join(map(chr, engine.prompts["micro"].token_ids))
+    assert f"asks: What colour?;[0.40, 0.50, 0.60, 0.70]{chr(CLOSING)}user:#" in written
+
+
+async def test_what_to_ground_reaches_only_the_grounding_text() -> None:
+    engine = FakeEngine()
+    await _answered(engine, replace(QUESTION, grounding="the left cup"))
+    written = {name: "".join(map(chr, prompt.token_ids)) for name, prompt in engine.prompts.items()}
+    assert written["grounding"].endswith("asks: the left cup;")
+    assert "left cup" not in written["macro"]
+    assert written["micro"].endswith(f"question: {QUESTION.asked};")
+
+
+class Notes:
+    """A watcher that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.written: list[str] = []
+
+    def begins(self, turn: str) -> None:
+        self.begun.append(turn)
+
+    def writes(self, text: str) -> None:
+        self.written.append(text)
+
+
+@pytest.mark.parametrize(
+    ("mode", "begun", "written"),
+    [
+        (Mode.DUAL, {"macro", "grounding", "micro"}, []),
+        (Mode.MICRO, {"grounding", "micro"}, []),
+        (Mode.MACRO, {"macro"}, ["macro", "answer"]),
+    ],
+)
+async def test_watcher_sees_turns_begin_and_an_answer_that_can_not_lose(
+    mode: Mode, begun: set[str], written: list[str]
+) -> None:
+    notes = Notes()
+    await focus_on(FakeEngine()).answer(replace(QUESTION, mode=mode), notes)
+    assert (set(notes.begun), len(notes.begun), notes.written) == (begun, len(begun), written)
+    if mode is not Mode.MACRO:
+        assert notes.begun.index("grounding") < notes.begun.index("micro")
+
+
+async def test_many_questions_come_back_in_their_order() -> None:
+    engine = FakeEngine()
+    focus = focus_on(engine)
+    questions = [replace(QUESTION, mode=mode) for mode in (Mode.MACRO, Mode.MICRO, Mode.MACRO)]
+    results = await focus.ask_many(iter(questions))
+    assert [result.text for result in results] == ["macro answer", "micro answer", "macro answer"]
+    assert await focus.ask_many([]) == []
+
+
+async def test_first_error_of_many_questions_is_raised_by_itself() -> None:
+    focus = focus_on(FakeEngine(macro=ContextFull(5000, 4096)))
+    async with asyncio.timeout(WAIT):
+        with pytest.raises(ContextFull):
+            await focus.ask_many([QUESTION, QUESTION])
+
+
+async def test_one_image_and_one_question(coffee: Image.Image) -> None:
+    engine = FakeEngine()
+    assert (await focus_on(engine).ask(coffee, "What is it?")).text == "micro answer"
+    assert engine.prompts["macro"].pictures[0].size == coffee.size
+    with pytest.raises(BadPicture):
+        await focus_on(engine).ask(b"no image", "What is it?")
+
+
+async def test_warming_up_runs_every_turn_even_where_the_model_writes_no_box() -> None:
+    engine = FakeEngine(grounding=boxed("no box"))
+    await focus_on(engine).warm_up()
+    assert set(engine.finished) == {"macro", "grounding", "micro"}
+
+
+async def test_warming_up_asks_every_rank() -> None:
+    engine = FakeEngine()
+    engine.ranks = 3
+    await focus_on(engine).warm_up()
+    assert engine.finished.count("macro") == engine.finished.count("grounding") == 3
+
+
+def test_engine_must_be_started_first() -> None:
+    with pytest.raises(RuntimeError, match="not running"):
+        _ = DualFocus("no-such-model", "paper").engine
+
+
+@pytest.mark.parametrize("failing", [ContextFull(2, 1), RuntimeError("two images are too many")])
+async def test_warming_up_says_where_no_question_could_be_looked_at_twice(failing: Exception) -> None:
+    with pytest.raises(BadQuestion, match=r"'\{\"image\": 2\}'.*--max-model-len.*--chat-template"):
+        await focus_on(FakeEngine(micro=failing)).warm_up()
+
+
+async def test_engine_that_can_not_be_warmed_up_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = FakeEngine(micro=ContextFull(2, 1))
+    focus = focus_on(engine)
+    monkeypatch.setattr(focus, "start", lambda: None)
+    with pytest.raises(BadQuestion):
+        await focus.__aenter__()
+    assert engine.stopped
+
+
+async def test_pictures_are_opened_off_the_event_loop(monkeypatch: pytest.MonkeyPatch, coffee: Image.Image) -> None:
+    opened_in: list[int] = []
+    engine = FakeEngine()
+    opening = engine.pictures.open
+
+    def noted(*given: Any) -> Picture:
+        opened_in.append(threading.get_ident())
+        return opening(*given)
+
+    monkeypatch.setattr(engine.pictures, "open", noted)
+    await focus_on(engine).ask(coffee, "What is it?")
+    assert opened_in != [threading.get_ident()]
+
+
+async def test_leaving_the_context_stops_the_engine() -> None:
+    engine = FakeEngine()
+    await focus_on(engine).__aexit__(None, None, None)
+    assert engine.stopped

@@ -1,0 +1,61 @@
+"""What a result says of its turns."""
+
+import math
+
+import pytest
+from dualfocus_engine.families.boxes import Box, Region
+from dualfocus_engine.method.results import Focused, Look, Mode, Selection
+
+from ..builders import turn
+
+MACRO, GROUNDING, MICRO = turn("red"), turn("[0, 0, 1, 1]"), turn("blue")
+
+
+def test_prompt_is_what_was_cached_and_what_was_computed() -> None:
+    ran = turn(prompt_token_ids=tuple(range(100)), cached_tokens=96)
+    assert (ran.prompt_tokens, ran.cached_tokens, ran.computed_tokens) == (100, 96, 4)
+
+
+def test_closing_token_counts_as_generated() -> None:
+    assert turn(token_ids=(5, 6, 7, 0)).completion_tokens == 4
+
+
+def test_loss_and_perplexity_are_over_all_generated_tokens() -> None:
+    ran = turn(logprobs=(math.log(0.5), math.log(0.5), math.log(0.125)))
+    assert ran.perplexity == pytest.approx(2 ** (5 / 3))
+    assert ran.loss == pytest.approx(math.log(2) * 5 / 3)
+
+
+@pytest.mark.parametrize(("text", "empty"), [("", True), (" \n", True), (".", False), (" a ", False)])
+def test_turn_of_white_space_said_nothing(text: str, empty: bool) -> None:
+    assert turn(text).is_empty is empty
+
+
+def test_answer_is_the_winners_turn() -> None:
+    look = Look(Box(0, 0, 1, 1), Region(0, 0, 9, 9), GROUNDING, MICRO)
+    assert Focused("macro", Selection.LOWER_PERPLEXITY, MACRO, look, 1.0).text == "red"
+    assert Focused("micro", Selection.LOWER_PERPLEXITY, MACRO, look, 1.0).text == "blue"
+
+
+def test_turns_are_those_that_ran() -> None:
+    whole = Focused("macro", Selection.LOWER_PERPLEXITY, MACRO, Look(None, None, GROUNDING, MICRO), 1.0)
+    assert whole.turns == {"macro": MACRO, "grounding": GROUNDING, "micro": MICRO}
+    boxless = Focused("macro", Selection.NO_BOX, MACRO, Look(grounding=GROUNDING), 1.0)
+    assert list(boxless.turns) == ["macro", "grounding"]
+    given_box = Focused("micro", Selection.ONLY_ANSWER, None, Look(micro=MICRO), 1.0)
+    assert list(given_box.turns) == ["micro"]
+
+
+def test_modes_and_reasons_keep_their_names_on_the_wire() -> None:
+    assert [mode.value for mode in Mode] == ["dual", "adaptive", "macro", "micro"]
+    assert {reason.value for reason in Selection} == {
+        "lower_perplexity",
+        "only_answer",
+        "only_option",
+        "skipped",
+        "other_answer_empty",
+        "no_box",
+        "empty_box",
+        "context_full",
+        "micro_failed",
+    }

@@ -1,0 +1,93 @@
+"""Which answer is chosen, and the reason that is given."""
+
+import math
+
+import pytest
+from dualfocus_engine.method.results import Look, Score, Selection, Shared, Turn, TurnName
+from dualfocus_engine.method.selection import select
+
+from ..builders import turn
+
+DEGRADED = [Selection.SKIPPED, Selection.NO_BOX, Selection.EMPTY_BOX, Selection.CONTEXT_FULL, Selection.MICRO_FAILED]
+
+
+def _looked(micro: Turn) -> Look:
+    return Look(grounding=turn("[0, 0, 1, 1]"), micro=micro)
+
+
+@pytest.mark.parametrize(
+    ("macro_loss", "micro_loss", "winner"),
+    [(0.5, 0.6, "macro"), (0.6, 0.5, "micro"), (0.5, 0.5, "micro"), (1e5, 2e5, "macro")],
+)
+def test_less_surprising_answer_is_chosen(macro_loss: float, micro_loss: float, winner: TurnName) -> None:
+    chosen = select(turn("red", macro_loss), _looked(turn("blue", micro_loss)))
+    assert chosen == (winner, Selection.LOWER_PERPLEXITY)
+
+
+def test_length_does_not_count() -> None:
+    short = turn("A", logprobs=(-1.0,), token_ids=(1,))
+    long = turn("A long answer", logprobs=(-0.9,) * 60, token_ids=(1,) * 60)
+    assert select(short, _looked(long))[0] == "micro"
+    assert select(long, _looked(short))[0] == "macro"
+
+
+@pytest.mark.parametrize("nothing", ["", " ", "\n\t "])
+def test_empty_answer_never_wins(nothing: str) -> None:
+    empty, said = turn(nothing, loss=0.0), turn("red", loss=9.0)
+    assert select(empty, _looked(said)) == ("micro", Selection.OTHER_EMPTY)
+    assert select(said, _looked(empty)) == ("macro", Selection.OTHER_EMPTY)
+
+
+def test_two_empty_answers_are_compared_as_any() -> None:
+    assert select(turn("", 0.1), _looked(turn("", 0.2))) == ("macro", Selection.LOWER_PERPLEXITY)
+
+
+def test_macro_mode_has_one_answer() -> None:
+    assert select(turn(), Look()) == ("macro", Selection.ONLY_ANSWER)
+
+
+def test_micro_mode_has_one_answer() -> None:
+    assert select(None, _looked(turn())) == ("micro", Selection.ONLY_ANSWER)
+
+
+@pytest.mark.parametrize("failed", DEGRADED)
+def test_failed_look_leaves_macro_standing_and_says_why(failed: Selection) -> None:
+    assert select(turn("red", loss=9.0), Look(failed=failed)) == ("macro", failed)
+
+
+def test_micro_answer_that_the_context_cut_off_is_not_compared() -> None:
+    cut = Look(micro=turn("blu", loss=0.0), failed=Selection.CONTEXT_FULL)
+    assert select(turn("red", loss=9.0), cut) == ("macro", Selection.CONTEXT_FULL)
+
+
+@pytest.mark.parametrize("failed", DEGRADED)
+def test_failed_look_leaves_even_an_empty_macro_standing(failed: Selection) -> None:
+    assert select(turn(""), Look(failed=failed)) == ("macro", failed)
+
+
+def test_answer_without_log_probabilities_loses() -> None:
+    unscored = turn("red", logprobs=(math.nan,), token_ids=(1,))
+    assert select(unscored, _looked(turn("blue", 50.0)))[0] == "micro"
+    assert select(turn("blue", 50.0), _looked(unscored))[0] == "macro"
+
+
+def test_shared_scores_go_before_each_answers_own() -> None:
+    shared = Shared(Score((-0.1,), 0), Score((-0.2,), 0))
+    assert select(turn("red", 9.0), _looked(turn("blue", 1.0)), shared) == ("macro", Selection.LOWER_PERPLEXITY)
+
+
+@pytest.mark.parametrize(("macro", "micro", "winner"), [("A", "a cup", "macro"), ("A cup", "(B)", "micro")])
+def test_answer_that_names_an_option_is_chosen_over_one_that_does_not(macro: str, micro: str, winner: str) -> None:
+    chosen = select(turn(macro), _looked(turn(micro)), options={"A": "red", "B": "blue"})
+    assert chosen == (winner, Selection.ONLY_OPTION)
+
+
+def test_every_reason_has_a_case_here() -> None:
+    tested = {
+        Selection.LOWER_PERPLEXITY,
+        Selection.ONLY_ANSWER,
+        Selection.OTHER_EMPTY,
+        Selection.ONLY_OPTION,
+        *DEGRADED,
+    }
+    assert set(Selection) == tested, "a reason was added: give it a test"
