@@ -24,7 +24,7 @@ _CONFINED = "import os; print(os.getuid() != 0 and bool(os.statvfs('/').f_flag &
 _ASK = """
 import shlex, sys
 from urllib.request import Request, urlopen
-from dualfocus_server.startup.ready import example_curl
+from dualfocus_server.startup.startup_message import example_curl
 body = shlex.split(example_curl(sys.argv[1]))[-1].encode()
 asked = Request(sys.argv[1] + "/v1/chat/completions", body, {"Content-Type": "application/json"})
 print(urlopen(asked).read().decode())

@@ -70,14 +70,14 @@ def ask_in_three_calls(
 
 def box_sampling(profile: Profile) -> Json:
     """Return the fields of a request that make vLLM write a box as the grounding turn does."""
-    grammar = profile.notation.grammar
+    grammar = profile.box_format.grammar
     held = {"structured_outputs": {"regex": grammar}} if grammar else {}
     return {"temperature": 0.0, "max_tokens": profile.max_box_tokens, **held}
 
 
 def crop_url(asked: Asked, written: str, profile: Profile) -> str | None:
     """Cut what a written box means out of the picture; None where it means nothing."""
-    box = profile.notation.read(written)
+    box = profile.box_format.read(written)
     region = crop_region(box, asked.picture.size, profile.crop) if box and not box.is_empty else None
     return None if region is None else data_url(asked.picture.crop(region))
 

@@ -30,7 +30,7 @@ _PATIENCE = 240.0
 # Greenlets that are spawned a second: more than any cell has users, so that all begin at once.
 _AT_ONCE = 100.0
 # Seconds between looks at whether a cell has begun or ended.
-_LOOK_EVERY = 0.005
+_POLL_INTERVAL_S = 0.005
 
 
 class Failed(Exception):
@@ -132,10 +132,10 @@ def run_cell(side: Side, cell: Cell, profile: Profile) -> Json:
     runner = environment.create_local_runner()
     runner.start(cell.users, spawn_rate=_AT_ONCE)
     while runner.user_count < cell.users:
-        gevent.sleep(_LOOK_EVERY)
+        gevent.sleep(_POLL_INTERVAL_S)
     current.open()
     while len(current.records) < len(cell.questions):
-        gevent.sleep(_LOOK_EVERY)
+        gevent.sleep(_POLL_INTERVAL_S)
     runner.quit()
     return {
         "side": side.name,

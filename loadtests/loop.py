@@ -45,13 +45,13 @@ class Loop:
         talk = [{"role": "system", "content": profile.system}] if profile.system else []
         seconds["macro"], _ = self._generate([*talk, _user(question)], [picture], sampling)
         talk = [*talk, _user(profile.grounding_text(question))]
-        limit = {"max_tokens": profile.max_box_tokens, "ignore_eos": bool(profile.notation.grammar)}
+        limit = {"max_tokens": profile.max_box_tokens, "ignore_eos": bool(profile.box_format.grammar)}
         seconds["grounding"], written = self._generate(talk, [picture], limit)
-        box = _FIXED_BOX if profile.notation.grammar else profile.notation.read(written)
+        box = _FIXED_BOX if profile.box_format.grammar else profile.box_format.read(written)
         region = crop_region(box, picture.size, profile.crop) if box and not box.is_empty else None
         if box is None or region is None:
             return seconds
-        reply = {"role": "assistant", "content": profile.notation.write(box)}
+        reply = {"role": "assistant", "content": profile.box_format.write(box)}
         talk = [*talk, reply, _user(profile.micro_text(question))]
         seconds["micro"], _ = self._generate(talk, [picture, picture.crop(region)], sampling)
         return seconds

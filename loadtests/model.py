@@ -83,8 +83,8 @@ def write_model(folder: Path, shape: Shape = SMALL) -> None:
 def bench_profile() -> Profile:
     """The released checkpoints' profile, its boxes held to a grammar and to their length."""
     profile = load_profile(DEFAULT_PROFILE)
-    notation = profile.notation.model_copy(update={"grammar": BOX_GRAMMAR})
-    return profile.model_copy(update={"name": "bench", "notation": notation, "max_box_tokens": BOX_TOKENS})
+    box_format = profile.box_format.model_copy(update={"grammar": BOX_GRAMMAR})
+    return profile.model_copy(update={"name": "bench", "box_format": box_format, "max_box_tokens": BOX_TOKENS})
 
 
 def build_tokenizer(profile: Profile) -> Any:

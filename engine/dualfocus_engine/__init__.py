@@ -3,6 +3,7 @@
 from dualfocus_engine.errors import (
     BadPicture,
     BadQuestion,
+    ConfigError,
     ContextFull,
     DualFocusError,
     EngineDead,
@@ -12,18 +13,23 @@ from dualfocus_engine.families.boxes import Box, Region
 from dualfocus_engine.families.profiles import Profile, load_profile, profile_names
 from dualfocus_engine.focus import DualFocus
 from dualfocus_engine.method.questions import Message, Question
-from dualfocus_engine.method.results import Focused, Look, Mode, Scoring, Selection, Turn
+from dualfocus_engine.method.results import FocusResult, Mode, Scoring, SecondLook, Selection, Turn
 from dualfocus_engine.pictures.pictures import Picture, open_picture
+
+# The first names of the results, which programs import.
+Focused, Look = FocusResult, SecondLook
 
 __all__ = [
     "BadPicture",
     "BadQuestion",
     "Box",
+    "ConfigError",
     "ContextFull",
     "DualFocus",
     "DualFocusError",
     "EngineDead",
     "ErrorKind",
+    "FocusResult",
     "Focused",
     "Look",
     "Message",
@@ -33,6 +39,7 @@ __all__ = [
     "Question",
     "Region",
     "Scoring",
+    "SecondLook",
     "Selection",
     "Turn",
     "load_profile",

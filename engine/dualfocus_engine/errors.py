@@ -1,10 +1,11 @@
 """What can go wrong with a question, without a word about transport.
 
 DualFocusError
-├── BadPicture       the image can't be read
-├── BadQuestion      the question can't be asked this way (no picture, unknown profile, …)
-├── ContextFull      the prompt leaves no room for an answer
-└── EngineDead       vLLM stopped: no question can be answered any more
+├── BadPicture     the image can't be read, or is not fetched
+├── BadQuestion    the question can't be asked this way (no picture, a sampling parameter vLLM refuses, …)
+├── ConfigError    the model can't be served this way (a flag, a profile, a key file)
+├── ContextFull    the prompt leaves no room for an answer
+└── EngineDead     vLLM stopped: no question can be answered any more
 """
 
 from enum import StrEnum
@@ -15,6 +16,7 @@ class ErrorKind(StrEnum):
 
     BAD_PICTURE = "invalid_image"
     BAD_QUESTION = "invalid_value"
+    BAD_CONFIG = "invalid_configuration"
     CONTEXT_FULL = "context_length_exceeded"
     ENGINE_DEAD = "engine_dead"
 
@@ -42,6 +44,12 @@ class BadQuestion(DualFocusError):
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)
         self.param = param
+
+
+class ConfigError(DualFocusError):
+    """The model can't be served this way; the message names the flag, file or field and what is accepted."""
+
+    kind = ErrorKind.BAD_CONFIG
 
 
 class ContextFull(DualFocusError):

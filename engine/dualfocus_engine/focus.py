@@ -1,4 +1,9 @@
-"""The method: macro beside grounding, micro from the cached prefix, the less surprising answer (Figure 6)."""
+"""The method: macro beside grounding, micro from the cached prefix, the answer of lower perplexity.
+
+Figure 6 of "DualFocus: Integrating Macro and Micro Perspectives in Multi-modal Large Language Models"
+(https://arxiv.org/abs/2402.14767). Equations, figures, tables and appendices that this project names are that paper's;
+"the released code" is what its authors published beside it.
+"""
 
 import asyncio
 import time
@@ -10,16 +15,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 from PIL import Image
 
-from dualfocus_engine.errors import BadQuestion
+from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.boxes import Box
 from dualfocus_engine.families.profiles import Profile, profile_of
 from dualfocus_engine.machine.platform import prepare_environment
-from dualfocus_engine.machine.pool import in_thread
-from dualfocus_engine.method.looks import Looks, Watcher
+from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.questions import Message, Question
-from dualfocus_engine.method.results import Focused, Look, Mode, Scoring, Selection, Turn
-from dualfocus_engine.method.selection import only_choice, select
-from dualfocus_engine.method.tasks import one_error
+from dualfocus_engine.method.results import FocusResult, Mode, Scoring, SecondLook, Selection, Turn
+from dualfocus_engine.method.selection import lower_perplexity, only_choice
+from dualfocus_engine.method.tasks import unwrap_exception_group
+from dualfocus_engine.method.turn_runner import TurnListener, TurnRunner
 from dualfocus_engine.pictures.pictures import Picture, open_picture
 from dualfocus_engine.shipped import SHIPPED_MODEL
 
@@ -53,7 +58,7 @@ class DualFocus:
     async def __aenter__(self) -> Self:
         """Start vLLM and run one question through all turns, so that the first real one is fast.
 
-        Raises BadQuestion where the model can't be served so; nothing is left running then.
+        Raises ConfigError where the model can't be served so; nothing is left running then.
         """
         self.start()
         try:
@@ -90,39 +95,43 @@ class DualFocus:
             raise RuntimeError("The engine is not running: use `async with DualFocus(...)`.")
         return self._engine
 
-    async def ask(self, image: bytes | str | Path | Image.Image, question: str, mode: Mode = Mode.DUAL) -> Focused:
+    async def ask(self, image: bytes | str | Path | Image.Image, question: str, mode: Mode = Mode.DUAL) -> FocusResult:
         """Answer one question about one image. Raises what `answer` does, and BadPicture."""
-        picture = await in_thread(self.engine.pictures.open, image)
+        picture = await run_in_image_pool(self.engine.pictures.open, image)
         return await self.answer(Question((Message("user", question, (picture,)),), mode))
 
-    async def ask_many(self, questions: Iterable[Question]) -> list[Focused]:
+    async def ask_many(self, questions: Iterable[Question]) -> list[FocusResult]:
         """Answer many questions at once, in the order they were asked. Raises what `answer` does."""
-        with one_error():
+        with unwrap_exception_group():
             async with asyncio.TaskGroup() as group:
                 answers = [group.create_task(self.answer(question)) for question in questions]
         return [answer.result() for answer in answers]
 
-    async def answer(self, question: Question, watcher: Watcher | None = None) -> Focused:
+    async def answer(self, question: Question, listener: TurnListener | None = None) -> FocusResult:
         """Run the turns that the question's mode asks for and choose between their answers.
 
         Whatever keeps the second look from an answer leaves the macro answer standing, and `selection` says why.
         Cancelling the call aborts all turns. Raises ContextFull where the macro prompt does not fit, EngineDead.
         """
         started = time.perf_counter()
-        looks = Looks(self.engine, question, watcher)
-        macro, look = await self._turns(looks, question, watcher)
+        runner = TurnRunner(self.engine, question, listener)
+        macro, look = await self._run_turns(runner, question, listener)
         shared = None
-        with looks.stages.time("select"):
-            if question.scoring is Scoring.SHARED and only_choice(macro, look, question.options) is None:
-                shared = await looks.shared(macro, look.micro)
-            winner, selection = select(macro, look, shared, question.options)
-        return Focused(winner, selection, macro, look, time.perf_counter() - started, shared, looks.stages)
+        with runner.stages.time("select"):
+            choice = only_choice(macro, look, question.options)
+            if choice is None:
+                assert macro is not None
+                assert look.micro is not None
+                if question.scoring is Scoring.SHARED:
+                    shared = await runner.score_both(macro, look.micro)
+                choice = lower_perplexity(*(shared or (macro, look.micro)))
+        return FocusResult(*choice, macro, look, time.perf_counter() - started, shared, runner.stages)
 
     async def warm_up(self) -> None:
         """Ask about a grey picture through all turns: vLLM compiles its helpers on first use (5 to 20 s).
 
         Every data-parallel rank is asked, about a picture of its own.
-        Raises BadQuestion where the micro turn fails even here: then every question's would.
+        Raises ConfigError where the micro turn fails even here: then every question's would.
         """
         greys = [open_picture(Image.new("RGB", (64, 64), (shade,) * 3)) for shade in range(1, 129)]
         for picture in {self.engine.rank(grey): grey for grey in greys}.values():
@@ -133,19 +142,21 @@ class DualFocus:
         await self.answer(question)
         result = await self.answer(replace(question, mode=Mode.MICRO, box=Box(0.0, 0.0, 1.0, 1.0)))
         if result.look.failed is not None:
-            raise BadQuestion(_NO_SECOND_LOOK.format(reason=result.look.failed.value))
+            raise ConfigError(_NO_SECOND_LOOK.format(reason=result.look.failed.value))
 
-    async def _turns(self, looks: Looks, question: Question, watcher: Watcher | None) -> tuple[Turn | None, Look]:
+    async def _run_turns(
+        self, runner: TurnRunner, question: Question, listener: TurnListener | None
+    ) -> tuple[Turn | None, SecondLook]:
         if question.mode is Mode.MACRO:
-            return await looks.first(watcher.writes if watcher else None), Look()
+            return await runner.run_macro(listener.on_text if listener else None), SecondLook()
         if question.mode is Mode.MICRO:
-            look = await looks.second()
-            return (await looks.first() if look.failed else None), look
-        with one_error():
+            look = await runner.run_second_look()
+            return (await runner.run_macro() if look.failed else None), look
+        with unwrap_exception_group():
             async with asyncio.TaskGroup() as group:
                 # The second look goes first: the answer waits for it, and macro shares the image it computes.
-                second = group.create_task(looks.second())
-                first = await group.create_task(looks.first())
-                if question.mode is Mode.ADAPTIVE and first.is_surer_than(self.profile.skip_below):
-                    second.cancel()
-        return first, Look(failed=Selection.SKIPPED) if second.cancelled() else second.result()
+                second_look = group.create_task(runner.run_second_look())
+                macro = await group.create_task(runner.run_macro())
+                if question.mode is Mode.ADAPTIVE and macro.is_more_confident_than(self.profile.skip_below_perplexity):
+                    second_look.cancel()
+        return macro, SecondLook(failed=Selection.SKIPPED) if second_look.cancelled() else second_look.result()

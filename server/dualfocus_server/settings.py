@@ -1,4 +1,4 @@
-"""The server's own flags: keys, limits, times, logs."""
+"""The server's own flags: keys, page, limits, times. The engine's and the method's are in `startup/arguments.py`."""
 
 import argparse
 import math
@@ -17,7 +17,10 @@ _VLLM_KEY_VARIABLE = "VLLM_API_KEY"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What `dualfocus serve` was told beside vLLM's flags; times in seconds. `_LIMITS` says what 0 means for each."""
+    """What the HTTP side of `dualfocus serve` was told; times in seconds. `_LIMITS` says what 0 means for each.
+
+    `cors` are the arguments of Starlette's CORSMiddleware, None where no other origin is answered.
+    """
 
     api_keys: tuple[str, ...] = ()
     api_key_file: Path | None = None
@@ -36,6 +39,7 @@ class Settings:
     timeout: float = 120.0
     drain_timeout: float = 30.0
     engine_timeout: float = 60.0
+    cors: dict[str, Any] | None = None
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -94,8 +98,21 @@ def settings_of(args: argparse.Namespace) -> Settings:
         metrics_open=args.metrics_open,
         playground=args.playground,
         allowed_media_domains=tuple(args.allowed_media_domains or ()),
+        cors=_cors_of(args),
         **{name: getattr(args, name) for name in _LIMITS},
     )
+
+
+def _cors_of(args: argparse.Namespace) -> dict[str, Any] | None:
+    """Return who else's pages are answered, and how: vLLM's flags of these names."""
+    if not args.allowed_origins:
+        return None
+    return {
+        "allow_origins": args.allowed_origins,
+        "allow_credentials": args.allow_credentials,
+        "allow_methods": args.allowed_methods,
+        "allow_headers": args.allowed_headers,
+    }
 
 
 def _keys_of_environment() -> Sequence[str]:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from dualfocus_engine import DualFocus, Focused
+from dualfocus_engine import DualFocus, FocusResult
 from dualfocus_training.untrained import ensure_untrained
 from PIL import Image
 
@@ -38,7 +38,7 @@ def rank_of(focus: DualFocus, photo: Image.Image) -> int:
     return focus.engine.rank(focus.engine.pictures.open(photo))
 
 
-def runs(result: Focused) -> int:
+def runs(result: FocusResult) -> int:
     return sum(turn.encoder_runs or 0 for turn in result.turns.values())
 
 
@@ -49,7 +49,7 @@ async def test_the_questions_about_a_picture_run_on_one_rank(ranks: DualFocus, p
     assert runs(first) == 2
     results = [first, *await asyncio.gather(*(ranks.ask(image, text) for text in QUESTIONS[1:]))]
     # Each question's crop, and the picture once.
-    assert sum(map(runs, results)) == 1 + len({result.look.region for result in results})
+    assert sum(map(runs, results)) == 1 + len({result.look.crop_box for result in results})
     for result in results[1:]:
         assert min(turn.cached_tokens for turn in result.turns.values()) >= IMAGE_TOKENS
     for result in results:
@@ -71,7 +71,7 @@ async def test_questions_on_all_pictures_at_once_share_as_if_alone(ranks: DualFo
     by_image = [results[at : at + len(QUESTIONS)] for at in range(0, len(results), len(QUESTIONS))]
     expected = [0, 0]
     for image, answers in zip(fresh, by_image, strict=True):
-        assert sum(map(runs, answers)) == 1 + len({answer.look.region for answer in answers})
+        assert sum(map(runs, answers)) == 1 + len({answer.look.crop_box for answer in answers})
         expected[rank_of(ranks, image)] += sum(map(runs, answers))
     encoded = [now - then for now, then in zip(await on_each(ranks, "encoded_images"), before, strict=True)]
     assert encoded == expected

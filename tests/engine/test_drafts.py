@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
-from dualfocus_engine import BadQuestion, DualFocus, Question
-from dualfocus_engine.backend.connector import ec_transfer_config
+from dualfocus_engine import ConfigError, DualFocus, Question
+from dualfocus_engine.backend.ec_connector import ec_transfer_config
 from dualfocus_engine.method.prompts import Prompt
 from dualfocus_engine.method.questions import grounding_turn, macro_turn
 from dualfocus_engine.method.results import Turn
+from dualfocus_engine.method.turn_engine import TurnRequest
 from dualfocus_training.untrained import ensure_untrained
 from PIL import Image
 from vllm import SamplingParams
@@ -36,14 +37,14 @@ def plain(sampling: SamplingParams) -> SamplingParams:
 
 
 async def box(focus: DualFocus, prompt: Prompt, sampling: SamplingParams) -> Turn:
-    return await focus.engine.generate("grounding", prompt, sampling, is_answer=False)
+    return await focus.engine.generate(TurnRequest("grounding", prompt, sampling, is_answer=False))
 
 
 async def test_a_drafted_box_is_the_one_that_would_have_been_spelled_out(drafting: DualFocus, photo: Photo) -> None:
     sampling, question = drafting.engine.grounding_sampling(), Question.about(photo("coffee"), "What?")
     seen = set()
     for number in range(BOXES):
-        asked = grounding_turn(replace(question, grounding=f"What is number {number}?"), drafting.profile)
+        asked = grounding_turn(replace(question, grounding_question=f"What is number {number}?"), drafting.profile)
         prompt = await drafting.engine.prompt(asked)
         drafted, spelled = await box(drafting, prompt, sampling), await box(drafting, prompt, plain(sampling))
         assert drafted.token_ids == spelled.token_ids
@@ -80,11 +81,12 @@ async def test_sampled_answers_beside_a_drafted_box_stay_what_they_are(
         macro = await engine.prompt(macro_turn(question, drafting.profile))
         sampling = SamplingParams(seed=number, max_tokens=30, **hot)
         alone = (
-            await engine.generate("macro", macro, sampling),
+            await engine.generate(TurnRequest("macro", macro, sampling)),
             await box(drafting, grounding, plain(engine.grounding_sampling())),
         )
         beside = await asyncio.gather(
-            engine.generate("macro", macro, sampling), box(drafting, grounding, engine.grounding_sampling())
+            engine.generate(TurnRequest("macro", macro, sampling)),
+            box(drafting, grounding, engine.grounding_sampling()),
         )
         assert [turn.token_ids for turn in beside] == [turn.token_ids for turn in alone]
         assert beside[1].engine_steps <= 11
@@ -129,5 +131,5 @@ async def test_what_a_client_writes_beside_it_drafts_nothing(drafting: DualFocus
 @pytest.mark.parametrize("flag", ["speculative_config", "ec_transfer_config"])
 def test_a_flag_that_drafting_needs_is_refused_beside_it(flag: str) -> None:
     focus = DualFocus(str(ensure_untrained()), draft_boxes=True, **{flag: {"method": "ngram"}})
-    with pytest.raises(BadQuestion, match=f"--{flag.replace('_', '-')}"):
+    with pytest.raises(ConfigError, match=f"--{flag.replace('_', '-')}"):
         focus.start()

@@ -5,7 +5,7 @@ from os.path import commonprefix
 from pathlib import Path
 
 import pytest
-from dualfocus_engine import DualFocus, Focused, Mode, Question
+from dualfocus_engine import DualFocus, FocusResult, Mode, Question
 from dualfocus_training.untrained import write_untrained
 from PIL import Image
 
@@ -13,7 +13,7 @@ Photo = Callable[[str], Image.Image]
 IMAGE_TOKENS = 64
 
 
-def floor(result: Focused, *before: Focused) -> int:
+def floor(result: FocusResult, *before: FocusResult) -> int:
     """Prompt tokens that two looks have to compute: what no earlier turn holds, of this question or those before."""
     known = [turn.prompt_token_ids + turn.token_ids for earlier in before for turn in earlier.turns.values()]
     total = 0
@@ -24,11 +24,11 @@ def floor(result: Focused, *before: Focused) -> int:
     return total
 
 
-def computed(result: Focused) -> int:
+def computed(result: FocusResult) -> int:
     return sum(turn.computed_tokens for turn in result.turns.values())
 
 
-def runs(result: Focused) -> int:
+def runs(result: FocusResult) -> int:
     return sum(turn.encoder_runs or 0 for turn in result.turns.values())
 
 

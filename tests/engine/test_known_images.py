@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from dualfocus_engine import DualFocus, Focused, Mode, picture_cache
+from dualfocus_engine import DualFocus, FocusResult, Mode, picture_cache
 from dualfocus_engine.method.questions import Message
 from dualfocus_engine.pictures.pictures import Picture
 from PIL import Image, ImageFile
@@ -68,11 +68,11 @@ def jpeg(photo: Photo, work: Work) -> Callable[[str], bytes]:
     return by_name
 
 
-def runs(result: Focused) -> int:
+def runs(result: FocusResult) -> int:
     return sum(turn.encoder_runs or 0 for turn in result.turns.values())
 
 
-def recomputed(focus: DualFocus, result: Focused) -> dict[str, int]:
+def recomputed(focus: DualFocus, result: FocusResult) -> dict[str, int]:
     """How many tokens of whole blocks up to the end of the first image each turn computed."""
     block = focus.engine.llm.vllm_config.cache_config.block_size
     image = focus.engine.llm.model_config.hf_config.image_token_index
@@ -92,14 +92,14 @@ async def test_the_second_question_does_nothing_again(
     assert (await encoded_images() - before, runs(first)) == (2, 2)
 
     second = await focus.ask(bytes(bytearray(image)), f"Is anything written on the {name}?")
-    assert second.look.region != first.look.region, "the second question has to look elsewhere, or nothing is new"
+    assert second.look.crop_box != first.look.crop_box, "the second question has to look elsewhere, or nothing is new"
     assert work.lately() == (0, 1, 1), "only the new crop was fitted and processed"
     assert (await encoded_images() - before, runs(second)) == (3, 1)
     assert max(recomputed(focus, second).values()) <= 0
     assert max(recomputed(focus, first).values()) > 0, "counted wrong: the first question had to compute the image"
 
     again = await focus.ask(image, f"Is anything written on the {name}?")
-    assert again.look.region == second.look.region
+    assert again.look.crop_box == second.look.crop_box
     assert work.lately() == (0, 0, 0)
     assert (await encoded_images() - before, runs(again)) == (3, 0)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from dualfocus_engine import DualFocus, Question, Scoring, Selection
 from dualfocus_engine.method.results import Mode
+from dualfocus_engine.method.turn_engine import TurnRequest
 from PIL import Image
 from vllm import SamplingParams
 
@@ -22,7 +23,7 @@ async def test_shared_scores_equal_those_of_the_turns_they_share(focus: DualFocu
     # The profile has no words of its own for it: what is shared is the micro turn's prompt.
     assert shared.micro.logprobs == pytest.approx(micro.logprobs, abs=1e-4)
     assert len(shared.macro.logprobs) == macro.completion_tokens
-    assert result.winner == ("macro" if shared.macro.loss < shared.micro.loss else "micro")
+    assert result.winner == ("macro" if shared.macro.mean_nll < shared.micro.mean_nll else "micro")
     assert result.selection is Selection.LOWER_PERPLEXITY
     block = focus.engine.llm.vllm_config.cache_config.block_size
     # What is cached up to the answer's first token says nothing about that token: then all is computed again.
@@ -38,7 +39,8 @@ async def test_cached_scores_are_exact_whatever_of_the_answer_is_cached(
     engine = focus.engine
     picture = Question.about(photo("camera"), "What is it?", Mode.MACRO)
     prompt = await engine.prompt(picture.messages)
-    written = await engine.generate("a", prompt, SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True))
+    sampling = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
+    written = await engine.generate(TurnRequest("a", prompt, sampling))
     cached = await engine.score("a", prompt, written.token_ids, cached=True)
     afresh = await engine.score("a", prompt, written.token_ids, cached=False)
     assert cached is not None

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from dualfocus_engine import Box, ContextFull, DualFocus, Focused, Mode, Question, Selection, load_profile
+from dualfocus_engine import Box, ContextFull, DualFocus, FocusResult, Mode, Question, Selection, load_profile
 from dualfocus_engine.backend.vllm_engine import VllmEngine
 from dualfocus_engine.method.questions import Message
 from PIL import Image
@@ -33,15 +33,15 @@ async def test_a_dual_question_holds_both_answers_and_how_they_were_found(focus:
     result = await focus.ask(photo("astronaut"), "What is on the badge?")
     assert set(result.turns) == {"macro", "grounding", "micro"}
     assert result.selection is Selection.LOWER_PERPLEXITY
-    losses = {"macro": result.turns["macro"].loss, "micro": result.turns["micro"].loss}
+    losses = {"macro": result.turns["macro"].mean_nll, "micro": result.turns["micro"].mean_nll}
     assert result.winner == min(losses, key=lambda name: losses[name])
     assert result.text == result.turns[result.winner].text
-    box, region = result.look.box, result.look.region
+    box, crop_box = result.look.box, result.look.crop_box
     assert box is not None
-    assert region is not None
+    assert crop_box is not None
     assert 0 <= box.x1 < box.x2 <= 1
-    assert region.left <= box.x1 * 512
-    assert region.right >= min(box.x2 * 512, 511)
+    assert crop_box.left <= box.x1 * 512
+    assert crop_box.right >= min(box.x2 * 512, 511)
 
 
 async def test_perplexity_is_that_of_the_generated_tokens(focus: DualFocus, photo: Photo) -> None:
@@ -79,7 +79,7 @@ async def test_macro_and_grounding_share_steps(focus: DualFocus, photo: Photo, m
         if scheduler_stats is not None:
             running.append(scheduler_stats.num_running_reqs)
 
-    monkeypatch.setattr("dualfocus_engine.backend.pulse._PulseLogger.record", record)
+    monkeypatch.setattr("dualfocus_engine.backend.heartbeat._HeartbeatLogger.record", record)
     sampling = SamplingParams(temperature=0, max_tokens=100, ignore_eos=True)
     question = replace(Question.about(photo("coffee"), "What is on the saucer?"), sampling=sampling)
     turns = (await focus.answer(question)).turns
@@ -97,12 +97,12 @@ async def test_the_encoder_runs_twice_on_a_fresh_image_and_once_on_a_known_one(
     after_first = await encoded_images()
     second = await focus.ask(fresh, "Is there a building in the background?")
     after_second = await encoded_images()
-    assert first.look.region != second.look.region, "the second question has to look elsewhere, or nothing is new"
+    assert first.look.crop_box != second.look.crop_box, "the second question has to look elsewhere, or nothing is new"
     assert after_first - before == runs(first) == 2
     assert after_second - after_first == runs(second) == 1
 
 
-def runs(result: Focused) -> int:
+def runs(result: FocusResult) -> int:
     return sum(turn.encoder_runs or 0 for turn in result.turns.values())
 
 
@@ -131,8 +131,8 @@ async def test_questions_asked_at_once_are_answered_as_if_alone(focus: DualFocus
     together = await focus.ask_many(questions)
     # Sums in another order may tip a near tie between two tokens; the answers are as good then.
     for name in ("macro", "micro"):
-        losses = [result.turns[name].loss for result in together]
-        assert losses == pytest.approx([result.turns[name].loss for result in alone], rel=1e-2)
+        losses = [result.turns[name].mean_nll for result in together]
+        assert losses == pytest.approx([result.turns[name].mean_nll for result in alone], rel=1e-2)
 
 
 async def test_cancelling_a_question_aborts_its_turns(focus: DualFocus, photo: Photo) -> None:
@@ -169,7 +169,7 @@ async def test_a_micro_turn_that_does_not_fit_leaves_the_macro_answer(focus: Dua
     result = await focus.ask(photo("astronaut"), "why " * 240)
     assert result.winner == "macro"
     assert result.selection is Selection.CONTEXT_FULL
-    assert result.look.region is not None
+    assert result.look.crop_box is not None
 
 
 @pytest.mark.parametrize(("max_tokens", "is_cut"), [(None, True), (32, True), (2, False)])

@@ -11,10 +11,11 @@ import torch
 import vllm
 import vllm.entrypoints.cli.serve
 from dualfocus_engine import DualFocus, EngineDead
-from dualfocus_engine.backend.connector import ENCODER_RUNS
 from dualfocus_engine.backend.drafts import SPECULATIVE_CONFIG
+from dualfocus_engine.backend.ec_connector import ENCODER_RUNS
 from dualfocus_engine.backend.vllm_plugin import PIXTRAL_PIL, register
 from dualfocus_engine.method.questions import Message
+from dualfocus_engine.method.turn_engine import TurnRequest
 from dualfocus_engine.pictures.pictures import Picture, open_picture
 from PIL import Image
 from vllm import SamplingParams
@@ -58,8 +59,8 @@ async def test_an_image_is_known_by_the_key_it_was_given(focus: DualFocus) -> No
     grey = Image.new("RGB", (64, 64), (90, 90, 90))
     picture = open_picture(grey)
     prompt = await focus.engine.prompt([Message("user", "What is it?", (picture,))])
-    first = await focus.engine.generate("a", prompt, SamplingParams(temperature=0, max_tokens=2))
-    again = await focus.engine.generate("b", prompt, SamplingParams(temperature=0, max_tokens=2))
+    first = await focus.engine.generate(TurnRequest("a", prompt, SamplingParams(temperature=0, max_tokens=2)))
+    again = await focus.engine.generate(TurnRequest("b", prompt, SamplingParams(temperature=0, max_tokens=2)))
     assert (first.encoder_runs, again.encoder_runs) == (1, 0)
 
 
@@ -68,18 +69,19 @@ async def test_a_picture_that_was_processed_needs_no_pixels_and_another_is_misse
     prompt = await focus.engine.prompt([Message("user", "What is it?", (picture,))])
     assert not renderer.mm_processor_cache.is_cached_item(picture.key)
     with pytest.raises(ValueError, match="Cache miss for image"):
-        await focus.engine._rendered(prompt, [None])
-    await focus.engine.generate("a", prompt, SamplingParams(temperature=0, max_tokens=2))
+        await focus.engine._process_with(prompt, [None])
+    await focus.engine.generate(TurnRequest("a", prompt, SamplingParams(temperature=0, max_tokens=2)))
     assert renderer.mm_processor_cache.is_cached_item(picture.key)
-    assert await focus.engine.shown(picture) is None
-    await focus.engine._rendered(prompt, [None])
+    assert await focus.engine.encoder_input(picture) is None
+    await focus.engine._process_with(prompt, [None])
 
 
 async def test_logprobs_are_the_models_own_whatever_the_sampling(focus: DualFocus) -> None:
     prompt = await focus.engine.prompt([Message("user", "Say something.", (_picture(),))])
-    plain = await focus.engine.generate("a", prompt, SamplingParams(temperature=0, max_tokens=1, logprobs=20))
+    greedy = SamplingParams(temperature=0, max_tokens=1, logprobs=20)
+    plain = await focus.engine.generate(TurnRequest("a", prompt, greedy))
     hot = SamplingParams(temperature=2.0, top_k=3, seed=1, max_tokens=1, logprobs=20, presence_penalty=1.5)
-    sampled = await focus.engine.generate("b", prompt, hot)
+    sampled = await focus.engine.generate(TurnRequest("b", prompt, hot))
     token = sampled.token_ids[0]
     assert sampled.logprobs[0] == pytest.approx(plain.top_logprobs[0][token].logprob, abs=1e-4)
 
@@ -175,7 +177,7 @@ async def test_prompts_are_tokenized_with_or_without_what_opens_them(focus: Dual
 
 async def test_an_answer_scored_as_a_prompt_has_the_log_probabilities_it_was_written_with(focus: DualFocus) -> None:
     prompt = await focus.engine.prompt([Message("user", "What is this?", (_picture(),))])
-    turn = await focus.engine.generate("a", prompt, SamplingParams(temperature=0, max_tokens=8))
+    turn = await focus.engine.generate(TurnRequest("a", prompt, SamplingParams(temperature=0, max_tokens=8)))
     scored = await focus.engine.score("a", prompt, turn.token_ids, cached=False)
     assert scored is not None
     assert scored.logprobs == pytest.approx(turn.logprobs, abs=1e-3)
@@ -209,7 +211,7 @@ def test_the_end_of_an_engine_can_be_noticed_and_told() -> None:
 
 async def test_an_engine_that_is_given_up_takes_no_more(focus: DualFocus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(focus.engine.llm.engine_core.resources, "engine_dead", False)  # put back at the end
-    focus.engine.give_up()
+    focus.engine.fail_all_requests()
     assert focus.engine.is_dead
     with pytest.raises(EngineDead):
         # A picture of its own: vLLM notes it as sent, though its engine never gets it.
@@ -220,5 +222,4 @@ async def test_a_stat_logger_is_told_of_every_step(focus: DualFocus) -> None:
     assert {"record", "log_engine_initialized"} <= set(dir(StatLoggerBase))
     begun = time.monotonic()
     await focus.ask(Image.new("RGB", (64, 64)), "What?")
-    assert focus.engine._pulse._last >= begun
-    assert focus.engine.silence == 0.0, "without work there is no silence to judge"
+    assert focus.engine.last_step >= begun

@@ -26,9 +26,9 @@ def test_a_box_is_as_long_as_one_of_llavas_and_words_are_whole() -> None:
 
 
 def test_the_grammar_allows_only_boxes_inside_the_picture() -> None:
-    notation = bench_profile().notation
-    assert notation.grammar is not None
-    box = notation.read("[0.49, 0.49, 0.50, 0.50]")
+    box_format = bench_profile().box_format
+    assert box_format.grammar is not None
+    box = box_format.read("[0.49, 0.49, 0.50, 0.50]")
     assert box is not None
     assert not box.is_empty
 

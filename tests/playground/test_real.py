@@ -8,7 +8,7 @@ import pytest
 from conftest import Open
 from dualfocus_engine.shipped import SHIPPED_NAME
 from dualfocus_server.playground import playground_folder
-from dualfocus_server.startup.ready import example_curl
+from dualfocus_server.startup.startup_message import example_curl
 from looking import assert_drawn_at
 from PIL import Image
 from playwright.sync_api import expect

@@ -60,7 +60,7 @@ def test_modes(client: OpenAI, about: About, mode: str, turns: set[str]) -> None
 
 
 def test_answers_are_compared_under_one_prompt_on_request(client: OpenAI, about: About) -> None:
-    focus = ask(client, about("chelsea", "What animal is it?"), {"selection": "shared"}).dualfocus
+    focus = ask(client, about("chelsea", "What animal is it?"), {"scoring": "shared"}).dualfocus
     assert focus["winner"] == min(("macro", "micro"), key=lambda name: focus[name]["shared_perplexity"])
     own = ask(client, about("chelsea", "What animal is it?")).dualfocus
     assert own["macro"]["shared_perplexity"] is None

@@ -18,7 +18,7 @@ ASKED = list(held_out(902, 6))
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
-    """A server that drafts boxes, for which every macro answer is sure enough."""
+    """A server that drafts boxes, for which every macro answer is confident enough."""
     running = start_server(
         tmp_path_factory.mktemp("quick") / "log", "--draft-boxes", "--skip-below", "1e9", "--dtype", "float32", model=()
     )

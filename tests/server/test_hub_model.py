@@ -56,7 +56,7 @@ def bodies(number: int) -> list[dict[str, Any]]:
     """Return a question by every way there is to ask it, about a picture of its own."""
     image = {"type": "image_url", "image_url": {"url": data_url(png(60 + number, 60))}}
     messages = [{"role": "user", "content": [image, {"type": "text", "text": "What is it?"}]}]
-    ways = [{"mode": mode} for mode in MODES] + [{"selection": "shared"}, {"box": [0.1, 0.1, 0.9, 0.9]}]
+    ways = [{"mode": mode} for mode in MODES] + [{"scoring": "shared"}, {"box": [0.1, 0.1, 0.9, 0.9]}]
     about = [{"messages": messages, "max_tokens": 4, "dualfocus": way} for way in ways]
     return [*about, {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}]
 

@@ -187,7 +187,7 @@ def logged(server: Server) -> list[dict[str, Any]]:
 
 
 def ask(plain: httpx.Client, **body: Any) -> str:
-    """Ask under the id `traced` and return what was answered, as text."""
+    """Ask under the id `with_outer_middleware` and return what was answered, as text."""
     headers = bearer(KEY) | {"X-Request-Id": "traced"}
     return plain.post("/v1/chat/completions", json={"max_tokens": 16} | body, headers=headers).text
 

@@ -26,7 +26,7 @@ def collect(request: BaseHTTPRequestHandler) -> None:
 
 
 @pytest.fixture(scope="module")
-def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
+def with_outer_middleware(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
     with serving({"/v1/traces": collect}) as collector, pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf")
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")  # milliseconds between exports
@@ -49,10 +49,12 @@ def spans_of(trace: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_question_is_a_span_with_its_stages_and_vllms_turns(traced: OpenAI, about: About, stream: bool) -> None:
+def test_a_question_is_a_span_with_its_stages_and_vllms_turns(
+    with_outer_middleware: OpenAI, about: About, stream: bool
+) -> None:
     trace = f"{'1' if stream else '2'}{TRACE[1:]}"
     headers = {"traceparent": f"00-{trace}-{PARENT}-01"}
-    answer = traced.chat.completions.create(
+    answer = with_outer_middleware.chat.completions.create(
         model="", messages=about("astronaut", "What is it?"), stream=stream, extra_headers=headers
     )
     if stream:
@@ -71,10 +73,10 @@ def test_a_question_is_a_span_with_its_stages_and_vllms_turns(traced: OpenAI, ab
     assert attributes["dualfocus.selection"] == "lower_perplexity"
 
 
-def test_vllms_own_answer_is_below_the_question_too(traced: OpenAI, about: About) -> None:
+def test_vllms_own_answer_is_below_the_question_too(with_outer_middleware: OpenAI, about: About) -> None:
     trace = f"3{TRACE[1:]}"
     headers = {"traceparent": f"00-{trace}-{PARENT}-01"}
-    ask(traced, about("astronaut", "What is it?"), {"mode": "off"}, extra_headers=headers)
+    ask(with_outer_middleware, about("astronaut", "What is it?"), {"mode": "off"}, extra_headers=headers)
     spans = {span.name: span for span in spans_of(trace)}
     assert spans["question"].parent_span_id.hex() == PARENT
     assert spans["llm_request"].parent_span_id == spans["question"].span_id

@@ -23,7 +23,7 @@ PROFILE_FILE = Path(__file__).parents[2] / "training" / "recipes" / "small.profi
 
 @pytest.fixture(scope="session")
 def profile() -> Profile:
-    return load_profile(str(PROFILE_FILE)).model_copy(update={"side": SIZE.side})
+    return load_profile(str(PROFILE_FILE)).model_copy(update={"image_size": SIZE.side})
 
 
 @pytest.fixture(scope="session")

@@ -116,8 +116,8 @@ def test_a_server_is_asked_and_its_figures_written(
     for name in ("accuracy", "skipping", "perplexity"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     given = [body["dualfocus"] for body in bodies if "box" in body["dualfocus"]]
-    assert sum(options["selection"] == "shared" for options in given) == questions
-    moved = [options["box"] for options in given if options["selection"] == "own"]
+    assert sum(options["scoring"] == "shared" for options in given) == questions
+    moved = [options["box"] for options in given if options["scoring"] == "own"]
     assert len(moved) == 3 * questions
     assert all(0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1 for x1, y1, x2, y2 in moved)
 

@@ -12,7 +12,7 @@ def looked(kind: str, macro: Said, micro: Said, box: Box | None = BOX) -> Outcom
     return outcome(Question("What?", "7", kind, BOX), macro, micro, box)
 
 
-def test_the_less_surprising_answer_is_chosen() -> None:
+def test_the_answer_of_lower_perplexity_is_chosen() -> None:
     assert looked("detail", Said("1", 1.5), Said("7", 1.4)).chosen == "7"
     assert looked("detail", Said("1", 1.3), Said("7", 1.4)).chosen == "1"
 

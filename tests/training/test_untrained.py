@@ -81,5 +81,5 @@ def test_the_model_is_the_same_bytes_every_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize("side", [112, 336])
 def test_its_profile_is_beside_it_with_the_size_that_its_encoder_takes(tmp_path: Path, side: int) -> None:
     untrained.write_untrained(tmp_path, side=side)
-    assert profile_of(str(tmp_path)) == untrained.untrained_profile().model_copy(update={"side": side})
+    assert profile_of(str(tmp_path)) == untrained.untrained_profile().model_copy(update={"image_size": side})
     assert json.loads((tmp_path / "config.json").read_text())["image_seq_length"] == (side // untrained.PATCH_SIZE) ** 2

@@ -15,12 +15,12 @@ ORIENTATION = 0x0112  # EXIF's
 CLOSING = 0  # the closing token of the conversations made here
 
 
-def turn(text: str = "an answer", loss: float = 1.0, **given: Any) -> Turn:
-    """A turn that said `text` with a mean loss of `loss` nats: two text tokens and a closing one."""
+def turn(text: str = "an answer", mean_nll: float = 1.0, **given: Any) -> Turn:
+    """A turn that said `text` at `mean_nll` nats a token: two text tokens and a closing one."""
     values: dict[str, Any] = {
         "text": text,
         "token_ids": (11, 12, CLOSING),
-        "logprobs": (-loss, -loss, -loss),
+        "logprobs": (-mean_nll, -mean_nll, -mean_nll),
         "finish_reason": "stop",
         "prompt_token_ids": tuple(range(10)),
         "cached_tokens": 0,

@@ -7,10 +7,11 @@ from typing import Any
 
 from dualfocus_engine.families.profiles import Profile, load_profile
 from dualfocus_engine.focus import DualFocus
-from dualfocus_engine.machine.pool import in_thread
+from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.prompts import Prompt
 from dualfocus_engine.method.questions import Message
 from dualfocus_engine.method.results import Score, Turn
+from dualfocus_engine.method.turn_engine import TurnRequest
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_engine.pictures.pictures import Picture
 from PIL import Image
@@ -26,9 +27,9 @@ class FakeEngine:
 
     def __init__(self, **script: Script) -> None:
         self.script: dict[str, Script] = {
-            "macro": turn("macro answer", loss=1.0),
+            "macro": turn("macro answer", mean_nll=1.0),
             "grounding": boxed("[0.20, 0.20, 0.60, 0.60]"),
-            "micro": turn("micro answer", loss=0.5),
+            "micro": turn("micro answer", mean_nll=0.5),
         } | script
         self.started: list[str] = []
         self.finished: list[str] = []
@@ -43,7 +44,7 @@ class FakeEngine:
         self.scored: dict[str, list[int]] = {}
         self.scores: dict[str, Score | None] = {"macro": Score((-0.1,), 0), "micro": Score((-0.2,), 0)}
         self.profile: Profile = load_profile("llava-dualfocus")
-        self.pictures = PictureCache(self.profile.pad, self.profile.side)
+        self.pictures = PictureCache(self.profile.pad_color, self.profile.image_size)
 
     def rank(self, picture: Picture) -> int:
         return zlib.crc32(picture.key.encode()) % self.ranks
@@ -69,21 +70,13 @@ class FakeEngine:
             raise self.rendering_fails
         return Prompt((CLOSING, *self.encode(_written([follow_up]))), follow_up.pictures)
 
-    async def generate(
-        self,
-        name: str,
-        prompt: Prompt,
-        sampling: Any,
-        on_text: Callable[[str], None] | None = None,
-        on_start: Callable[[], None] | None = None,
-        *,
-        is_answer: bool = True,
-    ) -> Turn:
-        assert is_answer is (name != "grounding")
-        if on_start is not None:
-            on_start()
+    async def generate(self, request: TurnRequest) -> Turn:
+        name = request.name
+        assert request.is_answer is (name != "grounding")
+        if request.on_start is not None:
+            request.on_start()
         self.started.append(name)
-        self.prompts[name], self.samplings[name] = prompt, sampling
+        self.prompts[name], self.samplings[name] = request.prompt, request.sampling
         self.has_started[name].set()
         step = self.script[name]
         try:
@@ -91,17 +84,17 @@ class FakeEngine:
             if isinstance(step, Exception):
                 raise step
             result = step if isinstance(step, Turn) else await step()
-            if on_text is not None:
+            if request.on_text is not None:
                 for word in result.text.split():
-                    on_text(word)
+                    request.on_text(word)
         except asyncio.CancelledError:
             self.cancelled.append(name)
             raise
         self.finished.append(name)
         return result
 
-    async def shown(self, picture: Picture) -> Image.Image:
-        return await in_thread(self.pictures.shown, picture)
+    async def encoder_input(self, picture: Picture) -> Image.Image:
+        return await run_in_image_pool(self.pictures.encoder_input, picture)
 
     async def score(self, name: str, prompt: Prompt, answer: Sequence[int], *, cached: bool) -> Score | None:
         assert cached

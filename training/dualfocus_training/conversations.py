@@ -34,7 +34,7 @@ def two_rounds(profile: Profile, image: str, crop: str, question: str, answer: s
         [image, crop],
         [
             asks(profile.grounding_text(question)),
-            says(profile.notation.write(box)),
+            says(profile.box_format.write(box)),
             asks(profile.micro_text(question)),
             says(answer),
         ],
@@ -70,7 +70,7 @@ def read_conversations(path: Path) -> Iterator[Conversation]:
 
 @dataclass(frozen=True)
 class Wording:
-    """How the small model's turns read as plain text, after its profile (METHOD.md, the three turns)."""
+    """How the small model's turns read as plain text, after its profile."""
 
     profile: Profile
 
@@ -88,7 +88,7 @@ class Wording:
 
     def box(self, box: Box) -> str:
         """A box as the model writes it (A1)."""
-        return self.profile.notation.write(box)
+        return self.profile.box_format.write(box)
 
     @property
     def phrases(self) -> tuple[str, ...]:

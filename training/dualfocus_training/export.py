@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from dualfocus_engine.families.profiles import PROFILE_FILE
 from peft import PeftModel
 from transformers import LlavaForConditionalGeneration
@@ -37,7 +38,7 @@ def export(recipe: Recipe, learner: SceneLearner | RoundsLearner, processor: Any
 
 def _profile_text(recipe: Recipe) -> str:
     profile = recipe.load_profile()
-    return profile.model_dump_json(indent=2, exclude_defaults=True)
+    return yaml.safe_dump(profile.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
 
 
 def _write_model(model: Any, processor: Any, folder: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from dualfocus_engine.families.boxes import Box, crop_region
 from dualfocus_engine.families.profiles import Profile, profile_of
-from dualfocus_engine.method.perplexity import macro_wins, mean_loss, perplexity
+from dualfocus_engine.method.perplexity import mean_nll, perplexity
 from dualfocus_engine.pictures.pictures import fit
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
@@ -52,7 +52,9 @@ class Looker:
         return answers
 
     def _answer(self, turns: Sequence[Turn]) -> Iterator[Said]:
-        pictures = [fit(shown, self.profile.pad, self.profile.side) for turn in turns for shown in turn.pictures]
+        pictures = [
+            fit(shown, self.profile.pad_color, self.profile.image_size) for turn in turns for shown in turn.pictures
+        ]
         inputs = self._processor(
             text=[self._processor.apply_chat_template(turn.messages, add_generation_prompt=True) for turn in turns],
             images=pictures,
@@ -76,7 +78,7 @@ class Looker:
         for tokens, scores in zip(written.tolist(), logprobs.tolist(), strict=True):
             ends = tokens.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in tokens else len(tokens)
             text = tokenizer.decode(tokens[:ends], skip_special_tokens=True)
-            yield Said(text, perplexity(mean_loss(scores[:ends])))
+            yield Said(text, perplexity(mean_nll(scores[:ends])))
 
 
 def look_twice(looker: Looker, asked: Sequence[Asked]) -> tuple[list[Outcome], list[Outcome]]:
@@ -85,7 +87,7 @@ def look_twice(looker: Looker, asked: Sequence[Asked]) -> tuple[list[Outcome], l
     macros = looker.answer([Turn([asks(one.question.question)], [one.picture]) for one in asked])
     grounding = [Turn([asks(profile.grounding_text(one.question.question))], [one.picture]) for one in asked]
     own = [said.text for said in looker.answer(grounding)]
-    true = [profile.notation.write(one.question.box) for one in asked]
+    true = [profile.box_format.write(one.question.box) for one in asked]
     return _outcomes(looker, asked, macros, own), _outcomes(looker, asked, macros, true)
 
 
@@ -93,14 +95,14 @@ def _outcomes(looker: Looker, asked: Sequence[Asked], macros: Sequence[Said], bo
     """What came of each question by the box that was written; without a readable one, micro is macro."""
     micros = [micro or macro for macro, micro in zip(macros, _micros(looker, asked, boxes), strict=True)]
     return [
-        outcome(one.question, macro, micro, looker.profile.notation.read(box))
+        outcome(one.question, macro, micro, looker.profile.box_format.read(box))
         for one, macro, micro, box in zip(asked, macros, micros, boxes, strict=True)
     ]
 
 
 def outcome(question: Question, macro: Said, micro: Said, box: Box | None) -> Outcome:
     """Choose by Eq. 8."""
-    winner = "macro" if macro_wins(macro.perplexity, micro.perplexity) else "micro"
+    winner = "macro" if macro.perplexity < micro.perplexity else "micro"
     chosen = (macro if winner == "macro" else micro).text
     return Outcome(question, macro, micro, chosen, winner, box, shared=chosen)
 
@@ -113,15 +115,15 @@ def _micros(looker: Looker, asked: Sequence[Asked], boxes: Sequence[str]) -> lis
 
 
 def _micro_turn(profile: Profile, asked: Asked, written: str) -> Turn | None:
-    box = profile.notation.read(written)
+    box = profile.box_format.read(written)
     if box is None or box.is_empty:
         return None
-    region = crop_region(box, asked.picture.size, profile.crop)
-    if region is None:
+    crop_box = crop_region(box, asked.picture.size, profile.crop)
+    if crop_box is None:
         return None
     question = asked.question.question
     messages = [asks(profile.grounding_text(question)), says(written), asks(profile.micro_text(question))]
-    return Turn(messages, [asked.picture, asked.picture.crop(region)])
+    return Turn(messages, [asked.picture, asked.picture.crop(crop_box)])
 
 
 def report(own: Sequence[Outcome], true: Sequence[Outcome]) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Boxes drafted, not spelled out: the tokens that every box holds are proposed to vLLM and verified in one step.
 
-A box such as `[0.20, 0.41, 0.37, 0.74]` is 26 tokens of LLaVA's, of which the model decides on eight digits.
+Where each character is a token, `[0.20, 0.41, 0.37, 0.74]` is 25 of them, its closing token included; the model decides
+on eight digits.
 
 Leans on vLLM 0.32's speculative decoding by a class of one's own (`method="custom_class"`): `propose` is given the
 rows of the running batch as token ids and nothing else. Which of them write a box comes with each step from the
@@ -20,7 +21,7 @@ from vllm.platforms import current_platform
 
 from dualfocus_engine.backend.cpu_sampling import mend_rejection_sampling
 from dualfocus_engine.backend.safe_hooks import never_raises
-from dualfocus_engine.families.boxes import Box, BoxNotation
+from dualfocus_engine.families.boxes import Box, BoxFormat
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 Tokens = NDArray[np.int32]
 
-#: The engine argument that has boxes drafted; no notation that ships has a longer run of sure tokens than four.
+#: The engine argument that has boxes drafted; no box format that ships has a longer run of sure tokens than four.
 SPECULATIVE_CONFIG = {"method": "custom_class", "model": f"{__name__}.BoxProposer", "num_speculative_tokens": 4}
 # Stands for a token that only the model can decide on.
 OPEN = -1
@@ -45,12 +46,12 @@ class BoxDraft:
     box: tuple[int, ...]
 
 
-def box_tokens(notation: BoxNotation, encode: Callable[[str], list[int]], closing: int) -> list[int]:
-    """Return the tokens that a box in `notation` and the turn's `closing` token will be, OPEN where boxes differ.
+def box_tokens(box_format: BoxFormat, encode: Callable[[str], list[int]], closing: int) -> list[int]:
+    """Return the tokens that a box in `box_format` and the turn's `closing` token will be, OPEN where boxes differ.
 
     Empty where boxes differ in length: then a token's place says nothing about it.
     """
-    samples = [[*encode(notation.write(box)), closing] for box in _SAMPLES]
+    samples = [[*encode(box_format.write(box)), closing] for box in _SAMPLES]
     if len({len(tokens) for tokens in samples}) > 1:
         return []
     return [place[0] if len(set(place)) == 1 else OPEN for place in zip(*samples, strict=True)]
@@ -89,7 +90,8 @@ class Drafting:
     def of(self, rows: Sequence[Tokens]) -> list[Sequence[int]]:
         """Return the rest of each row's box as far as known, nothing for rows that write none.
 
-        A prompt that stands in more rows than were asked to write a box is somebody else's too: none is told apart.
+        A prompt that stands in more rows than were asked to write a box is another client's too: the rows can't be told
+        apart, so none is drafted.
         """
         lengths = {len(prompt) // _BYTES for prompt in self._boxes}
         found = [self._prompt_of(row, lengths) for row in rows]
@@ -117,13 +119,13 @@ class BoxProposer:
 
     @never_raises(lambda self, sampled_token_ids, *_, **__: [[] for _ in sampled_token_ids])
     def propose(
-        self, sampled_token_ids: Sequence[Sequence[int]], num_tokens_no_spec: Any, token_ids_cpu: Any, **more: Any
+        self, sampled_token_ids: Sequence[Sequence[int]], num_tokens_no_spec: Any, token_ids_cpu: Any, **kwargs: Any
     ) -> list[list[int]]:
         """Return each row's draft: the sure tokens that come next in its box, up to the next that is open."""
         rows = [token_ids_cpu[number, : num_tokens_no_spec[number]] for number in range(len(sampled_token_ids))]
         return [list(_sure(rest))[: self._most] for rest in get_ec_transfer().drafting.of(rows)]
 
-    def load_model(self, *args: Any, **more: Any) -> None:
+    def load_model(self, *args: Any, **kwargs: Any) -> None:
         """There is none to load."""
 
 

@@ -11,10 +11,10 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from dualfocus_engine.backend.connector import ec_transfer_config
 from dualfocus_engine.backend.drafts import SPECULATIVE_CONFIG
-from dualfocus_engine.backend.pulse import Pulse
-from dualfocus_engine.errors import BadQuestion
+from dualfocus_engine.backend.ec_connector import ec_transfer_config
+from dualfocus_engine.backend.heartbeat import Heartbeat
+from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.machine.platform import engine_defaults
 
 # How many times vLLM's own number of encoder outputs are kept: a question's other turn may come a step or two later.
@@ -24,21 +24,21 @@ _ENCODER_OUTPUTS = 4
 def engine_args(model: str, *, draft_boxes: bool = False, **flags: Any) -> AsyncEngineArgs:
     """Return vLLM's engine arguments for `model`: the platform's defaults (docs/vllm.md) under the given flags.
 
-    Raises BadQuestion where boxes are to be drafted and a flag stands in the way.
+    Raises ConfigError where boxes are to be drafted and a flag stands in the way.
     """
     ours: dict[str, Any] = {"ec_transfer_config": ec_transfer_config(draft_boxes=draft_boxes)}
     if draft_boxes:
         ours["speculative_config"] = SPECULATIVE_CONFIG
     given = {name: value for name, value in flags.items() if name not in ours or value is not None}
     for name in ours.keys() & given.keys() if draft_boxes else ():
-        raise BadQuestion(f"Boxes can't be drafted beside --{name.replace('_', '-')}: drafting needs it.")
+        raise ConfigError(f"Boxes can't be drafted beside --{name.replace('_', '-')}: drafting needs it.")
     return AsyncEngineArgs(model=model, **(engine_defaults() | ours | given))
 
 
-def launch(args: AsyncEngineArgs, pulse: Pulse) -> AsyncLLM:
+def launch(args: AsyncEngineArgs, heartbeat: Heartbeat) -> AsyncLLM:
     """Start vLLM with the defaults that its own server has."""
     context = UsageContext.OPENAI_API_SERVER
     config = args.create_engine_config(context)
     config.scheduler_config.encoder_cache_size *= _ENCODER_OUTPUTS
-    more = {"enable_log_requests": args.enable_log_requests, "disable_log_stats": args.disable_log_stats}
-    return AsyncLLM.from_vllm_config(config, stat_loggers=[pulse.logger], usage_context=context, **more)
+    options = {"enable_log_requests": args.enable_log_requests, "disable_log_stats": args.disable_log_stats}
+    return AsyncLLM.from_vllm_config(config, stat_loggers=[heartbeat.logger], usage_context=context, **options)

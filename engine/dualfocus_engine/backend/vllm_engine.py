@@ -16,7 +16,7 @@ import math
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -32,16 +32,17 @@ from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from dualfocus_engine.backend.connector import ENCODER_RUNS, ENGINE_STEPS, box_key
 from dualfocus_engine.backend.drafts import box_tokens
+from dualfocus_engine.backend.ec_connector import ENCODER_RUNS, ENGINE_STEPS, box_key
+from dualfocus_engine.backend.heartbeat import Heartbeat
 from dualfocus_engine.backend.launch import launch
-from dualfocus_engine.backend.pulse import Pulse
-from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
+from dualfocus_engine.errors import BadQuestion, ConfigError, ContextFull, EngineDead
 from dualfocus_engine.families.profiles import Profile
-from dualfocus_engine.machine.pool import in_thread
+from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.prompts import Prompt
 from dualfocus_engine.method.questions import Message
-from dualfocus_engine.method.results import OnText, Score, Turn
+from dualfocus_engine.method.results import Score, Turn
+from dualfocus_engine.method.turn_engine import TurnRequest
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_engine.pictures.pictures import Picture
 
@@ -49,42 +50,42 @@ from dualfocus_engine.pictures.pictures import Picture
 # Nobody can guess it, so that no question holds it.
 _REPLY_MARK = f"answer-{uuid.uuid4().hex}"
 
-# Seconds that the engine process gets to end by itself; nothing is in flight by then.
-_SHUTDOWN_TIMEOUT = 2.0
-# Seconds between looks at whether the engine's process has ended.
-_LOOK_EVERY = 0.1
+# What the engine process gets to end by itself; nothing is in flight by then.
+_SHUTDOWN_TIMEOUT_S = 2.0
+# Between checks of whether the engine's process has ended.
+_POLL_INTERVAL_S = 0.1
 
 
 class VllmEngine:
     """A running vLLM engine that renders the turns of one profile and generates them."""
 
-    def __init__(self, llm: AsyncLLM, profile: Profile, pulse: Pulse | None = None) -> None:
+    def __init__(self, llm: AsyncLLM, profile: Profile, heartbeat: Heartbeat) -> None:
         self.llm = llm
         self.profile = profile
-        self._pulse = pulse or Pulse()
+        self._heartbeat = heartbeat
         # Lengths are judged in `generate`, where the image tokens are counted in.
         self._tokenizing = replace(llm.renderer.default_chat_tok_params, max_total_tokens=None)
-        self.pictures = PictureCache(profile.pad, profile.side)
+        self.pictures = PictureCache(profile.pad_color, profile.image_size)
         # Read once, as `vllm serve` does: asked again it would read the model's generation_config.json again.
         self.default_sampling: Mapping[str, Any] = llm.model_config.get_diff_sampling_param()
         self._box_args: dict[str, Any] | None = None  # what the connector is told of a box
 
     @classmethod
     def start(cls, args: AsyncEngineArgs, profile: Profile) -> "VllmEngine":
-        """Start vLLM (20 s and more); blocks until the model is loaded. Raises BadQuestion."""
+        """Start vLLM (20 s and more); blocks until the model is loaded. Raises ConfigError."""
         if args.logprobs_mode != "raw_logprobs":
-            raise BadQuestion("Perplexities need --logprobs-mode raw_logprobs (vLLM's default).")
-        pulse = Pulse()
-        engine = cls(launch(args, pulse), profile, pulse)
+            raise ConfigError("Perplexities need --logprobs-mode raw_logprobs (vLLM's default).")
+        heartbeat = Heartbeat()
+        engine = cls(launch(args, heartbeat), profile, heartbeat)
         if key := box_key(engine.llm.vllm_config):
-            engine._box_args = {key: box_tokens(profile.notation, engine.encode, engine.closing_token)}
+            engine._box_args = {key: box_tokens(profile.box_format, engine.encode, engine.closing_token)}
         return engine
 
     def stop(self) -> None:
         """Stop vLLM and its processes."""
-        self.llm.shutdown(timeout=_SHUTDOWN_TIMEOUT)
+        self.llm.shutdown(timeout=_SHUTDOWN_TIMEOUT_S)
 
-    def give_up(self) -> None:
+    def fail_all_requests(self) -> None:
         """End every request in flight or to come with EngineDead, also where the engine's process only hangs."""
         self.llm.engine_core.resources.engine_dead = True
         self.llm.output_processor.propagate_error(EngineDeadError())
@@ -105,12 +106,9 @@ class VllmEngine:
         return bool(self.llm.errored)
 
     @property
-    def silence(self) -> float:
-        """Seconds since the engine's last step while it has work, counted from when it was last seen without any."""
-        if not self.unfinished:
-            self._pulse.beat()
-            return 0.0
-        return self._pulse.silence
+    def last_step(self) -> float:
+        """When the engine last did a step that produced output (`time.monotonic`)."""
+        return self._heartbeat.last_step
 
     async def check_health(self) -> None:
         """Return once the engine core itself has answered; raise EngineDead as soon as it is known to have stopped."""
@@ -118,7 +116,7 @@ class VllmEngine:
         try:
             # A call to a process that has just ended would wait for its answer.
             while not answering.done() and not self.is_dead:
-                await asyncio.wait({answering}, timeout=_LOOK_EVERY)
+                await asyncio.wait({answering}, timeout=_POLL_INTERVAL_S)
             if self.is_dead:
                 raise EngineDead
             await answering
@@ -158,8 +156,8 @@ class VllmEngine:
         return int(self.llm.renderer.get_tokenizer().eos_token_id)
 
     def grounding_sampling(self) -> SamplingParams:
-        """How boxes are written: greedily, held to the profile's grammar where it has one, drafted if asked for."""
-        grammar = self.profile.notation.grammar
+        """Return how boxes are written: greedily, under the profile's grammar if it has one, drafted if asked for."""
+        grammar = self.profile.box_format.grammar
         return SamplingParams(
             temperature=0.0,
             max_tokens=self.profile.max_box_tokens,
@@ -168,67 +166,51 @@ class VllmEngine:
         )
 
     def answer_sampling(self) -> SamplingParams:
-        """How answers are drawn where the client says nothing."""
+        """Return how answers are drawn where the client says nothing."""
         return SamplingParams(temperature=self.profile.temperature, max_tokens=self.profile.max_answer_tokens)
 
-    async def generate(
-        self,
-        name: str,
-        prompt: Prompt,
-        sampling: SamplingParams,
-        on_text: OnText | None = None,
-        on_start: Callable[[], None] | None = None,
-        *,
-        is_answer: bool = True,
-    ) -> Turn:
+    async def generate(self, request: TurnRequest) -> Turn:
         """Run one turn to its end; cancelling the call aborts it in the engine.
 
-        `on_start` is called once the prompt is known to fit, `on_text` with the turn's text as it is written. An answer
-        that was held to a grammar is scored anew, without it, so that its log-probabilities are the model's own; a turn
-        that is no answer is not compared.
+        An answer that was held to a grammar is scored anew without it: its log-probabilities are to be the model's own.
         Raises ContextFull where the prompt leaves no room for a token, EngineDead where vLLM stopped.
         """
         started = time.perf_counter()
-        rendered = await self._engine_input(prompt)
+        rendered = await self._process(request.prompt)
         room = self.context_length - len(rendered["prompt_token_ids"])
         if room < 1:
             raise ContextFull(len(rendered["prompt_token_ids"]), self.context_length)
-        if on_start is not None:
-            on_start()
-        scored = _scored(sampling, room, streamed=on_text is not None)
-        output = await self._finished(name, prompt, rendered, scored, on_text)
-        turn = _turn(output, time.perf_counter() - started)
-        if turn.finish_reason == "length" and room < (sampling.max_tokens or math.inf):
+        if request.on_start is not None:
+            request.on_start()
+        output = await self._run_to_end(_within(request, room), rendered)
+        turn = _read_turn(output, time.perf_counter() - started)
+        if turn.finish_reason == "length" and room < (request.sampling.max_tokens or math.inf):
             turn = replace(turn, is_cut=True)
-        if sampling.structured_outputs is None or not is_answer:
+        if request.sampling.structured_outputs is None or not request.is_answer:
             return turn
-        own = await self.score(name, prompt, turn.token_ids, cached=False)
+        own = await self.score(request.name, request.prompt, turn.token_ids, cached=False)
         return turn if own is None else replace(turn, logprobs=own.logprobs, rescored=True)
 
-    async def _finished(
-        self, name: str, prompt: Prompt, rendered: Any, sampling: SamplingParams, on_text: OnText | None = None
-    ) -> RequestOutput:
+    async def _run_to_end(self, request: TurnRequest, rendered: Any) -> RequestOutput:
         """Run a request to its end. Raises BadQuestion where a grammar keeps it from one."""
-        output = await self._output(name, rendered, sampling, prompt, on_text)
-        if _has_failed(output) and prompt.pictures and not output.outputs[0].token_ids:
-            # vLLM takes a picture for sent once it is rendered, which it is not where that question was refused. By now
-            # it has noticed, and sends it.
-            output = await self._output(name, await self._engine_input(prompt), sampling, prompt, on_text)
+        output = await self._submit(request, rendered)
+        if _has_failed(output) and request.prompt.pictures and not output.outputs[0].token_ids:
+            # vLLM's image cache marks an image as sent to the engine when it is rendered, even if that request is then
+            # rejected. The failed attempt has evicted it: a retry works.
+            output = await self._submit(request, await self._process(request.prompt))
         if _has_failed(output):
-            raise _unfinished(sampling)
+            raise _unfinished_error(request.sampling)
         return output
 
-    async def _output(
-        self, name: str, rendered: Any, sampling: SamplingParams, prompt: Prompt, on_text: OnText | None = None
-    ) -> RequestOutput:
-        """Run a request to its end and return all of its output as one."""
+    async def _submit(self, request: TurnRequest, rendered: Any) -> RequestOutput:
+        """Submit a request, follow it to its end and return all of its output as one."""
         whole: RequestOutput | None = None
-        request_id = f"{name}-{uuid.uuid4().hex}"
+        request_id = f"{request.name}-{uuid.uuid4().hex}"
         try:
-            more = {"trace_headers": _trace_headers(), **self._rank(prompt)}
-            async for output in self.llm.generate(rendered, sampling, request_id, **more):
-                if on_text is not None and output.outputs[0].text:
-                    on_text(output.outputs[0].text)
+            options = {"trace_headers": _trace_headers(), **self._rank_option(request.prompt)}
+            async for output in self.llm.generate(rendered, request.sampling, request_id, **options):
+                if request.on_text is not None and output.outputs[0].text:
+                    request.on_text(output.outputs[0].text)
                 if whole is None:
                     whole = output
                 else:
@@ -246,7 +228,7 @@ class VllmEngine:
         assert whole is not None  # generate() yields or raises
         return whole
 
-    def _rank(self, prompt: Prompt) -> dict[str, int]:
+    def _rank_option(self, prompt: Prompt) -> dict[str, int]:
         """Name the data-parallel rank of a question's turns, where there are several: each has a cache of its own."""
         if self.ranks < 2 or not prompt.pictures:
             return {}
@@ -269,13 +251,13 @@ class VllmEngine:
         token's place is needed for the one that vLLM always generates.
         """
         answered = Prompt(prompt.token_ids + tuple(answer), prompt.pictures)
-        rendered = await self._engine_input(answered)
+        rendered = await self._process(answered)
         if len(rendered["prompt_token_ids"]) >= self.context_length:
             return None
         scoring = SamplingParams(
             temperature=0.0, max_tokens=1, prompt_logprobs=0, skip_reading_prefix_cache=not cached, detokenize=False
         )
-        output = await self._finished(f"{name}-score", answered, rendered, scoring)
+        output = await self._run_to_end(TurnRequest(f"{name}-score", answered, scoring), rendered)
         reused = output.num_cached_tokens or 0
         if reused >= len(output.prompt_token_ids or ()) - len(answer):
             # The answer's own tokens stood in the cache too, and what is cached has no log-probabilities.
@@ -283,27 +265,29 @@ class VllmEngine:
         scores = cast("list[dict[int, Any]]", output.prompt_logprobs)[-len(answer) :]
         return Score(tuple(choices[token].logprob for choices, token in zip(scores, answer, strict=True)), reused)
 
-    async def shown(self, picture: Picture) -> Image.Image | None:
+    async def encoder_input(self, picture: Picture) -> Image.Image | None:
         """Return what the encoder is shown of a picture; None where vLLM has processed it and knows it by its key."""
         processed = self.llm.renderer.mm_processor_cache
         if processed is not None and processed.is_cached_item(picture.key):
             return None
-        return await in_thread(self.pictures.shown, picture)
+        return await run_in_image_pool(self.pictures.encoder_input, picture)
 
-    async def _engine_input(self, prompt: Prompt) -> Any:
-        images = [await self.shown(picture) for picture in prompt.pictures]
+    async def _process(self, prompt: Prompt) -> Any:
+        """Return a prompt as vLLM's engine takes it: image placeholders widened, images processed."""
+        images = [await self.encoder_input(picture) for picture in prompt.pictures]
         try:
-            return await self._rendered(prompt, images)
+            return await self._process_with(prompt, images)
         except ValueError:
             if None not in images:
                 raise
-            # vLLM has let go of one since.
-            return await self._rendered(prompt, [await in_thread(self.pictures.shown, p) for p in prompt.pictures])
+            # vLLM has evicted one of them since: its pixels are needed after all.
+            made = [await run_in_image_pool(self.pictures.encoder_input, picture) for picture in prompt.pictures]
+            return await self._process_with(prompt, made)
 
-    async def _rendered(self, prompt: Prompt, images: list[Image.Image | None]) -> Any:
+    async def _process_with(self, prompt: Prompt, images: Sequence[Image.Image | None]) -> Any:
         tokens = TokensPrompt(prompt_token_ids=list(prompt.token_ids))
         if images:
-            tokens["multi_modal_data"] = {"image": images}
+            tokens["multi_modal_data"] = {"image": list(images)}
             tokens["multi_modal_uuids"] = {"image": [picture.key for picture in prompt.pictures]}
         (rendered,) = await self.llm.renderer.render_cmpl_async([tokens], self._tokenizing)
         return rendered
@@ -316,20 +300,22 @@ class VllmEngine:
             chat_template_kwargs=profile.chat_template_kwargs | {"add_generation_prompt": True, "tokenize": False},
         )
         try:
-            _, prompt = await self.llm.renderer.render_messages_async([_chat(m) for m in messages], params)
+            chat = [_as_chat_message(message) for message in messages]
+            _, prompt = await self.llm.renderer.render_messages_async(chat, params)
         except (VLLMClientError, ValueError, TypeError) as error:  # too many images; roles the template won't have
             raise BadQuestion(f"The conversation can't be put to the model: {error}") from error
-        return self._fitting(cast("str", prompt["prompt"]))
+        text = cast("str", prompt["prompt"])
+        self._check_characters(text)
+        return text
 
-    def _fitting(self, text: str) -> str:
-        """Return a text that may fit the context; to count the tokens of one that can't would take seconds."""
+    def _check_characters(self, text: str) -> None:
+        """Raise ContextFull where a text can't fit the context: to count its tokens would take seconds."""
         longest = self.context_length * self.llm.renderer.get_tokenizer().max_chars_per_token
         if len(text) > longest:
             raise ContextFull(len(text), longest, "characters")
-        return text
 
 
-def _chat(message: Message) -> Any:
+def _as_chat_message(message: Message) -> Any:
     """Write a message the way vLLM's chat rendering takes it: images by key only, their pixels come later."""
     if not message.pictures:
         return {"role": message.role, "content": message.text}
@@ -345,8 +331,8 @@ def _has_failed(output: RequestOutput) -> bool:
     return bool(output.outputs[0].finish_reason == "error")
 
 
-def _unfinished(sampling: SamplingParams) -> Exception:
-    """Return whose fault it is that vLLM could not finish a turn: the client's, as far as can be told, by a grammar."""
+def _unfinished_error(sampling: SamplingParams) -> Exception:
+    """Return the error of a turn that vLLM could not finish: the client's where it gave a grammar, else ours."""
     if sampling.structured_outputs is None:
         return RuntimeError("vLLM could not finish a turn.")
     return BadQuestion("The engine could not finish the answer; a grammar that nothing can satisfy does this.")
@@ -359,16 +345,16 @@ def _trace_headers() -> dict[str, str] | None:
     return headers or None
 
 
-def _scored(sampling: SamplingParams, room: int, streamed: bool) -> SamplingParams:
-    """Return the sampling with what perplexity needs: a log-probability for every token."""
-    scored = sampling.clone()
-    scored.logprobs = sampling.logprobs or 0
-    scored.max_tokens = min(sampling.max_tokens or room, room)
-    scored.output_kind = RequestOutputKind.DELTA if streamed else RequestOutputKind.FINAL_ONLY
-    return scored
+def _within(request: TurnRequest, room: int) -> TurnRequest:
+    """Return a request that asks for what perplexity needs, a log-probability for every token, and `room` of them."""
+    sampling = request.sampling.clone()
+    sampling.logprobs = sampling.logprobs or 0
+    sampling.max_tokens = min(sampling.max_tokens or room, room)
+    sampling.output_kind = RequestOutputKind.FINAL_ONLY if request.on_text is None else RequestOutputKind.DELTA
+    return replace(request, sampling=sampling)
 
 
-def _turn(output: RequestOutput, seconds: float) -> Turn:
+def _read_turn(output: RequestOutput, seconds: float) -> Turn:
     answer = output.outputs[0]
     by_token = cast("list[dict[int, Any]]", answer.logprobs or [])
     counts = getattr(output, "ec_transfer_params", None) or {}

@@ -1,4 +1,4 @@
-"""Boxes: how a model writes one, and which pixels it means (METHOD: from box to crop)."""
+"""Boxes: how a model writes one, and which pixels it means."""
 
 import re
 from dataclasses import dataclass
@@ -41,12 +41,12 @@ def _compiles(pattern: str) -> str:
     try:
         re.compile(pattern)
     except (re.error, OverflowError) as error:
-        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+        raise ValueError(f"{pattern!r} is not a valid regular expression: {error}") from error
     return pattern
 
 
 Regex = Annotated[str, AfterValidator(_compiles)]
-# Any box whose corners can't be taken for each other, even where the notation has only a few steps.
+# Any box whose corners can't be taken for each other, even where the format has only a few steps.
 _SAMPLE = Box(0.125, 0.375, 0.625, 0.875)
 _COARSEST = 0.1
 
@@ -60,7 +60,7 @@ class CropPolicy(BaseModel):
     margin: int = Field(default=25, ge=0, description="pixels of the original image, on every side")
 
 
-class BoxNotation(BaseModel):
+class BoxFormat(BaseModel):
     """How a model writes a box: data, one per family."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,4 +1,4 @@
-"""Profiles: what differs between model families, as data (DESIGN: the method's code has no `if model == …`)."""
+"""Profiles: what differs between model families, as data; the method's code has no `if model == …`."""
 
 import json
 import re
@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from dualfocus_engine.errors import BadQuestion
-from dualfocus_engine.families.boxes import BoxNotation, CropPolicy, Regex
+from dualfocus_engine.errors import ConfigError
+from dualfocus_engine.families.boxes import BoxFormat, CropPolicy, Regex
 
 _Level = Annotated[int, Field(ge=0, le=255)]
 # The released checkpoints' architecture and profile, and what a model of any other is asked in.
@@ -22,7 +22,7 @@ _SHIPPED = resources.files("dualfocus_engine.families") / "profiles"
 
 
 class Profile(BaseModel):
-    """One model family: wording of the turns, notation of boxes, crop and picture policy, defaults."""
+    """One model family: wording of the turns, format of boxes, crop and picture policy, defaults."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,13 +34,15 @@ class Profile(BaseModel):
     shared_prompt: str | None = Field(
         default=None, description="what both answers are scored under, by shared scoring; none takes micro_prompt"
     )
-    notation: BoxNotation
+    box_format: BoxFormat
     crop: CropPolicy = CropPolicy()
-    pad: tuple[_Level, _Level, _Level] | None = Field(
+    pad_color: tuple[_Level, _Level, _Level] | None = Field(
         default=None, description="pictures are padded to a square of this colour (RGB)"
     )
-    side: int | None = Field(default=None, gt=0, description="then resized to this many pixels a side; only with pad")
-    leave_out: tuple[Regex, ...] = Field(
+    image_size: int | None = Field(
+        default=None, gt=0, description="then resized to this many pixels a side; only with pad_color"
+    )
+    strip_patterns: tuple[Regex, ...] = Field(
         default=(),
         description="regular expressions of what Q1 leaves out of the question: format hints, options",
     )
@@ -52,8 +54,8 @@ class Profile(BaseModel):
     chat_template_kwargs: dict[str, Any] = Field(default={}, description="what the template is given besides")
     max_box_tokens: int = Field(default=48, gt=0, description="new tokens of the grounding turn")
     max_answer_tokens: int = Field(default=128, gt=0, description="new tokens of an answer, by default")
-    skip_below: float = Field(
-        default=2.01,  # e^0.7: the paper's cautious threshold, read as a mean loss (METHOD.md)
+    skip_below_perplexity: float = Field(
+        default=2.01,  # e^0.7: the paper's cautious threshold (Appendix C), which can only be a mean NLL
         ge=0,
         description="adaptive: a macro answer of less perplexity than this stands without a second look",
     )
@@ -67,9 +69,9 @@ class Profile(BaseModel):
         return prompt
 
     @model_validator(mode="after")
-    def _side_has_its_pad(self) -> Self:
-        if self.side is not None and self.pad is None:
-            raise ValueError("side needs pad: a picture that is not made square keeps its shape, and no one side fits")
+    def _image_size_has_its_pad(self) -> Self:
+        if self.image_size is not None and self.pad_color is None:
+            raise ValueError("image_size needs pad_color: no one size fits a picture that is not padded to a square")
         return self
 
     def grounding_text(self, question: str) -> str:
@@ -89,7 +91,7 @@ class Profile(BaseModel):
     def bare(self, question: str) -> str:
         """Return the question without what Q1 leaves out; as it is where nothing else would be left."""
         kept = question
-        for pattern in self.leave_out:
+        for pattern in self.strip_patterns:
             kept = re.sub(pattern, "", kept, flags=re.MULTILINE)
         return kept.strip() or question.strip()
 
@@ -102,7 +104,7 @@ def profile_names() -> list[str]:
 def profile_of(model: str, name: str | None = None) -> Profile:
     """Return the profile a model is served with: the one named, else the model's own, else its architecture's.
 
-    A model's own profile is the file `dualfocus.yaml` in its folder. Raises BadQuestion as `load_profile` does.
+    A model's own profile is the file `dualfocus.yaml` in its folder. Raises ConfigError as `load_profile` does.
     """
     own = str(Path(model) / PROFILE_FILE)
     return load_profile(name or (own if _is_file(own) else _profile_for(_architectures(model))))
@@ -142,16 +144,16 @@ def shipped_profile(name: str) -> str:
 def load_profile(name: str) -> Profile:
     """Load a profile by its name, or from a YAML file of the user's.
 
-    Raises BadQuestion naming the profiles there are, or the field that is wrong.
+    Raises ConfigError naming the profiles there are, or the field that is wrong.
     """
     shipped = name in profile_names()
     if not shipped and not _is_file(name):
-        raise BadQuestion(f"No profile {name!r}: give one of {', '.join(profile_names())}, or a YAML file.")
+        raise ConfigError(f"No profile {name!r}: give one of {', '.join(profile_names())}, or a YAML file.")
     try:
         text = shipped_profile(name) if shipped else Path(name).read_text(encoding="utf-8")
         return Profile.model_validate(yaml.safe_load(text))
     except (ValidationError, yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise BadQuestion(f"The profile {name!r} can't be used: {error}") from error
+        raise ConfigError(f"The profile {name!r} can't be used: {error}") from error
 
 
 def is_folder(model: str) -> bool:

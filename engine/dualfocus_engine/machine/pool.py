@@ -13,11 +13,11 @@ T = TypeVar("T")
 _threads = ThreadPoolExecutor(max_workers=usable_cores(), thread_name_prefix="picture")
 
 
-def begin(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+def submit(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
     """Give picture work to its own pool."""
     return _threads.submit(work, *args, **kwargs)
 
 
-async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def run_in_image_pool(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run picture work on its own pool and return its result."""
-    return await asyncio.wrap_future(begin(work, *args, **kwargs))
+    return await asyncio.wrap_future(submit(work, *args, **kwargs))

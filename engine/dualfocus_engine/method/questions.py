@@ -9,7 +9,7 @@ from PIL import Image
 from dualfocus_engine.errors import BadQuestion
 from dualfocus_engine.families.boxes import Box
 from dualfocus_engine.families.profiles import Profile
-from dualfocus_engine.method.options import options_of
+from dualfocus_engine.method.multiple_choice import options_of
 from dualfocus_engine.method.results import Mode, Scoring
 from dualfocus_engine.pictures.pictures import Picture, open_picture
 
@@ -28,27 +28,29 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A conversation with pictures that ends in a user's turn; the last picture is zoomed, or the one of `zoom`.
+    """A conversation with pictures that ends in a user's turn; the last picture is zoomed, or the one of `image_index`.
 
-    `grounding` is what to ground instead of the question's text; `box` makes the grounding turn unnecessary.
-    `sampling` is what macro and micro answers are drawn with; None takes the profile's defaults. `zoom` counts the
-    conversation's pictures from 0, or from -1 backwards. `scoring` is how the answers are compared.
+    `grounding_question` is what to ground instead of the question's text; `box` makes the grounding turn unnecessary.
+    `sampling` is what macro and micro answers are drawn with; None takes the profile's defaults. `image_index` counts
+    the conversation's pictures from 0, or from -1 backwards. `scoring` is how the answers are compared.
     Raises BadQuestion where there is nothing to look at or nothing asked.
     """
 
     messages: tuple[Message, ...]
     mode: Mode = Mode.DUAL
-    grounding: str | None = None
+    grounding_question: str | None = None
     box: Box | None = None
     sampling: "SamplingParams | None" = None
-    zoom: int = -1
+    image_index: int = -1
     scoring: Scoring = Scoring.OWN
 
     def __post_init__(self) -> None:
         if not self.messages or self.messages[-1].role != "user" or not self.pictures:
             raise BadQuestion("The last message must be a user's, with at least one image in it or before it.")
-        if not -len(self.pictures) <= self.zoom < len(self.pictures):
-            raise BadQuestion(f"There is no image {self.zoom}: the conversation has {len(self.pictures)}, from 0 on.")
+        if not -len(self.pictures) <= self.image_index < len(self.pictures):
+            raise BadQuestion(
+                f"There is no image {self.image_index}: the conversation has {len(self.pictures)}, from 0 on."
+            )
         if not self.asked.strip():
             raise BadQuestion("The last message has no question in text.")
 
@@ -65,7 +67,7 @@ class Question:
     @property
     def picture(self) -> Picture:
         """The picture that is zoomed."""
-        return self.pictures[self.zoom]
+        return self.pictures[self.image_index]
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
@@ -85,7 +87,7 @@ def macro_turn(question: Question, profile: Profile) -> list[Message]:
 
 def grounding_turn(question: Question, profile: Profile) -> list[Message]:
     """Return the grounding turn's conversation: the same up to the image, then Q1."""
-    return _with_system(question, profile, profile.grounding_text(question.grounding or question.asked))
+    return _with_system(question, profile, profile.grounding_text(question.grounding_question or question.asked))
 
 
 def micro_turn(question: Question, crop: Picture, profile: Profile) -> Message:

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from dualfocus_engine.families.boxes import Box, Region
-from dualfocus_engine.method.perplexity import mean_loss, perplexity
+from dualfocus_engine.method.perplexity import mean_nll, perplexity
 
-TurnName = Literal["macro", "micro"]
+AnswerName = Literal["macro", "micro"]
 OnText = Callable[[str], None]  # is given an answer's text as it is written
 
 
@@ -16,7 +16,7 @@ class Mode(StrEnum):
     """Which turns a question is given."""
 
     DUAL = "dual"
-    ADAPTIVE = "adaptive"  # the second look ends where the macro answer is sure enough (Appendix C)
+    ADAPTIVE = "adaptive"  # the second look ends where the macro answer is confident enough (Appendix C)
     MACRO = "macro"
     MICRO = "micro"
 
@@ -35,7 +35,7 @@ class Selection(StrEnum):
     ONLY_ANSWER = "only_answer"  # the mode asked for one answer
     ONLY_OPTION = "only_option"  # shared scoring: of several options, the other answer names none
     OTHER_EMPTY = "other_answer_empty"  # an empty answer never wins
-    SKIPPED = "skipped"  # adaptive: the macro answer was sure enough
+    SKIPPED = "skipped"  # adaptive: the macro answer was confident enough
     NO_BOX = "no_box"  # grounding wrote nothing that reads as a box
     EMPTY_BOX = "empty_box"  # the box holds no pixel
     CONTEXT_FULL = "context_full"  # grounding or micro did not fit the context, or came to its end
@@ -87,18 +87,18 @@ class Turn:
         return not self.text.strip()
 
     @property
-    def loss(self) -> float:
+    def mean_nll(self) -> float:
         """Mean negative log-likelihood per token, in nats."""
-        return mean_loss(self.logprobs)
+        return mean_nll(self.logprobs)
 
     @property
     def perplexity(self) -> float:
         """Eq. 7."""
-        return perplexity(self.loss)
+        return perplexity(self.mean_nll)
 
-    def is_surer_than(self, skip_below: float) -> bool:
-        """Whether the turn gave an answer of a perplexity under `skip_below` (Appendix C)."""
-        return not self.is_empty and self.perplexity < skip_below
+    def is_more_confident_than(self, threshold: float) -> bool:
+        """Whether the turn gave an answer of a perplexity under `threshold` (Appendix C)."""
+        return not self.is_empty and self.perplexity < threshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +109,12 @@ class Score:
     cached_tokens: int
 
     @property
-    def loss(self) -> float:
+    def mean_nll(self) -> float:
         """Mean negative log-likelihood per token, in nats."""
-        return mean_loss(self.logprobs)
+        return mean_nll(self.logprobs)
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
+class Shared(NamedTuple):
     """Both answers scored under one prompt."""
 
     macro: Score
@@ -123,30 +122,30 @@ class Shared:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class SecondLook:
     """What the second look gave: box, crop and micro turn as far as it came.
 
     `failed` says where it ended; a micro turn beside it was cut by the context, and is no answer.
     """
 
     box: Box | None = None
-    region: Region | None = None
+    crop_box: Region | None = None
     grounding: Turn | None = None
     micro: Turn | None = None
     failed: Selection | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Focused:
+class FocusResult:
     """The answer to a question and how it was found; `shared` where the answers were compared under one prompt.
 
     `stages` has the seconds of macro, grounding, crop, micro and select, as far as each was run.
     """
 
-    winner: TurnName
+    winner: AnswerName
     selection: Selection
     macro: Turn | None
-    look: Look
+    look: SecondLook
     seconds: float
     shared: Shared | None = None
     stages: Mapping[str, float] = field(default_factory=dict)

@@ -3,33 +3,18 @@
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from dualfocus_engine.method.options import chosen_option
-from dualfocus_engine.method.perplexity import macro_wins
-from dualfocus_engine.method.results import Look, Selection, Shared, Turn, TurnName
+from dualfocus_engine.method.multiple_choice import chosen_option
+from dualfocus_engine.method.results import AnswerName, Score, SecondLook, Selection, Turn
 
-Choice: TypeAlias = tuple[TurnName, Selection]
+Choice: TypeAlias = tuple[AnswerName, Selection]
 _NO_OPTIONS: Mapping[str, str] = {}
 
 
-def select(
-    macro: Turn | None, look: Look, shared: Shared | None = None, options: Mapping[str, str] = _NO_OPTIONS
-) -> Choice:
-    """Name the chosen answer and why: the less surprising one, as `shared` has them scored, else each by its own turn.
+def only_choice(macro: Turn | None, look: SecondLook, options: Mapping[str, str] = _NO_OPTIONS) -> Choice | None:
+    """Name the answer that is chosen without perplexities, and why; None where they decide (`lower_perplexity`).
 
-    At least one of the two must have run, macro where the look failed. `options` as `only_choice` takes them.
-    """
-    if (only := only_choice(macro, look, options)) is not None:
-        return only
-    assert macro is not None
-    assert look.micro is not None
-    one, other = (macro, look.micro) if shared is None else (shared.macro, shared.micro)
-    return ("macro" if macro_wins(one.loss, other.loss) else "micro"), Selection.LOWER_PERPLEXITY
-
-
-def only_choice(macro: Turn | None, look: Look, options: Mapping[str, str] = _NO_OPTIONS) -> Choice | None:
-    """Return the choice that is made without perplexities, None where they are to decide.
-
-    Of multiple choice `options` (by letter), an answer that names one goes before one that names none (METHOD.md).
+    At least one of the two turns must have run, macro where the second look failed. Of multiple choice `options` (texts
+    by letter), an answer that names one goes before an answer that names none, as in the released code.
     """
     micro = look.micro
     if macro is None:
@@ -43,3 +28,9 @@ def only_choice(macro: Turn | None, look: Look, options: Mapping[str, str] = _NO
         return ("micro" if macro.is_empty else "macro"), Selection.OTHER_EMPTY
     named = [chosen_option(turn.text, options) is not None for turn in (macro, micro)]
     return None if named[0] == named[1] else (("macro" if named[0] else "micro"), Selection.ONLY_OPTION)
+
+
+def lower_perplexity(macro: Turn | Score, micro: Turn | Score) -> Choice:
+    """Name the answer of lower perplexity; macro wins only where its own is strictly lower (Eq. 8)."""
+    # Compared in log space, where nothing overflows.
+    return ("macro" if macro.mean_nll < micro.mean_nll else "micro"), Selection.LOWER_PERPLEXITY

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def one_error() -> Iterator[None]:
+def unwrap_exception_group() -> Iterator[None]:
     """Raise the first error of a task group within by itself: the group has ended the others."""
     try:
         yield

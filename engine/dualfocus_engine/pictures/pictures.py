@@ -23,7 +23,7 @@ MAX_PIXELS = 50_000_000
 _MAX_SQUARE = 64_000_000
 _LONGEST_STRIP = 20
 # EXIF's orientations, and what turns each upright.
-_TURNS = {
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -32,31 +32,31 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
+_SIDEWAYS = {_TRANSPOSES[orientation] for orientation in (5, 6, 7, 8)}
 # Rows of pixels that are hashed at once: all of a large picture's bytes would hold the interpreter for long.
 _ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Original:
+class SourceImage:
     """An image as it was given, the bytes of a file or Pillow's pixels, and the key that names its content."""
 
     data: bytes | Image.Image
     key: str
 
-    def decoded(self, least: int | None = None) -> Image.Image:
+    def decode(self, min_side: int | None = None) -> Image.Image:
         """Return the whole image upright in RGB; that of a file is decoded each time: work for a thread.
 
-        A JPEG's decoder may scale it down as long as `least` pixels a side are left. Raises BadPicture.
+        A JPEG's decoder may scale it down as long as `min_side` pixels a side are left. Raises BadPicture.
         """
-        return self.data if isinstance(self.data, Image.Image) else _decoded(self.data, least)
+        return self.data if isinstance(self.data, Image.Image) else _decode(self.data, min_side)
 
-    def scaled_size(self, least: int) -> Size | None:
-        """Return the upright size of a JPEG that its decoder can scale down to `least` pixels a side; None of others.
+    def scaled_size(self, min_side: int) -> Size | None:
+        """Return the upright size of a JPEG that its decoder can scale down to `min_side` a side; None for others.
 
         Only the header is read. Raises BadPicture.
         """
-        return None if isinstance(self.data, Image.Image) else _scaled_size(self.data, least)
+        return None if isinstance(self.data, Image.Image) else _scaled_size(self.data, min_side)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,15 +66,14 @@ class Picture:
     `size` is width and height in pixels, those of the original's resolution.
     """
 
-    original: Original
+    original: SourceImage
     key: str
     size: Size
     region: Region | None = None
 
-    @property
-    def image(self) -> Image.Image:
-        """Its RGB pixels at the original's resolution; a file is decoded each time: work for a thread."""
-        whole = self.original.decoded()
+    def decode(self) -> Image.Image:
+        """Return its RGB pixels at the original's resolution; a file is decoded each time: work for a thread."""
+        whole = self.original.decode()
         return whole if self.region is None else whole.crop(self.region)
 
     def crop(self, region: Region) -> "Picture":
@@ -91,24 +90,24 @@ def open_picture(source: bytes | str | Path | Image.Image, max_pixels: int = MAX
     Of an animation the first frame is taken; metadata is dropped. Raises BadPicture where the image can't be read, is
     in none of FORMATS, or has more than `max_pixels`, which is judged by its header before anything is decoded.
     """
-    original = read_original(source, max_pixels)
-    return Picture(original, original.key, original.decoded().size)
+    original = read_source_image(source, max_pixels)
+    return Picture(original, original.key, original.decode().size)
 
 
-def read_original(source: bytes | str | Path | Image.Image, max_pixels: int = MAX_PIXELS) -> Original:
+def read_source_image(source: bytes | str | Path | Image.Image, max_pixels: int = MAX_PIXELS) -> SourceImage:
     """Read an image as `open_picture` does, but judge it by its header alone: it may be damaged."""
     if isinstance(source, Image.Image):
-        with _damage_told(max_pixels):
+        with _raise_bad_picture(max_pixels):
             _check_pixels(source, max_pixels)
             upright = _rgb(source)
-        return Original(upright, _key(_bands(upright)))
-    data = source if isinstance(source, bytes) else _content(source)
-    with _damage_told(max_pixels), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        return SourceImage(upright, _key(_pixel_bands(upright)))
+    data = source if isinstance(source, bytes) else _read_file(source)
+    with _raise_bad_picture(max_pixels), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         _check_pixels(image, max_pixels)
-    return Original(data, _key([data]))
+    return SourceImage(data, _key([data]))
 
 
-def _content(path: str | Path) -> bytes:
+def _read_file(path: str | Path) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -117,27 +116,27 @@ def _content(path: str | Path) -> bytes:
         raise BadPicture(f"The image file can't be read: {error}.") from error
 
 
-def _decoded(data: bytes, least: int | None) -> Image.Image:
-    with _damage_told(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        if least is not None:
-            image.draft(None, (least, least))
+def _decode(data: bytes, min_side: int | None) -> Image.Image:
+    with _raise_bad_picture(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        if min_side is not None:
+            image.draft(None, (min_side, min_side))
         shown = _rgb(image)
         if image.format == "PNG" and rows_are_missing(data, image):
             raise BadPicture("The image is damaged or cut short: it has fewer rows than it claims.")
         return shown
 
 
-def _scaled_size(data: bytes, least: int) -> Size | None:
-    with _damage_told(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+def _scaled_size(data: bytes, min_side: int) -> Size | None:
+    with _raise_bad_picture(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
-        image.draft(None, (least, least))
+        image.draft(None, (min_side, min_side))
         if image.size == (width, height):
             return None
-        return (height, width) if _turn(image) in _SIDEWAYS else (width, height)
+        return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
 
 
 @contextmanager
-def _damage_told(max_pixels: int = MAX_PIXELS) -> Iterator[None]:
+def _raise_bad_picture(max_pixels: int = MAX_PIXELS) -> Iterator[None]:
     """Turn what Pillow raises about an image into BadPicture."""
     try:
         yield
@@ -164,7 +163,7 @@ def _key(pieces: Iterable[bytes]) -> str:
     return f"picture-{digest.hexdigest()}"
 
 
-def _bands(image: Image.Image) -> Iterator[bytes]:
+def _pixel_bands(image: Image.Image) -> Iterator[bytes]:
     """Yield an image's pixels from the top, then its size."""
     for top in range(0, image.height, _ROWS_AT_ONCE):
         yield image.crop((0, top, image.width, min(top + _ROWS_AT_ONCE, image.height))).tobytes()
@@ -174,17 +173,17 @@ def _bands(image: Image.Image) -> Iterator[bytes]:
 def _rgb(image: Image.Image) -> Image.Image:
     """Return the image upright, in RGB and without metadata; an orientation left in it would turn it once more."""
     image.load()
-    turn = _turn(image)
+    turn = _orientation(image)
     # Pillow's own way to turn an image rewrites all of EXIF, and fails where any tag is odd.
     shown = _on_white(image if turn is None else image.transpose(turn)).convert("RGB")
     shown.info = {}
     return shown
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
+def _orientation(image: Image.Image) -> Image.Transpose | None:
     """Return what turns an image upright."""
     try:
-        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return _TRANSPOSES.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # EXIF that can't be read turns nothing; the pixels are fine
         return None
 
@@ -220,25 +219,25 @@ def _full_scale(levels: Image.Image) -> float:
     return next((top for top in (1.0, 255.0, 65535.0) if brightest <= top), brightest)
 
 
-def fit(image: Image.Image, pad: Colour | None, side: int | None) -> Image.Image:
-    """Return what the encoder is shown: padded to a square of colour `pad`, then resized to `side` pixels.
+def fit(image: Image.Image, pad_color: Colour | None, image_size: int | None) -> Image.Image:
+    """Return what the encoder is shown: padded to a square of colour `pad_color`, then resized to `image_size` pixels.
 
-    Either step is left out where it is None: the model's own processor does the rest. `side` needs `pad` (profiles
-    see to it): a picture that is not padded is left to the processor altogether.
+    Either step is left out where it is None: the model's own processor does the rest. `image_size` needs `pad_color`
+    (profiles see to it): a picture that is not padded is left to the processor altogether.
     """
-    shown = within_aspect(image) if pad is None else pad_to_square(image, pad)
-    if side is None or pad is None:
+    shown = within_aspect(image) if pad_color is None else pad_to_square(image, pad_color)
+    if image_size is None or pad_color is None:
         return shown
-    return shown.resize((side, side), Image.Resampling.BICUBIC)
+    return shown.resize((image_size, image_size), Image.Resampling.BICUBIC)
 
 
 def pad_to_square(image: Image.Image, colour: Colour) -> Image.Image:
     """Return the image centred on a square of `colour`, as LLaVA-1.5 was trained to see it."""
     image = bounded(image)
-    side = max(image.size)
-    if image.size == (side, side):
+    image_size = max(image.size)
+    if image.size == (image_size, image_size):
         return image
-    return _centred(image, (side, side), colour)
+    return _centred(image, (image_size, image_size), colour)
 
 
 def _centred(image: Image.Image, size: tuple[int, int], colour: Colour) -> Image.Image:
@@ -254,8 +253,8 @@ def within_aspect(image: Image.Image) -> Image.Image:
     Processors that resize by the short side would make gigabytes of a strip.
     """
     image = bounded(image)
-    least = -(-max(image.size) // _LONGEST_STRIP)
-    size = (max(image.width, least), max(image.height, least))
+    min_side = -(-max(image.size) // _LONGEST_STRIP)
+    size = (max(image.width, min_side), max(image.height, min_side))
     return image if size == image.size else _centred(image, size, _WHITE)
 
 

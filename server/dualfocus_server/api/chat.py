@@ -7,24 +7,31 @@ from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from dualfocus_engine import DualFocus, Focused, Mode
-from dualfocus_engine.machine.pool import in_thread
-from dualfocus_engine.method.looks import Watcher
+from dualfocus_engine import DualFocus, FocusResult, Mode
+from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.stages import Stages
+from dualfocus_engine.method.turn_runner import TurnListener
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from pydantic_core import to_json
 
-from dualfocus_server.api.intake import concerns_focus, image_parts, inline_images, question_of, take_mode_from_model
+from dualfocus_server.api.intake import (
+    image_parts,
+    inline_images,
+    is_dualfocus_request,
+    question_of,
+    take_mode_from_model,
+)
 from dualfocus_server.api.protocol import FocusRequest, FocusResponse
 from dualfocus_server.api.report import completion, crop_url
 from dualfocus_server.api.streaming import Events, EventStream, FocusWriter
 from dualfocus_server.api.vllm_chat import VllmChat
-from dualfocus_server.guards.admission import Admission, Place
-from dualfocus_server.guards.refusals import TimedOut
+from dualfocus_server.guards.admission import Admission, Slot
+from dualfocus_server.guards.http_errors import TimedOut
+from dualfocus_server.guards.watchdog import Watchdog
 from dualfocus_server.images.request_images import RequestImages
-from dualfocus_server.telemetry.metrics import count_answer, count_passed_on
-from dualfocus_server.telemetry.traces import note_answer, question_span
+from dualfocus_server.telemetry.metrics import record_answer, record_passthrough
+from dualfocus_server.telemetry.traces import question_span, record_on_span
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,7 @@ class Service:
     chat: VllmChat
     images: RequestImages
     admission: Admission
+    watchdog: Watchdog
     timeout: float
 
     def deadline(self) -> float | None:
@@ -59,7 +67,7 @@ class Service:
 class _Task(Protocol):
     """A request on its way through the engine."""
 
-    async def whole(self) -> Response:
+    async def respond(self) -> Response:
         """Answer it as one body."""
 
     async def stream(self, events: Events) -> None:
@@ -72,25 +80,25 @@ async def answer(service: Service, request: FocusRequest, raw_request: Request) 
     take_mode_from_model(request, service.chat.is_base_model)
     service.images.check_number(len(list(image_parts(request))))
     task: _Task = _VllmTask(service, request, raw_request)
-    if concerns_focus(request) and service.chat.is_base_model(request.model):
+    if is_dualfocus_request(request) and service.chat.is_base_model(request.model):
         task = _FocusTask(service, request, asked_model, stages)
     with ExitStack() as held:
-        place = held.enter_context(service.admission.admit(raw_request.scope.get("client_key", ""), stages))
+        slot = held.enter_context(service.admission.admit(raw_request.scope.get("client_id", ""), stages))
         with question_span(raw_request, held):
             if request.stream:
-                return await _streamed(service, task, place, held.pop_all(), deadline)
+                return await _streamed(service, task, slot, held.pop_all(), deadline)
             async with service.until(deadline):
-                # Images are opened by those whose turn it is: what waits, waits packed.
-                await place.turn()
-                return await task.whole()
+                # Images are opened once the question runs: what waits, waits encoded.
+                await slot.acquire()
+                return await task.respond()
 
 
-async def _streamed(service: Service, task: _Task, place: Place, held: ExitStack, deadline: float | None) -> Response:
+async def _streamed(service: Service, task: _Task, slot: Slot, held: ExitStack, deadline: float | None) -> Response:
     """Begin a stream once the answer is on its way, so that what is wrong before has its status."""
 
     async def make(events: Events) -> None:
         async with service.until(deadline):
-            await place.turn()
+            await slot.acquire()
             await task.stream(events)
 
     events = Events(make, held)
@@ -112,34 +120,36 @@ class _FocusTask:
         self._stages = stages
         self._started = time.perf_counter()
 
-    async def whole(self) -> Response:
+    async def respond(self) -> Response:
         """Answer it as one body."""
-        _, whole = await self._answered(None)
+        _, response = await self._answer(None)
         # A crop in it may be megabytes, which Python's own writer takes several times as long for.
-        return Response(to_json(whole.model_dump()), media_type="application/json")
+        return Response(to_json(response.model_dump()), media_type="application/json")
 
     async def stream(self, events: Events) -> None:
         """Answer it piece by piece."""
         options = self._request.stream_options
         mode = Mode(self._request.dualfocus.mode)
         writer = FocusWriter(events, f"chatcmpl-{self._request.request_id}", self._model, mode)
-        result, whole = await self._answered(writer)
-        writer.ends(result, whole, include_usage=bool(options and options.include_usage))
+        result, response = await self._answer(writer)
+        writer.write_end(result, response, include_usage=bool(options and options.include_usage))
 
-    async def _answered(self, watcher: Watcher | None) -> tuple[Focused, FocusResponse]:
+    async def _answer(self, listener: TurnListener | None) -> tuple[FocusResult, FocusResponse]:
         request, service = self._request, self._service
         question = await question_of(request, service.focus, service.images, self._stages)
-        result = await service.focus.answer(question, watcher)
+        result = await service.focus.answer(question, listener)
         self._stages |= result.stages
-        note_answer(result)
-        count_answer(result, question.mode, self._stages, time.perf_counter() - self._started)
+        record_on_span(result)
+        record_answer(result, question.mode, self._stages, time.perf_counter() - self._started)
         logprobs = service.chat.logprobs(result.answer, request)
-        whole = completion(result, question.mode, self._model, request.request_id, logprobs)
-        whole.dualfocus.stages = self._stages
-        if request.dualfocus.return_crop and result.look.region is not None:
+        response = completion(result, question.mode, self._model, request.request_id, logprobs)
+        response.dualfocus.stages = self._stages
+        if request.dualfocus.return_crop and result.look.crop_box is not None:
             pictures = service.focus.engine.pictures
-            whole.dualfocus.crop_image = await in_thread(crop_url, pictures, question.picture, result.look.region)
-        return result, whole
+            response.dualfocus.crop_image = await run_in_image_pool(
+                crop_url, pictures, question.picture, result.look.crop_box
+            )
+        return result, response
 
 
 class _VllmTask:
@@ -151,19 +161,19 @@ class _VllmTask:
         self._raw_request = raw_request
         self._started = time.perf_counter()
 
-    async def whole(self) -> Response:
+    async def respond(self) -> Response:
         """Answer it as one body."""
         await inline_images(self._request, self._service.focus, self._service.images)
-        answered = await self._service.chat.answer(self._request, self._raw_request)
-        count_passed_on(time.perf_counter() - self._started)
-        return JSONResponse(answered.model_dump())
+        response = await self._service.chat.answer(self._request, self._raw_request)
+        record_passthrough(time.perf_counter() - self._started)
+        return JSONResponse(response.model_dump())
 
     async def stream(self, events: Events) -> None:
         """Answer it piece by piece."""
         await inline_images(self._request, self._service.focus, self._service.images)
-        answered = await self._service.chat.stream(self._request, self._raw_request)
+        vllm_events = await self._service.chat.stream(self._request, self._raw_request)
         events.begin()
-        async with aclosing(answered):
-            async for event in answered:
+        async with aclosing(vllm_events):
+            async for event in vllm_events:
                 events.put(event)
-        count_passed_on(time.perf_counter() - self._started)
+        record_passthrough(time.perf_counter() - self._started)

@@ -14,7 +14,7 @@ _BY_URL = ("audio_url", "video_url")
 _KNOWN = (TEXT, IMAGE, *_ALIASES, *_HANDED_ON, *_BY_URL)
 
 
-def canonical(message: Any) -> dict[str, Any]:
+def normalize_message(message: Any) -> dict[str, Any]:
     """Return a message with its parts written one way. Raises ValueError naming what can't be read."""
     if not isinstance(message, dict):  # vLLM also reads messages of other makes, for models of other makes
         raise ValueError("a message must be an object with role and content, as in OpenAI's chat completions")

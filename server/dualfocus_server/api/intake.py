@@ -7,11 +7,11 @@ from typing import Any, cast
 from dualfocus_engine import BadQuestion, Box, DualFocus, Message, Mode, Picture, Question, Scoring
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.pictures.picture_cache import PictureCache
-from dualfocus_engine.pictures.pictures import read_original, within_aspect
+from dualfocus_engine.pictures.pictures import read_source_image, within_aspect
 
 from dualfocus_server.api.contents import IMAGE, TEXT, parts_of
 from dualfocus_server.api.protocol import MODES, FocusRequest
-from dualfocus_server.guards.errors import vllm_judging
+from dualfocus_server.guards.api_errors import as_client_errors
 from dualfocus_server.images.request_images import RequestImages
 
 # What only vLLM's own chat serving does; a request that uses one of these is not a DualFocus question.
@@ -44,7 +44,7 @@ _VLLM_ONLY = (
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
-def concerns_focus(request: FocusRequest) -> bool:
+def is_dualfocus_request(request: FocusRequest) -> bool:
     """Whether a request asks about an image in a way two looks can answer; the rest is vLLM's."""
     if request.dualfocus.mode == "off" or (request.n or 1) > 1:
         return False
@@ -85,10 +85,10 @@ async def question_of(request: FocusRequest, focus: DualFocus, images: RequestIm
     return Question(
         messages=tuple(messages),
         mode=Mode(options.mode),
-        grounding=options.question,
+        grounding_question=options.question,
         box=Box(*options.box) if options.box else None,
-        zoom=options.image,
-        scoring=Scoring(options.selection),
+        image_index=options.image,
+        scoring=Scoring(options.scoring),
         sampling=sampling,
     )
 
@@ -120,8 +120,8 @@ async def inline_images(request: FocusRequest, focus: DualFocus, images: Request
 
 def _as_sent(pictures: PictureCache, data: bytes, max_pixels: int) -> dict[str, Any]:
     """Return an image as the part of a message that vLLM takes it from; work for a thread."""
-    original = read_original(data, max_pixels)
-    image = within_aspect(pictures.decoded(original))
+    original = read_source_image(data, max_pixels)
+    image = within_aspect(pictures.decode(original))
     return {"type": "image_pil", "image_pil": image, "uuid": f"{original.key}-as-sent"}
 
 
@@ -129,7 +129,7 @@ def _sampling(request: FocusRequest, focus: DualFocus) -> Any:
     """Return the client's sampling over the profile's and the model's defaults, as `vllm serve` would."""
     limits = (request.max_completion_tokens, request.max_tokens, focus.profile.max_answer_tokens)
     limit = next(limit for limit in limits if limit is not None)
-    with vllm_judging():
+    with as_client_errors():
         return request.to_sampling_params(
             limit, {**focus.engine.default_sampling, "temperature": focus.profile.temperature}
         )

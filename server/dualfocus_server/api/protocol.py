@@ -2,13 +2,21 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    field_validator,
+    model_validator,
+)
 from vllm.config import ModelConfig
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatCompletionResponse
 from vllm.renderers.params import TokenizeParams
 
-from dualfocus_server.api.contents import canonical
-from dualfocus_server.guards.sendable import check_sendable
+from dualfocus_server.api.contents import normalize_message
+from dualfocus_server.guards.json_limits import validate_json
 
 Corners = tuple[float, float, float, float]
 # What vLLM's validators raise over values of types that they do not expect.
@@ -36,8 +44,9 @@ class FocusOptions(BaseModel):
         description="dual: both looks; adaptive: the second one where the first leaves doubt (--skip-below); "
         "macro or micro: that answer alone; off: vLLM's own chat",
     )
-    selection: Literal["own", "shared"] = Field(
+    scoring: Literal["own", "shared"] = Field(
         default="own",
+        validation_alias=AliasChoices("scoring", "selection"),  # its name until 0.1
         description="what the answers are compared by: each one's perplexity under the turn that wrote it, or that of "
         "both under one prompt, as the released code has it",
     )
@@ -98,7 +107,7 @@ class FocusRequest(ChatCompletionRequest):
         """Judge the shape first: vLLM's own validators take it for granted."""
         if isinstance(body, bytes | str):
             raise ValueError("the body must be a JSON object, sent with Content-Type: application/json")
-        check_sendable(body)
+        validate_json(body)
         messages = body.get("messages") if isinstance(body, dict) else None
         if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
             raise ValueError("messages must be a list of at least one message, each an object with role and content")
@@ -119,7 +128,7 @@ class FocusRequest(ChatCompletionRequest):
         if not 1 <= (self.n or 1) <= _MOST_CHOICES:
             raise ValueError(f"n must be 1 to {_MOST_CHOICES}")
         messages: list[Any] = self.messages  # type: ignore[has-type]
-        self.messages = [canonical(message) for message in messages]
+        self.messages = [normalize_message(message) for message in messages]
         return self
 
 

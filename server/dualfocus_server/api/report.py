@@ -3,7 +3,7 @@
 import base64
 import io
 
-from dualfocus_engine import Focused, Mode, Picture, Region, Turn
+from dualfocus_engine import FocusResult, Mode, Picture, Region, Turn
 from dualfocus_engine.method.perplexity import perplexity
 from dualfocus_engine.method.results import Score
 from dualfocus_engine.pictures.picture_cache import PictureCache
@@ -21,7 +21,7 @@ _LONGEST_SIDE = 2048
 
 
 def completion(
-    result: Focused, mode: Mode, model: str, request_id: str, logprobs: ChatCompletionLogProbs | None
+    result: FocusResult, mode: Mode, model: str, request_id: str, logprobs: ChatCompletionLogProbs | None
 ) -> FocusResponse:
     """Return the chosen answer as a chat completion with its `dualfocus` field."""
     answer = result.answer
@@ -41,7 +41,7 @@ def completion(
     )
 
 
-def usage(result: Focused) -> UsageInfo:
+def usage(result: FocusResult) -> UsageInfo:
     """Count all turns; the box and the losing answer count as reasoning."""
     turns = result.turns.values()
     prompt = sum(turn.prompt_tokens for turn in turns)
@@ -57,7 +57,7 @@ def usage(result: Focused) -> UsageInfo:
     )
 
 
-def focus_report(result: Focused, mode: Mode) -> FocusReport:
+def focus_report(result: FocusResult, mode: Mode) -> FocusReport:
     """Return everything the result holds, for the `dualfocus` field."""
     look, shared = result.look, result.shared
     return FocusReport(
@@ -65,11 +65,11 @@ def focus_report(result: Focused, mode: Mode) -> FocusReport:
         winner=result.winner,
         selection=result.selection.value,
         box=look.box.as_tuple() if look.box else None,
-        crop=look.region,
+        crop=look.crop_box,
         grounding=_grounding(look.grounding),
         macro=_answer(result.macro, shared.macro if shared else None),
         micro=_answer(look.micro, shared.micro if shared else None),
-        turns={name: _turn(turn) for name, turn in result.turns.items()},
+        turns={name: _orientation(turn) for name, turn in result.turns.items()},
         seconds=result.seconds,
     )
 
@@ -78,9 +78,9 @@ def _grounding(turn: Turn | None) -> GroundingReport | None:
     return None if turn is None else GroundingReport(text=turn.text, finish_reason=turn.finish_reason)
 
 
-def crop_url(pictures: PictureCache, picture: Picture, region: Region) -> str:
+def crop_url(pictures: PictureCache, picture: Picture, crop_box: Region) -> str:
     """Return a part of a picture as a data: URL with a PNG in it; work for a thread."""
-    crop = pictures.decoded(picture.original).crop(region)
+    crop = pictures.decode(picture.original).crop(crop_box)
     crop.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
     png = io.BytesIO()
     crop.save(png, "PNG")
@@ -93,14 +93,14 @@ def _answer(turn: Turn | None, score: Score | None) -> AnswerReport | None:
     return AnswerReport(
         text=turn.text,
         perplexity=turn.perplexity,
-        shared_perplexity=perplexity(score.loss) if score is not None else None,
+        shared_perplexity=perplexity(score.mean_nll) if score is not None else None,
         tokens=turn.completion_tokens,
         rescored=turn.rescored,
         finish_reason=turn.finish_reason,
     )
 
 
-def _turn(turn: Turn) -> TurnReport:
+def _orientation(turn: Turn) -> TurnReport:
     return TurnReport(
         prompt_tokens=turn.prompt_tokens,
         cached_tokens=turn.cached_tokens,

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from dualfocus_engine import Focused, Mode
+from dualfocus_engine import FocusResult, Mode
 from pydantic_core import to_json
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -18,16 +18,16 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
 )
 
 from dualfocus_server.api.protocol import FocusResponse
-from dualfocus_server.guards.errors import problem_of
-from dualfocus_server.telemetry.metrics import count_failure
+from dualfocus_server.guards.api_errors import to_api_error
+from dualfocus_server.telemetry.metrics import record_failure
 
 logger = logging.getLogger(__name__)
 
-# Proxies cut connections on which nothing comes; a comment line is nothing to a client.
-_COMMENT_EVERY = 4.0
+# Proxies cut idle connections; a comment line is nothing to a client.
+_COMMENT_INTERVAL_S = 4.0
 _DONE = "data: [DONE]\n\n"
-# Seconds that a client gets to read the last events after the question's deadline.
-_LAST_WORDS = 10.0
+# What a client gets to read the last events after the question's deadline.
+_READ_GRACE_S = 10.0
 
 
 class Events:
@@ -57,7 +57,7 @@ class Events:
     async def begun(self) -> None:
         """Wait until the answer is on its way, or is late. Raises what went wrong before."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(_COMMENT_EVERY):
+            async with asyncio.timeout(_COMMENT_INTERVAL_S):
                 await self._begun.wait()
         if self._making.done():
             self._making.result()
@@ -71,8 +71,8 @@ class Events:
         try:
             self._making.result()
         except Exception as error:
-            problem = problem_of(error)
-            count_failure(problem.status)
+            problem = to_api_error(error)
+            record_failure(problem.status)
             yield _data(problem.body())
             yield _DONE
 
@@ -82,7 +82,7 @@ class Events:
 
     async def _next(self) -> str | None:
         try:
-            async with asyncio.timeout(_COMMENT_EVERY):
+            async with asyncio.timeout(_COMMENT_INTERVAL_S):
                 return await self._queue.get()
         except TimeoutError:
             return self._comment
@@ -96,12 +96,12 @@ class Events:
 
 
 class EventStream(StreamingResponse):
-    """Sends events; a client that leaves, or has not read them `_LAST_WORDS` after the deadline, ends them."""
+    """Sends events; a client that leaves, or has not read them `_READ_GRACE_S` after the deadline, ends them."""
 
     def __init__(self, events: Events, deadline: float | None) -> None:
         super().__init__(events.read(), media_type="text/event-stream")
         self._events = events
-        self._cut_at = deadline + _LAST_WORDS if deadline is not None else None
+        self._cut_at = deadline + _READ_GRACE_S if deadline is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -124,27 +124,27 @@ class FocusWriter:
         self._held = ""  # the last piece waits: it carries the `dualfocus` field
         self._put(DeltaMessage(role="assistant", content=""))
 
-    def begins(self, turn: str) -> None:
+    def on_turn_start(self, turn: str) -> None:
         """Name the turn. The answer is on its way once macro is, without which there is none in the other modes."""
         self._events.comment(turn)
         if turn == "macro" or self._mode is Mode.MICRO:
             self._events.begin()
 
-    def writes(self, text: str) -> None:
-        """Give the piece before this one."""
+    def on_text(self, text: str) -> None:
+        """Write the piece before this one."""
         if self._held:
             self._put(DeltaMessage(content=self._held))
         self._held = text
 
-    def ends(self, result: Focused, whole: FocusResponse, include_usage: bool) -> None:
-        """Give the rest of the answer with its `dualfocus` field, the finish, usage, `[DONE]`."""
-        choice = whole.choices[0]
+    def write_end(self, result: FocusResult, response: FocusResponse, include_usage: bool) -> None:
+        """Write the rest of the answer with its `dualfocus` field, the finish, usage, `[DONE]`."""
+        choice = response.choices[0]
         content = self._chunk(DeltaMessage(content=self._held or result.text), logprobs=choice.logprobs)
-        answer = to_json(content | {"dualfocus": whole.dualfocus.model_dump(exclude_none=False)})
+        answer = to_json(content | {"dualfocus": response.dualfocus.model_dump(exclude_none=False)})
         self._events.put(f"data: {answer.decode()}\n\n")  # may be megabytes, with a crop in it
         self._put(DeltaMessage(), finish_reason=choice.finish_reason)
         if include_usage:
-            self._events.put(_data(self._chunk(None) | {"usage": whole.usage.model_dump()}))
+            self._events.put(_data(self._chunk(None) | {"usage": response.usage.model_dump()}))
         self._events.put(_DONE)
 
     def _put(self, delta: DeltaMessage, **choice: Any) -> None:

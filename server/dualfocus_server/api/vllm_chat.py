@@ -29,7 +29,7 @@ from vllm.exceptions import GenerationError, VLLMValidationError
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from dualfocus_server.api.contents import parts_of
-from dualfocus_server.guards.errors import Problem, VllmRefusal, problem_from_vllm, vllm_judging
+from dualfocus_server.guards.api_errors import ApiError, VllmResponseError, api_error_from_vllm, as_client_errors
 from dualfocus_server.telemetry.request_ids import HEADER, request_id
 
 Answer: TypeAlias = AsyncGenerator[str, None] | ChatCompletionResponse
@@ -55,42 +55,42 @@ class VllmChat:
 
     async def answer(self, request: ChatCompletionRequest, raw_request: Request) -> ChatCompletionResponse:
         """Answer a chat completion request as `vllm serve` would. Raises VllmRefusal, ContextFull and vLLM's errors."""
-        with self._sent(request):
-            answered = cast("ChatCompletionResponse", await self._answered(request, raw_request))
-        answered.ec_transfer_params = None  # the engine's own count of encoder runs, no transfer
-        return answered
+        with self._forget_images_on_error(request):
+            response = cast("ChatCompletionResponse", await self._create(request, raw_request))
+        response.ec_transfer_params = None  # the engine's own count of encoder runs, no transfer
+        return response
 
     async def stream(self, request: ChatCompletionRequest, raw_request: Request) -> AsyncGenerator[str, None]:
         """Answer one as `vllm serve` would, as events. Raises the same, also while they are read."""
-        with self._sent(request):
-            events = cast("AsyncGenerator[str, None]", await self._answered(request, raw_request))
-        return self._told(request, events)
+        with self._forget_images_on_error(request):
+            events = cast("AsyncGenerator[str, None]", await self._create(request, raw_request))
+        return self._translate_errors(request, events)
 
-    async def _answered(self, request: ChatCompletionRequest, raw_request: Request) -> Answer:
+    async def _create(self, request: ChatCompletionRequest, raw_request: Request) -> Answer:
         try:
-            with self._lengths_told(), vllm_judging():
-                answered = await self._chat.create_chat_completion(request, _as_ours(raw_request))
+            with self._raise_context_full(), as_client_errors():
+                response = await self._chat.create_chat_completion(request, _as_ours(raw_request))
         except GenerationError as error:
-            raise VllmRefusal(_problem(request, create_error_response(error))) from error
-        if isinstance(answered, ErrorResponse):
-            raise VllmRefusal(_problem(request, answered))
-        return cast("Answer", answered)
+            raise VllmResponseError(_api_error(request, create_error_response(error))) from error
+        if isinstance(response, ErrorResponse):
+            raise VllmResponseError(_api_error(request, response))
+        return cast("Answer", response)
 
-    async def _told(
+    async def _translate_errors(
         self, request: ChatCompletionRequest, events: AsyncGenerator[str, None]
     ) -> AsyncGenerator[str, None]:
         """Yield vLLM's events, its errors in OpenAI's shape."""
-        with self._sent(request):
+        with self._forget_images_on_error(request):
             async with aclosing(events):
                 async for event in events:
                     if event.startswith(_ERROR_EVENT):
-                        told = ErrorResponse.model_validate_json(event.removeprefix("data: "))
-                        raise VllmRefusal(_problem(request, told))
+                        response = ErrorResponse.model_validate_json(event.removeprefix("data: "))
+                        raise VllmResponseError(_api_error(request, response))
                     yield event
 
     @contextmanager
-    def _sent(self, request: ChatCompletionRequest) -> Iterator[None]:
-        """Forget a request's images where it fails: vLLM takes for sent what it has processed, and would not send it.
+    def _forget_images_on_error(self, request: ChatCompletionRequest) -> Iterator[None]:
+        """Forget a request's images where it fails: vLLM's image cache has marked them as sent to the engine.
 
         The next request with one of them would end in an error.
         """
@@ -105,7 +105,7 @@ class VllmChat:
             raise
 
     @contextmanager
-    def _lengths_told(self) -> Iterator[None]:
+    def _raise_context_full(self) -> Iterator[None]:
         """Raise ContextFull where vLLM refuses a prompt as too long."""
         limit = int(self._models.model_config.max_model_len)
         try:
@@ -156,9 +156,9 @@ def _as_ours(raw_request: Request) -> Request:
     return Request({**raw_request.scope, "headers": headers.raw}, raw_request.receive)
 
 
-def _problem(request: ChatCompletionRequest, told: ErrorResponse) -> Problem:
+def _api_error(request: ChatCompletionRequest, response: ErrorResponse) -> ApiError:
     """Describe vLLM's error; that it could not finish is the client's doing where the client gave a grammar."""
-    if told.error.message != str(GenerationError()) or request.extract_structured_outputs() is None:
-        return problem_from_vllm(told)
+    if response.error.message != str(GenerationError()) or request.extract_structured_outputs() is None:
+        return api_error_from_vllm(response)
     message = "The engine could not finish the answer; a grammar that nothing can satisfy does this."
-    return Problem(HTTPStatus.BAD_REQUEST, message, code="invalid_value")
+    return ApiError(HTTPStatus.BAD_REQUEST, message, code="invalid_value")

@@ -1,4 +1,4 @@
-"""How many questions are worked on, how many wait, and that no one client takes all places."""
+"""Admission control: how many questions run, how many wait, and that no one client takes all slots."""
 
 import asyncio
 from collections import Counter
@@ -7,36 +7,36 @@ from contextlib import contextmanager
 
 from dualfocus_engine.method.stages import Stages
 
-from dualfocus_server.guards.refusals import TooBusy
+from dualfocus_server.guards.http_errors import TooBusy
 
 
-class Place:
-    """An admitted question's place in the queue; it is given up when the question ends."""
+class Slot:
+    """An admitted question's place in the queue, released when the question ends."""
 
     def __init__(self, running: asyncio.Semaphore, check: Callable[[], None], stages: Stages) -> None:
         self._running = running
         self._check = check
         self._stages = stages
-        self.has_turn = False
+        self.is_running = False
 
-    async def turn(self) -> None:
-        """Wait until the question may be worked on (the stage queue). Raises what the admission was ended with."""
+    async def acquire(self) -> None:
+        """Wait until the question may run (the stage queue). Raises what the admission was ended with."""
         with self._stages.time("queue"):
             await self._running.acquire()
-        self.has_turn = True
+        self.is_running = True
         self._check()
 
-    def leave(self) -> None:
-        """Let the next one; leaving twice is leaving once."""
-        if self.has_turn:
-            self.has_turn = False
+    def release(self) -> None:
+        """Let the next question run; idempotent."""
+        if self.is_running:
+            self.is_running = False
             self._running.release()
 
 
 class Admission:
-    """Lets whole questions in: one that is in is never refused a turn of its own.
+    """Admits whole questions: none of an admitted question's turns is ever refused.
 
-    `running` at once, `queued` more waiting for their turn, `per_client` of both for any one client (0: no limit).
+    `running` at once, `queued` more waiting to run, `per_client` of both for any one client (0: no limit).
     A client is its API key, or everybody where none is needed.
     """
 
@@ -45,7 +45,7 @@ class Admission:
         self._limit = running + queued
         self._per_client = per_client
         self._clients: Counter[str] = Counter()
-        self._places: set[Place] = set()
+        self._slots: set[Slot] = set()
         self._empty = asyncio.Event()
         self._empty.set()
         self.closed: Exception | None = None
@@ -53,27 +53,27 @@ class Admission:
 
     @property
     def admitted(self) -> int:
-        """Questions worked on and waiting."""
-        return len(self._places)
+        """Questions running and waiting."""
+        return len(self._slots)
 
     @property
-    def working(self) -> int:
-        """Questions worked on."""
-        return sum(place.has_turn for place in self._places)
+    def active(self) -> int:
+        """Questions running."""
+        return sum(slot.is_running for slot in self._slots)
 
     @contextmanager
-    def admit(self, client: str, stages: Stages) -> Iterator[Place]:
-        """Hold a place for one question. Raises TooBusy, or what the admission was closed with."""
+    def admit(self, client: str, stages: Stages) -> Iterator[Slot]:
+        """Hold a slot for one question. Raises TooBusy, or what the admission was closed with."""
         self._check(client)
-        place = Place(self._running, self._check_ended, stages)
-        self._places.add(place)
+        slot = Slot(self._running, self._check_ended, stages)
+        self._slots.add(slot)
         self._clients[client] += 1
         self._empty.clear()
         try:
-            yield place
+            yield slot
         finally:
-            place.leave()
-            self._places.remove(place)
+            slot.release()
+            self._slots.remove(slot)
             self._forget(client)
 
     def close(self, why: Exception) -> None:

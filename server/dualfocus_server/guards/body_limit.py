@@ -5,8 +5,8 @@ import asyncio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dualfocus_server.guards.errors import problem_of
-from dualfocus_server.guards.refusals import Refusal, TooLarge, TooSlow
+from dualfocus_server.guards.api_errors import to_api_error
+from dualfocus_server.guards.http_errors import HttpError, TooLarge, TooSlow
 
 
 class BodyLimit:
@@ -39,7 +39,7 @@ class BodyLimit:
             if body.refusal is None:
                 raise
         if body.refusal is not None:
-            await problem_of(body.refusal).response()(scope, body.receive, send)
+            await to_api_error(body.refusal).response()(scope, body.receive, send)
 
 
 class _Counted:
@@ -52,7 +52,7 @@ class _Counted:
         self._timeout = timeout
         self._deadline = asyncio.get_running_loop().time() + timeout if timeout else None
         self._is_whole = False
-        self.refusal: Refusal | None = None
+        self.refusal: HttpError | None = None
 
     async def receive(self) -> Message:
         """Return the next message, a disconnect once the body is refused."""
@@ -69,7 +69,7 @@ class _Counted:
                 return self._refused(TooLarge(self._limit))
         return message
 
-    def _refused(self, why: Refusal) -> Message:
+    def _refused(self, why: HttpError) -> Message:
         self.refusal = why
         return {"type": "http.disconnect"}
 

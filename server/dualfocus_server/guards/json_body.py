@@ -1,4 +1,4 @@
-"""A request's JSON: read in a fraction of the time that Python's own reader holds the event loop for, images in it."""
+"""Parses request bodies with pydantic_core's JSON parser: json.loads blocks the event loop on inlined images."""
 
 import json
 from collections.abc import Callable, Coroutine
@@ -20,7 +20,7 @@ class _JsonRequest(Request):
         return self._body
 
     async def json(self) -> Any:
-        """Return the body as JSON; what only Python's reader takes (half characters, UTF-16) and errors are its own."""
+        """Return the body as JSON; Python's parser has the last word (unpaired surrogates, UTF-16, errors)."""
         body = await self.body()
         try:
             return from_json(body)
@@ -29,7 +29,7 @@ class _JsonRequest(Request):
 
 
 class JsonRoute(APIRoute):
-    """A route whose body is read so."""
+    """A route whose JSON body is parsed so."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler of a request whose JSON is read here."""

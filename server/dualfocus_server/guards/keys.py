@@ -6,12 +6,12 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from dualfocus_engine import BadQuestion
+from dualfocus_engine import ConfigError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dualfocus_server.guards.errors import problem_of
-from dualfocus_server.guards.refusals import Unauthorized
+from dualfocus_server.guards.api_errors import to_api_error
+from dualfocus_server.guards.http_errors import Unauthorized
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ _OPEN = ("/health", "/ready")
 class KeyRing:
     """Knows the valid keys by their digests, and compares in constant time.
 
-    Raises BadQuestion where a key is blank (a variable that is not set, say: no key at all would leave the server
+    Raises ConfigError where a key is blank (a variable that is not set, say: no key at all would leave the server
     open) or the file is not UTF-8 text, OSError where it can't be read.
     """
 
@@ -41,7 +41,7 @@ class KeyRing:
         """Whether any key was set: then every request needs one, also while the file is empty."""
         return bool(self._fixed) or self._file is not None
 
-    def owner(self, headers: Headers) -> str | None:
+    def authenticate(self, headers: Headers) -> str | None:
         """Name the client by its key's digest, or None where the key is missing or wrong."""
         scheme, _, key = headers.get("authorization", "").partition(" ")
         given = _digest(key.strip())
@@ -56,14 +56,14 @@ class KeyRing:
         try:
             if (stamp := _stamp_of(self._file)) != self._stamp:
                 self._from_file, self._stamp = _read(self._file), stamp
-        except (OSError, BadQuestion) as error:
+        except (OSError, ConfigError) as error:
             why = error.strerror if isinstance(error, OSError) else error
             logger.warning("The API key file can't be read (%s); the keys read before stay valid.", why)
 
 
 def _not_blank(key: str) -> str:
     if not key.strip():
-        raise BadQuestion(
+        raise ConfigError(
             "An API key is empty (an unset variable, a comma too many?). Give a key, or no --api-key at all."
         )
     return key.strip()
@@ -77,7 +77,7 @@ def _read(file: Path) -> list[bytes]:
     try:
         text = file.read_text(encoding="utf-8-sig")  # editors may begin a file with a mark of its encoding
     except UnicodeError as error:
-        raise BadQuestion(f"The API key file {file} is not UTF-8 text.") from error
+        raise ConfigError(f"The API key file {file} is not UTF-8 text.") from error
     lines = (line.strip() for line in text.splitlines())
     return [_digest(line) for line in lines if line and not line.startswith("#")]
 
@@ -88,7 +88,7 @@ def _stamp_of(file: Path) -> tuple[int, int]:
 
 
 class KeyCheck:
-    """ASGI middleware: lets in who has a key, and notes whose it is (`scope["client_key"]`).
+    """ASGI middleware: lets in who has a key, and notes whose it is (`scope["client_id"]`).
 
     Probes need none, nor do the routes `also_open`.
     """
@@ -100,13 +100,13 @@ class KeyCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._ring.is_needed and _route_of(scope) not in self._open:
-            owner = self._ring.owner(Headers(scope=scope))
-            if owner is None:
-                refusal = problem_of(Unauthorized()).response()
+            client_id = self._ring.authenticate(Headers(scope=scope))
+            if client_id is None:
+                refusal = to_api_error(Unauthorized()).response()
                 refusal.headers["WWW-Authenticate"] = "Bearer"
                 await refusal(scope, receive, send)
                 return
-            scope["client_key"] = owner
+            scope["client_id"] = client_id
         await self._app(scope, receive, send)
 
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from dualfocus_engine import BadPicture, BadQuestion
-from dualfocus_engine.machine.pool import in_thread
+from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.stages import Stages
-from dualfocus_engine.method.tasks import one_error
+from dualfocus_engine.method.tasks import unwrap_exception_group
 from dualfocus_engine.pictures.pictures import FORMATS, MAX_PIXELS
 from PIL import Image
 
-from dualfocus_server.images.media import ImageSource
+from dualfocus_server.images.image_fetcher import ImageFetcher
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ Image.MAX_IMAGE_PIXELS = None
 class RequestImages:
     """Opens a request's images: at most `max_images`, with at most `max_pixels` in all of them together."""
 
-    def __init__(self, source: ImageSource, max_images: int = 16, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(self, source: ImageFetcher, max_images: int = 16, max_pixels: int = MAX_PIXELS) -> None:
         self._source = source
         self._max_images = max_images
         self._max_pixels = max_pixels
@@ -45,8 +45,8 @@ class RequestImages:
         with stages.time("fetch"):
             encoded = await _together([self._source.read(url) for url in urls])
         with stages.time("decode"):
-            await in_thread(self._check_pixels, encoded)
-            return await _together([in_thread(opening, data, self._max_pixels) for data in encoded])
+            await run_in_image_pool(self._check_pixels, encoded)
+            return await _together([run_in_image_pool(opening, data, self._max_pixels) for data in encoded])
 
     def _check_pixels(self, encoded: Sequence[bytes]) -> None:
         pixels = sum(map(_pixels, encoded))
@@ -68,7 +68,7 @@ def _pixels(data: bytes) -> int:
 
 async def _together(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """Run calls at once; the first error cancels the rest and is raised by itself."""
-    with one_error():
+    with unwrap_exception_group():
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(call) for call in calls]
     return [task.result() for task in tasks]

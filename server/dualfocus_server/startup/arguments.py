@@ -1,4 +1,6 @@
-"""The command line of `dualfocus serve`: vLLM's flags and the server's own, also from a YAML file.
+"""The command line of `dualfocus serve`: vLLM's flags, those of the method, and the server's own (`settings.py`).
+
+Any of them may stand in a YAML file.
 
 Leans on vLLM 0.32's `FlexibleArgumentParser` (`load_config_file`, underscores for dashes, options of JSON in parts) and
 on the flags that `FrontendArgs` and `AsyncEngineArgs` add.

@@ -6,7 +6,7 @@ _M_MMAP_THRESHOLD = -3  # of glibc's mallopt
 _LARGE = 1 << 20
 
 
-def return_large_blocks() -> None:
+def return_freed_memory() -> None:
     """Let glibc map every block of a megabyte or more by itself, so that freeing it returns it.
 
     Left alone, glibc raises that limit with the largest block it has freed, up to 32 MB, and keeps what it frees: a few

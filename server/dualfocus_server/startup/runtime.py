@@ -12,11 +12,10 @@ from typing import Any
 
 import uvicorn
 import uvloop
-from dualfocus_engine import BadQuestion, DualFocus, DualFocusError, EngineDead, Profile
+from dualfocus_engine import ConfigError, DualFocus, DualFocusError, EngineDead, Profile
 from dualfocus_engine.families.profiles import is_folder, profile_of
 from dualfocus_engine.shipped import SHIPPED_MODEL, SHIPPED_NAME
-from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 from vllm.config.logging import LoggingConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.launcher import create_server_socket
@@ -25,24 +24,24 @@ from vllm.renderers.chat_utils import load_chat_template
 
 from dualfocus_server.api.chat import Service
 from dualfocus_server.api.vllm_chat import VllmChat
-from dualfocus_server.app import create_app, traced
+from dualfocus_server.app import create_app, with_outer_middleware
 from dualfocus_server.guards.admission import Admission
-from dualfocus_server.guards.connections import HEAD_BYTES, Connection, allow_many
+from dualfocus_server.guards.http_protocol import HEAD_BYTES, Connection, allow_many
 from dualfocus_server.guards.keys import KeyRing
-from dualfocus_server.images.media import ImageSource
+from dualfocus_server.guards.watchdog import Watchdog
+from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.images.request_images import RequestImages
 from dualfocus_server.settings import Settings, settings_of
-from dualfocus_server.startup.lifecycle import Server, engine_failure
+from dualfocus_server.startup.draining import Server
 from dualfocus_server.startup.progress import say, step
-from dualfocus_server.startup.ready import ready_text
+from dualfocus_server.startup.startup_message import ready_text
 from dualfocus_server.telemetry.logs import configure
 from dualfocus_server.telemetry.metrics import IMAGE_CACHE, watch
-from dualfocus_server.telemetry.request_ids import HEADER
 
 logger = logging.getLogger(__name__)
 
-# Seconds that open connections get once no question is left.
-_GRACE = 2
+# What open connections get once no question is left.
+_SHUTDOWN_GRACE_S = 2
 
 
 def run(args: Namespace) -> int:
@@ -63,11 +62,11 @@ async def _serve(args: Namespace) -> int:
     allow_many()
     settings = settings_of(args)
     # What is wrong with a flag is said before a model is loaded.
-    images, keys = _image_source(settings), _key_ring(settings)
+    images, keys = _make_image_fetcher(settings), _make_key_ring(settings)
     model = args.model or str(SHIPPED_MODEL)
     profile = _profile_of(model, args.profile)
     focus = DualFocus(model, _with_flags(profile, args), draft_boxes=args.draft_boxes, **_engine_flags(args))
-    _complete(args, focus)
+    _set_vllm_args(args, focus)
     if focus.profile.notice:
         say(f"note: {focus.profile.notice}")
     listener = _bind(args)  # before the model is loaded: a port in use is said at once
@@ -83,7 +82,7 @@ async def _serve(args: Namespace) -> int:
 
 
 def _profile_of(model: str, name: str | None) -> Profile:
-    """Return the model's profile; a model on the hub is asked for its configuration first. Raises BadQuestion."""
+    """Return the model's profile; a model on the hub is asked for its configuration first. Raises ConfigError."""
     if name or is_folder(model):
         return profile_of(model, name)
     with step(f"Reading the configuration of {model}"):
@@ -91,11 +90,11 @@ def _profile_of(model: str, name: str | None) -> Profile:
 
 
 def _with_flags(profile: Profile, args: Namespace) -> Profile:
-    """Return the profile with what the flags say in its place. Raises BadQuestion."""
+    """Return the profile with what the flags say in its place. Raises ConfigError."""
     try:
         template = load_chat_template(args.chat_template)
     except VLLMValidationError as error:
-        raise BadQuestion(f"--chat-template can't be used: {error}") from error
+        raise ConfigError(f"--chat-template can't be used: {error}") from error
     given: dict[str, Any] = {
         "chat_template": template,
         "chat_template_content_format": args.chat_template_content_format.replace("auto", ""),
@@ -103,19 +102,19 @@ def _with_flags(profile: Profile, args: Namespace) -> Profile:
     }
     update = {name: value for name, value in given.items() if value}
     if args.skip_below is not None:
-        update["skip_below"] = args.skip_below
+        update["skip_below_perplexity"] = args.skip_below
     return profile.model_copy(update=update)
 
 
-def _image_source(settings: Settings) -> ImageSource:
-    return ImageSource(
+def _make_image_fetcher(settings: Settings) -> ImageFetcher:
+    return ImageFetcher(
         settings.allowed_media_domains,
         max_bytes=settings.max_image_bytes,
         timeout=settings.image_timeout or None,
     )
 
 
-def _key_ring(settings: Settings) -> KeyRing:
+def _make_key_ring(settings: Settings) -> KeyRing:
     try:
         return KeyRing(settings.api_keys, settings.api_key_file)
     except OSError as error:
@@ -126,42 +125,29 @@ async def _answer_requests(
     focus: DualFocus,
     args: Namespace,
     settings: Settings,
-    images: ImageSource,
+    images: ImageFetcher,
     keys: KeyRing,
     listener: socket.socket,
 ) -> int:
     admission = Admission(settings.max_questions, settings.max_queued, settings.max_questions_per_key)
     watch(
-        running=lambda: admission.working,
-        waiting=lambda: admission.admitted - admission.working,
+        running=lambda: admission.active,
+        waiting=lambda: admission.admitted - admission.active,
         unfinished_turns=lambda: focus.engine.unfinished,
     )
     IMAGE_CACHE.counts = focus.engine.pictures.counts
     chat = await VllmChat.on(focus.engine.llm, args)
     opened = RequestImages(images, settings.max_images, settings.max_image_pixels)
-    app = create_app(Service(focus, chat, opened, admission, settings.timeout), settings, keys)
-    _let_browsers_in(app, args)
+    watchdog = Watchdog(focus.engine, settings.engine_timeout)
+    app = create_app(Service(focus, chat, opened, admission, watchdog, settings.timeout), settings, keys)
     host, port = listener.getsockname()[:2]
     ready = ready_text(host, port, tls=bool(args.ssl_certfile), keys=keys.is_needed, playground=settings.playground)
     server = Server(_uvicorn_config(app, args), admission, settings.drain_timeout, lambda: say(ready))
     try:
-        failing = asyncio.create_task(engine_failure(focus.engine, settings.engine_timeout))
+        failing = asyncio.create_task(watchdog.until_failure())
         return await _serve_until(failing, server, focus, admission, listener)
     finally:
         await images.close()
-
-
-def _let_browsers_in(app: FastAPI, args: Namespace) -> None:
-    """Answer pages of other origins, where the operator names some."""
-    if args.allowed_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=args.allowed_origins,
-            allow_credentials=args.allow_credentials,
-            allow_methods=args.allowed_methods,
-            allow_headers=args.allowed_headers,
-            expose_headers=[HEADER],
-        )
 
 
 async def _serve_until(
@@ -176,7 +162,7 @@ async def _serve_until(
         return 0
     logger.critical("%s The server stops, to be started again by its supervisor.", failing.result())
     admission.end(EngineDead())
-    focus.engine.give_up()
+    focus.engine.fail_all_requests()
     server.should_exit = True
     await serving
     return 1
@@ -193,7 +179,7 @@ def _engine_flags(args: Namespace) -> dict[str, Any]:
     return flags
 
 
-def _complete(args: Namespace, focus: DualFocus) -> None:
+def _set_vllm_args(args: Namespace, focus: DualFocus) -> None:
     """Fill in what vLLM's servings read from the flags: they are to render as the turns do."""
     args.served_model_name = args.served_model_name or [args.model or SHIPPED_NAME]
     args.model = focus.model
@@ -213,15 +199,15 @@ def _bind(args: Namespace) -> socket.socket:
     return listener
 
 
-def _uvicorn_config(app: Any, args: Namespace) -> uvicorn.Config:
+def _uvicorn_config(app: ASGIApp, args: Namespace) -> uvicorn.Config:
     return uvicorn.Config(
-        traced(app),
+        with_outer_middleware(app),
         http=Connection,
         h11_max_incomplete_event_size=HEAD_BYTES,
         ws="none",
         log_config=None,  # `logs.configure` set up the process's
         access_log=False,  # the server's own has the request's id
-        timeout_graceful_shutdown=_GRACE,
+        timeout_graceful_shutdown=_SHUTDOWN_GRACE_S,
         root_path=args.root_path or "",
         ssl_keyfile=args.ssl_keyfile,
         ssl_certfile=args.ssl_certfile,

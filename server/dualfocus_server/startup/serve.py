@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 from dualfocus_engine.machine.platform import prepare_environment
 
-from dualfocus_server.startup.memory import return_large_blocks
+from dualfocus_server.startup.memory import return_freed_memory
 from dualfocus_server.startup.progress import say, step
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `dualfocus serve` with the given arguments; returns the process's exit status."""
-    return_large_blocks()
+    return_freed_memory()
     try:
         prepare_environment()
     except ModuleNotFoundError as error:

@@ -7,6 +7,8 @@ import time
 import warnings
 from urllib.parse import quote
 
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from dualfocus_server.telemetry.request_ids import request_id
 
 _ACCESS = logging.getLogger("dualfocus.access")
@@ -58,7 +60,28 @@ def configure(form: str, level: str, access: bool = True) -> None:
     warnings.filterwarnings("ignore", module="PIL")
 
 
-def answered(method: str, path: str, status: int, seconds: float) -> None:
+class AccessLog:
+    """ASGI middleware: one log line for each request that was answered."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started, status = time.perf_counter(), 0
+
+        async def note_status(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note_status)
+        finally:
+            if scope["type"] == "http":
+                log_access(scope["method"], scope["path"], status, time.perf_counter() - started)
+
+
+def log_access(method: str, path: str, status: int, seconds: float) -> None:
     """Log one request that was answered; a status of 0 says that nothing was sent."""
     path = quote(path)  # a path can hold line breaks
     fields = {"method": method, "path": path, "status": status, "seconds": round(seconds, 4)}

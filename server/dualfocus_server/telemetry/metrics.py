@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 
-from dualfocus_engine import Focused, Mode, Selection
+from dualfocus_engine import FocusResult, Mode, Selection
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dualfocus_server.guards.errors import error_type
+from dualfocus_server.guards.api_errors import error_type
 
 OFF = "off"  # the mode of what vLLM's own chat serving answered
 _QUESTIONS_PATH = "/v1/chat/completions"
@@ -65,7 +65,7 @@ IMAGE_CACHE = _ImageCache()
 REGISTRY.register(IMAGE_CACHE)
 
 
-def count_answer(result: Focused, mode: Mode, stages: Mapping[str, float], seconds: float) -> None:
+def record_answer(result: FocusResult, mode: Mode, stages: Mapping[str, float], seconds: float) -> None:
     """Count a question that two looks answered: its `stages` and all of it in seconds."""
     QUESTIONS.labels(outcome_of(result)).inc()
     QUESTION_SECONDS.labels(mode.value).observe(seconds)
@@ -81,35 +81,35 @@ def count_answer(result: Focused, mode: Mode, stages: Mapping[str, float], secon
         BOX_AREA.observe(max(box.x2 - box.x1, 0.0) * max(box.y2 - box.y1, 0.0))
 
 
-def count_passed_on(seconds: float) -> None:
+def record_passthrough(seconds: float) -> None:
     """Count a request that vLLM's own chat serving answered."""
     QUESTIONS.labels(OFF).inc()
     QUESTION_SECONDS.labels(OFF).observe(seconds)
 
 
-def count_failure(status: int) -> None:
+def record_failure(status: int) -> None:
     """Count a question that ended in an error, under the error's type."""
     QUESTIONS.labels("client_left" if status == _CLIENT_LEFT else error_type(status)).inc()
 
 
-def outcome_of(result: Focused) -> str:
+def outcome_of(result: FocusResult) -> str:
     """Name how a question ended: the winner of two answers, or what kept it from two."""
     if result.selection in _DEGRADED:
         return "degraded"
     return _SKIPPED.get(result.selection, result.winner)
 
 
-class CountFailures:
+class RecordFailures:
     """ASGI middleware: counts the questions that are answered with an error."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def noted(message: Message) -> None:
+        async def note_failure(message: Message) -> None:
             if message.get("status", HTTPStatus.OK) >= HTTPStatus.BAD_REQUEST:
-                count_failure(message["status"])
+                record_failure(message["status"])
             await send(message)
 
         is_question = scope["type"] == "http" and scope["path"].endswith(_QUESTIONS_PATH)
-        await self._app(scope, receive, noted if is_question else send)
+        await self._app(scope, receive, note_failure if is_question else send)

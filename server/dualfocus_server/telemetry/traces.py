@@ -6,7 +6,7 @@ Without `--otlp-endpoint` nothing is recorded: vLLM sets the exporter up, for it
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from dualfocus_engine import Focused
+from dualfocus_engine import FocusResult
 from fastapi import Request
 from opentelemetry import trace
 from opentelemetry.propagate import extract
@@ -28,7 +28,7 @@ def question_span(raw_request: Request, held: ExitStack) -> Iterator[None]:
         yield
 
 
-def note_answer(result: Focused) -> None:
+def record_on_span(result: FocusResult) -> None:
     """Write on the current span how the question ended."""
     trace.get_current_span().set_attributes(
         {"dualfocus.winner": result.winner, "dualfocus.selection": result.selection.value}

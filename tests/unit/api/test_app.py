@@ -2,19 +2,18 @@
 
 import asyncio
 import logging
-from argparse import Namespace
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
-from dualfocus_server.app import create_app, traced
+from dualfocus_server.app import create_app, with_outer_middleware
 from dualfocus_server.guards.admission import Admission
+from dualfocus_server.guards.http_errors import Draining
 from dualfocus_server.guards.keys import KeyRing
-from dualfocus_server.guards.refusals import Draining
+from dualfocus_server.guards.watchdog import Watchdog
 from dualfocus_server.settings import Settings
-from dualfocus_server.startup.runtime import _let_browsers_in
 from dualfocus_server.telemetry.request_ids import request_id
 from fastapi import FastAPI
 from starlette.responses import StreamingResponse
@@ -28,22 +27,21 @@ PAGE = "https://app.example"
 class Engine:
     """Idle, and it answers."""
 
-    is_dead, unfinished, silence = False, 0, 0.0
+    is_dead, unfinished, last_step = False, 0, 0.0
 
     async def check_health(self) -> None:
         """Nothing is wrong."""
 
 
 def application(**settings: Any) -> FastAPI:
-    service: Any = SimpleNamespace(admission=Admission(1, 1), focus=SimpleNamespace(engine=Engine()))
-    app = create_app(service, Settings(**settings), KeyRing(["good"]))
-    browsers = Namespace(allowed_origins=[PAGE], allow_credentials=False, allowed_methods=["*"], allowed_headers=["*"])
-    _let_browsers_in(app, browsers)
-    return app
+    engine: Any = Engine()
+    service: Any = SimpleNamespace(admission=Admission(1, 1), watchdog=Watchdog(engine, 60))
+    cors = {"allow_origins": [PAGE], "allow_credentials": False, "allow_methods": ["*"], "allow_headers": ["*"]}
+    return create_app(service, Settings(cors=cors, **settings), KeyRing(["good"]))
 
 
 def client(app: FastAPI, root_path: str = "") -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(traced(app), raise_app_exceptions=False, root_path=root_path)
+    transport = httpx.ASGITransport(with_outer_middleware(app), raise_app_exceptions=False, root_path=root_path)
     return httpx.AsyncClient(transport=transport, base_url="http://server")
 
 
@@ -113,7 +111,7 @@ async def test_a_middleware_that_fails_is_answered_with_an_id_and_logged(
     def fail(*given: object) -> None:
         raise RuntimeError("the ring broke")
 
-    monkeypatch.setattr(KeyRing, "owner", fail)
+    monkeypatch.setattr(KeyRing, "authenticate", fail)
     with caplog.at_level(logging.INFO):
         async with client(application()) as http:
             answer = await http.get("/version", headers=KEY | {"X-Request-Id": "mine", "Origin": PAGE})
@@ -128,7 +126,7 @@ async def test_an_application_that_breaks_off_is_logged_too(caplog: pytest.LogCa
     async def fail(*given: object) -> None:
         raise RuntimeError
 
-    transport = httpx.ASGITransport(traced(fail))
+    transport = httpx.ASGITransport(with_outer_middleware(fail))
     with caplog.at_level(logging.INFO), pytest.raises(RuntimeError):
         async with httpx.AsyncClient(transport=transport, base_url="http://server") as http:
             await http.get("/broken")
@@ -156,7 +154,7 @@ async def test_lines_from_inside_a_stream_have_its_id() -> None:
     async def turn() -> None:
         seen.append(request_id.get())
 
-    transport = httpx.ASGITransport(traced(StreamingResponse(events())))
+    transport = httpx.ASGITransport(with_outer_middleware(StreamingResponse(events())))
     async with httpx.AsyncClient(transport=transport, base_url="http://server") as http:
         await http.get("/", headers={"X-Request-Id": "mine"})
     assert seen == ["mine"]

@@ -8,13 +8,15 @@ from typing import Any, cast
 import pytest
 from dualfocus_engine import BadQuestion, ContextFull, DualFocus
 from dualfocus_engine.method.stages import Stages
+from dualfocus_engine.method.turn_engine import TurnRequest
 from dualfocus_server.api.chat import Service, answer
 from dualfocus_server.api.protocol import FocusRequest
 from dualfocus_server.api.vllm_chat import VllmChat
 from dualfocus_server.guards.admission import Admission
-from dualfocus_server.guards.errors import Problem, VllmRefusal
-from dualfocus_server.guards.refusals import TimedOut
-from dualfocus_server.images.media import ImageSource
+from dualfocus_server.guards.api_errors import ApiError, VllmResponseError
+from dualfocus_server.guards.http_errors import TimedOut
+from dualfocus_server.guards.watchdog import Watchdog
+from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.images.request_images import RequestImages
 from fastapi import Request
 from fastapi.responses import StreamingResponse
@@ -46,7 +48,7 @@ class FakeChat:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            raise VllmRefusal(Problem(400, "Client disconnected")) from None
+            raise VllmResponseError(ApiError(400, "Client disconnected")) from None
 
     async def stream(self, *given: Any) -> AsyncGenerator[str, None]:
         async def events() -> AsyncGenerator[str, None]:
@@ -60,8 +62,9 @@ def service(timeout: float = 0, running: int = 1, **script: Any) -> Service:
     engine = FakeEngine(**script)
     engine.default_sampling = {}  # type: ignore[attr-defined]
     focus: DualFocus = focus_on(engine)
-    images = RequestImages(ImageSource(), max_images=2)
-    return Service(focus, cast("VllmChat", FakeChat()), images, Admission(running, 5), timeout)
+    images = RequestImages(ImageFetcher(), max_images=2)
+    watchdog = cast("Watchdog", None)  # what these tests ask does not concern it
+    return Service(focus, cast("VllmChat", FakeChat()), images, Admission(running, 5), watchdog, timeout)
 
 
 def asking(messages: Any, **fields: Any) -> FocusRequest:
@@ -97,7 +100,7 @@ def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_question_whose_time_is_over_in_the_queue_is_stopped(messages: Any, stream: bool) -> None:
     on = service(timeout=9)
     with on.admission.admit("other", Stages()) as place:
-        await place.turn()
+        await place.acquire()
         with pytest.raises(TimedOut, match="longer than 9 s"):
             await answered(on, messages, stream=stream)
         assert on.admission.admitted == 1
@@ -137,10 +140,10 @@ async def test_a_prompt_that_is_too_long_has_its_status_also_as_a_stream(stream:
 def unfit(generate: Callable[..., Any]) -> Callable[..., Any]:
     """The engine, which says that a turn starts only where its prompt fits: macro's does not."""
 
-    async def generated(name: str, *given: Any, **named: Any) -> Any:
-        if name == "macro":
+    async def generated(request: TurnRequest) -> Any:
+        if request.name == "macro":
             raise ContextFull(9, 8)
-        return await generate(name, *given, **named)
+        return await generate(request)
 
     return generated
 
@@ -155,7 +158,7 @@ async def test_a_place_is_free_when_the_turns_have_ended_though_nobody_reads() -
 async def test_a_client_that_leaves_while_its_stream_waits_gives_its_place_up() -> None:
     on = service()
     with on.admission.admit("other", Stages()) as place:
-        await place.turn()
+        await place.acquire()
         asked = asyncio.create_task(answered(on, ABOUT_AN_IMAGE, stream=True))
         await admitted(on, 2)
         asked.cancel()
@@ -164,7 +167,7 @@ async def test_a_client_that_leaves_while_its_stream_waits_gives_its_place_up() 
 
 @pytest.mark.parametrize("focus", [{}, {"dualfocus": {"mode": "off"}}], ids=["two looks", "vLLM"])
 async def test_too_many_images_are_refused_before_any_is_read(monkeypatch: pytest.MonkeyPatch, focus: Any) -> None:
-    monkeypatch.setattr(ImageSource, "read", None)
+    monkeypatch.setattr(ImageFetcher, "read", None)
     messages = [{"role": "user", "content": [IMAGE, IMAGE, IMAGE, {"type": "text", "text": "What?"}]}]
     with pytest.raises(BadQuestion, match="has 3 images"):
         await answered(service(), messages, **focus)

@@ -16,7 +16,7 @@ import pytest
 from dualfocus_engine.machine import pool
 from dualfocus_server.api.chat import Service
 from dualfocus_server.api.vllm_chat import VllmChat
-from dualfocus_server.app import create_app, traced
+from dualfocus_server.app import create_app, with_outer_middleware
 from dualfocus_server.guards.keys import KeyRing
 from dualfocus_server.settings import Settings
 from PIL import Image
@@ -98,8 +98,8 @@ def request_about(image: bytes, options: dict[str, Any]) -> bytes:
 
 def application() -> ASGIApp:
     made = service(running=2)
-    answering = Service(made.focus, cast("VllmChat", Answering()), made.images, made.admission, 0)
-    return traced(create_app(answering, Settings(), KeyRing([])))
+    answering = Service(made.focus, cast("VllmChat", Answering()), made.images, made.admission, made.watchdog, 0)
+    return with_outer_middleware(create_app(answering, Settings(), KeyRing([])))
 
 
 async def post(app: ASGIApp, body: bytes) -> int:

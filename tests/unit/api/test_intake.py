@@ -20,9 +20,9 @@ from dualfocus_engine import (
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_server.api import intake
-from dualfocus_server.api.intake import concerns_focus, inline_images, question_of, take_mode_from_model
+from dualfocus_server.api.intake import inline_images, is_dualfocus_request, question_of, take_mode_from_model
 from dualfocus_server.api.protocol import FocusRequest
-from dualfocus_server.images.media import ImageSource
+from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.images.request_images import RequestImages
 from PIL import Image
 from vllm.renderers.chat_utils import _parse_chat_message_content_mm_part as as_vllm_reads
@@ -59,14 +59,14 @@ def request(*messages: dict[str, Any], **fields: Any) -> FocusRequest:
 def focus(defaults: dict[str, Any] | None = None, **profile: Any) -> DualFocus:
     """The profile and the model's own sampling defaults: all that intake asks of the engine."""
     own = load_profile("llava-dualfocus").model_copy(update=profile)
-    pictures = PictureCache(own.pad, own.side)
+    pictures = PictureCache(own.pad_color, own.image_size)
     engine = SimpleNamespace(default_sampling=defaults or {}, pictures=pictures)
     return cast("DualFocus", SimpleNamespace(engine=engine, profile=own))
 
 
 def images() -> RequestImages:
     """What opens images where none is fetched."""
-    return RequestImages(ImageSource())
+    return RequestImages(ImageFetcher())
 
 
 async def _question(*messages: dict[str, Any], **fields: Any) -> Any:
@@ -93,7 +93,7 @@ async def _question(*messages: dict[str, Any], **fields: Any) -> Any:
     ],
 )
 def test_image_in_the_conversation_gets_two_looks(messages: list[dict[str, Any]]) -> None:
-    assert concerns_focus(request(*messages))
+    assert is_dualfocus_request(request(*messages))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_image_in_the_conversation_gets_two_looks(messages: list[dict[str, Any]]
     ],
 )
 def test_other_conversations_are_vllms(messages: list[dict[str, Any]]) -> None:
-    assert not concerns_focus(request(*messages))
+    assert not is_dualfocus_request(request(*messages))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_other_conversations_are_vllms(messages: list[dict[str, Any]]) -> None:
     ids=lambda fields: next(reversed(fields)),
 )
 def test_what_only_vllm_does_is_vllms(fields: dict[str, Any]) -> None:
-    assert not concerns_focus(request(**fields))
+    assert not is_dualfocus_request(request(**fields))
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_what_only_vllm_does_is_vllms(fields: dict[str, Any]) -> None:
     ],
 )
 def test_ordinary_options_keep_the_two_looks(fields: dict[str, Any]) -> None:
-    assert concerns_focus(request(**fields))
+    assert is_dualfocus_request(request(**fields))
 
 
 # What is done with the other fields on a question of two looks.
@@ -246,9 +246,13 @@ async def test_a_developers_message_is_the_systems() -> None:
 async def test_options_of_the_dualfocus_field_are_read() -> None:
     options = {"mode": "micro", "question": "the bird", "box": [0.1, 0.2, 0.3, 0.4]}
     question = await _question(user(), dualfocus=options)
-    assert (question.mode, question.grounding, question.box) == (Mode.MICRO, "the bird", Box(0.1, 0.2, 0.3, 0.4))
+    assert (question.mode, question.grounding_question, question.box) == (
+        Mode.MICRO,
+        "the bird",
+        Box(0.1, 0.2, 0.3, 0.4),
+    )
     plain = await _question(user())
-    assert (plain.mode, plain.grounding, plain.box) == (Mode.DUAL, None, None)
+    assert (plain.mode, plain.grounding_question, plain.box) == (Mode.DUAL, None, None)
 
 
 async def test_same_image_in_two_requests_has_one_key() -> None:
@@ -357,7 +361,7 @@ async def test_image_reaches_vllm_opened_upright_and_under_our_key(kind: str, ne
     turned = Image.new("RGB", (40, 30), (255, 0, 0))
     turned.getexif()[0x0112] = 6
     with serving({"/a": respond(body=encoded(turned, exif=turned.getexif()))}) as web:
-        source = ImageSource(["*"], allowed=lambda address: True)
+        source = ImageFetcher(["*"], allowed=lambda address: True)
         url = f"{web.address}/a"
         part = {"type": kind, "image_url": {"url": url} if nested else url, "uuid": "the client's own"}
         asked = request(user(part, text()), dualfocus={"mode": "off"})

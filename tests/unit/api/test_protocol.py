@@ -96,7 +96,7 @@ def test_what_would_take_seconds_to_validate_is_refused_before(
     def validated(*given: Any) -> None:
         raise AssertionError("a message was validated")
 
-    monkeypatch.setattr(protocol, "canonical", validated)
+    monkeypatch.setattr(protocol, "normalize_message", validated)
     with pytest.raises(ValidationError, match=message):
         FocusRequest.model_validate_json(json.dumps(body))
 

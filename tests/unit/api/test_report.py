@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from dualfocus_engine import Box, Focused, Look, Mode, Region, Selection
+from dualfocus_engine import Box, FocusResult, Mode, Region, SecondLook, Selection
 from dualfocus_engine.method.results import Score, Shared
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_server.api.report import completion, crop_url, focus_report, usage
@@ -39,13 +39,13 @@ MICRO = turn(
     finish_reason="length",
     stop_reason="END",
 )
-LOOK = Look(Box(0.1, 0.2, 0.3, 0.4), Region(10, 20, 30, 40), GROUNDING, MICRO)
-BOTH = Focused("micro", Selection.LOWER_PERPLEXITY, MACRO, LOOK, 1.25)
-BOXLESS = Focused("macro", Selection.NO_BOX, MACRO, Look(grounding=GROUNDING, failed=Selection.NO_BOX), 1.0)
-MACRO_ONLY = Focused("macro", Selection.ONLY_ANSWER, MACRO, Look(), 1.0)
+LOOK = SecondLook(Box(0.1, 0.2, 0.3, 0.4), Region(10, 20, 30, 40), GROUNDING, MICRO)
+BOTH = FocusResult("micro", Selection.LOWER_PERPLEXITY, MACRO, LOOK, 1.25)
+BOXLESS = FocusResult("macro", Selection.NO_BOX, MACRO, SecondLook(grounding=GROUNDING, failed=Selection.NO_BOX), 1.0)
+MACRO_ONLY = FocusResult("macro", Selection.ONLY_ANSWER, MACRO, SecondLook(), 1.0)
 
 
-def _written(result: Focused, mode: Mode = Mode.DUAL) -> dict[str, Any]:
+def _written(result: FocusResult, mode: Mode = Mode.DUAL) -> dict[str, Any]:
     """The answer as a client reads it."""
     body: dict[str, Any] = json.loads(json.dumps(completion(result, mode, "m", "id7", None).model_dump()))
     return body
@@ -65,13 +65,13 @@ def test_answer_is_an_openai_chat_completion() -> None:
     [
         # Winner micro: macro's 2 and the box's 25 tokens were thought, not said.
         (BOTH, 600 + 620 + 1240, 2 + 25 + 3, 576 + 640, 27),
-        (Focused("macro", Selection.LOWER_PERPLEXITY, MACRO, LOOK, 1.0), 2460, 30, 1216, 28),
+        (FocusResult("macro", Selection.LOWER_PERPLEXITY, MACRO, LOOK, 1.0), 2460, 30, 1216, 28),
         (BOXLESS, 1220, 27, 576, 25),
         (MACRO_ONLY, 600, 2, 0, 0),
-        (Focused("micro", Selection.ONLY_ANSWER, None, Look(micro=MICRO), 1.0), 1240, 3, 640, 0),
+        (FocusResult("micro", Selection.ONLY_ANSWER, None, SecondLook(micro=MICRO), 1.0), 1240, 3, 640, 0),
     ],
 )
-def test_usage_counts_every_turn(result: Focused, prompt: int, generated: int, cached: int, reasoning: int) -> None:
+def test_usage_counts_every_turn(result: FocusResult, prompt: int, generated: int, cached: int, reasoning: int) -> None:
     counted = usage(result)
     assert (counted.prompt_tokens, counted.completion_tokens) == (prompt, generated)
     assert counted.total_tokens == prompt + generated
@@ -126,14 +126,14 @@ def test_what_did_not_run_is_null_and_not_left_out() -> None:
 
 
 def test_empty_box_is_reported_without_a_crop() -> None:
-    look = Look(Box(0.5, 0.5, 0.5, 0.5), None, GROUNDING, failed=Selection.EMPTY_BOX)
-    report = _written(Focused("macro", Selection.EMPTY_BOX, MACRO, look, 1.0))["dualfocus"]
+    look = SecondLook(Box(0.5, 0.5, 0.5, 0.5), None, GROUNDING, failed=Selection.EMPTY_BOX)
+    report = _written(FocusResult("macro", Selection.EMPTY_BOX, MACRO, look, 1.0))["dualfocus"]
     assert (report["box"], report["crop"]) == ([0.5, 0.5, 0.5, 0.5], None)
 
 
 @pytest.mark.parametrize("logprobs", [(), (math.nan,), (-1e5,), (-math.inf,)])
 def test_perplexity_is_always_a_number_that_json_has(logprobs: tuple[float, ...]) -> None:
-    result = Focused("macro", Selection.ONLY_ANSWER, turn("x", logprobs=logprobs), Look(), 1.0)
+    result = FocusResult("macro", Selection.ONLY_ANSWER, turn("x", logprobs=logprobs), SecondLook(), 1.0)
     report = focus_report(result, Mode.MACRO)
     assert report.macro is not None
     assert math.isfinite(report.macro.perplexity)
@@ -141,16 +141,16 @@ def test_perplexity_is_always_a_number_that_json_has(logprobs: tuple[float, ...]
 
 
 def test_uncounted_encoder_runs_are_null() -> None:
-    result = Focused("macro", Selection.ONLY_ANSWER, turn(encoder_runs=None), Look(), 1.0)
+    result = FocusResult("macro", Selection.ONLY_ANSWER, turn(encoder_runs=None), SecondLook(), 1.0)
     assert focus_report(result, Mode.MACRO).turns["macro"].encoder_runs is None
 
 
 @pytest.mark.parametrize(
-    ("region", "size"),
+    ("crop_box", "size"),
     [(Region(10, 20, 30, 60), (20, 40)), (Region(0, 0, 4096, 50), (2048, 25))],
     ids=["as it is", "scaled down"],
 )
-def test_a_crop_is_a_png_of_at_most_2048_pixels_a_side(region: Region, size: tuple[int, int]) -> None:
-    header, _, body = crop_url(PictureCache(None, None), plain(size=(5000, 60)), region).partition(",")
+def test_a_crop_is_a_png_of_at_most_2048_pixels_a_side(crop_box: Region, size: tuple[int, int]) -> None:
+    header, _, body = crop_url(PictureCache(None, None), plain(size=(5000, 60)), crop_box).partition(",")
     assert header == "data:image/png;base64"
     assert Image.open(io.BytesIO(base64.b64decode(body))).size == size

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from dualfocus_engine import ContextFull, Focused, Look, Mode, Selection
+from dualfocus_engine import ContextFull, FocusResult, Mode, SecondLook, Selection
 from dualfocus_server.api import streaming
 from dualfocus_server.api.report import completion
 from dualfocus_server.api.streaming import Events, EventStream, FocusWriter
@@ -23,7 +23,7 @@ EOS = "data: [DONE]\n\n"
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Comments come at once, so that none has to be waited for."""
-    monkeypatch.setattr(streaming, "_COMMENT_EVERY", 0.001)
+    monkeypatch.setattr(streaming, "_COMMENT_INTERVAL_S", 0.001)
 
 
 async def forever() -> None:
@@ -72,7 +72,7 @@ async def test_what_waits_for_its_turn_says_so_after_the_role() -> None:
 @pytest.mark.usefixtures("soon")
 async def test_a_turns_name_comes_again_while_nothing_else_does() -> None:
     async def slow(events: Events) -> None:
-        writer(events).begins("grounding")
+        writer(events).on_turn_start("grounding")
         await forever()
 
     lines = await lines_until(Events(slow, ExitStack()), ": grounding\n\n", 3)
@@ -85,8 +85,8 @@ async def test_a_piece_that_is_held_back_does_not_keep_the_comment_away() -> Non
 
     async def writing(events: Events) -> None:
         own = writer(events, Mode.MACRO)
-        own.begins("macro")
-        own.writes("first")
+        own.on_turn_start("macro")
+        own.on_text("first")
         await forever()
 
     lines = await lines_until(Events(writing, ExitStack()), ": macro\n\n", 3)
@@ -100,7 +100,7 @@ async def test_an_error_after_the_answer_began_is_an_event_in_openais_shape(mode
     has_begun = asyncio.Event()
 
     async def failing(events: Events) -> None:
-        writer(events, mode).begins(turn_name)
+        writer(events, mode).on_turn_start(turn_name)
         await has_begun.wait()
         raise ContextFull(9, 8)
 
@@ -112,12 +112,12 @@ async def test_an_error_after_the_answer_began_is_an_event_in_openais_shape(mode
     assert done == EOS
 
 
-@pytest.mark.parametrize("begins", [[], ["grounding"]])
-async def test_an_error_before_is_raised_and_can_be_given_a_status(begins: list[str]) -> None:
+@pytest.mark.parametrize("turns", [[], ["grounding"]])
+async def test_an_error_before_is_raised_and_can_be_given_a_status(turns: list[str]) -> None:
     async def failing(events: Events) -> None:
         own = writer(events)
-        for name in begins:
-            own.begins(name)
+        for name in turns:
+            own.on_turn_start(name)
         await asyncio.sleep(0)
         raise ContextFull(9, 8)
 
@@ -126,13 +126,13 @@ async def test_an_error_before_is_raised_and_can_be_given_a_status(begins: list[
 
 
 async def test_the_last_piece_carries_how_the_answer_was_found() -> None:
-    result = Focused("macro", Selection.ONLY_ANSWER, turn("one two three"), Look(), 1.0)
+    result = FocusResult("macro", Selection.ONLY_ANSWER, turn("one two three"), SecondLook(), 1.0)
 
     async def whole(events: Events) -> None:
         own = writer(events, Mode.MACRO)
         for piece in ("one ", "two ", "three"):
-            own.writes(piece)
-        own.ends(result, completion(result, Mode.MACRO, "model", "1", None), include_usage=True)
+            own.on_text(piece)
+        own.write_end(result, completion(result, Mode.MACRO, "model", "1", None), include_usage=True)
 
     events = Events(whole, ExitStack())
     await events.begun()
@@ -167,7 +167,7 @@ async def sent_to(send: Any, events: Events, deadline: float | None = None) -> N
 
 
 async def test_a_client_that_does_not_read_is_cut_off_after_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "_LAST_WORDS", 0.01)
+    monkeypatch.setattr(streaming, "_READ_GRACE_S", 0.01)
     held, given_up = ExitStack(), asyncio.Event()
     held.callback(given_up.set)
 

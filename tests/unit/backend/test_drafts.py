@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dualfocus_engine.backend.connector import ENCODER_RUNS, ENGINE_STEPS, TurnConnector, _Boxes, ec_transfer_config
 from dualfocus_engine.backend.cpu_sampling import expand, mask_top_k_top_p
 from dualfocus_engine.backend.drafts import OPEN, BoxProposer, Drafting, box_tokens, draft_of
-from dualfocus_engine.families.boxes import BoxNotation
+from dualfocus_engine.backend.ec_connector import ENCODER_RUNS, ENGINE_STEPS, TurnConnector, _Boxes, ec_transfer_config
+from dualfocus_engine.families.boxes import BoxFormat
 from dualfocus_engine.families.profiles import load_profile
 from vllm import SamplingParams
 from vllm.config import ECTransferConfig
 from vllm.distributed.ec_transfer.ec_connector.base import ECConnectorBase, ECConnectorRole
 
-NOTATION = load_profile("llava-dualfocus").notation
+BOX_FORMAT = load_profile("llava-dualfocus").box_format
 CLOSING = 2
 BOX_KEY = "a-key"
 
@@ -24,7 +24,7 @@ def by_character(text: str) -> list[int]:
     return [ord(character) for character in text]
 
 
-BOX = box_tokens(NOTATION, by_character, CLOSING)
+BOX = box_tokens(BOX_FORMAT, by_character, CLOSING)
 
 
 def written(tokens: list[int]) -> str:
@@ -38,9 +38,9 @@ def test_what_every_box_holds_is_known_and_its_digits_are_not() -> None:
 
 def test_nothing_is_known_of_boxes_that_differ_in_length() -> None:
     pattern = r"\((?P<x1>\d+),(?P<y1>\d+)\),\((?P<x2>\d+),(?P<y2>\d+)\)"
-    pixels = BoxNotation(pattern=pattern, scale=100, template="({x1:.0f},{y1:.0f}),({x2:.0f},{y2:.0f})")
+    pixels = BoxFormat(pattern=pattern, scale=100, template="({x1:.0f},{y1:.0f}),({x2:.0f},{y2:.0f})")
     assert written(box_tokens(pixels, by_character, CLOSING)[:-1]) == "(??,??),(??,??)"
-    uneven = BoxNotation(pattern=pattern, scale=200, template="({x1:.0f},{y1:.0f}),({x2:.0f},{y2:.0f})")
+    uneven = BoxFormat(pattern=pattern, scale=200, template="({x1:.0f},{y1:.0f}),({x2:.0f},{y2:.0f})")
     assert box_tokens(uneven, by_character, CLOSING) == []
 
 

@@ -5,63 +5,38 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from dualfocus_engine.backend.heartbeat import Heartbeat
 from dualfocus_engine.backend.launch import engine_args
-from dualfocus_engine.backend.pulse import Pulse
-from dualfocus_engine.backend.vllm_engine import VllmEngine, _scored
-from dualfocus_engine.errors import BadQuestion
+from dualfocus_engine.backend.vllm_engine import VllmEngine, _within
+from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.profiles import load_profile
 from dualfocus_engine.method.prompts import Prompt
+from dualfocus_engine.method.turn_engine import TurnRequest
 from vllm import SamplingParams
 from vllm.renderers.params import TokenizeParams
 
 from ..builders import plain
 
 
-class Clock(Pulse):
-    """A pulse whose time is told."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.beaten_at = 0.0
-
-    def beat(self) -> None:
-        self.beaten_at = self.now
-
-    @property
-    def silence(self) -> float:
-        return self.now - self.beaten_at
-
-
-def _engine(ranks: int = 1, unfinished: int = 0, pulse: Pulse | None = None, **parallel: Any) -> VllmEngine:
+def _engine(ranks: int = 1, **parallel: Any) -> VllmEngine:
     sizes = {"data_parallel_size": ranks, "data_parallel_size_local": ranks, "local_engines_only": False}
     llm: Any = SimpleNamespace(
         model_config=SimpleNamespace(get_diff_sampling_param=dict),
         renderer=SimpleNamespace(default_chat_tok_params=TokenizeParams(max_total_tokens=100)),
         vllm_config=SimpleNamespace(parallel_config=SimpleNamespace(**(sizes | parallel))),
-        get_num_unfinished_requests=lambda: unfinished,
     )
-    return VllmEngine(llm, load_profile("paper"), pulse)
-
-
-def test_silence_counts_from_when_the_engine_was_last_seen_without_work() -> None:
-    clock = Clock()
-    engine = _engine(pulse=clock)
-    clock.now = 1000.0
-    assert engine.silence == 0.0
-    engine.llm.get_num_unfinished_requests = lambda: 1
-    clock.now = 1003.0
-    assert engine.silence == 3.0, "a long idle time counts as silence"
+    return VllmEngine(llm, load_profile("paper"), Heartbeat())
 
 
 def test_where_there_is_one_rank_none_is_named() -> None:
-    assert _engine()._rank(Prompt((1,), (plain(),))) == {}
+    assert _engine()._rank_option(Prompt((1,), (plain(),))) == {}
 
 
 def test_all_turns_about_a_picture_go_to_one_rank_and_pictures_to_all() -> None:
     engine = _engine(ranks=4)
     pictures = [plain((shade, 0, 0)) for shade in range(64)]
-    ranks = [engine._rank(Prompt((1,), (picture,))) for picture in pictures]
-    assert ranks == [engine._rank(Prompt((2, 3), (picture, plain()))) for picture in pictures]
+    ranks = [engine._rank_option(Prompt((1,), (picture,))) for picture in pictures]
+    assert ranks == [engine._rank_option(Prompt((2, 3), (picture, plain()))) for picture in pictures]
     assert {rank["data_parallel_rank"] for rank in ranks} == {0, 1, 2, 3}
 
 
@@ -74,24 +49,26 @@ async def test_the_rank_reaches_vllm() -> None:
 
     engine.llm.generate = generate
     prompt = Prompt((1,), (plain(),))
-    await engine._output("macro", None, SamplingParams(), prompt)
-    rank = engine._rank(prompt)
+    await engine._submit(TurnRequest("macro", prompt, SamplingParams()), None)
+    rank = engine._rank_option(prompt)
     assert rank
     assert given == [{"trace_headers": None, **rank}]
 
 
 def test_only_ranks_of_this_server_are_named() -> None:
     engine = _engine(ranks=8, data_parallel_size_local=1, local_engines_only=True)
-    assert engine._rank(Prompt((1,), (plain(),))) == {}
+    assert engine._rank_option(Prompt((1,), (plain(),))) == {}
 
 
 @pytest.mark.parametrize(("asked", "given"), [(None, 0), (0, 0), (5, 5), (-1, -1)])
 def test_every_token_gets_a_log_probability_and_as_many_as_were_asked_for(asked: int | None, given: int) -> None:
-    scored = _scored(SamplingParams(logprobs=asked, max_tokens=7), room=5, streamed=False)
-    assert (scored.logprobs, scored.max_tokens) == (given, 5)
+    request = TurnRequest("macro", Prompt((1,), ()), SamplingParams(logprobs=asked, max_tokens=7))
+    sampling = _within(request, room=5).sampling
+    assert (sampling.logprobs, sampling.max_tokens) == (given, 5)
+    assert request.sampling.max_tokens == 7, "the client's own is left as it is"
 
 
 def test_log_probabilities_other_than_the_models_own_are_refused_before_a_model_is_loaded() -> None:
     args = engine_args("no-such-model", logprobs_mode="processed_logprobs")
-    with pytest.raises(BadQuestion, match="--logprobs-mode raw_logprobs"):
+    with pytest.raises(ConfigError, match="--logprobs-mode raw_logprobs"):
         VllmEngine.start(args, load_profile("paper"))

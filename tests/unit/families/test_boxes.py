@@ -4,17 +4,17 @@ import random
 import re
 
 import pytest
-from dualfocus_engine.families.boxes import Box, BoxNotation, CropPolicy, Region, crop_region
+from dualfocus_engine.families.boxes import Box, BoxFormat, CropPolicy, Region, crop_region
 from dualfocus_engine.families.profiles import load_profile
 from dualfocus_training.untrained import untrained_profile
 from pydantic import ValidationError
 
 PAPER = CropPolicy()
 BARE = CropPolicy(square=False, margin=0)
-LLAVA = load_profile("llava-dualfocus").notation
-UNTRAINED = untrained_profile().notation
+LLAVA = load_profile("llava-dualfocus").box_format
+UNTRAINED = untrained_profile().box_format
 # Qwen's kind: thousandths, y before x, its own brackets.
-THOUSANDTHS = BoxNotation(
+THOUSANDTHS = BoxFormat(
     template="<box>({y1:.0f},{x1:.0f}),({y2:.0f},{x2:.0f})</box>",
     pattern=r"\((?P<y1>-?\d+),(?P<x1>-?\d+)\),\((?P<y2>-?\d+),(?P<x2>-?\d+)\)",
     scale=1000,
@@ -116,19 +116,19 @@ def test_margin_is_a_whole_number_of_pixels(margin: object) -> None:
         CropPolicy.model_validate({"margin": margin})
 
 
-@pytest.mark.parametrize("notation", [LLAVA, UNTRAINED], ids=["llava-dualfocus", "untrained"])
-def test_shipped_notation_is_the_papers(notation: BoxNotation) -> None:
-    assert notation.write(Box(0.2, 0.41, 0.37, 0.74)) == "[0.20, 0.41, 0.37, 0.74]"
+@pytest.mark.parametrize("box_format", [LLAVA, UNTRAINED], ids=["llava-dualfocus", "untrained"])
+def test_shipped_notation_is_the_papers(box_format: BoxFormat) -> None:
+    assert box_format.write(Box(0.2, 0.41, 0.37, 0.74)) == "[0.20, 0.41, 0.37, 0.74]"
 
 
 @pytest.mark.parametrize(
-    "notation", [LLAVA, UNTRAINED, THOUSANDTHS], ids=["llava-dualfocus", "untrained", "thousandths"]
+    "box_format", [LLAVA, UNTRAINED, THOUSANDTHS], ids=["llava-dualfocus", "untrained", "thousandths"]
 )
-def test_what_was_written_reads_back(notation: BoxNotation) -> None:
+def test_what_was_written_reads_back(box_format: BoxFormat) -> None:
     rng = random.Random(1)
     for _ in range(500):
         box = Box(*(rng.randint(0, 100) / 100 for _ in range(4)))
-        read = notation.read(f"It is at {notation.write(box)}.")
+        read = box_format.read(f"It is at {box_format.write(box)}.")
         assert read is not None
         assert read.as_tuple() == pytest.approx(box.as_tuple())
 
@@ -174,9 +174,9 @@ def test_box_is_read_from_whatever_surrounds_it(text: str, box: tuple[float, ...
         "[0.2.1, 0.4, 0.3, 0.7]",
     ],
 )
-@pytest.mark.parametrize("notation", [LLAVA, UNTRAINED], ids=["llava-dualfocus", "untrained"])
-def test_nothing_readable_is_no_box(notation: BoxNotation, text: str) -> None:
-    assert notation.read(text) is None
+@pytest.mark.parametrize("box_format", [LLAVA, UNTRAINED], ids=["llava-dualfocus", "untrained"])
+def test_nothing_readable_is_no_box(box_format: BoxFormat, text: str) -> None:
+    assert box_format.read(text) is None
 
 
 def test_numbers_outside_the_image_are_clipped_on_both_sides() -> None:
@@ -235,4 +235,4 @@ def test_grammar_forbids_what_is_inside_out_or_written_otherwise(text: str) -> N
 def test_notation_that_can_not_be_read_is_refused(fields: dict[str, object], complaint: str) -> None:
     whole = {"template": LLAVA.template, "pattern": LLAVA.pattern} | fields
     with pytest.raises(ValidationError, match=complaint):
-        BoxNotation.model_validate(whole)
+        BoxFormat.model_validate(whole)

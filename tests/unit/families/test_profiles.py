@@ -7,7 +7,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 import yaml
-from dualfocus_engine.errors import BadQuestion
+from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.boxes import CropPolicy
 from dualfocus_engine.families.profiles import (
     DEFAULT_PROFILE,
@@ -60,7 +60,7 @@ def test_released_checkpoints_profile_is_what_they_were_trained_on() -> None:
         "Please combine the information from these two images and answer this question: Where is it?"
     )
     assert LLAVA.system == SYSTEM
-    assert (LLAVA.crop, LLAVA.pad, LLAVA.side) == (CropPolicy(square=True, margin=25), (122, 116, 104), 336)
+    assert (LLAVA.crop, LLAVA.pad_color, LLAVA.image_size) == (CropPolicy(square=True, margin=25), (122, 116, 104), 336)
     assert (LLAVA.temperature, LLAVA.max_answer_tokens) == (0.0, 128)
 
 
@@ -153,9 +153,9 @@ def test_second_turn_renders_as_vicuna_v1() -> None:
 
 
 def test_users_profile_loads_from_its_file(tmp_path: Path) -> None:
-    path = _own(tmp_path, crop={"square": False, "margin": 0}, side=224, system=None)
+    path = _own(tmp_path, crop={"square": False, "margin": 0}, image_size=224, system=None)
     profile = load_profile(str(path))
-    assert (profile.name, profile.side, profile.system) == ("own", 224, None)
+    assert (profile.name, profile.image_size, profile.system) == ("own", 224, None)
     assert profile.crop == CropPolicy(square=False, margin=0)
 
 
@@ -168,11 +168,11 @@ def test_profile_can_not_be_changed_once_loaded() -> None:
     "name", ["vicuna", "", "/no/such/file.yaml", "..", "llava-dualfocus.yaml", pytest.param("x" * 300, id="long")]
 )
 def test_unknown_profile_names_those_there_are(name: str) -> None:
-    with pytest.raises(BadQuestion, match=r"llava-dualfocus, paper, or a YAML file"):
+    with pytest.raises(ConfigError, match=r"llava-dualfocus, paper, or a YAML file"):
         load_profile(name)
 
 
-NOTATION = LLAVA.notation.model_dump()
+BOX_FORMAT = LLAVA.box_format.model_dump()
 
 
 @pytest.mark.parametrize(
@@ -181,20 +181,24 @@ NOTATION = LLAVA.notation.model_dump()
         ({"grounding_prompt": "Where?"}, "grounding_prompt", "{question}"),
         ({"micro_prompt": "Answer {q}"}, "micro_prompt", "{question}"),
         ({"micro_prompt": None}, "micro_prompt", "required"),
-        ({"notation": None}, "notation", "required"),
-        ({"notation": NOTATION | {"pattern": r"\d+"}}, "notation.pattern", "x1, x2, y1, y2"),
-        ({"notation": NOTATION | {"pattern": "("}}, "notation.pattern", "unterminated"),
-        ({"notation": NOTATION | {"scale": 0}}, "notation.scale", "greater than 0"),
-        ({"notation": NOTATION | {"pattern": "(?P<x1>a{99999999999})"}}, "notation.pattern", "no regular expression"),
-        ({"notation": NOTATION | {"template": "[{x1}, {y1}, {x2}, {y3}]"}}, "notation.template", "y3"),
-        ({"leave_out": ["fine", "("]}, "leave_out.1", "unterminated"),
+        ({"box_format": None}, "box_format", "required"),
+        ({"box_format": BOX_FORMAT | {"pattern": r"\d+"}}, "box_format.pattern", "x1, x2, y1, y2"),
+        ({"box_format": BOX_FORMAT | {"pattern": "("}}, "box_format.pattern", "unterminated"),
+        ({"box_format": BOX_FORMAT | {"scale": 0}}, "box_format.scale", "greater than 0"),
+        (
+            {"box_format": BOX_FORMAT | {"pattern": "(?P<x1>a{99999999999})"}},
+            "box_format.pattern",
+            "not a valid",
+        ),
+        ({"box_format": BOX_FORMAT | {"template": "[{x1}, {y1}, {x2}, {y3}]"}}, "box_format.template", "y3"),
+        ({"strip_patterns": ["fine", "("]}, "strip_patterns.1", "unterminated"),
         ({"crop": {"margin": -1}}, "crop.margin", "greater than or equal to 0"),
-        ({"pad": [122, 116]}, "pad", "required"),
-        ({"pad": "white"}, "pad", "tuple"),
-        ({"pad": [0, 0, 256]}, "pad.2", "less than or equal to 255"),
-        ({"pad": [-1, 0, 0]}, "pad.0", "greater than or equal to 0"),
-        ({"pad": None}, "side", "needs pad"),
-        ({"side": 0}, "side", "greater than 0"),
+        ({"pad_color": [122, 116]}, "pad_color", "required"),
+        ({"pad_color": "white"}, "pad_color", "tuple"),
+        ({"pad_color": [0, 0, 256]}, "pad_color.2", "less than or equal to 255"),
+        ({"pad_color": [-1, 0, 0]}, "pad_color.0", "greater than or equal to 0"),
+        ({"pad_color": None}, "image_size", "needs pad"),
+        ({"image_size": 0}, "image_size", "greater than 0"),
         ({"max_answer_tokens": 0}, "max_answer_tokens", "greater than 0"),
         ({"temperature": -0.1}, "temperature", "greater than or equal to 0"),
         ({"colour": "red"}, "colour", "not permitted"),
@@ -204,7 +208,7 @@ def test_bad_profile_names_the_field_and_what_is_accepted(
     tmp_path: Path, changes: dict[str, Any], field: str, complaint: str
 ) -> None:
     path = _own(tmp_path, **changes)
-    with pytest.raises(BadQuestion) as refused:
+    with pytest.raises(ConfigError) as refused:
         load_profile(str(path))
     assert str(path) in str(refused.value)
     assert field in str(refused.value)
@@ -215,14 +219,14 @@ def test_bad_profile_names_the_field_and_what_is_accepted(
 def test_file_that_is_no_profile_is_a_bad_question(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "own.yaml"
     path.write_bytes(content)
-    with pytest.raises(BadQuestion, match=r"own\.yaml"):
+    with pytest.raises(ConfigError, match=r"own\.yaml"):
         load_profile(str(path))
 
 
 def test_yaml_makes_no_python_objects(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text("!!python/object/apply:os.getcwd []")
-    with pytest.raises(BadQuestion):
+    with pytest.raises(ConfigError):
         load_profile(str(path))
 
 
@@ -271,23 +275,23 @@ def test_only_a_llava_is_taken_for_a_released_checkpoint(
 def test_model_of_any_other_family_is_asked_as_it_was_made_and_its_user_is_told() -> None:
     paper = load_profile("paper")
     assert paper.grounding_text("Where?").endswith("region this question is asking about: Where?")
-    assert (paper.chat_template, paper.system, paper.pad, paper.side) == (None, None, None, None)
+    assert (paper.chat_template, paper.system, paper.pad_color, paper.image_size) == (None, None, None, None)
     assert "no profile of its own" in str(paper.notice)
 
 
 def test_grammar_that_is_no_regular_expression_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadQuestion, match=r"notation.grammar.*\n.*no regular expression"):
-        load_profile(str(_own(tmp_path, notation=NOTATION | {"grammar": "[0-9"})))
+    with pytest.raises(ConfigError, match=r"box_format.grammar.*\n.*not a valid regular"):
+        load_profile(str(_own(tmp_path, box_format=BOX_FORMAT | {"grammar": "[0-9"})))
 
 
 def test_models_bad_profile_is_said_not_passed_over(tmp_path: Path) -> None:
     (tmp_path / PROFILE_FILE).write_text("name: broken")
-    with pytest.raises(BadQuestion, match="grounding_prompt"):
+    with pytest.raises(ConfigError, match="grounding_prompt"):
         profile_of(str(tmp_path))
 
 
 def test_profile_needs_wording_and_notation_only() -> None:
-    least = {"name": "x", "grounding_prompt": "{question}", "micro_prompt": "{question}", "notation": NOTATION}
+    least = {"name": "x", "grounding_prompt": "{question}", "micro_prompt": "{question}", "box_format": BOX_FORMAT}
     profile = Profile.model_validate(least)
-    assert (profile.pad, profile.side, profile.system, profile.chat_template) == (None, None, None, None)
+    assert (profile.pad_color, profile.image_size, profile.system, profile.chat_template) == (None, None, None, None)
     assert profile.crop == CropPolicy(square=True, margin=25)

@@ -5,17 +5,17 @@ import asyncio
 import pytest
 from dualfocus_engine.method.stages import Stages
 from dualfocus_server.guards.admission import Admission
-from dualfocus_server.guards.refusals import Draining, TooBusy
+from dualfocus_server.guards.http_errors import Draining, TooBusy
 
 
 async def test_as_many_as_may_work_and_the_rest_waits_its_turn() -> None:
     admission = Admission(running=1, queued=1)
     with admission.admit("a", Stages()) as first, admission.admit("b", Stages()) as second:
-        await first.turn()
-        waiting = asyncio.create_task(second.turn())
+        await first.acquire()
+        waiting = asyncio.create_task(second.acquire())
         await asyncio.sleep(0)
         assert not waiting.done()
-        first.leave()
+        first.release()
         await asyncio.wait_for(waiting, 1)
 
 
@@ -52,24 +52,24 @@ async def test_a_question_that_fails_gives_its_place_up() -> None:
     admission = Admission(running=1, queued=0)
 
     async def fail() -> None:
-        with admission.admit("a", Stages()) as place:
-            await place.turn()
+        with admission.admit("a", Stages()) as slot:
+            await slot.acquire()
             raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
         await fail()
-    with admission.admit("a", Stages()) as place:
-        await asyncio.wait_for(place.turn(), 1)
+    with admission.admit("a", Stages()) as slot:
+        await asyncio.wait_for(slot.acquire(), 1)
 
 
 async def test_leaving_while_waiting_frees_no_place_of_another() -> None:
     admission = Admission(running=1, queued=2)
     with admission.admit("a", Stages()) as first:
-        await first.turn()
+        await first.acquire()
         with admission.admit("b", Stages()):
             pass  # left before its turn came
         with admission.admit("c", Stages()) as third:
-            waiting = asyncio.create_task(third.turn())
+            waiting = asyncio.create_task(third.acquire())
             await asyncio.sleep(0)
             assert not waiting.done()
             waiting.cancel()
@@ -97,11 +97,11 @@ async def test_the_first_reason_for_closing_stays() -> None:
 async def test_ended_it_begins_none_of_those_that_wait() -> None:
     admission = Admission(running=1, queued=1)
     with admission.admit("a", Stages()) as first, admission.admit("b", Stages()) as second:
-        await first.turn()
-        waiting = asyncio.create_task(second.turn())
+        await first.acquire()
+        waiting = asyncio.create_task(second.acquire())
         admission.close(Draining())  # alone, it lets them begin
         admission.end(ValueError("dead"))
-        first.leave()
+        first.release()
         with pytest.raises(ValueError, match="dead"):
             await waiting
     assert isinstance(admission.closed, Draining)

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dualfocus_engine import BadQuestion
+from dualfocus_engine import ConfigError
 from dualfocus_server.guards import keys as keys_module
 from dualfocus_server.guards.keys import KeyRing
 from starlette.datastructures import Headers
 
 
-def owner(ring: KeyRing, value: str) -> str | None:
-    return ring.owner(Headers({"authorization": value}))
+def authenticate(ring: KeyRing, value: str) -> str | None:
+    return ring.authenticate(Headers({"authorization": value}))
 
 
 def test_no_keys_are_needed_where_none_are_set() -> None:
@@ -22,7 +22,7 @@ def test_no_keys_are_needed_where_none_are_set() -> None:
 @pytest.mark.parametrize("keys", [[""], [" "], ["good", ""]])
 def test_a_key_that_is_empty_leaves_nothing_open(keys: list[str]) -> None:
     """An unset variable in `--api-key "$KEY"` must not mean that no key is needed."""
-    with pytest.raises(BadQuestion, match="An API key is empty"):
+    with pytest.raises(ConfigError, match="An API key is empty"):
         KeyRing(keys)
 
 
@@ -30,23 +30,23 @@ def test_an_empty_file_lets_nobody_in(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("# nobody yet\n")
     ring = KeyRing(file=tmp_path / "keys")
     assert ring.is_needed
-    assert owner(ring, "Bearer ") is None
-    assert owner(ring, "Bearer # nobody yet") is None
+    assert authenticate(ring, "Bearer ") is None
+    assert authenticate(ring, "Bearer # nobody yet") is None
 
 
 @pytest.mark.parametrize("value", ["Bearer good", "bearer good", "BEARER  good "])
 def test_the_scheme_is_read_as_http_has_it(value: str) -> None:
-    assert owner(KeyRing(["good"]), value) is not None
+    assert authenticate(KeyRing(["good"]), value) is not None
 
 
 @pytest.mark.parametrize("value", ["", "good", "Basic good", "Bearer", "Bearer Good", "Bearer good x", "Token good"])
 def test_anything_else_is_no_key(value: str) -> None:
-    assert owner(KeyRing(["good"]), value) is None
+    assert authenticate(KeyRing(["good"]), value) is None
 
 
 def test_an_owner_is_named_without_its_key() -> None:
     ring = KeyRing(["one", "two"])
-    names = {owner(ring, "Bearer one"), owner(ring, "Bearer two")}
+    names = {authenticate(ring, "Bearer one"), authenticate(ring, "Bearer two")}
     assert len(names) == 2
     assert not any("one" in str(name) or "two" in str(name) for name in names)
 
@@ -63,7 +63,7 @@ def test_a_file_that_disappears_leaves_its_keys_good_and_is_logged(
     path.write_text("good\n")
     ring = KeyRing(file=path)
     path.unlink()
-    assert owner(ring, "Bearer good") is not None
+    assert authenticate(ring, "Bearer good") is not None
     assert "can't be read" in caplog.text
     assert "good" not in caplog.text.replace("good;", "")
 
@@ -74,19 +74,19 @@ def test_a_file_that_is_no_text_is_said_and_fails_no_request(
 ) -> None:
     path = tmp_path / "keys"
     path.write_bytes(content)
-    with pytest.raises(BadQuestion, match="is not UTF-8 text"):
+    with pytest.raises(ConfigError, match="is not UTF-8 text"):
         KeyRing(file=path)
     path.write_text("first\n")
     ring = KeyRing(file=path)
     path.write_bytes(content)
-    assert owner(ring, "Bearer first") is not None
+    assert authenticate(ring, "Bearer first") is not None
     assert "is not UTF-8 text" in caplog.text
 
 
 def test_a_file_may_begin_with_a_mark_of_its_encoding(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("good\nother\n", encoding="utf-8-sig")
     ring = KeyRing(file=tmp_path / "keys")
-    assert owner(ring, "Bearer good") is not None
+    assert authenticate(ring, "Bearer good") is not None
 
 
 def test_a_file_that_changes_while_it_is_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,8 +101,8 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(tmp_path: Path, monk
     monkeypatch.setattr(keys_module, "_read", read_then_change)
     ring = KeyRing(file=path)
     monkeypatch.setattr(keys_module, "_read", real)
-    assert owner(ring, "Bearer newer") is not None
-    assert owner(ring, "Bearer old") is None
+    assert authenticate(ring, "Bearer newer") is not None
+    assert authenticate(ring, "Bearer old") is None
 
 
 @pytest.mark.parametrize("value", ["Bearer one", "Bearer three", "Bearer nothing", "Basic one", ""])
@@ -111,6 +111,6 @@ def test_every_key_is_compared_whatever_was_given(monkeypatch: pytest.MonkeyPatc
     compared: list[Any] = []
     real = hmac.compare_digest
     monkeypatch.setattr(hmac, "compare_digest", lambda *both: compared.append(both) or real(*both))
-    owner(KeyRing(["one", "two", "three"]), value)
+    authenticate(KeyRing(["one", "two", "three"]), value)
     assert len(compared) == 3
     assert {len(digest) for both in compared for digest in both} == {32}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from dualfocus_engine import BadPicture, BadQuestion, open_picture
 from dualfocus_engine.method.stages import Stages
-from dualfocus_server.images.media import ImageSource
+from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.images.request_images import RequestImages
 from PIL import Image
 
@@ -17,14 +17,14 @@ WIDE = data_url(encoded(Image.new("1", (30, 10))))
 
 
 def test_a_number_of_images_is_taken_and_one_more_is_not() -> None:
-    images = RequestImages(ImageSource(), max_images=2)
+    images = RequestImages(ImageFetcher(), max_images=2)
     images.check_number(2)
     with pytest.raises(BadQuestion, match="has 3 images; this server takes 2"):
         images.check_number(3)
 
 
 async def test_images_come_in_their_order() -> None:
-    pictures = await RequestImages(ImageSource(), max_pixels=700).opened([WIDE, SMALL, WIDE], Stages(), open_picture)
+    pictures = await RequestImages(ImageFetcher(), max_pixels=700).opened([WIDE, SMALL, WIDE], Stages(), open_picture)
     assert [picture.size for picture in pictures] == [(30, 10), (10, 10), (30, 10)]
 
 
@@ -33,18 +33,18 @@ async def test_all_of_them_are_judged_before_any_is_decoded() -> None:
         raise AssertionError("an image was decoded")
 
     with pytest.raises(BadPicture, match="3 images have 700 pixels together; those of one request may have 699"):
-        await RequestImages(ImageSource(), max_pixels=699).opened([WIDE, SMALL, WIDE], Stages(), decoded)
+        await RequestImages(ImageFetcher(), max_pixels=699).opened([WIDE, SMALL, WIDE], Stages(), decoded)
 
 
 async def test_one_that_is_too_large_alone_is_named_by_its_size() -> None:
     with pytest.raises(BadPicture, match="is 30x10"):
-        await RequestImages(ImageSource(), max_pixels=299).opened([WIDE], Stages(), open_picture)
+        await RequestImages(ImageFetcher(), max_pixels=299).opened([WIDE], Stages(), open_picture)
 
 
 async def test_once_one_is_refused_the_others_are_not_fetched_on() -> None:
     fetching, left = asyncio.Event(), asyncio.Event()
 
-    class Source(ImageSource):
+    class Source(ImageFetcher):
         async def read(self, url: str) -> bytes:
             if url == "bad":
                 await fetching.wait()

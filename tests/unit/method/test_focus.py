@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from dualfocus_engine.errors import BadPicture, BadQuestion, ContextFull, EngineDead
+from dualfocus_engine.errors import BadPicture, BadQuestion, ConfigError, ContextFull, EngineDead
 from dualfocus_engine.families.boxes import Box, Region
 from dualfocus_engine.focus import DualFocus
 from dualfocus_engine.method.questions import Question
-from dualfocus_engine.method.results import Focused, Mode, Selection
+from dualfocus_engine.method.results import FocusResult, Mode, Selection
 from dualfocus_engine.pictures.pictures import Picture
 from PIL import Image
 
@@ -23,7 +23,7 @@ QUESTION = Question((asked("What colour?\nAnswer the question using a single wor
 BOX = Box(0.4, 0.5, 0.6, 0.7)
 
 
-async def _answered(engine: FakeEngine, question: Question = QUESTION) -> Focused:
+async def _answered(engine: FakeEngine, question: Question = QUESTION) -> FocusResult:
     async with asyncio.timeout(WAIT):
         return await focus_on(engine).answer(question)
 
@@ -34,7 +34,7 @@ async def _settled(engine: FakeEngine, *names: str) -> None:
             await engine.has_started[name].wait()
 
 
-async def test_three_turns_and_the_less_surprising_answer() -> None:
+async def test_three_turns_and_the_answer_of_lower_perplexity() -> None:
     engine = FakeEngine()
     result = await _answered(engine)
     assert (result.text, result.winner, result.selection) == (
@@ -45,11 +45,11 @@ async def test_three_turns_and_the_less_surprising_answer() -> None:
     assert sorted(engine.finished) == ["grounding", "macro", "micro"]
     assert result.look.box == Box(0.2, 0.2, 0.6, 0.6)
     # 200..600 x 100..300 squared to 400 around (400, 200): 0..400 high after clipping, then 25 a side.
-    assert result.look.region == Region(175, 0, 625, 425)
+    assert result.look.crop_box == Region(175, 0, 625, 425)
     assert result.seconds > 0
 
 
-async def test_macro_wins_where_it_is_less_surprising() -> None:
+async def test_macro_wins_where_its_perplexity_is_lower() -> None:
     result = await _answered(FakeEngine(macro=turn("red", 0.1), micro=turn("blue", 0.2)))
     assert (result.text, result.selection) == ("red", Selection.LOWER_PERPLEXITY)
     assert result.look.micro is not None
@@ -78,8 +78,8 @@ async def test_turns_see_their_pictures_and_texts() -> None:
     image, crop = engine.prompts["micro"].pictures
     assert image is IMAGE
     assert crop.size == (450, 425)
-    assert result.look.region is not None
-    assert crop.key == IMAGE.crop(result.look.region).key
+    assert result.look.crop_box is not None
+    assert crop.key == IMAGE.crop(result.look.crop_box).key
 
 
 async def test_clients_sampling_draws_the_answers_and_never_the_box() -> None:
@@ -119,7 +119,7 @@ async def test_no_readable_box_leaves_the_macro_answer(text: str) -> None:
     assert (result.text, result.selection) == ("macro answer", Selection.NO_BOX)
     assert "micro" not in engine.started
     assert list(result.turns) == ["macro", "grounding"]
-    assert (result.look.box, result.look.region) == (None, None)
+    assert (result.look.box, result.look.crop_box) == (None, None)
 
 
 @pytest.mark.parametrize("text", ["[0.5, 0.5, 0.5, 0.9]", "[0.9, 0.9, 0.1, 0.1]", "[1.5, 0.1, 1.8, 0.9]"])
@@ -129,7 +129,7 @@ async def test_empty_box_leaves_the_macro_answer(text: str) -> None:
     assert (result.text, result.selection) == ("macro answer", Selection.EMPTY_BOX)
     assert "micro" not in engine.started
     assert result.look.box is not None
-    assert result.look.region is None
+    assert result.look.crop_box is None
 
 
 @pytest.mark.parametrize("failing", ["grounding", "micro"])
@@ -151,7 +151,7 @@ async def test_error_of_the_second_look_leaves_the_macro_answer(
 
 
 async def test_micro_answer_that_the_context_cut_off_leaves_the_macro_answer() -> None:
-    result = await _answered(FakeEngine(micro=turn("bl", loss=0.0, finish_reason="length", is_cut=True)))
+    result = await _answered(FakeEngine(micro=turn("bl", mean_nll=0.0, finish_reason="length", is_cut=True)))
     assert (result.text, result.selection) == ("macro answer", Selection.CONTEXT_FULL)
     assert result.look.micro is not None
 
@@ -163,7 +163,7 @@ async def test_box_that_the_context_cut_off_is_a_full_context() -> None:
 
 async def test_failed_micro_keeps_what_the_look_had_found() -> None:
     result = await _answered(FakeEngine(micro=ContextFull(5000, 4096)))
-    assert (result.look.box, result.look.region) == (Box(0.2, 0.2, 0.6, 0.6), Region(175, 0, 625, 425))
+    assert (result.look.box, result.look.crop_box) == (Box(0.2, 0.2, 0.6, 0.6), Region(175, 0, 625, 425))
     assert result.look.micro is None
 
 
@@ -241,7 +241,7 @@ async def test_macro_mode_looks_once() -> None:
 
 
 async def test_micro_mode_gives_the_second_look_alone() -> None:
-    engine = FakeEngine(micro=turn("micro answer", loss=99.0))
+    engine = FakeEngine(micro=turn("micro answer", mean_nll=99.0))
     result = await _answered(engine, replace(QUESTION, mode=Mode.MICRO))
     assert (result.text, result.winner, result.selection) == ("micro answer", "micro", Selection.ONLY_ANSWER)
     assert engine.started == ["grounding", "micro"]
@@ -270,14 +270,14 @@ async def test_clients_box_makes_grounding_unnecessary(mode: Mode) -> None:
     result = await _answered(engine, replace(QUESTION, mode=mode, box=BOX))
     assert "grounding" not in engine.started
     assert result.text == "micro answer"
-    assert (result.look.box, result.look.region) == (BOX, Region(375, 175, 625, 425))
+    assert (result.look.box, result.look.crop_box) == (BOX, Region(375, 175, 625, 425))
     written = "".join(map(chr, engine.prompts["micro"].token_ids))
     assert f"asks: What colour?;[0.40, 0.50, 0.60, 0.70]{chr(CLOSING)}user:#" in written
 
 
 async def test_what_to_ground_reaches_only_the_grounding_text() -> None:
     engine = FakeEngine()
-    await _answered(engine, replace(QUESTION, grounding="the left cup"))
+    await _answered(engine, replace(QUESTION, grounding_question="the left cup"))
     written = {name: "".join(map(chr, prompt.token_ids)) for name, prompt in engine.prompts.items()}
     assert written["grounding"].endswith("asks: the left cup;")
     assert "left cup" not in written["macro"]
@@ -291,10 +291,10 @@ class Notes:
         self.begun: list[str] = []
         self.written: list[str] = []
 
-    def begins(self, turn: str) -> None:
+    def on_turn_start(self, turn: str) -> None:
         self.begun.append(turn)
 
-    def writes(self, text: str) -> None:
+    def on_text(self, text: str) -> None:
         self.written.append(text)
 
 
@@ -360,7 +360,7 @@ def test_engine_must_be_started_first() -> None:
 
 @pytest.mark.parametrize("failing", [ContextFull(2, 1), RuntimeError("two images are too many")])
 async def test_warming_up_says_where_no_question_could_be_looked_at_twice(failing: Exception) -> None:
-    with pytest.raises(BadQuestion, match=r"'\{\"image\": 2\}'.*--max-model-len.*--chat-template"):
+    with pytest.raises(ConfigError, match=r"'\{\"image\": 2\}'.*--max-model-len.*--chat-template"):
         await focus_on(FakeEngine(micro=failing)).warm_up()
 
 
@@ -368,7 +368,7 @@ async def test_engine_that_can_not_be_warmed_up_is_stopped(monkeypatch: pytest.M
     engine = FakeEngine(micro=ContextFull(2, 1))
     focus = focus_on(engine)
     monkeypatch.setattr(focus, "start", lambda: None)
-    with pytest.raises(BadQuestion):
+    with pytest.raises(ConfigError):
         await focus.__aenter__()
     assert engine.stopped
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from dualfocus_engine.method.questions import Question
-from dualfocus_engine.method.results import Focused, Mode, Scoring, Selection, Turn
+from dualfocus_engine.method.results import FocusResult, Mode, Scoring, Selection, Turn
 
 from ..builders import CLOSING, asked, plain, turn
 from ..fake_engine import WAIT, FakeEngine, Script, boxed, focus_on, never
@@ -15,7 +15,7 @@ IMAGE = plain(size=(1000, 500))
 QUESTION = Question((asked("What colour?\nAnswer the question using a single word or phrase.", IMAGE),))
 
 
-async def _answered(engine: FakeEngine, question: Question = QUESTION) -> Focused:
+async def _answered(engine: FakeEngine, question: Question = QUESTION) -> FocusResult:
     async with asyncio.timeout(WAIT):
         return await focus_on(engine).answer(question)
 
@@ -29,14 +29,14 @@ ADAPTIVE = replace(QUESTION, mode=Mode.ADAPTIVE)
 )
 async def test_sure_macro_answer_ends_the_second_look(script: dict[str, Script], ended: list[str]) -> None:
     engine = FakeEngine(**script)
-    engine.script["macro"] = engine.after(ended[0], turn("red", loss=0.2))
+    engine.script["macro"] = engine.after(ended[0], turn("red", mean_nll=0.2))
     result = await _answered(engine, ADAPTIVE)
     assert (result.text, result.winner, result.selection) == ("red", "macro", Selection.SKIPPED)
     assert engine.cancelled == ended
     assert set(result.turns) == {"macro"}
 
 
-@pytest.mark.parametrize("macro", [turn("red", loss=0.8), turn(" ", loss=0.0)])
+@pytest.mark.parametrize("macro", [turn("red", mean_nll=0.8), turn(" ", mean_nll=0.0)])
 async def test_macro_answer_that_leaves_doubt_is_looked_at_again(macro: Turn) -> None:
     engine = FakeEngine(macro=macro)
     result = await _answered(engine, ADAPTIVE)
@@ -44,14 +44,14 @@ async def test_macro_answer_that_leaves_doubt_is_looked_at_again(macro: Turn) ->
     assert set(result.turns) == {"macro", "grounding", "micro"}
 
 
-@pytest.mark.parametrize(("skip_below", "winner"), [(0.0, "micro"), (1.5, "micro"), (1.51, "macro"), (3.0, "macro")])
-async def test_threshold_is_a_perplexity_of_the_profiles(skip_below: float, winner: str) -> None:
+@pytest.mark.parametrize(("threshold", "winner"), [(0.0, "micro"), (1.5, "micro"), (1.51, "macro"), (3.0, "macro")])
+async def test_threshold_is_a_perplexity_of_the_profiles(threshold: float, winner: str) -> None:
     engine = FakeEngine(grounding=never)
-    engine.profile = engine.profile.model_copy(update={"skip_below": skip_below})
-    engine.script["macro"] = turn("red", loss=math.log(1.505))
+    engine.profile = engine.profile.model_copy(update={"skip_below_perplexity": threshold})
+    engine.script["macro"] = turn("red", mean_nll=math.log(1.505))
     if winner == "micro":
         engine.script["grounding"] = boxed("[0.20, 0.20, 0.60, 0.60]")
-        engine.script["micro"] = turn("blue", loss=0.0)
+        engine.script["micro"] = turn("blue", mean_nll=0.0)
     result = await _answered(engine, ADAPTIVE)
     assert (result.winner, result.selection is Selection.SKIPPED) == (winner, winner == "macro")
 
@@ -62,7 +62,7 @@ async def test_second_look_that_is_done_first_is_compared() -> None:
 
     async def late() -> Turn:
         await finished.wait()
-        return turn("red", loss=0.6)
+        return turn("red", mean_nll=0.6)
 
     engine.script["macro"] = late
     call = asyncio.create_task(focus.answer(ADAPTIVE))
@@ -80,11 +80,11 @@ CHOICE = replace(SHARED, messages=(asked("Which?\nA. a red cup\nB. a blue cup", 
 
 
 async def test_shared_scoring_compares_both_answers_under_one_prompt() -> None:
-    engine = FakeEngine()  # its micro answer is the less surprising one under its own turn
+    engine = FakeEngine()  # its micro answer has the lower perplexity under its own turn
     result = await _answered(engine, SHARED)
     assert (result.winner, result.selection) == ("macro", Selection.LOWER_PERPLEXITY)
     assert result.shared is not None
-    assert (result.shared.macro.loss, result.shared.micro.loss) == (0.1, 0.2)
+    assert (result.shared.macro.mean_nll, result.shared.micro.mean_nll) == (0.1, 0.2)
     prompt, micro = engine.prompts["macro-score"], engine.prompts["micro"]
     assert prompt == engine.prompts["micro-score"]
     text = "".join(map(chr, prompt.token_ids[1:]))

@@ -63,7 +63,7 @@ def test_profile_without_a_system_prompt_adds_none(turn: Callable[..., list[Mess
 
 
 def test_what_to_ground_can_be_said_apart() -> None:
-    question = _question(grounding=f"the cup\n{HINT}")
+    question = _question(grounding_question=f"the cup\n{HINT}")
     assert grounding_turn(question, PLAIN)[-1].text.endswith("this question asks: the cup")
     assert macro_turn(question, PLAIN)[-1].text == TEXT
     assert TEXT in micro_turn(question, plain(), PLAIN).text
@@ -98,17 +98,17 @@ def test_image_of_an_earlier_turn_can_be_asked_about() -> None:
     assert grounding_turn(question, PLAIN)[-1].text.endswith("this question asks: Whose?")
 
 
-@pytest.mark.parametrize(("zoom", "index"), [(0, 0), (1, 1), (2, 2), (-1, 2), (-3, 0)])
-def test_zoom_counts_the_pictures_of_the_whole_conversation(zoom: int, index: int) -> None:
+@pytest.mark.parametrize(("image_index", "index"), [(0, 0), (1, 1), (2, 2), (-1, 2), (-3, 0)])
+def test_zoom_counts_the_pictures_of_the_whole_conversation(image_index: int, index: int) -> None:
     pictures = [plain((shade, 0, 0)) for shade in range(3)]
     messages = (asked("What?", pictures[0]), Message("assistant", "."), asked("Which?", *pictures[1:]))
-    assert Question(messages, zoom=zoom).picture is pictures[index]
+    assert Question(messages, image_index=image_index).picture is pictures[index]
 
 
-@pytest.mark.parametrize("zoom", [1, -2, 100])
-def test_zoom_on_a_picture_there_is_not_is_refused(zoom: int) -> None:
-    with pytest.raises(BadQuestion, match=rf"no image {zoom}: the conversation has 1"):
-        Question((asked(),), zoom=zoom)
+@pytest.mark.parametrize("image_index", [1, -2, 100])
+def test_zoom_on_a_picture_there_is_not_is_refused(image_index: int) -> None:
+    with pytest.raises(BadQuestion, match=rf"no image {image_index}: the conversation has 1"):
+        Question((asked(),), image_index=image_index)
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t"])

@@ -4,7 +4,7 @@ import math
 
 import pytest
 from dualfocus_engine.families.boxes import Box, Region
-from dualfocus_engine.method.results import Focused, Look, Mode, Selection
+from dualfocus_engine.method.results import FocusResult, Mode, SecondLook, Selection
 
 from ..builders import turn
 
@@ -23,7 +23,7 @@ def test_closing_token_counts_as_generated() -> None:
 def test_loss_and_perplexity_are_over_all_generated_tokens() -> None:
     ran = turn(logprobs=(math.log(0.5), math.log(0.5), math.log(0.125)))
     assert ran.perplexity == pytest.approx(2 ** (5 / 3))
-    assert ran.loss == pytest.approx(math.log(2) * 5 / 3)
+    assert ran.mean_nll == pytest.approx(math.log(2) * 5 / 3)
 
 
 @pytest.mark.parametrize(("text", "empty"), [("", True), (" \n", True), (".", False), (" a ", False)])
@@ -32,17 +32,17 @@ def test_turn_of_white_space_said_nothing(text: str, empty: bool) -> None:
 
 
 def test_answer_is_the_winners_turn() -> None:
-    look = Look(Box(0, 0, 1, 1), Region(0, 0, 9, 9), GROUNDING, MICRO)
-    assert Focused("macro", Selection.LOWER_PERPLEXITY, MACRO, look, 1.0).text == "red"
-    assert Focused("micro", Selection.LOWER_PERPLEXITY, MACRO, look, 1.0).text == "blue"
+    look = SecondLook(Box(0, 0, 1, 1), Region(0, 0, 9, 9), GROUNDING, MICRO)
+    assert FocusResult("macro", Selection.LOWER_PERPLEXITY, MACRO, look, 1.0).text == "red"
+    assert FocusResult("micro", Selection.LOWER_PERPLEXITY, MACRO, look, 1.0).text == "blue"
 
 
 def test_turns_are_those_that_ran() -> None:
-    whole = Focused("macro", Selection.LOWER_PERPLEXITY, MACRO, Look(None, None, GROUNDING, MICRO), 1.0)
+    whole = FocusResult("macro", Selection.LOWER_PERPLEXITY, MACRO, SecondLook(None, None, GROUNDING, MICRO), 1.0)
     assert whole.turns == {"macro": MACRO, "grounding": GROUNDING, "micro": MICRO}
-    boxless = Focused("macro", Selection.NO_BOX, MACRO, Look(grounding=GROUNDING), 1.0)
+    boxless = FocusResult("macro", Selection.NO_BOX, MACRO, SecondLook(grounding=GROUNDING), 1.0)
     assert list(boxless.turns) == ["macro", "grounding"]
-    given_box = Focused("micro", Selection.ONLY_ANSWER, None, Look(micro=MICRO), 1.0)
+    given_box = FocusResult("micro", Selection.ONLY_ANSWER, None, SecondLook(micro=MICRO), 1.0)
     assert list(given_box.turns) == ["micro"]
 
 

@@ -1,27 +1,53 @@
 """Which answer is chosen, and the reason that is given."""
 
 import math
+from collections.abc import Mapping
 
 import pytest
-from dualfocus_engine.method.results import Look, Score, Selection, Shared, Turn, TurnName
-from dualfocus_engine.method.selection import select
+from dualfocus_engine.method.results import AnswerName, Score, SecondLook, Selection, Shared, Turn
+from dualfocus_engine.method.selection import Choice, lower_perplexity, only_choice
 
 from ..builders import turn
 
 DEGRADED = [Selection.SKIPPED, Selection.NO_BOX, Selection.EMPTY_BOX, Selection.CONTEXT_FULL, Selection.MICRO_FAILED]
 
 
-def _looked(micro: Turn) -> Look:
-    return Look(grounding=turn("[0, 0, 1, 1]"), micro=micro)
+def select(
+    macro: Turn | None, look: SecondLook, shared: Shared | None = None, options: Mapping[str, str] | None = None
+) -> Choice:
+    """The whole choice, as `DualFocus.answer` makes it."""
+    return only_choice(macro, look, options or {}) or lower_perplexity(*(shared or (macro, look.micro)))  # type: ignore[arg-type]
+
+
+def _looked(micro: Turn) -> SecondLook:
+    return SecondLook(grounding=turn("[0, 0, 1, 1]"), micro=micro)
 
 
 @pytest.mark.parametrize(
     ("macro_loss", "micro_loss", "winner"),
     [(0.5, 0.6, "macro"), (0.6, 0.5, "micro"), (0.5, 0.5, "micro"), (1e5, 2e5, "macro")],
 )
-def test_less_surprising_answer_is_chosen(macro_loss: float, micro_loss: float, winner: TurnName) -> None:
+def test_answer_of_lower_perplexity_is_chosen(macro_loss: float, micro_loss: float, winner: AnswerName) -> None:
     chosen = select(turn("red", macro_loss), _looked(turn("blue", micro_loss)))
     assert chosen == (winner, Selection.LOWER_PERPLEXITY)
+
+
+@pytest.mark.parametrize(
+    ("macro", "micro", "winner"),
+    [
+        (0.5, 0.6, "macro"),
+        (0.6, 0.5, "micro"),
+        (0.5, 0.5, "micro"),
+        (0.0, 0.0, "micro"),
+        (math.inf, math.inf, "micro"),
+        (0.0, math.inf, "macro"),
+        (math.inf, 1e300, "micro"),
+        (0.5, math.nextafter(0.5, 1), "macro"),
+        (1e5, 2e5, "macro"),
+    ],
+)
+def test_macro_wins_only_where_its_perplexity_is_strictly_lower(macro: float, micro: float, winner: str) -> None:
+    assert lower_perplexity(Score((-macro,), 0), Score((-micro,), 0)) == (winner, Selection.LOWER_PERPLEXITY)
 
 
 def test_length_does_not_count() -> None:
@@ -33,7 +59,7 @@ def test_length_does_not_count() -> None:
 
 @pytest.mark.parametrize("nothing", ["", " ", "\n\t "])
 def test_empty_answer_never_wins(nothing: str) -> None:
-    empty, said = turn(nothing, loss=0.0), turn("red", loss=9.0)
+    empty, said = turn(nothing, mean_nll=0.0), turn("red", mean_nll=9.0)
     assert select(empty, _looked(said)) == ("micro", Selection.OTHER_EMPTY)
     assert select(said, _looked(empty)) == ("macro", Selection.OTHER_EMPTY)
 
@@ -43,7 +69,7 @@ def test_two_empty_answers_are_compared_as_any() -> None:
 
 
 def test_macro_mode_has_one_answer() -> None:
-    assert select(turn(), Look()) == ("macro", Selection.ONLY_ANSWER)
+    assert select(turn(), SecondLook()) == ("macro", Selection.ONLY_ANSWER)
 
 
 def test_micro_mode_has_one_answer() -> None:
@@ -52,17 +78,17 @@ def test_micro_mode_has_one_answer() -> None:
 
 @pytest.mark.parametrize("failed", DEGRADED)
 def test_failed_look_leaves_macro_standing_and_says_why(failed: Selection) -> None:
-    assert select(turn("red", loss=9.0), Look(failed=failed)) == ("macro", failed)
+    assert select(turn("red", mean_nll=9.0), SecondLook(failed=failed)) == ("macro", failed)
 
 
 def test_micro_answer_that_the_context_cut_off_is_not_compared() -> None:
-    cut = Look(micro=turn("blu", loss=0.0), failed=Selection.CONTEXT_FULL)
-    assert select(turn("red", loss=9.0), cut) == ("macro", Selection.CONTEXT_FULL)
+    cut = SecondLook(micro=turn("blu", mean_nll=0.0), failed=Selection.CONTEXT_FULL)
+    assert select(turn("red", mean_nll=9.0), cut) == ("macro", Selection.CONTEXT_FULL)
 
 
 @pytest.mark.parametrize("failed", DEGRADED)
 def test_failed_look_leaves_even_an_empty_macro_standing(failed: Selection) -> None:
-    assert select(turn(""), Look(failed=failed)) == ("macro", failed)
+    assert select(turn(""), SecondLook(failed=failed)) == ("macro", failed)
 
 
 def test_answer_without_log_probabilities_loses() -> None:

@@ -73,8 +73,8 @@ def test_picture_that_is_known_is_not_decoded_again(
     first, again = cache.open(data), cache.open(bytes(bytearray(data)))
     assert (first.key, first.size) == (again.key, again.size) == (open_picture(data).key, chelsea.size)
     decodes.clear()
-    assert cache.shown(again) is cache.shown(first)
-    cache.shown(again.crop(Region(0, 0, 50, 50)))
+    assert cache.encoder_input(again) is cache.encoder_input(first)
+    cache.encoder_input(again.crop(Region(0, 0, 50, 50)))
     assert decodes == []
     assert len(fits) == 2, "the picture and its crop"
     assert cache.counts()["opened"] == (1, 1)
@@ -88,31 +88,31 @@ def test_one_changed_byte_is_another_picture(cache: PictureCache, chelsea: Image
 def test_picture_is_made_once_also_for_those_who_ask_at_once(cache: PictureCache, fits: list[Any]) -> None:
     picture = plain()
     with ThreadPoolExecutor(4) as threads:
-        made = list(threads.map(cache.shown, [picture] * 8))
+        made = list(threads.map(cache.encoder_input, [picture] * 8))
     assert {id(image) for image in made} == {id(made[0])}
     assert made[0].size == (SIDE, SIDE)
     assert len(fits) == 1
 
 
 def test_what_is_kept_is_bounded_by_its_bytes(monkeypatch: pytest.MonkeyPatch, fits: list[Any]) -> None:
-    monkeypatch.setattr(picture_cache, "_SHOWN", 2 * BYTES)
+    monkeypatch.setattr(picture_cache, "_ENCODER_INPUT_CACHE_BYTES", 2 * BYTES)
     cache = PictureCache(PAD, SIDE)
     one, other, third = (plain((shade, 0, 0)) for shade in (1, 2, 3))
     for picture in (one, other, third, other, one):
-        cache.shown(picture)
+        cache.encoder_input(picture)
     assert len(fits) == 4, "the one used longest ago makes room, and is made again"
 
 
 def test_picture_larger_than_all_that_is_kept_is_still_made(
     monkeypatch: pytest.MonkeyPatch, chelsea: Image.Image, decodes: list[Any]
 ) -> None:
-    monkeypatch.setattr(picture_cache, "_SHOWN", BYTES - 1)
-    monkeypatch.setattr(picture_cache, "_DECODED", chelsea.width * chelsea.height * 4 - 1)
+    monkeypatch.setattr(picture_cache, "_ENCODER_INPUT_CACHE_BYTES", BYTES - 1)
+    monkeypatch.setattr(picture_cache, "_DECODED_CACHE_BYTES", chelsea.width * chelsea.height * 4 - 1)
     cache = PictureCache(PAD, SIDE)
     picture = cache.open(encoded(chelsea))
     for _ in range(2):
-        assert cache.shown(picture).size == (SIDE, SIDE)
-        assert cache.decoded(picture.original).size == chelsea.size
+        assert cache.encoder_input(picture).size == (SIDE, SIDE)
+        assert cache.decode(picture.original).size == chelsea.size
     assert len(decodes) > 2
 
 
@@ -124,12 +124,12 @@ def test_what_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch, cache: Pict
     with monkeypatch.context() as patched:
         patched.setattr(picture_cache, "fit", fails)
         with pytest.raises(MemoryError):
-            cache.shown(picture)
-    assert cache.shown(picture).size == (SIDE, SIDE)
+            cache.encoder_input(picture)
+    assert cache.encoder_input(picture).size == (SIDE, SIDE)
 
 
 def test_pixels_of_the_callers_are_not_kept(cache: PictureCache) -> None:
-    cache.shown(plain().crop(Region(0, 0, 10, 10)))
+    cache.encoder_input(plain().crop(Region(0, 0, 10, 10)))
     assert not cache._wholes
 
 
@@ -138,7 +138,7 @@ def test_without_a_side_the_picture_is_decoded_whole(
     large_jpeg: bytes, large: Image.Image, decodes: list[Any], pad: Any
 ) -> None:
     cache = PictureCache(pad, None)
-    assert max(cache.shown(cache.open(large_jpeg)).size) == large.width
+    assert max(cache.encoder_input(cache.open(large_jpeg)).size) == large.width
     assert decodes == [large.size]
 
 
@@ -147,11 +147,11 @@ def test_large_jpeg_is_decoded_smaller_and_upright(
     cache: PictureCache, large: Image.Image, decodes: list[Any], orientation: int
 ) -> None:
     picture = cache.open(oriented(large, orientation, "JPEG"))
-    shown = cache.shown(picture)
+    encoder_input = cache.encoder_input(picture)
     stored = large.size if orientation < 5 else large.size[::-1]
     assert picture.size == large.size
     assert decodes == [tuple(side // 4 for side in stored)]
-    difference = np.abs(np.asarray(shown, int) - np.asarray(fit(large, PAD, SIDE), int))
+    difference = np.abs(np.asarray(encoder_input, int) - np.asarray(fit(large, PAD, SIDE), int))
     assert difference.mean() < 1.5, "not the upright photo, within what scaling costs"
 
 
@@ -162,28 +162,28 @@ def test_crop_of_a_large_jpeg_has_the_originals_pixels(
     data = oriented(large, orientation, "JPEG")
     crop = cache.open(data).crop(REGION)
     assert len(decodes) == 1, "nothing is decoded to name a crop"
-    shown = cache.shown(crop)
+    encoder_input = cache.encoder_input(crop)
     assert len(decodes) == 2
     whole = open_picture(data)
     assert (crop.key, crop.size) == (whole.crop(REGION).key, (400, 400))
-    assert np.array_equal(np.asarray(shown), np.asarray(fit(whole.image.crop(REGION), PAD, SIDE)))
+    assert np.array_equal(np.asarray(encoder_input), np.asarray(fit(whole.decode().crop(REGION), PAD, SIDE)))
     decodes.clear()
-    cache.shown(cache.open(data).crop(Region(0, 0, 300, 200)))
+    cache.encoder_input(cache.open(data).crop(Region(0, 0, 300, 200)))
     assert decodes == [], "another question's crop of the same picture"
 
 
 def test_one_key_has_one_content_whoever_asks_first(large_jpeg: bytes) -> None:
-    shown = []
+    encoder_input = []
     for first in ("opened", "decoded", "by itself"):
         cache = PictureCache(PAD, SIDE)
         picture = open_picture(large_jpeg)
         if first == "opened":
             picture = cache.open(large_jpeg)
         elif first == "decoded":
-            cache.decoded(picture.original)
-        shown.append(np.asarray(cache.shown(picture)))
-    assert np.array_equal(shown[0], shown[1])
-    assert np.array_equal(shown[0], shown[2])
+            cache.decode(picture.original)
+        encoder_input.append(np.asarray(cache.encoder_input(picture)))
+    assert np.array_equal(encoder_input[0], encoder_input[1])
+    assert np.array_equal(encoder_input[0], encoder_input[2])
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
@@ -191,11 +191,11 @@ def test_large_jpeg_of_another_mode_is_shown_in_its_colours(
     cache: PictureCache, large: Image.Image, decodes: list[Any], mode: str
 ) -> None:
     data = encoded(large.convert(mode), "JPEG", quality=95)
-    shown = cache.shown(cache.open(data))
+    encoder_input = cache.encoder_input(cache.open(data))
     assert len(decodes) == 1
     assert decodes[0] != large.size
-    whole = fit(open_picture(data).image, PAD, SIDE)
-    assert np.abs(np.asarray(shown, int) - np.asarray(whole, int)).mean() < 1.5
+    whole = fit(open_picture(data).decode(), PAD, SIDE)
+    assert np.abs(np.asarray(encoder_input, int) - np.asarray(whole, int)).mean() < 1.5
 
 
 def test_first_of_several_pictures_in_a_jpeg_is_shown(
@@ -205,9 +205,9 @@ def test_first_of_several_pictures_in_a_jpeg_is_shown(
     data = encoded(large, "MPO", save_all=True, append_images=[coffee], quality=95)
     with Image.open(io.BytesIO(data), formats=["JPEG"]) as file:
         assert getattr(file, "n_frames", 1) == 2, "no file with two pictures: no test"
-    shown = cache.shown(cache.open(data))
+    encoder_input = cache.encoder_input(cache.open(data))
     assert decodes == [(600, 400)]
-    assert np.abs(np.asarray(shown, int) - np.asarray(fit(large, PAD, SIDE), int)).mean() < 1.5
+    assert np.abs(np.asarray(encoder_input, int) - np.asarray(fit(large, PAD, SIDE), int)).mean() < 1.5
 
 
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.5, 0.95, 0.999])
@@ -226,7 +226,7 @@ def test_large_jpeg_cut_short_is_refused_when_it_is_opened(
 def test_damaged_file_is_refused_as_it_is_where_it_is_decoded_whole(
     monkeypatch: pytest.MonkeyPatch, chelsea: Image.Image, kind: str
 ) -> None:
-    monkeypatch.setattr(picture_cache, "_LARGE", 0)
+    monkeypatch.setattr(picture_cache, "_MIN_PIXELS_TO_DOWNSCALE", 0)
     whole, rng, cache = encoded(chelsea.resize((96, 64)), kind), np.random.default_rng(7), PictureCache(PAD, 16)
     outcomes = []
     for _ in range(200):
@@ -275,7 +275,7 @@ async def test_large_jpeg_is_decoded_while_its_box_is_written(
     for _ in range(2):
         with cache.ahead(picture):
             await _decoded_in_the_meantime(cache, picture)
-    cache.shown(picture.crop(REGION))
+    cache.encoder_input(picture.crop(REGION))
     assert decodes == [picture.size]
     assert cache.counts()["decoded"] == (1, 1)
 
@@ -283,14 +283,14 @@ async def test_large_jpeg_is_decoded_while_its_box_is_written(
 async def test_no_more_is_decoded_ahead_than_is_kept(
     monkeypatch: pytest.MonkeyPatch, large_jpeg: bytes, chelsea: Image.Image, decodes: list[Any]
 ) -> None:
-    monkeypatch.setattr(picture_cache, "_DECODED", 5_000_000 * 4)
+    monkeypatch.setattr(picture_cache, "_DECODED_CACHE_BYTES", 5_000_000 * 4)
     cache = PictureCache(PAD, SIDE)
     one, other = cache.open(large_jpeg), cache.open(large_jpeg + b"\0")
     assert one.key != other.key
     decodes.clear()
     with cache.ahead(one), cache.ahead(other):
         await _decoded_in_the_meantime(cache, one)
-        cache.decoded(other.original)
+        cache.decode(other.original)
     assert decodes == [one.size, other.size], "the second had to wait until it was asked for"
     await _nothing_ahead(cache)
     with cache.ahead(one):
@@ -319,7 +319,7 @@ async def test_pixels_count_until_they_are_decoded(
         assert go_on.wait(30)
         return plain()
 
-    monkeypatch.setattr(cache, "_decoded", slowly)
+    monkeypatch.setattr(cache, "_decode", slowly)
     with cache.ahead(picture):
         await asyncio.to_thread(begun.wait, 30)
     await asyncio.sleep(0.01)

@@ -19,7 +19,7 @@ HALF = 128
 
 
 def _shown(image: Image.Image | bytes) -> tuple[int, ...]:
-    opened = open_picture(image).image
+    opened = open_picture(image).decode()
     assert opened.mode == "RGB"
     assert opened.size == (4, 4)
     colours = opened.getcolors()
@@ -129,7 +129,7 @@ def test_levels_without_a_stated_range_are_scaled_by_their_brightest(
 def test_tones_of_a_deep_photo_stay_in_order(camera: Image.Image) -> None:
     tones = np.asarray(camera)
     deep = Image.fromarray(tones.astype(np.uint16) * 257)
-    opened = np.asarray(open_picture(encoded(deep)).image, int)
+    opened = np.asarray(open_picture(encoded(deep)).decode(), int)
     assert np.abs(opened - tones[..., None]).max() <= 1
 
 
@@ -137,7 +137,7 @@ def test_tones_of_a_deep_photo_stay_in_order(camera: Image.Image) -> None:
 def test_pixels_without_a_number_do_not_keep_a_picture_from_opening(level: float) -> None:
     pixels = np.full((4, 4), 0.5, np.float32)
     pixels[0, 0] = level
-    assert open_picture(Image.fromarray(pixels)).image.mode == "RGB"
+    assert open_picture(Image.fromarray(pixels)).decode().mode == "RGB"
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_transparent_colour_of_a_file_shows_white(kind: str, image: Image.Image,
 def test_one_deep_level_is_transparent_and_its_neighbour_is_not() -> None:
     levels = np.full((4, 4), 20_000, np.uint16)
     levels[:, 1:] = 20_001  # the same in 8 bits
-    opened = open_picture(encoded(Image.fromarray(levels), transparency=20_000)).image
+    opened = open_picture(encoded(Image.fromarray(levels), transparency=20_000)).decode()
     assert opened.getpixel((0, 0)) == WHITE
     assert opened.getpixel((1, 0)) == pytest.approx((78, 78, 78), abs=1)
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from dualfocus_engine import BadQuestion, load_profile
+from dualfocus_engine import ConfigError, load_profile
 from dualfocus_server.startup import runtime
 from dualfocus_server.startup.arguments import parse_arguments
 
@@ -24,7 +24,7 @@ def test_flags_about_the_chat_template_go_before_the_profile(tmp_path: Path) -> 
 
 
 def test_chat_template_that_is_not_there_is_said() -> None:
-    with pytest.raises(BadQuestion, match="--chat-template"):
+    with pytest.raises(ConfigError, match="--chat-template"):
         runtime._with_flags(load_profile("paper"), parse_arguments(["--chat-template", "/nothing/template.jinja"]))
 
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from dualfocus_server.telemetry.logs import answered, configure
+from dualfocus_server.telemetry.logs import configure, log_access
 from dualfocus_server.telemetry.request_ids import request_id
 
 
@@ -28,7 +28,7 @@ def lines(captured: pytest.CaptureFixture[str]) -> list[str]:
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_path_writes_no_line_of_its_own(capsys: pytest.CaptureFixture[str], form: str) -> None:
     configure(form, "info")
-    answered("GET", "/\n2026-01-01 INFO root [-] all is well\r\u2028\x85\x1b[2J", 404, 0.1)
+    log_access("GET", "/\n2026-01-01 INFO root [-] all is well\r\u2028\x85\x1b[2J", 404, 0.1)
     (line,) = lines(capsys)
     assert "/%0A2026-01-01%20INFO" in line
     assert line.isprintable()

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 import yaml
-from dualfocus_engine import Box, Focused, Look, Mode, Region, Selection
+from dualfocus_engine import Box, FocusResult, Mode, Region, SecondLook, Selection
 from dualfocus_engine.method.stages import Stages
 from dualfocus_server.guards.admission import Admission
 from dualfocus_server.telemetry import metrics
 from dualfocus_server.telemetry.metrics import (
-    CountFailures,
-    count_answer,
-    count_failure,
-    count_passed_on,
+    RecordFailures,
     outcome_of,
+    record_answer,
+    record_failure,
+    record_passthrough,
     watch,
 )
 from prometheus_client import REGISTRY
@@ -24,8 +24,10 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from ..builders import turn
 
-LOOK = Look(Box(0.0, 0.0, 0.5, 0.5), Region(0, 0, 5, 5), turn("[0, 0, 0.5, 0.5]", loss=9.0), turn("blue", loss=0.0))
-RESULT = Focused("micro", Selection.LOWER_PERPLEXITY, turn("red", cached_tokens=4), LOOK, 1.0)
+LOOK = SecondLook(
+    Box(0.0, 0.0, 0.5, 0.5), Region(0, 0, 5, 5), turn("[0, 0, 0.5, 0.5]", mean_nll=9.0), turn("blue", mean_nll=0.0)
+)
+RESULT = FocusResult("micro", Selection.LOWER_PERPLEXITY, turn("red", cached_tokens=4), LOOK, 1.0)
 
 
 def value(name: str, **labels: str) -> float:
@@ -59,7 +61,7 @@ def test_an_answer_is_counted_in_every_way() -> None:
         ("dualfocus_perplexity_count", {"turn": "grounding"}),
         ("dualfocus_box_area_ratio_sum", {}),
     )
-    count_answer(RESULT, Mode.DUAL, {"queue": 0.25, "micro": 0.5}, 1.5)
+    record_answer(RESULT, Mode.DUAL, {"queue": 0.25, "micro": 0.5}, 1.5)
     assert change() == pytest.approx([1, 1.5, 0.25, 1, 6, 4, 10, 3, 1, 1.0, 0, 0.25])
 
 
@@ -87,7 +89,9 @@ def test_every_selection_has_a_case_here() -> None:
 
 def test_what_was_not_counted_or_not_found_is_left_out() -> None:
     change = Change(("dualfocus_encoder_runs_total", {}), ("dualfocus_box_area_ratio_count", {}))
-    count_answer(Focused("macro", Selection.ONLY_ANSWER, turn(encoder_runs=None), Look(), 1.0), Mode.MACRO, {}, 1.0)
+    record_answer(
+        FocusResult("macro", Selection.ONLY_ANSWER, turn(encoder_runs=None), SecondLook(), 1.0), Mode.MACRO, {}, 1.0
+    )
     assert change() == [0, 0]
 
 
@@ -95,7 +99,7 @@ def test_what_vllm_answered_is_counted_too() -> None:
     change = Change(
         ("dualfocus_questions_total", {"outcome": "off"}), ("dualfocus_question_seconds_sum", {"mode": "off"})
     )
-    count_passed_on(0.5)
+    record_passthrough(0.5)
     assert change() == [1, 0.5]
 
 
@@ -114,7 +118,7 @@ def test_what_vllm_answered_is_counted_too() -> None:
 )
 def test_a_failure_is_counted_under_its_errors_type(status: int, outcome: str) -> None:
     change = Change(("dualfocus_questions_total", {"outcome": outcome}))
-    count_failure(status)
+    record_failure(status)
     assert change() == [1]
 
 
@@ -138,14 +142,14 @@ async def test_failed_answers_are_counted_wherever_they_were_made(path: str, sta
         sent.append(message)
 
     change = Change(("dualfocus_questions_total", {"outcome": "invalid_request_error"}))
-    await CountFailures(app)({"type": "http", "path": path}, asyncio.Queue().get, send)
+    await RecordFailures(app)({"type": "http", "path": path}, asyncio.Queue().get, send)
     assert change() == [counted]
     assert len(sent) == 2
 
 
 async def test_questions_worked_on_and_waiting_are_read_at_each_scrape() -> None:
     admission = Admission(1, 5)
-    watch(lambda: admission.working, lambda: admission.admitted - admission.working, lambda: 7)
+    watch(lambda: admission.active, lambda: admission.admitted - admission.active, lambda: 7)
 
     def gauges() -> tuple[float, float, float]:
         names = ("questions_running", "questions_waiting", "unfinished_turns")
@@ -154,7 +158,7 @@ async def test_questions_worked_on_and_waiting_are_read_at_each_scrape() -> None
 
     with admission.admit("a", Stages()) as first, admission.admit("b", Stages()):
         assert gauges() == (0, 2, 7)
-        await first.turn()
+        await first.acquire()
         assert gauges() == (1, 1, 7)
     assert gauges() == (0, 0, 7)
 

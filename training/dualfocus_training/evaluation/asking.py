@@ -62,15 +62,15 @@ def look(server: Server, asked: Asked) -> Outcome:
     """Ask one question: as it is, then, where a box was found, under one prompt, and with the box shifted (Table 5)."""
     url = _url(asked.picture)
 
-    def answered(box: Box | None = None, selection: str = "own") -> dict[str, object]:
+    def answered(box: Box | None = None, scoring: str = "own") -> dict[str, object]:
         where = (server.base_url, server.api_key, server.timeout)
         corners = box.as_tuple() if box else None
-        return ask(url, asked.question.question, *where, mode="dual", box=corners, selection=selection)
+        return ask(url, asked.question.question, *where, mode="dual", box=corners, scoring=scoring)
 
     outcome = outcome_of(asked.question, answered())
     if outcome.box is None or outcome.box.is_empty:
         return outcome
-    shared = chosen_of(answered(outcome.box, selection="shared"))
+    shared = chosen_of(answered(outcome.box, scoring="shared"))
     shifted = {pixels: chosen_of(answered(_shifted(outcome.box, pixels, asked))) for pixels in SHIFTS}
     return replace(outcome, shared=shared, shifted=shifted)
 

@@ -35,7 +35,7 @@ two others a scene), asked over HTTP of `dualfocus serve` {version} in its defau
 ## Figures
 
 Chosen: the answer with the lower perplexity (Eq. 8), each under the turn that wrote it. Shared: the same choice with
-both scored under one prompt (`selection: shared`). Oracle: either answer right. The choice recovers {recovered} of
+both scored under one prompt (`scoring: shared`). Oracle: either answer right. The choice recovers {recovered} of
 what the oracle gains over the better single turn.
 
 {table}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from dualfocus_engine import BadPicture
-from dualfocus_server.images.media import MAX_REDIRECTS, ImageSource
+from dualfocus_server.images.image_fetcher import MAX_REDIRECTS, ImageFetcher
 
 from ..local_web import Page, Web, redirect, respond, self_signed, serving
 
@@ -98,8 +98,8 @@ def web() -> Iterator[Web]:
 
 
 @pytest.fixture
-async def source() -> AsyncIterator[ImageSource]:
-    made = ImageSource(["127.0.0.1"], allowed=lambda address: True, max_bytes=LIMIT, timeout=60)
+async def source() -> AsyncIterator[ImageFetcher]:
+    made = ImageFetcher(["127.0.0.1"], allowed=lambda address: True, max_bytes=LIMIT, timeout=60)
     yield made
     await made.close()
 
@@ -114,11 +114,11 @@ async def until(condition: Callable[[], bool]) -> None:
 @pytest.mark.parametrize(
     ("path", "size"), [("/image", 5), ("/empty", 0), ("/full", LIMIT), ("/identity", 5), ("/unnamed", 5)]
 )
-async def test_image_is_fetched(web: Web, source: ImageSource, path: str, size: int) -> None:
+async def test_image_is_fetched(web: Web, source: ImageFetcher, path: str, size: int) -> None:
     assert len(await source.read(web.address + path)) == size
 
 
-async def test_many_images_are_fetched_at_once(web: Web, source: ImageSource) -> None:
+async def test_many_images_are_fetched_at_once(web: Web, source: ImageFetcher) -> None:
     assert await asyncio.gather(*(source.read(f"{web.address}/image") for _ in range(30))) == [b"image"] * 30
 
 
@@ -140,31 +140,31 @@ async def test_many_images_are_fetched_at_once(web: Web, source: ImageSource) ->
         ("/to-bad-name", "image"),
     ],
 )
-async def test_what_is_no_image_is_a_bad_picture(web: Web, source: ImageSource, path: str, complaint: str) -> None:
+async def test_what_is_no_image_is_a_bad_picture(web: Web, source: ImageFetcher, path: str, complaint: str) -> None:
     with pytest.raises(BadPicture, match=complaint):
         await source.read(web.address + path)
 
 
 @pytest.mark.parametrize("path", ["/dripping", "/silent"])
 async def test_one_limit_of_time_holds_for_the_whole_fetch(web: Web, path: str) -> None:
-    source = ImageSource(["*"], allowed=lambda address: True, timeout=0.3)
+    source = ImageFetcher(["*"], allowed=lambda address: True, timeout=0.3)
     with pytest.raises(BadPicture, match=r"did not arrive within 0\.3 s"):
         await source.read(web.address + path)  # neither page ends by itself
     await source.close()
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_redirects_of_every_kind_are_followed(web: Web, source: ImageSource, status: int) -> None:
+async def test_redirects_of_every_kind_are_followed(web: Web, source: ImageFetcher, status: int) -> None:
     assert await source.read(f"{web.address}/status-{status}") == b"image"
 
 
-async def test_redirect_may_be_relative(web: Web, source: ImageSource) -> None:
+async def test_redirect_may_be_relative(web: Web, source: ImageFetcher) -> None:
     assert await source.read(f"{web.address}/relative") == b"image"
 
 
 @pytest.mark.parametrize(("hops", "followed"), [(1, True), (MAX_REDIRECTS, True), (MAX_REDIRECTS + 1, False)])
 async def test_three_redirects_are_followed_and_no_more(
-    web: Web, source: ImageSource, hops: int, followed: bool
+    web: Web, source: ImageFetcher, hops: int, followed: bool
 ) -> None:
     assert MAX_REDIRECTS == 3
     if followed:
@@ -175,13 +175,13 @@ async def test_three_redirects_are_followed_and_no_more(
         assert "/image" not in web.requests
 
 
-async def test_redirect_loop_ends(web: Web, source: ImageSource) -> None:
+async def test_redirect_loop_ends(web: Web, source: ImageFetcher) -> None:
     with pytest.raises(BadPicture, match="more than 3 times"):
         await source.read(f"{web.address}/loop")
     assert len(web.requests) == 4
 
 
-async def test_redirect_to_a_host_that_is_not_named_is_refused(web: Web, source: ImageSource) -> None:
+async def test_redirect_to_a_host_that_is_not_named_is_refused(web: Web, source: ImageFetcher) -> None:
     elsewhere = {"/": redirect(f"http://localhost:{web.port}/image")}
     with serving(elsewhere) as first, pytest.raises(BadPicture, match="not fetched from 'localhost'"):
         await source.read(f"{first.address}/")
@@ -192,7 +192,7 @@ async def test_redirect_to_an_address_that_is_not_allowed_is_refused(web: Web) -
     """The address of each hop is checked: here localhost passes the first time only."""
     verdicts = iter([True, False])
     with serving({"/": redirect(f"{web.address}/image")}) as first:
-        source = ImageSource(["*"], allowed=lambda address: next(verdicts))
+        source = ImageFetcher(["*"], allowed=lambda address: next(verdicts))
         with pytest.raises(BadPicture, match="not on the public internet"):
             await source.read(f"{first.address}/")
         await source.close()
@@ -200,14 +200,14 @@ async def test_redirect_to_an_address_that_is_not_allowed_is_refused(web: Web) -
     assert web.connections == 0
 
 
-async def test_closed_port_is_a_bad_picture(source: ImageSource) -> None:
+async def test_closed_port_is_a_bad_picture(source: ImageFetcher) -> None:
     with serving({}) as gone:
         address = gone.address
     with pytest.raises(BadPicture, match="could not be fetched"):
         await source.read(f"{address}/a")
 
 
-async def test_packed_answer_takes_no_memory_beyond_the_limit(web: Web, source: ImageSource) -> None:
+async def test_packed_answer_takes_no_memory_beyond_the_limit(web: Web, source: ImageFetcher) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(BadPicture):
@@ -218,25 +218,25 @@ async def test_packed_answer_takes_no_memory_beyond_the_limit(web: Web, source: 
     assert peak < 8 << 20, f"{peak >> 20} MiB were unpacked for a limit of {LIMIT >> 10} KiB"
 
 
-async def test_one_clients_cookies_are_not_sent_for_another(web: Web, source: ImageSource) -> None:
+async def test_one_clients_cookies_are_not_sent_for_another(web: Web, source: ImageFetcher) -> None:
     await source.read(f"{web.address}/cookie")
     await source.read(f"{web.address}/image")
     assert "cookie" not in web.headers
 
 
-async def test_unpacked_images_are_asked_for(web: Web, source: ImageSource) -> None:
+async def test_unpacked_images_are_asked_for(web: Web, source: ImageFetcher) -> None:
     await source.read(f"{web.address}/image")
     assert web.headers["accept-encoding"] == "identity"
 
 
-async def test_no_connection_stays_open_after_its_fetch(web: Web, source: ImageSource) -> None:
+async def test_no_connection_stays_open_after_its_fetch(web: Web, source: ImageFetcher) -> None:
     for _ in range(3):
         await source.read(f"{web.address}/image")
     assert web.connections == 3
 
 
 async def test_slow_hosts_keep_no_other_image_waiting(web: Web) -> None:
-    source = ImageSource(["*"], allowed=lambda address: True, timeout=None)
+    source = ImageFetcher(["*"], allowed=lambda address: True, timeout=None)
     slow = [asyncio.create_task(source.read(f"{web.address}/silent")) for _ in range(16)]
     try:
         await until(lambda: web.requests.count("/silent") == len(slow))
@@ -251,7 +251,7 @@ async def test_slow_hosts_keep_no_other_image_waiting(web: Web) -> None:
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"])
 async def test_environments_proxy_is_not_used(web: Web, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "http://127.0.0.1:9")
-    source = ImageSource(["*"], allowed=lambda address: True)
+    source = ImageFetcher(["*"], allowed=lambda address: True)
     assert await source.read(f"{web.address}/image") == b"image"
     await source.close()
 
@@ -260,7 +260,7 @@ async def test_netrc_lends_no_password(web: Web, monkeypatch: pytest.MonkeyPatch
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login operator password secret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     monkeypatch.setenv("HOME", str(tmp_path))
-    source = ImageSource(["*"], allowed=lambda address: True)
+    source = ImageFetcher(["*"], allowed=lambda address: True)
     await source.read(f"{web.address}/image")
     assert "authorization" not in web.headers
     await source.close()
@@ -275,7 +275,7 @@ async def test_https_is_fetched_from_whom_an_authority_vouches_for(
     if trusted:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    source = ImageSource(["localhost", "127.0.0.1"], allowed=lambda address: True)
+    source = ImageFetcher(["localhost", "127.0.0.1"], allowed=lambda address: True)
     with serving(PAGES, (certificate, key)) as web:
         if trusted:
             assert await source.read(f"https://localhost:{web.port}/image") == b"image"
@@ -285,7 +285,7 @@ async def test_https_is_fetched_from_whom_an_authority_vouches_for(
     await source.close()
 
 
-async def test_failed_fetches_leave_no_connection_taken(web: Web, source: ImageSource) -> None:
+async def test_failed_fetches_leave_no_connection_taken(web: Web, source: ImageFetcher) -> None:
     """More failures than the pool has connections; then one that must still get through."""
     for _ in range(3):
         paths = ["/too-large", "/endless", "/cut", "/error", "/loop"] * 2

@@ -8,15 +8,16 @@ import httpx
 import pytest
 from dualfocus_engine import BadPicture, BadQuestion, ContextFull, EngineDead, ErrorKind
 from dualfocus_server.api.protocol import FocusRequest
-from dualfocus_server.guards.errors import (
+from dualfocus_server.guards.api_errors import (
     _STATUS,
-    Problem,
-    VllmRefusal,
-    install_error_handlers,
-    problem_from_vllm,
-    vllm_judging,
+    ApiError,
+    UnexpectedErrors,
+    VllmResponseError,
+    add_error_handlers,
+    api_error_from_vllm,
+    as_client_errors,
 )
-from dualfocus_server.guards.refusals import Draining, TimedOut, TooBusy, TooLarge, Unauthorized
+from dualfocus_server.guards.http_errors import Draining, TimedOut, TooBusy, TooLarge, Unauthorized
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.testclient import TestClient
@@ -30,7 +31,8 @@ RAISED: dict[str, Exception] = {}
 @pytest.fixture
 def client() -> Iterator[httpx.AsyncClient]:
     app = FastAPI()
-    install_error_handlers(app)
+    add_error_handlers(app)
+    app.add_middleware(UnexpectedErrors)
 
     @app.get("/raise")
     async def fail() -> None:
@@ -62,7 +64,7 @@ def _error(response: httpx.Response) -> dict[str, Any]:
         (ContextFull(5000, 4096), 400, "invalid_request_error", "context_length_exceeded"),
         (EngineDead(), 503, "service_unavailable_error", "engine_dead"),
         (VLLMValidationError("bad", parameter="temperature"), 400, "invalid_request_error", None),
-        (VllmRefusal(Problem(404, "No such model.")), 404, "not_found_error", None),
+        (VllmResponseError(ApiError(404, "No such model.")), 404, "not_found_error", None),
         (ValueError("ours"), 500, "server_error", None),
         (TypeError("ours"), 500, "server_error", None),
         (NotImplementedError("ours"), 500, "server_error", None),
@@ -123,7 +125,7 @@ async def test_what_vllm_raises_over_a_value_is_the_clients_error(
                 raise
             raise EngineGenerateError from error
 
-    with pytest.raises(VLLMError) as judged, vllm_judging():
+    with pytest.raises(VLLMError) as judged, as_client_errors():
         refuse()
     RAISED["error"] = judged.value
     response = await client.get("/raise")
@@ -138,7 +140,7 @@ async def test_a_questions_error_names_its_parameter(client: httpx.AsyncClient) 
 
 @pytest.mark.parametrize(("error", "status"), [(EngineDeadError(), 503), (NotImplementedError("x"), 400)])
 def test_errors_that_vllm_has_described_have_our_status(error: Exception, status: int) -> None:
-    assert problem_from_vllm(create_error_response(error)).status == status
+    assert api_error_from_vllm(create_error_response(error)).status == status
 
 
 async def test_unexpected_error_tells_the_client_nothing_and_the_log_all(
@@ -185,7 +187,8 @@ async def test_unknown_route_has_the_same_shape(client: httpx.AsyncClient, metho
 def test_wrong_method_names_the_right_ones() -> None:
     """RFC 9110: a 405 carries `Allow`."""
     app = FastAPI()
-    install_error_handlers(app)
+    add_error_handlers(app)
+    app.add_middleware(UnexpectedErrors)
     app.post("/chat")(lambda: "fine")
     assert TestClient(app).get("/chat").headers.get("allow") == "POST"
 
@@ -196,6 +199,6 @@ def test_every_kind_of_error_has_a_status() -> None:
 
 @pytest.mark.parametrize("status", [400, 404, 499, 500, 503, 520])
 def test_any_status_can_be_answered(status: int) -> None:
-    response = Problem(status, "message", "param", "code").response()
+    response = ApiError(status, "message", "param", "code").response()
     assert response.status_code == status
     assert json.loads(bytes(response.body))["error"]["param"] == "param"

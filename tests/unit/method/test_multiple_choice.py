@@ -1,7 +1,7 @@
 """Multiple choice: which option an answer means."""
 
 import pytest
-from dualfocus_engine.method.options import chosen_option, options_of
+from dualfocus_engine.method.multiple_choice import chosen_option, options_of
 
 QUESTION = "What is on the table?\nA. a cup\nB. a B-52 (toy)\n(C) two cups \nD: nothing\nAnswer with a letter."
 OPTIONS = {"A": "a cup", "B": "a B-52 (toy)", "C": "two cups", "D": "nothing"}

@@ -94,7 +94,7 @@ class _Body(httpx.AsyncByteStream):
         await self._answer.aclose()
 
 
-def checked_client(allowed: Callable[[Address], bool]) -> httpx.AsyncClient:
+def ssrf_safe_client(allowed: Callable[[Address], bool]) -> httpx.AsyncClient:
     """Return a client that reaches allowed addresses only, and keeps nothing.
 
     Clients of the server must not meet in its cookies or connections. Raises FETCH_ERRORS, and BadPicture where an

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import ClassVar
 
 
-class Refusal(Exception):
+class HttpError(Exception):
     """Base of all refusals; `str(refusal)` is fit for the client's eyes."""
 
     status: ClassVar[HTTPStatus]
@@ -22,7 +22,7 @@ class Refusal(Exception):
     retry_after: ClassVar[int | None] = None  # seconds
 
 
-class Unauthorized(Refusal):
+class Unauthorized(HttpError):
     """No key was given, or one that is not known."""
 
     status, code = HTTPStatus.UNAUTHORIZED, "invalid_api_key"
@@ -31,7 +31,7 @@ class Unauthorized(Refusal):
         super().__init__("Give a valid API key: Authorization: Bearer KEY.")
 
 
-class TooSlow(Refusal):
+class TooSlow(HttpError):
     """The body did not arrive in time."""
 
     status, code = HTTPStatus.REQUEST_TIMEOUT, "body_too_slow"
@@ -40,7 +40,7 @@ class TooSlow(Refusal):
         super().__init__(f"The body did not arrive within {seconds:g} s.")
 
 
-class TooLarge(Refusal):
+class TooLarge(HttpError):
     """The body is larger than the server takes."""
 
     status, code = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large"
@@ -49,7 +49,7 @@ class TooLarge(Refusal):
         super().__init__(f"The body is larger than the {limit} bytes the server takes.")
 
 
-class TooBusy(Refusal):
+class TooBusy(HttpError):
     """There is no place for another question."""
 
     status, code, retry_after = HTTPStatus.TOO_MANY_REQUESTS, "too_busy", 1
@@ -58,7 +58,7 @@ class TooBusy(Refusal):
         super().__init__(f"{why}. Try again in a moment.")
 
 
-class TimedOut(Refusal):
+class TimedOut(HttpError):
     """The question took longer than the server's limit; its turns were aborted."""
 
     status, code = HTTPStatus.GATEWAY_TIMEOUT, "timeout"
@@ -67,7 +67,7 @@ class TimedOut(Refusal):
         super().__init__(f"The question took longer than {seconds:g} s and was stopped.")
 
 
-class Draining(Refusal):
+class Draining(HttpError):
     """The server is stopping and takes no new questions."""
 
     status, code, retry_after = HTTPStatus.SERVICE_UNAVAILABLE, "shutting_down", 5
@@ -76,7 +76,7 @@ class Draining(Refusal):
         super().__init__("The server is shutting down and takes no new questions.")
 
 
-class EngineBusy(Refusal):
+class EngineBusy(HttpError):
     """The engine does not answer just now; it may be starting on something large, or hang."""
 
     status, code, retry_after = HTTPStatus.SERVICE_UNAVAILABLE, "engine_busy", 1

@@ -8,7 +8,7 @@ _LARGEST = 2**63 - 1
 MOST_VALUES = 100_000
 
 
-def check_sendable(body: Any) -> None:
+def validate_json(body: Any) -> None:
     """Raise ValueError naming the first value of a JSON body that the engine's wire format can't carry."""
     for name, value in _leaves(body):
         if isinstance(value, str):
@@ -23,8 +23,8 @@ def _check_text(name: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        half = f"half a character (U+{ord(text[error.start]):04X})"
-        raise ValueError(f"{name or 'the body'} has {half} in it, which is no text") from error
+        surrogate = f"an unpaired surrogate (U+{ord(text[error.start]):04X})"
+        raise ValueError(f"{name or 'the body'} has {surrogate} in it, which is not valid text") from error
 
 
 def _leaves(body: Any) -> Iterator[tuple[str, Any]]:

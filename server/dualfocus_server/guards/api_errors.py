@@ -18,13 +18,14 @@ from vllm.entrypoints.serve.exception_handling.error_response import create_erro
 from vllm.exceptions import VLLMError, VLLMValidationError
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from dualfocus_server.guards.refusals import Refusal
+from dualfocus_server.guards.http_errors import HttpError
 
 logger = logging.getLogger(__name__)
 
 _STATUS = {
     ErrorKind.BAD_PICTURE: HTTPStatus.BAD_REQUEST,
     ErrorKind.BAD_QUESTION: HTTPStatus.BAD_REQUEST,
+    ErrorKind.BAD_CONFIG: HTTPStatus.INTERNAL_SERVER_ERROR,
     ErrorKind.CONTEXT_FULL: HTTPStatus.BAD_REQUEST,
     ErrorKind.ENGINE_DEAD: HTTPStatus.SERVICE_UNAVAILABLE,
 }
@@ -45,7 +46,7 @@ def error_type(status: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ApiError:
     """An error as a client is told it."""
 
     status: int
@@ -64,21 +65,21 @@ class Problem:
         return JSONResponse(self.body(), status_code=self.status, headers=self.headers)
 
 
-class VllmRefusal(Exception):
+class VllmResponseError(Exception):
     """vLLM answered with an error that is described already."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: ApiError) -> None:
         super().__init__(problem.message)
         self.problem = problem
 
 
-# What vLLM raises over values it does not take, besides its own classes; from our code they'd be defects.
+# What vLLM raises over values it does not take, besides its own classes; raised by our code they would be defects.
 _UNTAKEN = (ValueError, TypeError, OverflowError, NotImplementedError)
 
 
 @contextmanager
-def vllm_judging() -> Iterator[None]:
-    """Hold a call of vLLM's with what a client sent: what it raises over that is the client's error."""
+def as_client_errors() -> Iterator[None]:
+    """Turn what vLLM raises over a client's values into the client's error."""
     try:
         yield
     except EngineGenerateError as error:
@@ -89,47 +90,48 @@ def vllm_judging() -> Iterator[None]:
         raise VLLMValidationError(str(error)) from error
 
 
-def problem_of(error: Exception) -> Problem:
+def to_api_error(error: Exception) -> ApiError:
     """Describe any error: ours, vLLM's, the framework's, or one that nobody expected (which is logged)."""
     match error:
-        case Refusal():
+        case HttpError():
             wait = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else None
-            return Problem(error.status, str(error), code=error.code, headers=wait)
-        case VllmRefusal():
+            return ApiError(error.status, str(error), code=error.code, headers=wait)
+        case VllmResponseError():
             return error.problem
         case DualFocusError():
-            return Problem(_STATUS[error.kind], str(error), getattr(error, "param", None), error.kind.value)
+            return ApiError(_STATUS[error.kind], str(error), getattr(error, "param", None), error.kind.value)
         case EngineDeadError():
-            return problem_of(EngineDead())
+            return to_api_error(EngineDead())
         case RequestValidationError():
             return _validation(error)
         case HTTPException():
-            return Problem(error.status_code, str(error.detail), headers=error.headers)
+            return ApiError(error.status_code, str(error.detail), headers=error.headers)
         case VLLMError() if not isinstance(error, EngineGenerateError):
-            return problem_from_vllm(create_error_response(error))
+            return api_error_from_vllm(create_error_response(error))
     logger.error("Unexpected error", exc_info=error)
-    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The server failed on this request; its log says why.")
+    return ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, "The server failed on this request; its log says why.")
 
 
-def problem_from_vllm(response: ErrorResponse) -> Problem:
+def api_error_from_vllm(response: ErrorResponse) -> ApiError:
     """Describe an error that vLLM has described already."""
     if response.error.message == str(EngineDeadError()):
-        return problem_of(EngineDead())
+        return to_api_error(EngineDead())
     # What is asked for and not there is the client's to change.
     status = HTTPStatus.BAD_REQUEST if response.error.code == HTTPStatus.NOT_IMPLEMENTED else response.error.code
-    return Problem(status, response.error.message, response.error.param)
+    return ApiError(status, response.error.message, response.error.param)
 
 
-def install_error_handlers(app: FastAPI) -> None:
+def add_error_handlers(app: FastAPI) -> None:
     """Let every error of every route leave in OpenAI's shape."""
-    for kind in (Refusal, DualFocusError, RequestValidationError, HTTPException, VLLMError, VllmRefusal):
+    for kind in (HttpError, DualFocusError, RequestValidationError, HTTPException, VLLMError, VllmResponseError):
         app.add_exception_handler(kind, _respond)
-    # A handler for Exception would run outside all middleware, and the connection would be cut.
-    app.add_middleware(_Unexpected)
 
 
-class _Unexpected:
-    """ASGI middleware: answers what no handler took, unless an answer has begun."""
+class UnexpectedErrors:
+    """ASGI middleware: answers what no handler took, unless an answer has begun.
+
+    A handler for Exception would run outside all middleware, and the connection would be cut.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -137,30 +139,30 @@ class _Unexpected:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = False
 
-        async def noted(message: Message) -> None:
+        async def note_begin(message: Message) -> None:
             nonlocal begun
             begun = True
             await send(message)
 
         try:
-            await self._app(scope, receive, noted)
+            await self._app(scope, receive, note_begin)
         except Exception as error:
             if begun or scope["type"] != "http":
                 raise
-            await problem_of(error).response()(scope, receive, send)
+            await to_api_error(error).response()(scope, receive, send)
 
 
 async def _respond(request: Request, error: Exception) -> JSONResponse:
-    problem = problem_of(error)
+    problem = to_api_error(error)
     if problem.status == HTTPStatus.NOT_FOUND and isinstance(error, HTTPException):
         problem = replace(problem, message=f"{problem.message}: {request.method} {request.url.path}")
     return problem.response()
 
 
-def _validation(error: RequestValidationError) -> Problem:
+def _validation(error: RequestValidationError) -> ApiError:
     first = error.errors()[0]
     if first["type"] == "json_invalid":
-        return Problem(HTTPStatus.BAD_REQUEST, f"The body is not valid JSON: {first['ctx']['error']}.")
+        return ApiError(HTTPStatus.BAD_REQUEST, f"The body is not valid JSON: {first['ctx']['error']}.")
     where = ".".join(str(part) for part in first["loc"] if part != "body")
     message = first["msg"].removeprefix("Value error, ")
-    return Problem(HTTPStatus.BAD_REQUEST, f"{where}: {message}" if where else message, param=where or None)
+    return ApiError(HTTPStatus.BAD_REQUEST, f"{where}: {message}" if where else message, param=where or None)

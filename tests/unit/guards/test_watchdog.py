@@ -1,13 +1,14 @@
 """When an engine counts as ready, as busy and as dead."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
 from dualfocus_engine import EngineDead
-from dualfocus_server.guards.refusals import EngineBusy
-from dualfocus_server.startup import lifecycle
-from dualfocus_server.startup.lifecycle import check_ready, engine_failure
+from dualfocus_server.guards import watchdog
+from dualfocus_server.guards.http_errors import EngineBusy
+from dualfocus_server.guards.watchdog import Watchdog
 
 
 class StubEngine:
@@ -17,15 +18,14 @@ class StubEngine:
         self.unfinished = unfinished
         self.answers = answers
         self.is_dead = is_dead
-        self.looks = asyncio.Semaphore(0)
+        self.polls = asyncio.Semaphore(0)
         self.asked = 0
         self._silence = silence
 
     @property
-    def silence(self) -> float:
-        """Like the engine's own, it counts while there is work."""
-        self.looks.release()
-        return self._silence if self.unfinished else 0.0
+    def last_step(self) -> float:
+        self.polls.release()
+        return time.monotonic() - self._silence
 
     async def check_health(self) -> None:
         self.asked += 1
@@ -37,8 +37,15 @@ class StubEngine:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifecycle, "_ANSWER_WITHIN", 0.01)
-    monkeypatch.setattr(lifecycle, "_LOOK_EVERY", 0.001)
+    monkeypatch.setattr(watchdog, "_HEALTH_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(watchdog, "_POLL_INTERVAL_S", 0.001)
+
+
+def watching(engine: Any, timeout: float) -> Watchdog:
+    """A watchdog that last saw the engine without work before any of the silences here began."""
+    dog = Watchdog(engine, timeout)
+    dog._last_idle -= 1e7
+    return dog
 
 
 @pytest.mark.parametrize(
@@ -55,17 +62,17 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 async def test_ready(state: dict[str, Any], raised: type[Exception] | None) -> None:
-    engine: Any = StubEngine(**state)
+    dog = watching(StubEngine(**state), 60)
     if raised is None:
-        await check_ready(engine, 60)
+        await dog.check_ready()
     else:
         with pytest.raises(raised):
-            await check_ready(engine, 60)
+            await dog.check_ready()
 
 
 async def test_where_no_silence_is_too_long_the_engine_is_asked() -> None:
-    engine: Any = StubEngine(unfinished=1, silence=5.0)
-    await check_ready(engine, 0)
+    engine = StubEngine(unfinished=1, silence=5.0)
+    await watching(engine, 0).check_ready()
     assert engine.asked == 1
 
 
@@ -81,8 +88,17 @@ def test_busy_is_not_told_as_dead() -> None:
     ],
 )
 async def test_an_engine_that_failed_is_told(state: dict[str, Any], why: str) -> None:
-    engine: Any = StubEngine(**state)
-    assert await asyncio.wait_for(engine_failure(engine, 60), 30) == why
+    assert await asyncio.wait_for(watching(StubEngine(**state), 60).until_failure(), 30) == why
+
+
+async def test_silence_counts_from_when_the_engine_was_last_seen_without_work() -> None:
+    engine = StubEngine(silence=1e6, answers=False)
+    dog = watching(engine, 60)
+    with pytest.raises(EngineBusy):
+        await dog.check_ready()  # polled once while idle
+    engine.unfinished = 1
+    await dog.check_ready()
+    assert engine.asked == 1, "its last step is long ago, its work has only begun"
 
 
 @pytest.mark.parametrize(
@@ -96,11 +112,11 @@ async def test_an_engine_that_failed_is_told(state: dict[str, Any], why: str) ->
     ],
 )
 async def test_an_engine_that_works_is_not_taken_for_dead(state: dict[str, Any], timeout: float) -> None:
-    engine: Any = StubEngine(**state)
-    watching = asyncio.create_task(engine_failure(engine, timeout))
+    engine = StubEngine(**state)
+    failing = asyncio.create_task(watching(engine, timeout).until_failure())
     for _ in range(5):
-        await engine.looks.acquire()
-    assert not watching.done()
-    watching.cancel()
+        await engine.polls.acquire()
+    assert not failing.done()
+    failing.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await watching
+        await failing

@@ -1,5 +1,5 @@
-"""What DualFocus adds to vLLM's scheduler: counts of each request's work, one request that computes what several begin
-with, and word to the workers of which requests write boxes.
+"""What DualFocus adds to vLLM's scheduler: it counts each request's work, holds back prompts whose picture another one
+is computing (`prefill_gate.py`), and tells the workers which requests write boxes (`drafts.py`).
 
 Leans on vLLM's encoder-cache connector interface (`ECConnectorBase`), made for sharing encoder outputs between
 machines: it is told of every image that is given to the encoder and of every step, is asked whether a request may be
@@ -19,8 +19,8 @@ from vllm.distributed.ec_transfer.ec_connector.base import (
 )
 
 from dualfocus_engine.backend.drafts import BoxDraft, Drafting, draft_of
+from dualfocus_engine.backend.prefill_gate import PrefillGate
 from dualfocus_engine.backend.safe_hooks import never_raises
-from dualfocus_engine.backend.sharing import Leaders
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,7 +73,7 @@ class TurnConnector(ECConnectorBase):
         self._steps: Counter[str] = Counter()
         self._ended: set[str] = set()
         self._box_key = box_key(vllm_config)
-        self._leaders = Leaders() if vllm_config.cache_config.enable_prefix_caching else None
+        self._leaders = PrefillGate() if vllm_config.cache_config.enable_prefix_caching else None
         self.drafting = Drafting()
 
     @never_raises(lambda *_: True)

@@ -4,7 +4,7 @@ import json
 import shlex
 
 import pytest
-from dualfocus_server.startup.ready import address, example_curl, ready_text
+from dualfocus_server.startup.startup_message import address, example_curl, ready_text
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ from urllib.parse import unquote_to_bytes
 
 import httpx
 import pybase64
-from dualfocus_engine import BadPicture, BadQuestion
-from dualfocus_engine.machine.pool import in_thread
+from dualfocus_engine import BadPicture, ConfigError
+from dualfocus_engine.machine.pool import run_in_image_pool
 
 from dualfocus_server.images.addresses import Address, is_public
-from dualfocus_server.images.fetching import FETCH_ERRORS, checked_client
+from dualfocus_server.images.ssrf_safe_http import FETCH_ERRORS, ssrf_safe_client
 
 MAX_REDIRECTS = 3
 _LONGEST_HOST = 253  # of any name in the DNS
@@ -20,12 +20,12 @@ _BASE64 = ";base64"
 _SCHEME_ENDS = len("https:")
 
 
-class ImageSource:
+class ImageFetcher:
     """Gets the bytes of an image from the URL in a request.
 
     `domains` are the hosts that may be fetched from (`*`: any); none are by default. `allowed` judges the address
     that is connected to. `max_bytes` counts while reading, `timeout` is seconds for the whole fetch. Nothing is kept
-    from one fetch to the next. Raises BadQuestion where a domain is no host's name.
+    from one fetch to the next. Raises ConfigError where a domain is not a valid host name.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class ImageSource:
         self._domains = frozenset(map(_wire_name, domains))
         self._max_bytes = max_bytes
         self._timeout = timeout
-        self._client = checked_client(allowed)
+        self._client = ssrf_safe_client(allowed)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -48,7 +48,7 @@ class ImageSource:
         """Return the bytes of the image behind a data: or http(s): URL. Raises BadPicture."""
         scheme = url[:_SCHEME_ENDS].partition(":")[0].lower()
         if scheme == "data":
-            data = await in_thread(decode_data_url, url)
+            data = await run_in_image_pool(decode_data_url, url)
             self._check_size(len(data))
             return data
         if scheme in ("http", "https"):
@@ -110,7 +110,7 @@ def _wire_name(host: str) -> str:
     try:
         return httpx.URL(scheme="http", host=host).raw_host.decode("ascii")
     except httpx.InvalidURL as error:
-        raise BadQuestion(f"Images can't be fetched from {host!r}, which is no host's name: {error}") from error
+        raise ConfigError(f"Images can't be fetched from {host!r}, which is not a valid host name: {error}") from error
 
 
 def decode_data_url(url: str) -> bytes:

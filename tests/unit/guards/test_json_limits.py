@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from dualfocus_server.guards.sendable import MOST_VALUES, check_sendable
+from dualfocus_server.guards.json_limits import MOST_VALUES, validate_json
 
 
 @pytest.mark.parametrize(
@@ -18,16 +18,16 @@ from dualfocus_server.guards.sendable import MOST_VALUES, check_sendable
     ],
 )
 def test_json_that_can_be_sent(body: Any) -> None:
-    check_sendable(body)
+    validate_json(body)
 
 
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ({"stop": ["\ud800"]}, r"stop has half a character \(U\+D800\)"),
-        ({"vllm_xargs": {"a": {"b": "x\udfff"}}}, r"vllm_xargs has half a character \(U\+DFFF\)"),
-        ({"a\ud800": 1}, "the body has half a character"),
-        ({"logit_bias": {"\ud800": 1}}, "logit_bias has half a character"),
+        ({"stop": ["\ud800"]}, r"stop has an unpaired surrogate \(U\+D800\)"),
+        ({"vllm_xargs": {"a": {"b": "x\udfff"}}}, r"vllm_xargs has an unpaired surrogate \(U\+DFFF\)"),
+        ({"a\ud800": 1}, "the body has an unpaired surrogate"),
+        ({"logit_bias": {"\ud800": 1}}, "logit_bias has an unpaired surrogate"),
         ({"top_k": 2**63}, "top_k has a number of more than 64 bits"),
         ({"x": [[-(2**64)]]}, "x has a number of more than 64 bits"),
         ({"x": [[0] * 60_000, [0] * 60_000]}, "more than 100,000 values"),
@@ -35,12 +35,12 @@ def test_json_that_can_be_sent(body: Any) -> None:
 )
 def test_json_that_cant(body: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        check_sendable(body)
+        validate_json(body)
 
 
 def test_depth_is_no_matter() -> None:
     body: Any = "\ud800"
     for _ in range(MOST_VALUES - 10):
         body = [body]
-    with pytest.raises(ValueError, match="half a character"):
-        check_sendable({"deep": body})
+    with pytest.raises(ValueError, match="an unpaired surrogate"):
+        validate_json({"deep": body})

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from dualfocus_engine.backend.sharing import Leaders
+from dualfocus_engine.backend.prefill_gate import PrefillGate
 from vllm.v1.request import RequestStatus
 
 BEFORE = (1, 2, 3, 4)
@@ -26,12 +26,12 @@ def request(**changes: Any) -> Any:
 
 
 @pytest.fixture
-def leaders() -> Leaders:
-    return Leaders()
+def leaders() -> PrefillGate:
+    return PrefillGate()
 
 
 @pytest.fixture
-def leader(leaders: Leaders) -> Any:
+def leader(leaders: PrefillGate) -> Any:
     """A request that was let through, and has begun: what stands before its picture is computed."""
     begun = request()
     assert leaders.may_begin(begun, 0)
@@ -39,7 +39,7 @@ def leader(leaders: Leaders) -> Any:
     return begun
 
 
-def test_the_other_turn_waits_until_the_picture_is_computed(leaders: Leaders, leader: Any) -> None:
+def test_the_other_turn_waits_until_the_picture_is_computed(leaders: PrefillGate, leader: Any) -> None:
     other = request()
     assert not leaders.may_begin(other, 0)
     assert leaders.may_begin(leader, len(BEFORE)), "who computes it goes on"
@@ -47,7 +47,7 @@ def test_the_other_turn_waits_until_the_picture_is_computed(leaders: Leaders, le
     assert leaders.may_begin(other, 0)
 
 
-def test_one_that_finds_the_picture_cached_begins_in_the_same_step(leaders: Leaders, leader: Any) -> None:
+def test_one_that_finds_the_picture_cached_begins_in_the_same_step(leaders: PrefillGate, leader: Any) -> None:
     assert leaders.may_begin(request(), 32)
 
 
@@ -63,22 +63,22 @@ def test_one_that_finds_the_picture_cached_begins_in_the_same_step(leaders: Lead
     ],
     ids=["other words before it", "other salt", "other adapter", "other picture", "no cache read", "begun already"],
 )
-def test_one_that_would_find_nothing_does_not_wait(leaders: Leaders, leader: Any, changes: dict[str, Any]) -> None:
+def test_one_that_would_find_nothing_does_not_wait(leaders: PrefillGate, leader: Any, changes: dict[str, Any]) -> None:
     assert leaders.may_begin(request(**changes), 0)
 
 
-def test_nobody_waits_for_one_that_ended(leaders: Leaders, leader: Any) -> None:
+def test_nobody_waits_for_one_that_ended(leaders: PrefillGate, leader: Any) -> None:
     leaders.ended(leader)
     assert leaders.may_begin(request(), 0)
 
 
 @pytest.mark.parametrize("status", [RequestStatus.WAITING, RequestStatus.PREEMPTED])
-def test_nobody_waits_for_one_that_waits_itself(leaders: Leaders, leader: Any, status: RequestStatus) -> None:
+def test_nobody_waits_for_one_that_waits_itself(leaders: PrefillGate, leader: Any, status: RequestStatus) -> None:
     leader.status = status
     assert leaders.may_begin(request(), 0)
 
 
-def test_nothing_is_kept_of_requests_that_ended(leaders: Leaders, leader: Any) -> None:
+def test_nothing_is_kept_of_requests_that_ended(leaders: PrefillGate, leader: Any) -> None:
     leaders.ended(request())
     leaders.ended(SimpleNamespace(mm_features=[]))  # type: ignore[arg-type]
     assert list(leaders._by_opening.values()) == [leader]

@@ -1,4 +1,4 @@
-"""Who computes a picture: of requests that open with the same one, the first goes ahead, the others find it cached."""
+"""Which prompts may be prefilled: of those that open with one picture, one goes first; the others find it cached."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from vllm.v1.request import Request
 
 
-class Leaders:
-    """Requests that are computing the picture their prompt opens with.
+class PrefillGate:
+    """Holds a request back while another computes the picture that both prompts open with.
 
     vLLM looks into its prefix cache once for each request, as it is first scheduled. Where a step has no room left for
     a picture, it schedules what stands before it: for the question's other turn too, which then never looks again and
@@ -20,7 +20,7 @@ class Leaders:
         self._by_opening: dict[Any, Request] = {}
 
     def may_begin(self, request: "Request", cached_tokens: int) -> bool:
-        """Whether a request is to be scheduled in this step; not while another computes what it would find cached."""
+        """Whether a request may be scheduled in this step: not while another computes what it would find cached."""
         if request.status is RequestStatus.RUNNING or request.skip_reading_prefix_cache:
             return True
         if cached_tokens > _picture(request).offset:
@@ -43,7 +43,7 @@ def _picture(request: "Request") -> Any:
 
 
 def _opening(request: "Request") -> Any:
-    """What two requests share whose first picture is cached for both."""
+    """Return the prefix-cache key up to the first image: its hash, the tokens before it, cache salt, LoRA."""
     adapter = request.lora_request.lora_name if request.lora_request else None
     before = tuple((request.prompt_token_ids or ())[: _picture(request).offset])
     return request.mm_features[0].identifier, before, request.cache_salt, adapter

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 import uvicorn
-from dualfocus_server.guards import connections
-from dualfocus_server.guards.connections import HEAD_BYTES, Connection
+from dualfocus_server.guards import http_protocol
+from dualfocus_server.guards.http_protocol import HEAD_BYTES, Connection
 from starlette.types import Receive, Scope, Send
 
 PATIENCE = 60  # seconds; reached only where a connection that should be closed stays open
@@ -44,7 +44,7 @@ async def port() -> AsyncIterator[int]:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "_HEAD_WITHIN", 0.1)
+    monkeypatch.setattr(http_protocol, "_HEAD_WITHIN", 0.1)
 
 
 async def closed(reader: asyncio.StreamReader) -> bytes:
@@ -128,7 +128,7 @@ def test_open_files_are_allowed_as_the_system_lets_us(
     set_to: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda kind: limits)
     monkeypatch.setattr(resource, "setrlimit", lambda kind, given: set_to.append(given))
-    connections.allow_many()
+    http_protocol.allow_many()
     assert set_to == ([raised] if raised else [])
 
 

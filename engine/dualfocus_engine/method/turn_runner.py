@@ -1,0 +1,144 @@
+"""The turns of one question: the first look (macro), and the second (grounding, crop, micro)."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
+
+from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
+from dualfocus_engine.families.boxes import Box, crop_region
+from dualfocus_engine.method.multiple_choice import chosen_option
+from dualfocus_engine.method.prompts import Prompt
+from dualfocus_engine.method.questions import Message, Question, grounding_turn, macro_turn, micro_turn, shared_turn
+from dualfocus_engine.method.results import OnText, SecondLook, Selection, Shared, Turn
+from dualfocus_engine.method.stages import Stages
+from dualfocus_engine.method.turn_engine import TurnEngine, TurnRequest
+from dualfocus_engine.pictures.pictures import Picture
+
+logger = logging.getLogger(__name__)
+
+
+class TurnListener(Protocol):
+    """Is called with what a question's turns are doing."""
+
+    def on_turn_start(self, turn: str) -> None:
+        """A turn starts, and its prompt fits the context: macro, grounding or micro."""
+
+    def on_text(self, text: str) -> None:
+        """The macro turn wrote some more of its answer (in `Mode.MACRO` only: elsewhere it may yet lose)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Zoomed:
+    """What the micro turn continues: the grounding turn, its prompt and reply, and the crop."""
+
+    conversation: Sequence[Message]
+    prompt: Prompt
+    reply: Sequence[int]
+    crop: Picture
+
+
+class TurnRunner:
+    """Runs the turns of one question on an engine."""
+
+    def __init__(self, engine: TurnEngine, question: Question, listener: TurnListener | None = None) -> None:
+        self._engine = engine
+        self._profile = engine.profile
+        self._question = question
+        self._listener = listener
+        self._sampling = question.sampling or engine.answer_sampling()
+        self._zoomed: _Zoomed | None = None
+        self.stages = Stages()
+
+    async def run_macro(self, on_text: OnText | None = None) -> Turn:
+        """Answer from the whole picture. Raises ContextFull, EngineDead."""
+        with self.stages.time("macro"):
+            prompt = await self._engine.prompt(macro_turn(self._question, self._profile))
+            request = TurnRequest("macro", prompt, self._sampling, on_text, self._on_start("macro"))
+            return await self._engine.generate(request)
+
+    async def run_second_look(self) -> SecondLook:
+        """Ground, crop and answer again (Eq. 6); an error ends the look, never the question."""
+        look = SecondLook()
+        try:
+            conversation = grounding_turn(self._question, self._profile)
+            prompt = await self._engine.prompt(conversation)
+            with self._engine.pictures.ahead(self._question.picture):
+                look, reply = await self._locate(prompt)
+            if look.crop_box is None:
+                return look
+            with self.stages.time("crop"):
+                crop = self._question.picture.crop(look.crop_box)
+                await self._engine.encoder_input(crop)
+            self._zoomed = _Zoomed(conversation, prompt, reply, crop)
+            with self.stages.time("micro"):
+                micro = await self._run_micro(crop)
+            return replace(look, micro=micro, failed=Selection.CONTEXT_FULL if micro.is_cut else None)
+        except EngineDead:
+            raise
+        except ContextFull:
+            return replace(look, failed=Selection.CONTEXT_FULL)
+        except BadQuestion:
+            logger.warning("The second look could not be asked this way; the macro answer stands.")
+            return replace(look, failed=Selection.MICRO_FAILED)
+        except Exception:
+            logger.exception("The second look failed; the macro answer stands.")
+            return replace(look, failed=Selection.MICRO_FAILED)
+
+    async def score_both(self, macro: Turn, micro: Turn) -> Shared | None:
+        """Score both answers under one prompt: the micro turn's, its text by the profile's `shared_prompt`.
+
+        An answer that names an option by its letter is scored by the option's text, as in the released code. None where
+        one of them does not fit the context. Raises EngineDead.
+        """
+        assert self._zoomed is not None  # a micro turn ran
+        prompt = await self._continue(self._zoomed, shared_turn(self._question, self._zoomed.crop, self._profile))
+        scores = [
+            await self._engine.score(name, prompt, self._tokens_to_score(turn), cached=True)
+            for name, turn in (("macro", macro), ("micro", micro))
+        ]
+        macro_score, micro_score = scores
+        return None if macro_score is None or micro_score is None else Shared(macro_score, micro_score)
+
+    async def _locate(self, prompt: Prompt) -> tuple[SecondLook, Sequence[int]]:
+        """Return where to look, and the tokens of the grounding answer that the micro turn continues."""
+        box_format, given = self._profile.box_format, self._question.box
+        if given is not None:
+            return self._look_at(given, None), self._engine.encode(box_format.write(given))
+        request = TurnRequest(
+            "grounding",
+            prompt,
+            self._engine.grounding_sampling(),
+            on_start=self._on_start("grounding"),
+            is_answer=False,
+        )
+        with self.stages.time("grounding"):
+            grounding = await self._engine.generate(request)
+        return self._look_at(box_format.read(grounding.text), grounding), grounding.token_ids
+
+    def _look_at(self, box: Box | None, grounding: Turn | None) -> SecondLook:
+        if box is None:
+            is_cut = grounding is not None and grounding.is_cut
+            return SecondLook(None, None, grounding, failed=Selection.CONTEXT_FULL if is_cut else Selection.NO_BOX)
+        crop_box = None if box.is_empty else crop_region(box, self._question.picture.size, self._profile.crop)
+        return SecondLook(box, crop_box, grounding, failed=None if crop_box else Selection.EMPTY_BOX)
+
+    async def _run_micro(self, crop: Picture) -> Turn:
+        assert self._zoomed is not None
+        prompt = await self._continue(self._zoomed, micro_turn(self._question, crop, self._profile))
+        request = TurnRequest("micro", prompt, self._sampling, on_start=self._on_start("micro"))
+        return await self._engine.generate(request)
+
+    async def _continue(self, zoomed: _Zoomed, follow_up: Message) -> Prompt:
+        """Return the prompt that continues the grounding turn, token for token, with a user's turn about the crop."""
+        rest = await self._engine.continuation(zoomed.conversation, follow_up)
+        return zoomed.prompt.continued(zoomed.reply, rest)
+
+    def _tokens_to_score(self, turn: Turn) -> Sequence[int]:
+        """Return what is scored of an answer: its tokens, or those of the option it names."""
+        option = chosen_option(turn.text, self._question.options)
+        return turn.token_ids if option is None else [*self._engine.encode(option), self._engine.closing_token]
+
+    def _on_start(self, turn: str) -> Callable[[], None] | None:
+        return partial(self._listener.on_turn_start, turn) if self._listener is not None else None

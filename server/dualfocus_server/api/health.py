@@ -1,0 +1,42 @@
+"""What probes and operators ask: `/health`, `/ready`, `/version`, `/metrics`."""
+
+from importlib.metadata import version
+from typing import cast
+
+import vllm
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from dualfocus_server.api.chat import Service
+from dualfocus_server.guards.api_errors import to_api_error
+
+router = APIRouter()
+
+
+@router.get("/health")
+async def health() -> Response:
+    """Say that the process is there."""
+    return JSONResponse({"status": "ok"})
+
+
+@router.get("/ready")
+async def ready(raw_request: Request) -> Response:
+    """Say whether new questions are taken and the engine answers."""
+    service = cast("Service", raw_request.app.state.service)
+    if service.admission.closed is not None:
+        return to_api_error(service.admission.closed).response()
+    await service.watchdog.check_ready()
+    return JSONResponse({"status": "ready"})
+
+
+@router.get("/version")
+async def versions() -> Response:
+    """Name the versions of what is running."""
+    return JSONResponse({"version": version("dualfocus"), "vllm": vllm.__version__})
+
+
+@router.get("/metrics")
+async def metrics() -> Response:
+    """Return all metrics in Prometheus's text format."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
