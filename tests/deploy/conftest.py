@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 import pytest
-from dualfocus_server.app import router
+from dualfocus_server import app
+from dualfocus_server.api import health
 from dualfocus_server.settings import Settings, settings_of
 from dualfocus_server.startup.arguments import parse_arguments
 
@@ -11,7 +12,7 @@ from dualfocus_server.startup.arguments import parse_arguments
 @pytest.fixture(scope="session")
 def paths() -> set[str]:
     """The server's own paths."""
-    return {str(getattr(route, "path", "")) for route in router.routes}
+    return {str(getattr(route, "path", "")) for route in (*app.router.routes, *health.router.routes)}
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from dualfocus_engine import DualFocus, FocusResult, Mode, picture_cache
+from dualfocus_engine import DualFocus, FocusResult, Mode
 from dualfocus_engine.method.questions import Message
+from dualfocus_engine.pictures import picture_cache
 from dualfocus_engine.pictures.pictures import Picture
 from PIL import Image, ImageFile
 from vllm.multimodal.processing import BaseMultiModalProcessor
@@ -123,7 +124,7 @@ async def test_a_picture_that_vllm_lets_go_of_is_given_to_it_again(
 
     image = jpeg("camera")
     with monkeypatch.context() as patched:
-        patched.setattr(focus.engine, "shown", none)
+        patched.setattr(focus.engine, "encoder_input", none)
         assert runs(await focus.ask(image, "Who is it?", Mode.MACRO)) == 1
     assert work.lately() == (1, 1, 1)
 
@@ -134,6 +135,6 @@ async def test_a_picture_that_vllm_only_takes_for_sent_is_sent(
     image = jpeg("page")
     picture = focus.engine.pictures.open(image)
     prompt = await focus.engine.prompt([Message("user", "What is it?", (picture,))])
-    await focus.engine._engine_input(prompt)  # and goes nowhere
+    await focus.engine._process(prompt)  # and goes nowhere
     assert runs(await focus.ask(image, "What is it?", Mode.MACRO)) == 1
     assert work.lately() == (1, 1, 2)

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from dualfocus_engine import Box, ContextFull, DualFocus, FocusResult, Mode, Question, Selection, load_profile
+from dualfocus_engine.backend.heartbeat import Heartbeat
 from dualfocus_engine.backend.vllm_engine import VllmEngine
 from dualfocus_engine.method.questions import Message
+from dualfocus_engine.method.turn_engine import TurnRequest
 from PIL import Image
 from tokenizers.processors import TemplateProcessing
 from vllm import SamplingParams
@@ -110,10 +112,10 @@ async def test_micro_does_not_wait_for_macro(focus: DualFocus, photo: Photo, mon
     events: list[str] = []
     generate = focus.engine.generate
 
-    async def noted(name: str, *args: Any, **options: Any) -> object:
-        events.append(f"{name} begins")
-        turn = await generate(name, *args, **options)
-        events.append(f"{name} ends")
+    async def noted(request: TurnRequest) -> object:
+        events.append(f"{request.name} begins")
+        turn = await generate(request)
+        events.append(f"{request.name} ends")
         return turn
 
     monkeypatch.setattr(focus.engine, "generate", noted)
@@ -197,7 +199,7 @@ async def test_a_question_that_does_not_fit_is_refused_with_both_lengths(focus: 
 def ungrammatical(focus: DualFocus) -> DualFocus:
     """The same engine with the released checkpoints' profile: the untrained model writes its boxes freely."""
     other = DualFocus(focus.model, "llava-dualfocus")
-    other._engine = VllmEngine(focus.engine.llm, other.profile)
+    other._engine = VllmEngine(focus.engine.llm, other.profile, Heartbeat())
     return other
 
 
@@ -231,7 +233,7 @@ async def test_a_prompt_opens_once_whether_the_template_or_the_tokenizer_writes_
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", opening)])
     running = focus.engine.llm
     llm: Any = SimpleNamespace(renderer=HfRenderer(running.vllm_config, tokenizer), model_config=running.model_config)
-    engine = VllmEngine(llm, focus.profile.model_copy(update={"chat_template": template}))
+    engine = VllmEngine(llm, focus.profile.model_copy(update={"chat_template": template}), Heartbeat())
     prompt = await engine.prompt([Message("user", "What?")])
     assert prompt.token_ids[0] == opening
     assert opening not in prompt.token_ids[1:]

@@ -30,7 +30,7 @@ class SceneCourse:
         assert recipe.size is not None, "Recipe allows scenes for a model made from nothing only"
         wording, size = Wording(recipe.load_profile()), recipe.size
         eye = Eye(size.side, size.side // size.patch, wording.profile.pad_color or (0, 0, 0))
-        self._pad: int = tokenizer.pad_color_token_id
+        self._pad: int = tokenizer.pad_token_id
         self._apart = scenes.apart
         self._rows = SceneRows(seed, scenes.difficulties, scenes.mixture, tokenizer._tokenizer, wording, eye)
 

@@ -76,7 +76,7 @@ def write_untrained(folder: Path, seed: int = 0, side: int = IMAGE_SIZE) -> None
     save_weights(model, folder)
     model.generation_config.save_pretrained(folder)
     model.config.save_pretrained(folder)
-    profile = untrained_profile().model_copy(update={"side": side})
+    profile = untrained_profile().model_copy(update={"image_size": side})
     (folder / PROFILE_FILE).write_text(yaml.safe_dump(profile.model_dump(mode="json")), encoding="utf-8")
 
 
