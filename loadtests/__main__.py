@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from loadtests.asking.machine import describe, has_gpu
+from loadtests.asking.model import model_folder
 from loadtests.bench import run_subject, say
-from loadtests.machine import describe, has_gpu
-from loadtests.model import model_folder
 from loadtests.plan import PACE, Subject, full_plan, llava_model, quick_plan, seven_billion, small_model
 from loadtests.report import write_report
 
@@ -28,7 +28,7 @@ def subject_of(key: str) -> Subject:
     folder = model_folder(RUNS, key)
     # A process of its own: what torch holds of the memory is given back.
     seven = ["--seven-billion"] if key == "llava-7b" else []
-    subprocess.run([sys.executable, "-m", "loadtests.model", str(folder), *seven], check=True)
+    subprocess.run([sys.executable, "-m", "loadtests.asking.model", str(folder), *seven], check=True)
     return seven_billion(folder) if seven else llava_model(folder)
 
 

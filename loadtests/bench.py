@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from loadtests import figures
+from loadtests.asking.servers import Servers, end, environment
 from loadtests.plan import CALIBRATION, SATURATED, Experiment, Subject, hurried, order, planned
-from loadtests.run_files import calibrated
-from loadtests.servers import Servers, end, environment
+from loadtests.results import figures
+from loadtests.results.run_files import calibrated
 
 # Beyond the seconds an experiment is given: its warm-up, and the round that it is in when they are over.
 _LEEWAY = 600.0
@@ -70,7 +70,7 @@ def _load(told: str, experiment: Experiment, part: Path, rounds: int) -> list[di
     part.unlink(missing_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "loadtests.load", str(asked), str(part)],
+            [sys.executable, "-m", "loadtests.asking.load", str(asked), str(part)],
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment(),

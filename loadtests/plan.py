@@ -14,7 +14,7 @@ from typing import Any
 from dualfocus_engine.machine.cores import usable_cores
 from dualfocus_engine.shipped import SHIPPED_MODEL
 
-from loadtests.order import Asks, Cell, Order, Side
+from loadtests.asking.order import Asks, Cell, Order, Side
 
 # The paper's cautious share of second looks that are skipped (Appendix C).
 SKIPPED = 0.58

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from loadtests import tables
-from loadtests.plots import draw_plots
-from loadtests.run_files import Run, read_run
+from loadtests.results import tables
+from loadtests.results.plots import draw_plots
+from loadtests.results.run_files import Run, read_run
 
 OPENING, CLOSING = "<!-- measured -->", "<!-- /measured -->"
 _DOCS = Path("docs")

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from dualfocus_engine import DualFocus
-from dualfocus_training.untrained import ensure_untrained
+from dualfocus_training.models.untrained import ensure_untrained
 
 
 @pytest.fixture(scope="session")

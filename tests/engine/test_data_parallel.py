@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from dualfocus_engine import DualFocus, FocusResult
-from dualfocus_training.untrained import ensure_untrained
+from dualfocus_training.models.untrained import ensure_untrained
 from PIL import Image
 
 Photo = Callable[[str], Image.Image]

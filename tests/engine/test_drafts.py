@@ -12,7 +12,7 @@ from dualfocus_engine.method.prompts import Prompt
 from dualfocus_engine.method.questions import grounding_turn, macro_turn
 from dualfocus_engine.method.results import Turn
 from dualfocus_engine.method.turn_engine import TurnRequest
-from dualfocus_training.untrained import ensure_untrained
+from dualfocus_training.models.untrained import ensure_untrained
 from PIL import Image
 from vllm import SamplingParams
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from dualfocus_engine import DualFocus, FocusResult, Mode, Question
-from dualfocus_training.untrained import write_untrained
+from dualfocus_training.models.untrained import write_untrained
 from PIL import Image
 
 Photo = Callable[[str], Image.Image]

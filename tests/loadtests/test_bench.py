@@ -9,8 +9,8 @@ import pytest
 from recorded import cell, record, write_run
 
 from loadtests import bench
+from loadtests.asking.servers import NotStarted
 from loadtests.plan import Experiment, Subject, full_plan
-from loadtests.servers import NotStarted
 
 SUBJECT = Subject("llava", "a model", Path("model"), {"max_tokens": 4}, {"all": ()}, threads=2)
 WANTED = ["calibration", "modes-1", "cached-1"]

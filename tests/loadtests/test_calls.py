@@ -9,9 +9,9 @@ import pytest
 from dualfocus_engine.families.profiles import Profile
 from PIL import Image
 
-from loadtests.calls import Json, ask_chat, ask_focus, ask_in_three_calls
-from loadtests.model import BOX_GRAMMAR, bench_profile
-from loadtests.questions import Asked, asked
+from loadtests.asking.calls import Json, ask_chat, ask_focus, ask_in_three_calls
+from loadtests.asking.model import BOX_GRAMMAR, bench_profile
+from loadtests.asking.questions import Asked, asked
 
 SAMPLING = {"max_tokens": 16, "ignore_eos": True}
 BOX = "[0.25, 0.50, 0.50, 0.75]"

@@ -3,7 +3,7 @@
 import pytest
 from recorded import cell, pair, record
 
-from loadtests.figures import (
+from loadtests.results.figures import (
     Spread,
     costs,
     latency,

@@ -6,7 +6,15 @@ import torch
 from dualfocus_engine.families.profiles import profile_of
 from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
-from loadtests.model import BOX_TOKENS, SEVEN_BILLION, SMALL, _config, bench_profile, build_tokenizer, ensure_model
+from loadtests.asking.model import (
+    BOX_TOKENS,
+    SEVEN_BILLION,
+    SMALL,
+    _config,
+    bench_profile,
+    build_tokenizer,
+    ensure_model,
+)
 
 
 def test_it_has_the_shape_that_is_claimed() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.order import Order
+from loadtests.asking.order import Order
 from loadtests.plan import (
     ADAPTIVE_1,
     CALIBRATION,

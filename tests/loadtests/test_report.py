@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from recorded import cell, pair, record, write_run
 
-from loadtests.goals import goals_for, judge
 from loadtests.plan import full_plan
 from loadtests.report import write_into, write_report
-from loadtests.run_files import read_run
+from loadtests.results.goals import goals_for, judge
+from loadtests.results.run_files import read_run
 
 CELLS = {
     "modes-1": [

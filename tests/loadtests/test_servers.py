@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from loadtests import servers
-from loadtests.servers import NotStarted, Servers, command, engine_flags, environment
+from loadtests.asking import servers
+from loadtests.asking.servers import NotStarted, Servers, command, engine_flags, environment
 
 STAND_IN = """
 import sys

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from dualfocus_training.untrained import UNTRAINED_NAME, ensure_untrained
+from dualfocus_training.models.untrained import UNTRAINED_NAME, ensure_untrained
 
 READY_WITHIN = 180.0
 # Seconds that something may take which is sure to come: reached only where it does not.

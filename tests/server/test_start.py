@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import yaml
-from dualfocus_training.untrained import untrained_profile
+from dualfocus_training.models.untrained import untrained_profile
 from running_server import PATIENCE, UNTRAINED, Server, start_server, wait_until
 
 IMAGE_TOKENS = 64

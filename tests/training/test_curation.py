@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from dualfocus_engine.families.profiles import Profile
-from dualfocus_training.conversations import read_conversations
 from dualfocus_training.curation.ambiguity import Verdict, judge
 from dualfocus_training.curation.curate import Curation
 from dualfocus_training.curation.streaming import items
 from dualfocus_training.curation.visual_genome import Annotated, Asked, Rectangle, Thing
+from dualfocus_training.learning.conversations import read_conversations
 from PIL import Image
 
 REGION = (0, 0, 60, 60)

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from dualfocus_training.conversations import Conversation, asks, says
-from dualfocus_training.learner import SceneLearner
-from dualfocus_training.objective import IGNORED, TERMS, TargetBatch, Targets, answer_losses, padded_targets
-from dualfocus_training.rounds import RoundsBatch, RoundsLearner, collate_rounds
+from dualfocus_training.learning.conversations import Conversation, asks, says
+from dualfocus_training.learning.learner import SceneLearner
+from dualfocus_training.learning.objective import IGNORED, TERMS, TargetBatch, Targets, answer_losses, padded_targets
+from dualfocus_training.learning.rounds import RoundsBatch, RoundsLearner, collate_rounds
 from PIL import Image
 
 CONVERSATION = Conversation(

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from dualfocus_training.batches import collate
-from dualfocus_training.learner import SceneLearner
-from dualfocus_training.objective import IGNORED, TERMS, Targets, answer_losses, padded_targets
-from dualfocus_training.rows import Branch, Mixture, Row, SceneRows
+from dualfocus_training.learning.batches import collate
+from dualfocus_training.learning.learner import SceneLearner
+from dualfocus_training.learning.objective import IGNORED, TERMS, Targets, answer_losses, padded_targets
+from dualfocus_training.learning.rows import Branch, Mixture, Row, SceneRows
 from transformers import PreTrainedTokenizerFast
 
 RowsOf = Callable[[Mixture], SceneRows]

@@ -4,7 +4,7 @@ from dataclasses import astuple
 from pathlib import Path
 
 import pytest
-from dualfocus_training.objective import TERMS
+from dualfocus_training.learning.objective import TERMS
 from dualfocus_training.recipe import Stage, load_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.yaml"))

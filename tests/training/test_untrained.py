@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from dualfocus_engine.families.profiles import profile_of
-from dualfocus_training import untrained
-from dualfocus_training.weights import _published_name
+from dualfocus_training.models import untrained
+from dualfocus_training.models.weights import _published_name
 
 
 @pytest.mark.parametrize(

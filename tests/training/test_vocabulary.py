@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from dualfocus_engine.families.boxes import Box
 from dualfocus_engine.families.profiles import Profile
-from dualfocus_training.conversations import Wording, asks, says
+from dualfocus_training.learning.conversations import Wording, asks, says
 from transformers import PreTrainedTokenizerFast
 
 

@@ -11,11 +11,11 @@ from dualfocus_engine.families.profiles import PROFILE_FILE
 from peft import PeftModel
 from transformers import LlavaForConditionalGeneration
 
-from dualfocus_training.learner import SceneLearner
+from dualfocus_training.learning.learner import SceneLearner
+from dualfocus_training.learning.rounds import RoundsLearner
+from dualfocus_training.models.weights import save_weights
 from dualfocus_training.recipe import Recipe, load_recipe
-from dualfocus_training.rounds import RoundsLearner
 from dualfocus_training.starting import build_learner, build_processor_of
-from dualfocus_training.weights import save_weights
 
 
 def export(recipe: Recipe, learner: SceneLearner | RoundsLearner, processor: Any, folder: Path) -> None:

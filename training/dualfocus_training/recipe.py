@@ -7,10 +7,10 @@ import yaml
 from dualfocus_engine.families.profiles import Profile, load_profile
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dualfocus_training.objective import TERMS
-from dualfocus_training.rows import Mixture
+from dualfocus_training.learning.objective import TERMS
+from dualfocus_training.learning.rows import Mixture
+from dualfocus_training.models.small_model import Size
 from dualfocus_training.scenes.layout import Difficulty
-from dualfocus_training.small_model import Size
 
 
 class _Part(BaseModel):

@@ -10,15 +10,15 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedTokenizerFast
 
-from dualfocus_training.conversations import Wording
-from dualfocus_training.courses import ConversationCourse, Course, SceneCourse
-from dualfocus_training.learner import SceneLearner
+from dualfocus_training.learning.conversations import Wording
+from dualfocus_training.learning.courses import ConversationCourse, Course, SceneCourse
+from dualfocus_training.learning.learner import SceneLearner
+from dualfocus_training.learning.rounds import RoundsLearner
+from dualfocus_training.models.small_model import build_model, build_processor
+from dualfocus_training.models.vocabulary import build_tokenizer
 from dualfocus_training.recipe import Lora, Recipe
-from dualfocus_training.rounds import RoundsLearner
 from dualfocus_training.scenes.layout import Difficulty, compose
 from dualfocus_training.scenes.questions import ask
-from dualfocus_training.small_model import build_model, build_processor
-from dualfocus_training.vocabulary import build_tokenizer
 
 _TOKENIZER_SCENES = 2000
 

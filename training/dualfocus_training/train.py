@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from dualfocus_training.curves import draw_curves
 from dualfocus_training.export import export
-from dualfocus_training.optimizing import build_optimizers, set_rates
+from dualfocus_training.learning.optimizing import build_optimizers, set_rates
 from dualfocus_training.recipe import Recipe, Stage, load_recipe
 from dualfocus_training.starting import build_course, build_learner, build_processor_of
 

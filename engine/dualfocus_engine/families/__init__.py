@@ -1,0 +1,1 @@
+"""What differs between model families: profiles and how a box is written."""

@@ -1,0 +1,1 @@
+"""The machine: vLLM's settings on it, its cores, threads for pictures."""

@@ -1,0 +1,1 @@
+"""Pictures: decoded, fitted to the encoder, cropped, and kept by content."""

@@ -1,0 +1,1 @@
+"""The endpoints: from a request to a question, from a result to an answer."""

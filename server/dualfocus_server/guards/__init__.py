@@ -1,0 +1,1 @@
+"""What keeps the server up and in order: keys, admission, limits, errors, the watchdog."""

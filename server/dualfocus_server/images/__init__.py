@@ -1,0 +1,1 @@
+"""Images as clients send them: fetched safely, limited per request."""

@@ -6,7 +6,7 @@ import re
 import pytest
 from dualfocus_engine.families.boxes import Box, BoxFormat, CropPolicy, Region, crop_region
 from dualfocus_engine.families.profiles import load_profile
-from dualfocus_training.untrained import untrained_profile
+from dualfocus_training.models.untrained import untrained_profile
 from pydantic import ValidationError
 
 PAPER = CropPolicy()

@@ -18,7 +18,7 @@ from dualfocus_engine.families.profiles import (
     profile_of,
     shipped_profile,
 )
-from dualfocus_training.untrained import untrained_profile
+from dualfocus_training.models.untrained import untrained_profile
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 LLAVA = load_profile("llava-dualfocus")

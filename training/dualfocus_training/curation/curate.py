@@ -11,9 +11,9 @@ from dualfocus_engine.families.boxes import Box, crop_region
 from dualfocus_engine.families.profiles import Profile
 from PIL import Image
 
-from dualfocus_training.conversations import Conversation, to_line, two_rounds
 from dualfocus_training.curation.ambiguity import Verdict, clipped, judge
 from dualfocus_training.curation.visual_genome import Annotated, Asked, Genome, Progress
+from dualfocus_training.learning.conversations import Conversation, to_line, two_rounds
 
 CONVERSATIONS_FILE = "conversations.jsonl"
 COUNTS_FILE = "counts.json"

@@ -11,7 +11,7 @@ from typing import Any
 from dualfocus_engine.families.boxes import crop_region
 from dualfocus_engine.families.profiles import Profile
 
-from loadtests.questions import Asked, data_url
+from loadtests.asking.questions import Asked, data_url
 
 Json = dict[str, Any]
 # Sends a chat completion request under a name and returns its answer.

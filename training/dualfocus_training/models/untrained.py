@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from dualfocus_engine.families.profiles import PROFILE_FILE, Profile, load_profile
 
-from dualfocus_training.weights import save_weights
+from dualfocus_training.models.weights import save_weights
 
 UNTRAINED_NAME = "dualfocus-untrained"
 _PROFILE = Path(__file__).with_suffix(".yaml")

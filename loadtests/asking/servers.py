@@ -45,7 +45,7 @@ def command(kind: str, model: str, name: str, flags: Sequence[str], port: int) -
     where = ["--host", "127.0.0.1", "--port", str(port)]
     named = ["--served-model-name", name]
     if kind == "loop":
-        return [sys.executable, "-m", "loadtests.loop", model, "--port", str(port)]
+        return [sys.executable, "-m", "loadtests.asking.loop", model, "--port", str(port)]
     if kind.startswith("vllm"):
         return [sys.executable, "-m", *_VLLM, "--model", model, *where, *named, *engine_flags(), *flags, *_CACHES[kind]]
     drafted = ["--draft-boxes"] if kind == "drafted" else []

@@ -1,4 +1,4 @@
-"""The load generator, a process of its own: `python -m loadtests.load ORDER RESULT`.
+"""The load generator, a process of its own: `python -m loadtests.asking.load ORDER RESULT`.
 
 Locust's users ask what the order lists, cell by cell. A cell is one side's questions: asked by as many users as its
 concurrency says, each asking its next question once it has its answer (a closed loop); or at given moments, a user for
@@ -21,9 +21,9 @@ from locust import FastHttpUser, constant, task
 from locust.env import Environment
 from locust.exception import StopUser
 
-from loadtests.calls import Cost, Json, ask_chat, ask_focus, ask_in_three_calls
-from loadtests.order import Cell, Order, Side
-from loadtests.questions import Asked, asked
+from loadtests.asking.calls import Cost, Json, ask_chat, ask_focus, ask_in_three_calls
+from loadtests.asking.order import Cell, Order, Side
+from loadtests.asking.questions import Asked, asked
 
 # Seconds that any request may take; only where a server hangs is it reached.
 _PATIENCE = 240.0

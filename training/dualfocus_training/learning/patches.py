@@ -12,7 +12,7 @@ import numpy as np
 from dualfocus_engine.families.boxes import Region
 from numpy.typing import NDArray
 
-from dualfocus_training.objective import IGNORED
+from dualfocus_training.learning.objective import IGNORED
 from dualfocus_training.scenes.drawing import owners, padded_square
 from dualfocus_training.scenes.layout import COLOURS, FORMS, LETTERS, Scene, Shape, print_extent
 from dualfocus_training.scenes.questions import extremes

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dualfocus_training.conversations import Conversation, Message
-from dualfocus_training.objective import TargetBatch, Targets, answer_losses, padded_targets
+from dualfocus_training.learning.conversations import Conversation, Message
+from dualfocus_training.learning.objective import TargetBatch, Targets, answer_losses, padded_targets
 
 
 @dataclass

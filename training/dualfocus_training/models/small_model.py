@@ -14,7 +14,7 @@ from transformers import (
 )
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-from dualfocus_training.vocabulary import IMAGE
+from dualfocus_training.models.vocabulary import IMAGE
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import DynamicCache, LlavaForConditionalGeneration
 
-from dualfocus_training.batches import Batch, Group
-from dualfocus_training.objective import IGNORED, TERMS, answer_losses
-from dualfocus_training.patches import CELLS, CLASSES, DECIMALS, LOOKS, PRINTS, RANKS
+from dualfocus_training.learning.batches import Batch, Group
+from dualfocus_training.learning.objective import IGNORED, TERMS, answer_losses
+from dualfocus_training.learning.patches import CELLS, CLASSES, DECIMALS, LOOKS, PRINTS, RANKS
 
 # CLIP's mean and deviation of each channel, as the processor has them.
 _MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -1,4 +1,4 @@
-"""The released code's way to answer, behind HTTP: `python -m loadtests.loop MODEL --port PORT`.
+"""The released code's way to answer, behind HTTP: `python -m loadtests.asking.loop MODEL --port PORT`.
 
 Three `generate` calls of `transformers` one after the other, one question at a time, every prompt and every picture
 computed anew in each. The scoring pass that the released code makes besides is left out, in its favour. Where boxes are
@@ -17,7 +17,7 @@ from dualfocus_engine.families.boxes import Box, crop_region
 from dualfocus_engine.families.profiles import Profile, profile_of
 from PIL import Image
 
-from loadtests.machine import has_gpu
+from loadtests.asking.machine import has_gpu
 
 _FIXED_BOX = Box(0.3, 0.3, 0.7, 0.7)
 _CLOSING = 1

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
-from dualfocus_training.batches import Batch, collate
-from dualfocus_training.conversations import Conversation, Wording, read_conversations
+from dualfocus_training.learning.batches import Batch, collate
+from dualfocus_training.learning.conversations import Conversation, Wording, read_conversations
+from dualfocus_training.learning.rounds import RoundsBatch, collate_rounds
+from dualfocus_training.learning.rows import Eye, Row, SceneRows
 from dualfocus_training.recipe import Recipe, Scenes
-from dualfocus_training.rounds import RoundsBatch, collate_rounds
-from dualfocus_training.rows import Eye, Row, SceneRows
 
 
 class Course(Protocol):

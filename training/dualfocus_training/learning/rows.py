@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer
 
-from dualfocus_training.conversations import IMAGE_LINE, USER, Wording
-from dualfocus_training.objective import Targets
-from dualfocus_training.patches import PatchLabels, label_patches
+from dualfocus_training.learning.conversations import IMAGE_LINE, USER, Wording
+from dualfocus_training.learning.objective import Targets
+from dualfocus_training.learning.patches import PatchLabels, label_patches
+from dualfocus_training.models.vocabulary import BEGIN, END, IMAGE
 from dualfocus_training.scenes.drawing import draw
 from dualfocus_training.scenes.layout import Difficulty, Scene, compose
 from dualfocus_training.scenes.questions import Question, ask
-from dualfocus_training.vocabulary import BEGIN, END, IMAGE
 
 Pixels = NDArray[np.uint8]
 Places = NDArray[np.int64]

@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from loadtests.figures import Cell, latencies, median, of_side, quantile, stages, throughput
-from loadtests.goals import judge
 from loadtests.plan import ARRIVALS
-from loadtests.run_files import Run
-from loadtests.tables import STAGES, arrival_rate
+from loadtests.results.figures import Cell, latencies, median, of_side, quantile, stages, throughput
+from loadtests.results.goals import judge
+from loadtests.results.run_files import Run
+from loadtests.results.tables import STAGES, arrival_rate
 
 _COLOURS = {"macro": "#7a8ba6", "adaptive": "#2f7f6f", "dual": "#e0913a", "drafted": "#b5532a"}
 _PERCENTILES = ((0.5, "#2f7f6f"), (0.95, "#e0913a"), (0.99, "#b5532a"))

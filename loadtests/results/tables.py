@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from loadtests.figures import (
+from loadtests.plan import ARRIVALS
+from loadtests.results.figures import (
     Cell,
     Spread,
     costs,
@@ -16,9 +17,8 @@ from loadtests.figures import (
     stages,
     throughput,
 )
-from loadtests.goals import Verdict, judge
-from loadtests.plan import ARRIVALS
-from loadtests.run_files import TITLES, Run, threshold_of
+from loadtests.results.goals import Verdict, judge
+from loadtests.results.run_files import TITLES, Run, threshold_of
 
 SIDES = {
     "macro": "macro",

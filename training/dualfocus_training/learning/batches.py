@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualfocus_training.objective import TargetBatch, padded, padded_targets
-from dualfocus_training.rows import Branch, Row
+from dualfocus_training.learning.objective import TargetBatch, padded, padded_targets
+from dualfocus_training.learning.rows import Branch, Row
 
 
 @dataclass

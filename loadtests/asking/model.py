@@ -1,4 +1,4 @@
-"""A model with the shape of LLaVA-1.5 and random weights: `python -m loadtests.model FOLDER [--seven-billion]`.
+"""A model with the shape of LLaVA-1.5 and random weights: `python -m loadtests.asking.model FOLDER [--seven-billion]`.
 
 CLIP ViT-L/14 at 336 pixels (576 tokens a picture), the two-layer projector and a small Llama: 0.46 billion parameters.
 It costs what a trained model of its size would, and knows nothing; its boxes are held to a grammar. The 7B shape is
@@ -15,9 +15,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dualfocus_engine.families.profiles import DEFAULT_PROFILE, PROFILE_FILE, Profile, load_profile
+from dualfocus_training.models.untrained import SPECIAL_TOKENS
+from dualfocus_training.models.weights import save_weights
 from dualfocus_training.scenes.writing import scenes
-from dualfocus_training.untrained import SPECIAL_TOKENS
-from dualfocus_training.weights import save_weights
 
 PATCH, SIDE = 14, 336
 # What a trained model would have learned to write: a box inside the picture, never an empty one.

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from loadtests.figures import Cell, Spread, latency, ratios, throughput
-from loadtests.run_files import Run
+from loadtests.results.figures import Cell, Spread, latency, ratios, throughput
+from loadtests.results.run_files import Run
 
 _FIGURES: dict[str, Callable[[Cell], float]] = {"latency": latency, "throughput": throughput}
 

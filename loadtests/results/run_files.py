@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtests.figures import Cell, threshold
 from loadtests.plan import CALIBRATION, SKIPPED
+from loadtests.results.figures import Cell, threshold
 
 # Models in the order in which they are reported, and what they are called there.
 TITLES = {

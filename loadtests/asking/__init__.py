@@ -1,0 +1,1 @@
+"""What is asked, of which servers, by whom: the sides of an experiment."""

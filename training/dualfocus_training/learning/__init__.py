@@ -1,0 +1,1 @@
+"""Learning: conversations packed into batches, the objective, and the learners."""
