@@ -2,9 +2,6 @@
 
 import inspect
 import time
-from importlib import import_module
-from importlib.metadata import entry_points
-from importlib.util import find_spec
 
 import pytest
 import torch
@@ -15,7 +12,6 @@ from dualfocus_engine.connector import ENCODER_RUNS
 from dualfocus_engine.drafts import SPECULATIVE_CONFIG
 from dualfocus_engine.pictures import Picture, open_picture
 from dualfocus_engine.questions import Message
-from dualfocus_engine.vllm_plugin import PIXTRAL_PIL, register
 from PIL import Image
 from vllm import SamplingParams
 from vllm.config import SpeculativeConfig
@@ -179,14 +175,6 @@ async def test_an_answer_scored_as_a_prompt_has_the_log_probabilities_it_was_wri
     scored = await focus.engine.score("a", prompt, turn.token_ids, cached=False)
     assert scored is not None
     assert scored.logprobs == pytest.approx(turn.logprobs, abs=1e-3)
-
-
-def test_the_plugin_is_found_and_has_something_to_put_in_place() -> None:
-    assert "dualfocus" in {plugin.name for plugin in entry_points(group="vllm.general_plugins")}
-    assert find_spec(PIXTRAL_PIL) is not None
-    register()
-    # Without torchvision, this import fails where PIXTRAL is not replaced.
-    assert hasattr(import_module("vllm.model_executor.models.llava"), "LlavaForConditionalGeneration")
 
 
 def test_chat_serving_is_delegated_to() -> None:
