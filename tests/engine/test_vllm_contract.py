@@ -16,6 +16,7 @@ from PIL import Image
 from vllm import SamplingParams
 from vllm.config import SpeculativeConfig
 from vllm.distributed.ec_transfer.ec_connector.base import ECConnectorBase
+from vllm.distributed.ec_transfer.ec_connector.encoder_output_width import measure_encoder_output_widths
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatCompletionResponse
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.outputs import RequestOutput
@@ -98,6 +99,14 @@ def test_the_connector_interface_is_complete() -> None:
         "build_connector_meta",
     }
     assert ENCODER_RUNS == "encoder_runs"
+
+
+def test_the_engine_encodes_nothing_for_the_connector_at_start(focus: DualFocus) -> None:
+    """A producer's engine would encode the largest picture and video that the model takes: minutes on a CPU."""
+    config = focus.engine.llm.vllm_config.ec_transfer_config
+    assert (config.is_ec_producer, config.is_ec_consumer) == (False, True)
+    asked = inspect.getsource(measure_encoder_output_widths)
+    assert "if ec_config is None or not ec_config.is_ec_producer:\n        return\n" in asked
 
 
 def test_a_request_is_held_back_while_a_connector_says_so() -> None:
