@@ -24,6 +24,15 @@ UV = "uv==0.13.9"
 CPU_TORCH = "torch==2.13.0+cpu"
 # Built for CUDA on the package index, and in the way of a CPU torch.
 CUDA_ONLY = ("torchvision", "torchaudio", "torchcodec")
+# The one of them that models need, by itself: it works beside CPU_TORCH with a hook (engine/dualfocus_cpu_torchvision).
+CPU_TORCHVISION = "torchvision==0.28.0"
+# Read at each start of the environment's Python, after what says where the engine's folder is (`_dualfocus.pth`): an
+# image's stage of dependencies has none yet, and nobody has to see that.
+HOOK_FILE = "dualfocus_cpu_torchvision.pth"
+HOOK = (
+    r'import sys; exec("try:\n import dualfocus_cpu_torchvision as hook\nexcept ImportError: pass\nelse: hook.watch()")'
+    "\n"
+)
 # Of no use without a GPU; vLLM and xgrammar do without it.
 GPU_ONLY = ("triton",)
 
@@ -44,9 +53,10 @@ def main(extras: list[str]) -> None:
     say(f"installing {UV}")
     run(PYTHON, "-m", "pip", "install", "--quiet", UV)
     wanted = f"{ROOT}[{','.join([machine, *extras])}]"
-    places = cpu_places() if machine == "cpu" else pip_places()
-    # Byte-code now: each of vLLM's processes would otherwise compile thousands of files at every start.
-    run(*UV_INSTALL, "--python", PYTHON, "--compile-bytecode", *places, "-e", wanted)
+    if machine == "cpu":
+        install_for_cpu(wanted)
+    else:
+        install("-e", wanted)
     if "dev" in extras:
         install_clients()
         install_programs()
@@ -79,6 +89,37 @@ def has_pip() -> bool:
     """Whether the environment is there and holds pip."""
     asked = [str(PYTHON), "-m", "pip", "--version"]
     return PYTHON.exists() and subprocess.run(asked, capture_output=True, check=False).returncode == 0
+
+
+def install(*options: str) -> None:
+    """Install into the environment, from wherever pip is configured to find packages."""
+    # Byte-code now: each of vLLM's processes would otherwise compile thousands of files at every start.
+    run(*UV_INSTALL, "--python", PYTHON, "--compile-bytecode", *pip_places(), *options)
+
+
+def install_for_cpu(wanted: str) -> None:
+    """Install what is wanted beside CPU builds of torch: from pip's own places, else from PyTorch's index."""
+    say(f"looking for {CPU_TORCH} where pip is configured to")
+    if not pip_finds(CPU_TORCH):
+        say("pip finds no CPU build of torch: taking it, with its torchvision, from PyTorch's own index")
+        install(*without(GPU_ONLY), "--torch-backend", "cpu", "-e", wanted)
+        return
+    install(*without(GPU_ONLY + CUDA_ONLY), "-e", wanted)
+    install("--no-deps", CPU_TORCHVISION)
+    write_hook()
+
+
+def pip_finds(package: str) -> bool:
+    """Whether pip finds a package where it is configured to look."""
+    asked = [str(PYTHON), "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", package]
+    return subprocess.run(asked, capture_output=True, check=False).returncode == 0
+
+
+def write_hook() -> None:
+    """Have every Python of the environment let CPU_TORCHVISION be imported."""
+    asked = [str(PYTHON), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    packages = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    (Path(packages) / HOOK_FILE).write_text(HOOK)
 
 
 def install_clients() -> None:
@@ -120,16 +161,6 @@ def has_gpu() -> bool:
     if shutil.which("nvidia-smi") is None:
         return False
     return b"GPU " in subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).stdout
-
-
-def cpu_places() -> list[str]:
-    """Return uv's options that find a CPU build of torch: pip's own places first, else PyTorch's index."""
-    say(f"looking for {CPU_TORCH} where pip is configured to")
-    asked = [str(PYTHON), "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", CPU_TORCH]
-    if subprocess.run(asked, capture_output=True, check=False).returncode != 0:
-        say("pip finds no CPU build of torch: taking it from PyTorch's own index")
-        return [*pip_places(), *without(GPU_ONLY), "--torch-backend", "cpu"]
-    return [*pip_places(), *without(GPU_ONLY + CUDA_ONLY)]
 
 
 def without(names: tuple[str, ...]) -> list[str]:

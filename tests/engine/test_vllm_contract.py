@@ -2,9 +2,6 @@
 
 import inspect
 import time
-from importlib import import_module
-from importlib.metadata import entry_points
-from importlib.util import find_spec
 
 import pytest
 import torch
@@ -13,7 +10,6 @@ import vllm.entrypoints.cli.serve
 from dualfocus_engine import DualFocus, EngineDead
 from dualfocus_engine.backend.drafts import SPECULATIVE_CONFIG
 from dualfocus_engine.backend.ec_connector import ENCODER_RUNS
-from dualfocus_engine.backend.vllm_plugin import PIXTRAL_PIL, register
 from dualfocus_engine.method.questions import Message
 from dualfocus_engine.method.turn_engine import TurnRequest
 from dualfocus_engine.pictures.pictures import Picture, open_picture
@@ -21,6 +17,7 @@ from PIL import Image
 from vllm import SamplingParams
 from vllm.config import SpeculativeConfig
 from vllm.distributed.ec_transfer.ec_connector.base import ECConnectorBase
+from vllm.distributed.ec_transfer.ec_connector.encoder_output_width import measure_encoder_output_widths
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatCompletionResponse
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.outputs import RequestOutput
@@ -106,6 +103,14 @@ def test_the_connector_interface_is_complete() -> None:
     assert ENCODER_RUNS == "encoder_runs"
 
 
+def test_the_engine_encodes_nothing_for_the_connector_at_start(focus: DualFocus) -> None:
+    """A producer's engine would encode the largest picture and video that the model takes: minutes on a CPU."""
+    config = focus.engine.llm.vllm_config.ec_transfer_config
+    assert (config.is_ec_producer, config.is_ec_consumer) == (False, True)
+    asked = inspect.getsource(measure_encoder_output_widths)
+    assert "if ec_config is None or not ec_config.is_ec_producer:\n        return\n" in asked
+
+
 def test_a_request_is_held_back_while_a_connector_says_so() -> None:
     """Asked before it is scheduled for the first time, with what the prefix cache holds of it."""
     assert list(inspect.signature(ECConnectorBase.ensure_cache_available).parameters)[1:] == [
@@ -181,14 +186,6 @@ async def test_an_answer_scored_as_a_prompt_has_the_log_probabilities_it_was_wri
     scored = await focus.engine.score("a", prompt, turn.token_ids, cached=False)
     assert scored is not None
     assert scored.logprobs == pytest.approx(turn.logprobs, abs=1e-3)
-
-
-def test_the_plugin_is_found_and_has_something_to_put_in_place() -> None:
-    assert "dualfocus" in {plugin.name for plugin in entry_points(group="vllm.general_plugins")}
-    assert find_spec(PIXTRAL_PIL) is not None
-    register()
-    # Without torchvision, this import fails where PIXTRAL is not replaced.
-    assert hasattr(import_module("vllm.model_executor.models.llava"), "LlavaForConditionalGeneration")
 
 
 def test_chat_serving_is_delegated_to() -> None:

@@ -45,7 +45,8 @@ def ec_transfer_config(*, draft_boxes: bool) -> dict[str, Any]:
     return {
         "ec_connector": "TurnConnector",
         "ec_connector_module_path": __name__,
-        "ec_role": "ec_both",
+        # Not "ec_both": for a producer, vLLM encodes the largest picture and video that the model takes at each start.
+        "ec_role": "ec_consumer",
         "ec_connector_extra_config": {_BOX_KEY: f"dualfocus-box-{secrets.token_hex(16)}"} if draft_boxes else {},
     }
 

@@ -84,6 +84,74 @@ def test_pips_environment_goes_before_its_files(install: Any, tmp_path: Path, mo
     assert ("--find-links", "/others") in pairs
 
 
+@pytest.fixture
+def installed(install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What uv is asked to install, call by call, and the hook when it is written."""
+    asked: list[list[str]] = []
+    monkeypatch.setattr(install, "VENV", tmp_path)
+    monkeypatch.setattr(install, "pip_places", lambda: ["--find-links", "/wheels"])
+    monkeypatch.setattr(install, "run", lambda *command: asked.append([str(part) for part in command]))
+    monkeypatch.setattr(install, "write_hook", lambda: asked.append(["hook"]))
+    return asked
+
+
+def test_cpu_torch_of_pips_own_places_gets_torchvision_by_itself_and_the_hook(
+    install: Any, installed: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install, "pip_finds", lambda package: package == install.CPU_TORCH)
+    install.install_for_cpu("the project")
+    everything, torchvision, hook = installed
+    assert everything[-2:] == ["-e", "the project"]
+    assert everything[everything.index("--overrides") + 1] == str(tmp_path / "overrides.txt")
+    left_out = {line.partition(";")[0] for line in (tmp_path / "overrides.txt").read_text().splitlines()}
+    assert left_out == {"torchvision", "torchaudio", "torchcodec", "triton"}
+    assert torchvision[-2:] == ["--no-deps", install.CPU_TORCHVISION]
+    assert hook == ["hook"]
+    assert torchvision[-4:-2] == ["--find-links", "/wheels"]
+
+
+def test_pytorchs_index_brings_its_own_torchvision_and_needs_no_hook(
+    install: Any, installed: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install, "pip_finds", lambda package: False)
+    install.install_for_cpu("the project")
+    [everything] = installed
+    assert everything[-4:] == ["--torch-backend", "cpu", "-e", "the project"]
+    assert "torchvision" not in (tmp_path / "overrides.txt").read_text()
+
+
+def test_torchvision_is_the_one_that_goes_with_torch(install: Any) -> None:
+    # torch 2.N goes with torchvision 0.(N + 15).
+    torch, torchvision = (package.partition("==")[2] for package in (install.CPU_TORCH, install.CPU_TORCHVISION))
+    assert int(torchvision.split(".")[1]) == int(torch.split(".")[1]) + 15
+
+
+def test_hook_is_written_where_the_environment_has_its_packages(
+    install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install, "PYTHON", _program(tmp_path / "python", f"echo {tmp_path}"))
+    install.write_hook()
+    written = tmp_path / install.HOOK_FILE
+    assert written.suffix == ".pth"
+    assert written.name > "_dualfocus.pth", "read after the file that says where the engine's folder is"
+    # Only a line that begins so is run.
+    assert written.read_text().startswith("import ")
+    assert written.read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize(("module", "said"), [("def watch(): print('watched')", "watched"), (None, "")])
+def test_hook_watches_at_each_start_and_is_silent_where_the_engine_is_absent(
+    install: Any, tmp_path: Path, module: str | None, said: str
+) -> None:
+    (tmp_path / install.HOOK_FILE).write_text(install.HOOK)
+    if module is not None:
+        (tmp_path / "dualfocus_cpu_torchvision.py").write_text(module)
+    # -S: this environment's own hook stays out.
+    code = f"import site; site.addsitedir({str(tmp_path)!r})"
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == (said, "")
+
+
 @pytest.mark.parametrize("status", [0, 1])
 def test_environment_is_made_where_there_is_none_with_pip(
     install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int

@@ -7,12 +7,12 @@ Architecture: CLIP vision tower, two-layer projector and Llama, as in LLaVA-1.5,
 import hashlib
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
 from dualfocus_engine.families.profiles import PROFILE_FILE, Profile, load_profile
 
+from dualfocus_training.models.made_once import make_once
 from dualfocus_training.models.weights import save_weights
 
 UNTRAINED_NAME = "dualfocus-untrained"
@@ -44,20 +44,7 @@ def untrained_path() -> Path:
 
 def ensure_untrained() -> Path:
     """Return the folder of the untrained model, made first where it is absent (a few seconds)."""
-    folder = untrained_path()
-    if folder.exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Beside its place, then moved: whoever sees the folder sees all of it.
-    with TemporaryDirectory(dir=folder.parent) as place:
-        made = Path(place) / UNTRAINED_NAME
-        write_untrained(made)
-        try:
-            made.rename(folder)
-        except OSError:
-            if not folder.exists():  # else another process was faster
-                raise
-    return folder
+    return make_once(untrained_path(), write_untrained)
 
 
 def write_untrained(folder: Path, seed: int = 0, side: int = IMAGE_SIZE) -> None:

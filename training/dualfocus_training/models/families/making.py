@@ -1,0 +1,93 @@
+"""What the tiny models share: a tokenizer of bytes, Qwen's text model in small, and how a model is written."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import AddedToken, pre_tokenizers
+from transformers import Qwen2Tokenizer
+
+# Qwen's special tokens in their order, and those of its tokens that are not special: the latter survive in an answer.
+QWEN_SPECIAL = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+QWEN_PLAIN = (
+    "<tool_call>",
+    "</tool_call>",
+    "<|fim_prefix|>",
+    "<|fim_middle|>",
+    "<|fim_suffix|>",
+    "<|fim_pad|>",
+    "<|repo_name|>",
+    "<|file_sep|>",
+)
+# A 4000 x 3000 picture and a question fit.
+CONTEXT = 32768
+WIDTH = 128
+# Wide, so that a model's choices are clear cut, and differ from picture to picture.
+SPREAD = 0.2
+
+
+def qwen_tokenizer(special: Sequence[str], plain: Sequence[str], template: str, **named: str) -> Qwen2Tokenizer:
+    """Return a tokenizer that cuts text as Qwen's does and then into bytes: any text encodes, digit by digit."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Qwen2Tokenizer(
+        vocab={token: index for index, token in enumerate(alphabet)},
+        merges=[],
+        eos_token="<|im_end|>",
+        extra_special_tokens=named,
+        model_max_length=CONTEXT,
+    )
+    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in plain])
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def qwen_text(tokenizer: Qwen2Tokenizer, **more: Any) -> dict[str, Any]:
+    """Return the configuration of a text model: two layers, two heads of 64 that share one pair of key and value."""
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": WIDTH,
+        "intermediate_size": 2 * WIDTH,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": CONTEXT,
+        "initializer_range": SPREAD,
+        "bos_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        **more,
+    }
+
+
+def make_model(kind: Any, config: Any, seed: int) -> Any:
+    """Return a model of this class and configuration, with random weights that depend on the seed alone."""
+    torch.manual_seed(seed)
+    return kind(config).to(torch.bfloat16)
+
+
+def write_model(folder: Path, kind: Any, config: Any, seed: int) -> None:
+    """Write such a model."""
+    make_model(kind, config, seed).save_pretrained(folder)
+
+
+def write_json(folder: Path, **files: Mapping[str, Any]) -> None:
+    """Write each as NAME.json."""
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,92 @@
+"""Qwen2.5-VL in small: native resolution in patches of 14 merged by 2, attention in windows in one layer of two."""
+
+from pathlib import Path
+
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
+
+from dualfocus_training.models.families.making import (
+    QWEN_PLAIN,
+    QWEN_SPECIAL,
+    SPREAD,
+    WIDTH,
+    qwen_text,
+    qwen_tokenizer,
+    write_json,
+    write_model,
+)
+
+# A picture is one token between two others; a conversation that opens otherwise is given a system prompt.
+CHAT_TEMPLATE = """\
+{%- set pictures = namespace(count=0) -%}
+{%- for message in messages -%}
+  {%- if loop.first and message['role'] != 'system' -%}
+    {{- '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' -}}
+  {%- endif -%}
+  {{- '<|im_start|>' + message['role'] + '\\n' -}}
+  {%- if message['content'] is string -%}
+    {{- message['content'] -}}
+  {%- else -%}
+    {%- for content in message['content'] -%}
+      {%- if content['type'] == 'image' or 'image' in content or 'image_url' in content -%}
+        {%- set pictures.count = pictures.count + 1 -%}
+        {%- if add_vision_id -%}{{- 'Picture ' ~ pictures.count ~ ': ' -}}{%- endif -%}
+        {{- '<|vision_start|><|image_pad|><|vision_end|>' -}}
+      {%- elif 'text' in content -%}
+        {{- content['text'] -}}
+      {%- endif -%}
+    {%- endfor -%}
+  {%- endif -%}
+  {{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+"""
+_PREPROCESSOR = {
+    "image_processor_type": "Qwen2VLImageProcessor",
+    "processor_class": "Qwen2_5_VLProcessor",
+    "min_pixels": 3136,
+    "max_pixels": 12845056,
+    "patch_size": 14,
+    "temporal_patch_size": 2,
+    "merge_size": 2,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
+
+
+def write_tiny(folder: Path, seed: int) -> None:
+    """Write the model, its tokenizer and its processor's configuration into an existing or new folder."""
+    tokenizer = qwen_tokenizer(QWEN_SPECIAL, QWEN_PLAIN, CHAT_TEMPLATE)
+    write_model(folder, Qwen2_5_VLForConditionalGeneration, _config(tokenizer), seed)
+    tokenizer.save_pretrained(folder)
+    ends = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
+    # vLLM's defaults for whoever sends no sampling.
+    sampling = {"do_sample": True, "repetition_penalty": 1.05, "temperature": 1e-6, "eos_token_id": ends}
+    write_json(folder, preprocessor_config=_PREPROCESSOR, generation_config=sampling)
+
+
+def _config(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
+    ids = {
+        f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("vision_start", "vision_end")
+    }
+    rotary = {"rope_type": "default", "mrope_section": [8, 12, 12], "rope_theta": 1e6}
+    return Qwen2_5_VLConfig(
+        text_config=qwen_text(tokenizer, rope_parameters=rotary),
+        vision_config=_vision(),
+        image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
+        video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
+        **ids,
+    )
+
+
+def _vision() -> dict[str, object]:
+    return {
+        "depth": 2,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_heads": 2,
+        "out_hidden_size": WIDTH,
+        "fullatt_block_indexes": [1],
+        "window_size": 112,
+        "patch_size": 14,
+        "initializer_range": SPREAD,
+    }
