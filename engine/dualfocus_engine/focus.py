@@ -36,6 +36,7 @@ _NO_SECOND_LOOK = (
     "images in a prompt (--limit-mm-per-prompt '{{\"image\": 2}}' or more), a context that holds both and an answer "
     "(--max-model-len), and a chat template that shows earlier answers (--chat-template)."
 )
+_WARM_UP_TOKENS = 8
 
 
 class DualFocus:
@@ -138,17 +139,25 @@ class DualFocus:
             await self._warm_up_with(picture)
 
     async def _warm_up_with(self, picture: Picture) -> None:
-        question = Question((Message("user", "What is this?", (picture,)),))
+        # What is compiled for one answer is compiled for all: a model that never ends one is not waited for.
+        sampling = self.engine.answer_sampling()
+        sampling.max_tokens = _WARM_UP_TOKENS
+        question = Question((Message("user", "What is this?", (picture,)),), sampling=sampling)
         await self.answer(question)
         result = await self.answer(replace(question, mode=Mode.MICRO, box=Box(0.0, 0.0, 1.0, 1.0)))
         if result.look.failed is not None:
             raise ConfigError(_NO_SECOND_LOOK.format(reason=result.look.failed.value))
+
+    def _threshold(self, question: Question) -> float:
+        return self.profile.skip_below_perplexity if question.skip_below is None else question.skip_below
 
     async def _run_turns(
         self, runner: TurnRunner, question: Question, listener: TurnListener | None
     ) -> tuple[Turn | None, SecondLook]:
         if question.mode is Mode.MACRO:
             return await runner.run_macro(listener.on_text if listener else None), SecondLook()
+        if (obstacle := runner.why_no_second_look()) is not None:
+            return await runner.run_macro(), SecondLook(failed=obstacle)
         if question.mode is Mode.MICRO:
             look = await runner.run_second_look()
             return (await runner.run_macro() if look.failed else None), look
@@ -157,6 +166,6 @@ class DualFocus:
                 # The second look goes first: the answer waits for it, and macro shares the image it computes.
                 second_look = group.create_task(runner.run_second_look())
                 macro = await group.create_task(runner.run_macro())
-                if question.mode is Mode.ADAPTIVE and macro.is_more_confident_than(self.profile.skip_below_perplexity):
+                if question.mode is Mode.ADAPTIVE and macro.is_more_confident_than(self._threshold(question)):
                     second_look.cancel()
         return macro, SecondLook(failed=Selection.SKIPPED) if second_look.cancelled() else second_look.result()

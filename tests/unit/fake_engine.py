@@ -15,6 +15,7 @@ from dualfocus_engine.method.turn_engine import TurnRequest
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_engine.pictures.pictures import Picture
 from PIL import Image
+from vllm import SamplingParams
 
 from .builders import CLOSING, turn
 
@@ -40,6 +41,9 @@ class FakeEngine:
         self.rendering_fails: Exception | None = None
         self.stopped = False
         self.ranks = 1
+        self.max_images = 999
+        self.pictures_first = False
+        self.default_max_tokens: int | None = 128
         self.closing_token = CLOSING
         self.scored: dict[str, list[int]] = {}
         self.scores: dict[str, Score | None] = {"macro": Score((-0.1,), 0), "micro": Score((-0.2,), 0)}
@@ -59,7 +63,7 @@ class FakeEngine:
         return "grounding sampling"
 
     def answer_sampling(self) -> Any:
-        return "answer sampling"
+        return SamplingParams(max_tokens=self.default_max_tokens)
 
     async def prompt(self, messages: Sequence[Message]) -> Prompt:
         pictures = tuple(picture for message in messages for picture in message.pictures)

@@ -32,6 +32,7 @@ from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
+from dualfocus_engine.backend.chat_template import as_words, chat_template_of, placeholder_pattern
 from dualfocus_engine.backend.drafts import box_tokens
 from dualfocus_engine.backend.ec_connector import ENCODER_RUNS, ENGINE_STEPS, box_key
 from dualfocus_engine.backend.heartbeat import Heartbeat
@@ -40,7 +41,7 @@ from dualfocus_engine.errors import BadQuestion, ConfigError, ContextFull, Engin
 from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.prompts import Prompt
-from dualfocus_engine.method.questions import Message
+from dualfocus_engine.method.questions import Message, Text
 from dualfocus_engine.method.results import Score, Turn
 from dualfocus_engine.method.turn_engine import TurnRequest
 from dualfocus_engine.pictures.picture_cache import PictureCache
@@ -63,8 +64,12 @@ class VllmEngine:
         self.llm = llm
         self.profile = profile
         self._heartbeat = heartbeat
-        # Lengths are judged in `generate`, where the image tokens are counted in.
-        self._tokenizing = replace(llm.renderer.default_chat_tok_params, max_total_tokens=None)
+        # Lengths are judged in `generate`, with the image tokens; the template writes what opens a prompt.
+        self._tokenizing = replace(
+            llm.renderer.default_chat_tok_params, max_total_tokens=None, add_special_tokens=False
+        )
+        self.template = chat_template_of(llm, profile)
+        self._placeholders = placeholder_pattern(llm)
         self.pictures = PictureCache(profile.pad_color, profile.image_size)
         # Read once, as `vllm serve` does: asked again it would read the model's generation_config.json again.
         self.default_sampling: Mapping[str, Any] = llm.model_config.get_diff_sampling_param()
@@ -94,6 +99,16 @@ class VllmEngine:
     def context_length(self) -> int:
         """Tokens the model's context holds, prompt and answer together."""
         return cast("int", self.llm.model_config.max_model_len)
+
+    @property
+    def max_images(self) -> int:
+        """Images that a prompt may hold (--limit-mm-per-prompt)."""
+        return int(self.llm.model_config.multimodal_config.get_limit_per_prompt("image"))
+
+    @property
+    def pictures_first(self) -> bool:
+        """Whether the chat template shows a message's pictures before its text, whatever is sent."""
+        return self.template.pictures_first
 
     @property
     def unfinished(self) -> int:
@@ -126,14 +141,9 @@ class VllmEngine:
             answering.cancel()
 
     async def prompt(self, messages: Sequence[Message]) -> Prompt:
-        """Render a conversation up to where the model is to answer.
-
-        It opens with the tokenizer's opening token once, whether the chat template writes it or leaves it out.
-        """
+        """Render a conversation up to where the model is to answer."""
         text = await self._render(messages)
-        opening = getattr(self.llm.renderer.get_tokenizer(), "bos_token", None)
-        tokenizing = replace(self._tokenizing, add_special_tokens=not (opening and text.startswith(opening)))
-        tokens = await self.llm.renderer.tokenize_prompts_async([{"prompt": text}], tokenizing)
+        tokens = await self.llm.renderer.tokenize_prompts_async([{"prompt": text}], self._tokenizing)
         return Prompt(tuple(tokens[0]["prompt_token_ids"]), _pictures(messages))
 
     async def continuation(self, messages: Sequence[Message], follow_up: Message) -> Prompt:
@@ -167,7 +177,12 @@ class VllmEngine:
 
     def answer_sampling(self) -> SamplingParams:
         """Return how answers are drawn where the client says nothing."""
-        return SamplingParams(temperature=self.profile.temperature, max_tokens=self.profile.max_answer_tokens)
+        return SamplingParams(temperature=self.profile.temperature, max_tokens=self.default_max_tokens)
+
+    @property
+    def default_max_tokens(self) -> int | None:
+        """New tokens of an answer: the profile's, else the model's generation config's; None: to the context's end."""
+        return self.profile.max_answer_tokens or self.default_sampling.get("max_tokens")
 
     async def generate(self, request: TurnRequest) -> Turn:
         """Run one turn to its end; cancelling the call aborts it in the engine.
@@ -293,14 +308,13 @@ class VllmEngine:
         return rendered
 
     async def _render(self, messages: Sequence[Message]) -> str:
-        profile = self.profile
         params = ChatParams(
-            chat_template=profile.chat_template,
-            chat_template_content_format=profile.chat_template_content_format,
-            chat_template_kwargs=profile.chat_template_kwargs | {"add_generation_prompt": True, "tokenize": False},
+            chat_template=self.template.text,
+            chat_template_content_format=self.template.content_format,
+            chat_template_kwargs=self.profile.chat_template_kwargs | {"add_generation_prompt": True, "tokenize": False},
         )
         try:
-            chat = [_as_chat_message(message) for message in messages]
+            chat = [self._as_chat_message(message) for message in messages]
             _, prompt = await self.llm.renderer.render_messages_async(chat, params)
         except (VLLMClientError, ValueError, TypeError) as error:  # too many images; roles the template won't have
             raise BadQuestion(f"The conversation can't be put to the model: {error}") from error
@@ -308,19 +322,21 @@ class VllmEngine:
         self._check_characters(text)
         return text
 
+    def _as_chat_message(self, message: Message) -> Any:
+        """Write a message the way vLLM's chat rendering takes it: images by key only, their pixels come later."""
+        parts = [self._as_chat_part(part) for part in message.in_order]
+        return {"role": message.role, "content": parts}
+
+    def _as_chat_part(self, part: Text | Picture) -> dict[str, Any]:
+        if isinstance(part, Picture):
+            return {"type": "image_pil", "image_pil": None, "uuid": part.key}
+        return {**part.fields, "type": "text", "text": as_words(part.text, self._placeholders)}
+
     def _check_characters(self, text: str) -> None:
         """Raise ContextFull where a text can't fit the context: to count its tokens would take seconds."""
         longest = self.context_length * self.llm.renderer.get_tokenizer().max_chars_per_token
         if len(text) > longest:
             raise ContextFull(len(text), longest, "characters")
-
-
-def _as_chat_message(message: Message) -> Any:
-    """Write a message the way vLLM's chat rendering takes it: images by key only, their pixels come later."""
-    if not message.pictures:
-        return {"role": message.role, "content": message.text}
-    images = [{"type": "image_pil", "image_pil": None, "uuid": picture.key} for picture in message.pictures]
-    return {"role": message.role, "content": [*images, {"type": "text", "text": message.text}]}
 
 
 def _pictures(messages: Sequence[Message]) -> tuple[Picture, ...]:

@@ -47,13 +47,20 @@ class Profile(BaseModel):
         description="regular expressions of what Q1 leaves out of the question: format hints, options",
     )
     system: str | None = Field(default=None, description="the system prompt where the client sends none")
+    drop_system_messages: bool = Field(
+        default=False, description="leave out the client's: for a model that was trained without and loses its box"
+    )
     chat_template: str | None = Field(default=None, description="Jinja; none takes the model's own")
     chat_template_content_format: Literal["auto", "string", "openai"] = Field(
         default="auto", description="whether the template takes a message's content as text or as parts"
     )
     chat_template_kwargs: dict[str, Any] = Field(default={}, description="what the template is given besides")
     max_box_tokens: int = Field(default=48, gt=0, description="new tokens of the grounding turn")
-    max_answer_tokens: int = Field(default=128, gt=0, description="new tokens of an answer, by default")
+    max_answer_tokens: int | None = Field(
+        default=None,
+        gt=0,
+        description="new tokens of an answer, by default; none takes the generation config's",
+    )
     skip_below_perplexity: float = Field(
         default=2.01,  # e^0.7: the paper's cautious threshold (Appendix C), which can only be a mean NLL
         ge=0,
@@ -74,9 +81,13 @@ class Profile(BaseModel):
             raise ValueError("image_size needs pad_color: no one size fits a picture that is not padded to a square")
         return self
 
-    def grounding_text(self, question: str) -> str:
-        """Return Q1 for a question: the question alone, without format hints or options."""
-        return self.grounding_prompt.replace("{question}", self.bare(question))
+    def grounding_text(self, question: str, picture: int = 0, pictures: int = 1) -> str:
+        """Return Q1 for a question: the question alone, without format hints or options.
+
+        Where there are several pictures it says which one is meant; `picture` counts from 0.
+        """
+        asked = self.grounding_prompt.replace("{question}", self.bare(question))
+        return asked if pictures == 1 else f"{_which(picture + 1, pictures)} {asked}"
 
     def micro_text(self, question: str) -> str:
         """Return Q2 for a question, which stays as the client sent it."""
@@ -94,6 +105,10 @@ class Profile(BaseModel):
         for pattern in self.strip_patterns:
             kept = re.sub(pattern, "", kept, flags=re.MULTILINE)
         return kept.strip() or question.strip()
+
+
+def _which(number: int, count: int) -> str:
+    return f"This is about picture {number} of {count}."
 
 
 def profile_names() -> list[str]:

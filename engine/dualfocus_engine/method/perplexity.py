@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-# exp() of more than this is not a finite double; mean NLLs are compared, never perplexities.
+# exp() of more than this is no finite double. Mean NLLs are compared, never perplexities.
 _LARGEST_EXPONENT = 709.0
 
 
@@ -19,5 +19,5 @@ def mean_nll(logprobs: Sequence[float]) -> float:
 
 
 def perplexity(nll: float) -> float:
-    """Return Eq. 7's perplexity for a mean negative log-likelihood, at most e^709 (8e307): it stays a number."""
-    return math.exp(min(nll, _LARGEST_EXPONENT))
+    """Return Eq. 7's perplexity for a mean negative log-likelihood; infinite from e^709 (8e307) on."""
+    return math.exp(nll) if nll <= _LARGEST_EXPONENT else math.inf

@@ -1,6 +1,7 @@
 """A question about a picture, as the engine takes it: a conversation whose last turn is the user's."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,22 +19,51 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of a message's text, with what else the client wrote beside it for the chat template to read."""
+
+    text: str
+    fields: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation; pictures stand before the text, as every family here was trained."""
+    """One turn of a conversation: its pictures, then its text, or `parts` in an order of their own (`from_parts`)."""
 
     role: str
     text: str
     pictures: tuple[Picture, ...] = ()
+    parts: tuple[Text | Picture, ...] = ()
+
+    @classmethod
+    def from_parts(cls, role: str, parts: Iterable[Text | Picture]) -> "Message":
+        """Return the message of texts and pictures that stay in the order given; `text` joins its texts by lines."""
+        parts = tuple(parts)
+        texts = [part.text for part in parts if isinstance(part, Text)]
+        return cls(role, "\n".join(texts), tuple(part for part in parts if isinstance(part, Picture)), parts)
+
+    @property
+    def in_order(self) -> tuple[Text | Picture, ...]:
+        """Its parts as they are shown to the model."""
+        return self.parts or (*self.pictures, Text(self.text))
+
+    @property
+    def begins_with_text(self) -> bool:
+        """Whether text stands before one of its pictures."""
+        last_picture = max((n for n, part in enumerate(self.in_order) if isinstance(part, Picture)), default=0)
+        return any(isinstance(part, Text) and part.text.strip() for part in self.in_order[:last_picture])
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A conversation with pictures that ends in a user's turn; the last picture is zoomed, or the one of `image_index`.
+    """A conversation with pictures that ends in a user's turn.
 
-    `grounding_question` is what to ground instead of the question's text; `box` makes the grounding turn unnecessary.
-    `sampling` is what macro and micro answers are drawn with; None takes the profile's defaults. `image_index` counts
-    the conversation's pictures from 0, or from -1 backwards. `scoring` is how the answers are compared.
-    Raises BadQuestion where there is nothing to look at or nothing asked.
+    `image_index` says which picture is zoomed: it counts the conversation's from 0, or from -1 backwards. Where it is
+    None, that is the only one of the last message, or where that has none the conversation's last.
+    `grounding_question` is what to ground instead of what is asked; `box` makes the grounding turn unnecessary.
+    `sampling` is what macro and micro answers are drawn with; None takes the profile's defaults. `scoring` is how the
+    answers are compared; `skip_below` is the perplexity below which `Mode.ADAPTIVE` takes macro's, None the profile's.
+    Raises BadQuestion where there is nothing to look at.
     """
 
     messages: tuple[Message, ...]
@@ -41,18 +71,16 @@ class Question:
     grounding_question: str | None = None
     box: Box | None = None
     sampling: "SamplingParams | None" = None
-    image_index: int = -1
+    image_index: int | None = None
     scoring: Scoring = Scoring.OWN
+    skip_below: float | None = None
 
     def __post_init__(self) -> None:
         if not self.messages or self.messages[-1].role != "user" or not self.pictures:
             raise BadQuestion("The last message must be a user's, with at least one image in it or before it.")
-        if not -len(self.pictures) <= self.image_index < len(self.pictures):
-            raise BadQuestion(
-                f"There is no image {self.image_index}: the conversation has {len(self.pictures)}, from 0 on."
-            )
-        if not self.asked.strip():
-            raise BadQuestion("The last message has no question in text.")
+        index, count = self.image_index, len(self.pictures)
+        if index is not None and not -count <= index < count:
+            raise BadQuestion(f"There is no image {index}: the conversation has {count}, from 0 on.")
 
     @classmethod
     def about(cls, image: bytes | str | Path | Image.Image, text: str, mode: Mode = Mode.DUAL) -> "Question":
@@ -61,13 +89,30 @@ class Question:
 
     @property
     def asked(self) -> str:
-        """The question's text."""
-        return self.messages[-1].text
+        """What is asked: the last message's text; where it has none the last user's before it, else the system's."""
+        by_users = [message.text for message in reversed(self.messages) if message.role == "user"]
+        by_system = [message.text for message in reversed(self.messages) if message.role in ("system", "developer")]
+        return next((text for text in (*by_users, *by_system) if text.strip()), "")
+
+    @property
+    def to_ground(self) -> str:
+        """What the grounding turn asks for; blank where nothing is asked in words."""
+        return self.grounding_question or self.asked
 
     @property
     def picture(self) -> Picture:
         """The picture that is zoomed."""
-        return self.pictures[self.image_index]
+        return self.pictures[self.picture_index]
+
+    @property
+    def picture_index(self) -> int:
+        """Which of the conversation's pictures is zoomed, from 0."""
+        return len(self.pictures) - 1 if self.image_index is None else self.image_index % len(self.pictures)
+
+    @property
+    def leaves_open_which_picture(self) -> bool:
+        """Whether the last message has several pictures, and it is not said which of all to zoom."""
+        return self.image_index is None and len(self.messages[-1].pictures) > 1
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
@@ -80,29 +125,29 @@ class Question:
         return options_of(self.asked) if self.scoring is Scoring.SHARED else {}
 
 
-def macro_turn(question: Question, profile: Profile) -> list[Message]:
+def macro_turn(question: Question) -> list[Message]:
     """Return the macro turn's conversation: as the client sent it."""
-    return _with_system(question, profile, question.asked)
+    return list(question.messages)
 
 
-def grounding_turn(question: Question, profile: Profile) -> list[Message]:
-    """Return the grounding turn's conversation: the same up to the image, then Q1."""
-    return _with_system(question, profile, profile.grounding_text(question.grounding_question or question.asked))
+def grounding_turn(question: Question, profile: Profile, *, pictures_first: bool) -> list[Message]:
+    """Return the grounding turn's conversation: the same up to the picture, then Q1.
+
+    Where the model is shown the last message's text before its picture, the message stays whole and Q1 follows it, so
+    that both turns share the picture. `pictures_first`: the chat template puts pictures first, whatever is sent.
+    """
+    *earlier, last = question.messages
+    asked = profile.grounding_text(question.to_ground, question.picture_index, len(question.pictures))
+    if last.begins_with_text and not pictures_first:
+        return [*earlier, Message.from_parts("user", (*last.in_order, Text(asked)))]
+    return [*earlier, Message("user", asked, last.pictures)]
 
 
 def micro_turn(question: Question, crop: Picture, profile: Profile) -> Message:
     """Return the user's turn that continues the grounding conversation: the crop, then Q2."""
-    return Message("user", profile.micro_text(question.asked), (crop,))
+    return Message("user", profile.micro_text(question.asked or question.to_ground), (crop,))
 
 
 def shared_turn(question: Question, crop: Picture, profile: Profile) -> Message:
     """Return the user's turn that both answers are scored under, in the micro turn's place."""
-    return Message("user", profile.shared_text(question.asked), (crop,))
-
-
-def _with_system(question: Question, profile: Profile, text: str) -> list[Message]:
-    *earlier, last = question.messages
-    messages = [*earlier, replace(last, text=text)]
-    if profile.system and all(message.role != "system" for message in messages):
-        messages.insert(0, Message("system", profile.system))
-    return messages
+    return Message("user", profile.shared_text(question.asked or question.to_ground), (crop,))

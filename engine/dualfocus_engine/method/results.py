@@ -35,6 +35,11 @@ class Selection(StrEnum):
     ONLY_ANSWER = "only_answer"  # the mode asked for one answer
     ONLY_OPTION = "only_option"  # shared scoring: of several options, the other answer names none
     OTHER_EMPTY = "other_answer_empty"  # an empty answer never wins
+    OTHER_CUT = "other_answer_cut"  # an answer that was cut never beats one that is whole
+    SAME_ANSWER = "same_answer"  # both say the same, but for case, spaces and a closing full stop: macro's stands
+    NOTHING_ASKED = "nothing_asked"  # a picture without words: there is nothing to ground
+    SEVERAL_PICTURES = "several_pictures"  # the last message has several, and it is not said which to zoom
+    IMAGE_LIMIT = "image_limit"  # the crop would be one picture more than the engine takes in a prompt
     SKIPPED = "skipped"  # adaptive: the macro answer was confident enough
     NO_BOX = "no_box"  # grounding wrote nothing that reads as a box
     EMPTY_BOX = "empty_box"  # the box holds no pixel
@@ -82,6 +87,11 @@ class Turn:
         return len(self.token_ids)
 
     @property
+    def is_unfinished(self) -> bool:
+        """Whether the turn was cut, by the tokens it was allowed or by the context."""
+        return self.finish_reason == "length"
+
+    @property
     def is_empty(self) -> bool:
         """Whether the turn said nothing."""
         return not self.text.strip()
@@ -97,8 +107,16 @@ class Turn:
         return perplexity(self.mean_nll)
 
     def is_more_confident_than(self, threshold: float) -> bool:
-        """Whether the turn gave an answer of a perplexity under `threshold` (Appendix C)."""
-        return not self.is_empty and self.perplexity < threshold
+        """Whether the turn gave a whole answer of a perplexity under `threshold` (Appendix C)."""
+        return not self.is_empty and not self.is_unfinished and self.perplexity < threshold
+
+    def says_the_same_as(self, other: "Turn") -> bool:
+        """Whether two answers are equal, but for case, spaces and a closing full stop."""
+        return _words_of(self.text) == _words_of(other.text)
+
+
+def _words_of(answer: str) -> str:
+    return " ".join(answer.casefold().split()).removesuffix(".").rstrip()
 
 
 @dataclass(frozen=True, slots=True)

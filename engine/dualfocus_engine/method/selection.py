@@ -26,6 +26,10 @@ def only_choice(macro: Turn | None, look: SecondLook, options: Mapping[str, str]
         return "macro", Selection.ONLY_ANSWER
     if macro.is_empty != micro.is_empty:
         return ("micro" if macro.is_empty else "macro"), Selection.OTHER_EMPTY
+    if macro.is_unfinished != micro.is_unfinished:
+        return ("micro" if macro.is_unfinished else "macro"), Selection.OTHER_CUT
+    if macro.says_the_same_as(micro):
+        return "macro", Selection.SAME_ANSWER
     named = [chosen_option(turn.text, options) is not None for turn in (macro, micro)]
     return None if named[0] == named[1] else (("macro" if named[0] else "micro"), Selection.ONLY_OPTION)
 

@@ -39,6 +39,14 @@ class TurnEngine(Protocol):
     pictures: PictureCache
 
     @property
+    def max_images(self) -> int:
+        """Images that a prompt may hold."""
+
+    @property
+    def pictures_first(self) -> bool:
+        """Whether the chat template shows a message's pictures before its text, whatever is sent."""
+
+    @property
     def closing_token(self) -> int:
         """The token that ends an answer."""
 

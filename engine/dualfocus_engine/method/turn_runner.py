@@ -51,10 +51,19 @@ class TurnRunner:
         self._zoomed: _Zoomed | None = None
         self.stages = Stages()
 
+    def why_no_second_look(self) -> Selection | None:
+        """Return what keeps the question from a second look before one is begun; None where nothing does."""
+        question = self._question
+        if not question.to_ground.strip():
+            return Selection.NOTHING_ASKED
+        if question.leaves_open_which_picture:
+            return Selection.SEVERAL_PICTURES
+        return Selection.IMAGE_LIMIT if len(question.pictures) >= self._engine.max_images else None
+
     async def run_macro(self, on_text: OnText | None = None) -> Turn:
         """Answer from the whole picture. Raises ContextFull, EngineDead."""
         with self.stages.time("macro"):
-            prompt = await self._engine.prompt(macro_turn(self._question, self._profile))
+            prompt = await self._engine.prompt(macro_turn(self._question))
             request = TurnRequest("macro", prompt, self._sampling, on_text, self._on_start("macro"))
             return await self._engine.generate(request)
 
@@ -62,7 +71,7 @@ class TurnRunner:
         """Ground, crop and answer again (Eq. 6); an error ends the look, never the question."""
         look = SecondLook()
         try:
-            conversation = grounding_turn(self._question, self._profile)
+            conversation = grounding_turn(self._question, self._profile, pictures_first=self._engine.pictures_first)
             prompt = await self._engine.prompt(conversation)
             with self._engine.pictures.ahead(self._question.picture):
                 look, reply = await self._locate(prompt)

@@ -4,6 +4,7 @@ vLLM reads parts more than one way (without a type, by a uuid, by whichever URL 
 What stands here after is all there is: nothing but data is left for it to read.
 """
 
+import re
 from typing import Any
 
 TEXT, IMAGE = "text", "image_url"
@@ -11,6 +12,8 @@ _ALIASES = {"input_text": TEXT, "input_image": IMAGE}
 # What vLLM is handed as it is: data, not URLs.
 _HANDED_ON = ("input_audio", "refusal", "thinking")
 _BY_URL = ("audio_url", "video_url")
+# Fields that mean media to some template or to vLLM: a text part may carry any other plain value to the template.
+_MEDIA_FIELD = re.compile(r"image|video|audio|.*_(url|embeds)|input_audio|uuid|file")
 _KNOWN = (TEXT, IMAGE, *_ALIASES, *_HANDED_ON, *_BY_URL)
 
 
@@ -36,7 +39,7 @@ def _part(part: Any) -> dict[str, Any]:
     kind = part.get("type") or next((name for name in _KNOWN if name in part), None)
     kind = _ALIASES.get(str(kind), kind)
     if kind == TEXT:
-        return {"type": TEXT, TEXT: _text(part)}
+        return {**_extra_fields(part), "type": TEXT, TEXT: _text(part)}
     if kind == IMAGE:
         return {"type": IMAGE, IMAGE: {"url": _url(part, IMAGE)}}
     if kind in _BY_URL:
@@ -44,6 +47,17 @@ def _part(part: Any) -> dict[str, Any]:
     if kind in _HANDED_ON:
         return {"type": kind, kind: part.get(kind)}
     raise ValueError(f"a part of type {kind!r} can't be read; there are {', '.join(_KNOWN)}")
+
+
+def _extra_fields(part: dict[str, Any]) -> dict[str, Any]:
+    """Return what else a text part carries for the chat template. Raises ValueError over media and nested values."""
+    extra = {name: value for name, value in part.items() if name not in ("type", TEXT, "cache_control")}
+    for name, value in extra.items():
+        if _MEDIA_FIELD.fullmatch(name):
+            raise ValueError(f"a text part can't carry {name!r}: send it as a part of its own")
+        if not isinstance(value, str | int | float | bool):
+            raise ValueError(f"a text part's {name!r} must be a string, a number or a boolean")
+    return extra
 
 
 def _text(part: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, cast
 
-from dualfocus_engine import BadQuestion, Box, DualFocus, Message, Mode, Picture, Question, Scoring
+from dualfocus_engine import BadQuestion, Box, DualFocus, Message, Mode, Picture, Question, Scoring, Text
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_engine.pictures.pictures import read_source_image, within_aspect
@@ -32,7 +32,6 @@ _VLLM_ONLY = (
     "truncate_prompt_tokens",
     "cache_salt",
     "priority",
-    "session_id",
     "return_token_ids",
     "return_prompt_text",
     "routed_experts_prompt_start",
@@ -40,8 +39,8 @@ _VLLM_ONLY = (
     "ec_transfer_params",
 )
 
-# The roles of a conversation of text and images, and what chat templates know them as.
-_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+# The roles of a conversation of text and images.
+_ROLES = ("system", "developer", "user", "assistant")
 
 
 def is_dualfocus_request(request: FocusRequest) -> bool:
@@ -89,6 +88,7 @@ async def question_of(request: FocusRequest, focus: DualFocus, images: RequestIm
         box=Box(*options.box) if options.box else None,
         image_index=options.image,
         scoring=Scoring(options.scoring),
+        skip_below=options.skip_below,
         sampling=sampling,
     )
 
@@ -127,8 +127,8 @@ def _as_sent(pictures: PictureCache, data: bytes, max_pixels: int) -> dict[str, 
 
 def _sampling(request: FocusRequest, focus: DualFocus) -> Any:
     """Return the client's sampling over the profile's and the model's defaults, as `vllm serve` would."""
-    limits = (request.max_completion_tokens, request.max_tokens, focus.profile.max_answer_tokens)
-    limit = next(limit for limit in limits if limit is not None)
+    limits = (request.max_completion_tokens, request.max_tokens, focus.engine.default_max_tokens)
+    limit = next((limit for limit in limits if limit is not None), None)
     with as_client_errors():
         return request.to_sampling_params(
             limit, {**focus.engine.default_sampling, "temperature": focus.profile.temperature}
@@ -137,10 +137,13 @@ def _sampling(request: FocusRequest, focus: DualFocus) -> Any:
 
 def _message(message: dict[str, Any], pictures: Iterator[Picture]) -> Message:
     """Read one message; its images are the next of the conversation's pictures."""
-    parts = parts_of(message)
-    texts = [part[TEXT] for part in parts if part["type"] == TEXT]
-    shown = tuple(next(pictures) for part in parts if part["type"] == IMAGE)
-    return Message(_ROLES[message["role"]], "\n".join(texts), shown)
+    parts = [_text(part) if part["type"] == TEXT else next(pictures) for part in parts_of(message)]
+    return Message.from_parts(message["role"], parts)
+
+
+def _text(part: dict[str, Any]) -> Text:
+    extra = {name: value for name, value in part.items() if name not in ("type", TEXT)}
+    return Text(part[TEXT], extra)
 
 
 def _is_plain(message: dict[str, Any]) -> bool:

@@ -56,7 +56,14 @@ class FocusOptions(BaseModel):
     box: Corners | None = Field(
         default=None, description="where to look: x1, y1, x2, y2 as shares of width and height; no grounding turn"
     )
-    image: int = Field(default=-1, description="which of the conversation's images is zoomed, from 0; -1: the last")
+    image: int | None = Field(
+        default=None,
+        description="which of the conversation's images is zoomed, from 0, or backwards from -1; left out: the last "
+        "message's only one, or the last before it",
+    )
+    skip_below: float | None = Field(
+        default=None, ge=0, description="mode adaptive: a macro answer of less perplexity stands (--skip-below)"
+    )
     return_crop: bool = Field(default=False, description="return the crop as a data: URL")
 
     @field_validator("box")
@@ -148,7 +155,7 @@ class AnswerReport(BaseModel):
     """One of the two answers."""
 
     text: str
-    perplexity: float = Field(description="Eq. 7, from the model's own log-probabilities")
+    perplexity: float | None = Field(description="Eq. 7, from the model's own log-probabilities; null: infinite")
     tokens: int = Field(description="tokens of the answer, its closing one included")
     shared_perplexity: float | None = Field(description="under the prompt that both were scored with, where they were")
     rescored: bool = Field(

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 
 from dualfocus_engine import FocusResult, Mode, Picture, Region, Turn
 from dualfocus_engine.method.perplexity import perplexity
@@ -69,7 +70,7 @@ def focus_report(result: FocusResult, mode: Mode) -> FocusReport:
         grounding=_grounding(look.grounding),
         macro=_answer(result.macro, shared.macro if shared else None),
         micro=_answer(look.micro, shared.micro if shared else None),
-        turns={name: _orientation(turn) for name, turn in result.turns.items()},
+        turns={name: _turn_report(turn) for name, turn in result.turns.items()},
         seconds=result.seconds,
     )
 
@@ -92,15 +93,20 @@ def _answer(turn: Turn | None, score: Score | None) -> AnswerReport | None:
         return None
     return AnswerReport(
         text=turn.text,
-        perplexity=turn.perplexity,
-        shared_perplexity=perplexity(score.mean_nll) if score is not None else None,
+        perplexity=_finite(turn.perplexity),
+        shared_perplexity=_finite(perplexity(score.mean_nll)) if score is not None else None,
         tokens=turn.completion_tokens,
         rescored=turn.rescored,
         finish_reason=turn.finish_reason,
     )
 
 
-def _orientation(turn: Turn) -> TurnReport:
+def _finite(number: float) -> float | None:
+    """Return a number as JSON can hold it."""
+    return number if math.isfinite(number) else None
+
+
+def _turn_report(turn: Turn) -> TurnReport:
     return TurnReport(
         prompt_tokens=turn.prompt_tokens,
         cached_tokens=turn.cached_tokens,

@@ -10,9 +10,11 @@ from argparse import Namespace
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from http import HTTPStatus
+from tempfile import NamedTemporaryFile
 from typing import Any, TypeAlias, cast
 
 from dualfocus_engine import ContextFull, Turn
+from dualfocus_engine.backend.vllm_engine import VllmEngine
 from fastapi import Request
 from opentelemetry.propagate import inject
 from starlette.datastructures import MutableHeaders, State
@@ -26,7 +28,6 @@ from vllm.entrypoints.openai.models.protocol import BaseModelPath
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelList
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.exceptions import GenerationError, VLLMValidationError
-from vllm.v1.engine.async_llm import AsyncLLM
 
 from dualfocus_server.api.contents import parts_of
 from dualfocus_server.guards.api_errors import ApiError, VllmResponseError, api_error_from_vllm, as_client_errors
@@ -47,10 +48,19 @@ class VllmChat:
         self._models = state.openai_serving_models
 
     @classmethod
-    async def on(cls, llm: AsyncLLM, args: Namespace) -> "VllmChat":
-        """Build it on a running engine, with the flags `vllm serve` was or would have been given."""
-        state = State()
-        await init_app_state(llm, state, args, await llm.get_supported_tasks())
+    async def on(cls, engine: VllmEngine, args: Namespace) -> "VllmChat":
+        """Build it on a running engine, with the flags `vllm serve` was or would have been given.
+
+        It renders by the engine's chat template, so that a question's macro turn is what `mode: off` is.
+        """
+        state, template = State(), engine.template
+        # A file: of a text vLLM would ask first whether it names one, and read escapes in it otherwise.
+        with NamedTemporaryFile("w", encoding="utf-8", suffix=".jinja") as file:
+            file.write(template.text or "")
+            file.flush()
+            args.chat_template = file.name if template.text else None
+            args.chat_template_content_format = template.content_format
+            await init_app_state(engine.llm, state, args, await engine.llm.get_supported_tasks())
         return cls(state)
 
     async def answer(self, request: ChatCompletionRequest, raw_request: Request) -> ChatCompletionResponse:

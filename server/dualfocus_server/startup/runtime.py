@@ -136,7 +136,7 @@ async def _answer_requests(
         unfinished_turns=lambda: focus.engine.unfinished,
     )
     IMAGE_CACHE.counts = focus.engine.pictures.counts
-    chat = await VllmChat.on(focus.engine.llm, args)
+    chat = await VllmChat.on(focus.engine, args)
     opened = RequestImages(images, settings.max_images, settings.max_image_pixels)
     watchdog = Watchdog(focus.engine, settings.engine_timeout)
     app = create_app(Service(focus, chat, opened, admission, watchdog, settings.timeout), settings, keys)
@@ -183,8 +183,6 @@ def _set_vllm_args(args: Namespace, focus: DualFocus) -> None:
     """Fill in what vLLM's servings read from the flags: they are to render as the turns do."""
     args.served_model_name = args.served_model_name or [args.model or SHIPPED_NAME]
     args.model = focus.model
-    for name in ("chat_template", "chat_template_content_format"):
-        setattr(args, name, getattr(focus.profile, name))
     args.default_chat_template_kwargs = focus.profile.chat_template_kwargs
     # The answers of both paths count cached tokens.
     args.enable_prompt_tokens_details = True

@@ -1,5 +1,6 @@
 """The server's own metrics, in the `dualfocus_` namespace beside vLLM's (docs/operations.md names them all)."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 
@@ -15,7 +16,7 @@ OFF = "off"  # the mode of what vLLM's own chat serving answered
 _QUESTIONS_PATH = "/v1/chat/completions"
 _CLIENT_LEFT = 499
 _SKIPPED = {Selection.SKIPPED: "skipped", Selection.NO_BOX: "no_box"}
-_DEGRADED = {Selection.EMPTY_BOX, Selection.CONTEXT_FULL, Selection.MICRO_FAILED}
+_DEGRADED = {Selection.EMPTY_BOX, Selection.CONTEXT_FULL, Selection.MICRO_FAILED, Selection.IMAGE_LIMIT}
 
 _SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 60, 120)
 _STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 120)
@@ -75,7 +76,7 @@ def record_answer(result: FocusResult, mode: Mode, stages: Mapping[str, float], 
         PROMPT_TOKENS.labels(name, "computed").inc(turn.computed_tokens)
         PROMPT_TOKENS.labels(name, "cached").inc(turn.cached_tokens)
         ENCODER_RUNS.inc(turn.encoder_runs or 0)
-        if name != "grounding":
+        if name != "grounding" and math.isfinite(turn.perplexity):  # an infinite one would stay in the sum for ever
             PERPLEXITY.labels(name).observe(turn.perplexity)
     if (box := result.look.box) is not None:
         BOX_AREA.observe(max(box.x2 - box.x1, 0.0) * max(box.y2 - box.y1, 0.0))

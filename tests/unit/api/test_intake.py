@@ -14,6 +14,7 @@ from dualfocus_engine import (
     DualFocusError,
     Message,
     Mode,
+    Text,
     load_profile,
     open_picture,
 )
@@ -60,7 +61,7 @@ def focus(defaults: dict[str, Any] | None = None, **profile: Any) -> DualFocus:
     """The profile and the model's own sampling defaults: all that intake asks of the engine."""
     own = load_profile("llava-dualfocus").model_copy(update=profile)
     pictures = PictureCache(own.pad_color, own.image_size)
-    engine = SimpleNamespace(default_sampling=defaults or {}, pictures=pictures)
+    engine = SimpleNamespace(default_sampling=defaults or {}, pictures=pictures, default_max_tokens=128)
     return cast("DualFocus", SimpleNamespace(engine=engine, profile=own))
 
 
@@ -124,7 +125,6 @@ def test_other_conversations_are_vllms(messages: list[dict[str, Any]]) -> None:
         {"add_generation_prompt": False},
         {"add_special_tokens": True},
         {"priority": 1},
-        {"session_id": "one"},
         {"return_token_ids": True},
         {"return_prompt_text": True},
         {"routed_experts_prompt_start": 1},
@@ -156,6 +156,7 @@ def test_what_only_vllm_does_is_vllms(fields: dict[str, Any]) -> None:
         {"n": 1},
         {"add_generation_prompt": True, "add_special_tokens": False, "priority": 0, "return_token_ids": False},
         {"session_id": ""},
+        {"session_id": "one"},
         {"stream": False},
         {"stream": True},
         {"response_format": {"type": "json_object"}},
@@ -181,7 +182,15 @@ USED = {
     *("skip_special_tokens", "spaces_between_special_tokens", "include_stop_str_in_output", "stream_interval"),
 }
 IGNORED = {
-    *("user", "reasoning_effort", "include_reasoning", "tool_choice", "parallel_tool_calls", "length_penalty"),
+    *(
+        "user",
+        "session_id",
+        "reasoning_effort",
+        "include_reasoning",
+        "tool_choice",
+        "parallel_tool_calls",
+        "length_penalty",
+    ),
     *("truncation_side", "return_token_offsets", "mm_payload", "return_mm_kwargs"),
 }
 
@@ -214,6 +223,8 @@ async def test_text_and_pictures_are_read_in_their_order(
     assert question.asked == asked
     assert [picture.size for picture in question.messages[-1].pictures] == sizes
     assert question.picture.size == sizes[-1]
+    kinds = [isinstance(part, Text) for part in question.messages[-1].in_order]
+    assert kinds == [isinstance(part, str) or "text" in part for part in parts]
 
 
 async def test_whole_conversation_is_kept() -> None:
@@ -238,9 +249,9 @@ async def test_assistants_turn_without_content_is_empty() -> None:
     assert question.messages[1] == Message("assistant", "")
 
 
-async def test_a_developers_message_is_the_systems() -> None:
+async def test_a_developers_message_keeps_its_role() -> None:
     question = await _question({"role": "developer", "content": "Be terse."}, user())
-    assert question.messages[0] == Message("system", "Be terse.")
+    assert (question.messages[0].role, question.messages[0].text) == ("developer", "Be terse.")
 
 
 async def test_options_of_the_dualfocus_field_are_read() -> None:
@@ -268,8 +279,6 @@ async def test_same_image_in_two_requests_has_one_key() -> None:
         pytest.param([image("http://example.com/a.png"), text()], BadPicture, id="host not allowed"),
         pytest.param([image("file:///etc/passwd"), text()], BadPicture, id="file"),
         pytest.param([image(""), text()], BadPicture, id="empty URL"),
-        pytest.param([image()], BadQuestion, id="no text"),
-        pytest.param([image(), text("  ")], BadQuestion, id="blank text"),
     ],
 )
 async def test_bad_part_is_said_in_our_own_words(parts: list[Any], error: type[DualFocusError]) -> None:

@@ -132,11 +132,11 @@ def test_empty_box_is_reported_without_a_crop() -> None:
 
 
 @pytest.mark.parametrize("logprobs", [(), (math.nan,), (-1e5,), (-math.inf,)])
-def test_perplexity_is_always_a_number_that_json_has(logprobs: tuple[float, ...]) -> None:
+def test_a_perplexity_that_is_infinite_is_null(logprobs: tuple[float, ...]) -> None:
     result = FocusResult("macro", Selection.ONLY_ANSWER, turn("x", logprobs=logprobs), SecondLook(), 1.0)
     report = focus_report(result, Mode.MACRO)
     assert report.macro is not None
-    assert math.isfinite(report.macro.perplexity)
+    assert report.macro.perplexity is None
     json.dumps(report.model_dump(), allow_nan=False)
 
 

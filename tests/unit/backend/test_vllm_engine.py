@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from dualfocus_engine.backend import vllm_engine
 from dualfocus_engine.backend.heartbeat import Heartbeat
 from dualfocus_engine.backend.launch import engine_args
 from dualfocus_engine.backend.vllm_engine import VllmEngine, _within
@@ -25,7 +26,10 @@ def _engine(ranks: int = 1, **parallel: Any) -> VllmEngine:
         renderer=SimpleNamespace(default_chat_tok_params=TokenizeParams(max_total_tokens=100)),
         vllm_config=SimpleNamespace(parallel_config=SimpleNamespace(**(sizes | parallel))),
     )
-    return VllmEngine(llm, load_profile("paper"), Heartbeat())
+    with pytest.MonkeyPatch.context() as patch:  # what asks for a real tokenizer
+        patch.setattr(vllm_engine, "chat_template_of", lambda *given: None)
+        patch.setattr(vllm_engine, "placeholder_pattern", lambda *given: None)
+        return VllmEngine(llm, load_profile("paper"), Heartbeat())
 
 
 def test_where_there_is_one_rank_none_is_named() -> None:

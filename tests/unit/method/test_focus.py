@@ -10,7 +10,7 @@ import pytest
 from dualfocus_engine.errors import BadPicture, BadQuestion, ConfigError, ContextFull, EngineDead
 from dualfocus_engine.families.boxes import Box, Region
 from dualfocus_engine.focus import DualFocus
-from dualfocus_engine.method.questions import Question
+from dualfocus_engine.method.questions import Message, Question
 from dualfocus_engine.method.results import FocusResult, Mode, Selection
 from dualfocus_engine.pictures.pictures import Picture
 from PIL import Image
@@ -82,13 +82,40 @@ async def test_turns_see_their_pictures_and_texts() -> None:
     assert crop.key == IMAGE.crop(result.look.crop_box).key
 
 
+OBSTACLES = {
+    Selection.NOTHING_ASKED: Question((Message("user", "", (IMAGE,)),)),
+    Selection.SEVERAL_PICTURES: Question((asked("Which is darker?", IMAGE, plain((9, 9, 9))),)),
+    Selection.IMAGE_LIMIT: Question((asked("What?", IMAGE), Message("assistant", "A cup."), asked("And?", IMAGE))),
+}
+
+
+@pytest.mark.parametrize("mode", [Mode.DUAL, Mode.ADAPTIVE, Mode.MICRO])
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+async def test_what_keeps_a_question_from_a_second_look_is_known_before_one_is_begun(
+    obstacle: Selection, mode: Mode
+) -> None:
+    engine = FakeEngine()
+    engine.max_images = 2
+    result = await _answered(engine, replace(OBSTACLES[obstacle], mode=mode))
+    assert (result.winner, result.selection) == ("macro", obstacle)
+    assert engine.started == ["macro"]
+
+
+async def test_a_picture_that_is_named_and_words_that_are_given_are_grounded() -> None:
+    for question in (
+        replace(OBSTACLES[Selection.NOTHING_ASKED], grounding_question="the cup"),
+        replace(OBSTACLES[Selection.SEVERAL_PICTURES], image_index=0),
+    ):
+        assert (await _answered(FakeEngine(), question)).selection is Selection.LOWER_PERPLEXITY
+
+
 async def test_clients_sampling_draws_the_answers_and_never_the_box() -> None:
     engine = FakeEngine()
     await _answered(engine)
     assert engine.samplings == {
-        "macro": "answer sampling",
+        "macro": engine.answer_sampling(),
         "grounding": "grounding sampling",
-        "micro": "answer sampling",
+        "micro": engine.answer_sampling(),
     }
     await _answered(engine, replace(QUESTION, sampling="the client's"))
     assert engine.samplings == {

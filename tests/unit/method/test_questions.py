@@ -1,12 +1,11 @@
 """What can be asked, and the conversations that the turns see."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from dualfocus_engine.errors import BadPicture, BadQuestion
 from dualfocus_engine.families.profiles import load_profile
-from dualfocus_engine.method.questions import Message, Question, grounding_turn, macro_turn, micro_turn
+from dualfocus_engine.method.questions import Message, Question, Text, grounding_turn, macro_turn, micro_turn
 from dualfocus_engine.method.results import Mode
 from PIL import Image
 
@@ -25,13 +24,13 @@ def _question(*earlier: Message, **given: Any) -> Question:
 
 def test_macro_turn_is_what_the_client_sent() -> None:
     question = _question()
-    assert macro_turn(question, PLAIN) == list(question.messages)
+    assert macro_turn(question) == list(question.messages)
 
 
 def test_grounding_turn_is_the_same_up_to_the_image_and_then_q1() -> None:
     question = _question(Message("user", "Hello"), Message("assistant", "Hi"))
-    *earlier, last = grounding_turn(question, PLAIN)
-    assert earlier == macro_turn(question, PLAIN)[:-1]
+    *earlier, last = grounding_turn(question, PLAIN, pictures_first=False)
+    assert earlier == macro_turn(question)[:-1]
     assert last == Message("user", Q1, question.messages[-1].pictures)
 
 
@@ -43,37 +42,58 @@ def test_micro_turn_shows_the_crop_and_asks_as_the_client_did() -> None:
     assert turn.text.endswith(f"answer this question: {TEXT}")
 
 
-@pytest.mark.parametrize("turn", [macro_turn, grounding_turn])
-def test_profiles_system_prompt_stands_first(turn: Callable[..., list[Message]]) -> None:
-    first, *rest = turn(_question(Message("user", "Hello"), Message("assistant", "Hi")), LLAVA)
-    assert first == Message("system", LLAVA.system or "")
-    assert [message.role for message in rest] == ["user", "assistant", "user"]
-
-
-@pytest.mark.parametrize("turn", [macro_turn, grounding_turn])
-def test_clients_system_prompt_is_kept(turn: Callable[..., list[Message]]) -> None:
-    own = Message("system", "Be terse.")
-    systems = [message for message in turn(_question(own), LLAVA) if message.role == "system"]
-    assert systems == [own]
-
-
-@pytest.mark.parametrize("turn", [macro_turn, grounding_turn])
-def test_profile_without_a_system_prompt_adds_none(turn: Callable[..., list[Message]]) -> None:
-    assert [message.role for message in turn(_question(), PLAIN)] == ["user"]
+def grounding(question: Question) -> list[Message]:
+    return grounding_turn(question, PLAIN, pictures_first=False)
 
 
 def test_what_to_ground_can_be_said_apart() -> None:
     question = _question(grounding_question=f"the cup\n{HINT}")
-    assert grounding_turn(question, PLAIN)[-1].text.endswith("this question asks: the cup")
-    assert macro_turn(question, PLAIN)[-1].text == TEXT
+    assert grounding(question)[-1].text.endswith("this question asks: the cup")
+    assert macro_turn(question)[-1].text == TEXT
     assert TEXT in micro_turn(question, plain(), PLAIN).text
 
 
-def test_last_picture_is_the_one_that_is_zoomed() -> None:
+def test_where_there_are_several_pictures_q1_says_which_is_meant() -> None:
     first, second = plain((1, 1, 1)), plain((2, 2, 2))
-    question = Question((asked("Which is darker?", first, second),))
+    question = Question((asked("What?", first), Message("assistant", "A cup."), asked("Which is darker?", second)))
     assert question.picture is second
-    assert grounding_turn(question, PLAIN)[-1].pictures == (first, second)
+    assert grounding(question)[-1].text.startswith("This is about picture 2 of 2. ")
+    assert grounding(question)[-1].pictures == (second,)
+    assert "picture" not in grounding(Question((asked("Which is darker?", first),)))[-1].text
+
+
+@pytest.mark.parametrize(("image_index", "open_which"), [(None, True), (0, False), (-1, False)])
+def test_several_pictures_in_the_last_message_leave_open_which_is_meant(
+    image_index: int | None, open_which: bool
+) -> None:
+    question = Question((asked("Which is darker?", plain((1, 1, 1)), plain((2, 2, 2))),), image_index=image_index)
+    assert question.leaves_open_which_picture is open_which
+    assert not _question().leaves_open_which_picture
+
+
+def test_parts_stay_as_they_were_sent() -> None:
+    first, second = plain((1, 1, 1)), plain((2, 2, 2))
+    parts = (Text("One:"), first, Text("Two:", {"lang": "en"}), second, Text("Which?"))
+    message = Message.from_parts("user", parts)
+    assert message.in_order == parts
+    assert (message.text, message.pictures) == ("One:\nTwo:\nWhich?", (first, second))
+    assert macro_turn(Question((message,))) == [message]
+
+
+@pytest.mark.parametrize("pictures_first", [False, True])
+def test_text_before_the_picture_stays_before_it_and_q1_follows(pictures_first: bool) -> None:
+    """So that both turns share the picture; where the template puts pictures first anyway, Q1 stands alone."""
+    picture = plain()
+    question = Question((Message.from_parts("user", (Text(TEXT), picture)),))
+    last = grounding_turn(question, PLAIN, pictures_first=pictures_first)[-1]
+    q1 = PLAIN.grounding_text(TEXT)
+    assert last.in_order == ((picture, Text(q1)) if pictures_first else (Text(TEXT), picture, Text(q1)))
+
+
+@pytest.mark.parametrize("parts", [(plain(), Text("What?")), (Text(" "), plain(), Text("What?"))])
+def test_a_picture_before_the_text_is_followed_by_q1_alone(parts: tuple[Any, ...]) -> None:
+    last = grounding(Question((Message.from_parts("user", parts),)))[-1]
+    assert [type(part).__name__ for part in last.in_order] == ["Picture", "Text"]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +115,7 @@ def test_image_of_an_earlier_turn_can_be_asked_about() -> None:
     first = plain((1, 1, 1))
     question = Question((asked("What?", first), Message("assistant", "A cup."), Message("user", "Whose?")))
     assert question.picture is first
-    assert grounding_turn(question, PLAIN)[-1].text.endswith("this question asks: Whose?")
+    assert grounding(question)[-1].text.endswith("this question asks: Whose?")
 
 
 @pytest.mark.parametrize(("image_index", "index"), [(0, 0), (1, 1), (2, 2), (-1, 2), (-3, 0)])
@@ -112,9 +132,14 @@ def test_zoom_on_a_picture_there_is_not_is_refused(image_index: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t"])
-def test_something_must_be_asked(text: str) -> None:
-    with pytest.raises(BadQuestion, match="no question"):
-        Question((asked(text),))
+def test_a_picture_without_words_is_asked_about_in_those_that_there_are(text: str) -> None:
+    alone, system = asked(text), Message("system", "Read the sign.")
+    before = (Message("user", "Read the plate."), Message("assistant", "Which?"))
+    assert Question((alone,)).to_ground.strip() == ""
+    assert Question((system, alone)).to_ground == "Read the sign."
+    assert Question((Message("developer", "Read it."), alone)).to_ground == "Read it."
+    assert Question((system, *before, alone)).to_ground == "Read the plate."
+    assert Question((system, *before, alone), grounding_question="the door").to_ground == "the door"
 
 
 def test_plain_case_is_one_image_and_one_text(chelsea: Image.Image) -> None:

@@ -9,7 +9,10 @@ from dualfocus_engine.method.selection import Choice, lower_perplexity, only_cho
 
 from ..builders import turn
 
-DEGRADED = [Selection.SKIPPED, Selection.NO_BOX, Selection.EMPTY_BOX, Selection.CONTEXT_FULL, Selection.MICRO_FAILED]
+DEGRADED = [
+    *(Selection.SKIPPED, Selection.NO_BOX, Selection.EMPTY_BOX, Selection.CONTEXT_FULL, Selection.MICRO_FAILED),
+    *(Selection.NOTHING_ASKED, Selection.SEVERAL_PICTURES, Selection.IMAGE_LIMIT),
+]
 
 
 def select(
@@ -64,8 +67,27 @@ def test_empty_answer_never_wins(nothing: str) -> None:
     assert select(said, _looked(empty)) == ("macro", Selection.OTHER_EMPTY)
 
 
-def test_two_empty_answers_are_compared_as_any() -> None:
-    assert select(turn("", 0.1), _looked(turn("", 0.2))) == ("macro", Selection.LOWER_PERPLEXITY)
+def test_of_two_empty_answers_macros_stands() -> None:
+    assert select(turn("", 0.2), _looked(turn(" ", 0.1))) == ("macro", Selection.SAME_ANSWER)
+
+
+@pytest.mark.parametrize(
+    ("macro", "micro"), [("Red", "red."), ("a  cup", "A cup"), ("42", " 42 "), ("it is 4.", "It is\n4")]
+)
+def test_of_two_equal_answers_macros_stands(macro: str, micro: str) -> None:
+    assert select(turn(macro, 9.0), _looked(turn(micro, 0.1))) == ("macro", Selection.SAME_ANSWER)
+
+
+@pytest.mark.parametrize(("macro", "micro"), [("4", "4.2"), ("red", "red cup"), ("C.", "C#"), ("1..", "1")])
+def test_answers_that_differ_by_more_are_compared(macro: str, micro: str) -> None:
+    assert select(turn(macro, 9.0), _looked(turn(micro, 0.1))) == ("micro", Selection.LOWER_PERPLEXITY)
+
+
+def test_an_answer_that_was_cut_never_beats_one_that_is_whole() -> None:
+    cut, whole = turn("red and", 0.1, finish_reason="length"), turn("a red cup", 9.0)
+    assert select(cut, _looked(whole)) == ("micro", Selection.OTHER_CUT)
+    assert select(whole, _looked(cut)) == ("macro", Selection.OTHER_CUT)
+    assert select(cut, _looked(turn("blue and", 0.05, finish_reason="length")))[1] is Selection.LOWER_PERPLEXITY
 
 
 def test_macro_mode_has_one_answer() -> None:
@@ -113,6 +135,8 @@ def test_every_reason_has_a_case_here() -> None:
         Selection.LOWER_PERPLEXITY,
         Selection.ONLY_ANSWER,
         Selection.OTHER_EMPTY,
+        Selection.OTHER_CUT,
+        Selection.SAME_ANSWER,
         Selection.ONLY_OPTION,
         *DEGRADED,
     }

@@ -77,6 +77,11 @@ def test_an_answer_is_counted_in_every_way() -> None:
         (Selection.EMPTY_BOX, "degraded"),
         (Selection.CONTEXT_FULL, "degraded"),
         (Selection.MICRO_FAILED, "degraded"),
+        (Selection.IMAGE_LIMIT, "degraded"),
+        (Selection.OTHER_CUT, "micro"),
+        (Selection.SAME_ANSWER, "micro"),
+        (Selection.NOTHING_ASKED, "micro"),
+        (Selection.SEVERAL_PICTURES, "micro"),
     ],
 )
 def test_every_way_to_an_answer_is_one_outcome(selection: Selection, outcome: str) -> None:
@@ -84,7 +89,7 @@ def test_every_way_to_an_answer_is_one_outcome(selection: Selection, outcome: st
 
 
 def test_every_selection_has_a_case_here() -> None:
-    assert len(Selection) == 9, "a reason was added: say above which outcome it is"
+    assert len(Selection) == 14, "a reason was added: say above which outcome it is"
 
 
 def test_what_was_not_counted_or_not_found_is_left_out() -> None:

@@ -1,0 +1,106 @@
+"""The chat template that both ways through the server render with: the model's, with what its profile changes about it.
+
+Put into the template, a profile's changes hold for vLLM's own chat serving too: both then see the same prompt.
+
+Leans on these parts of vLLM 0.32 (tests/engine/test_vllm_contract.py): `resolve_chat_template`,
+`resolve_chat_template_content_format`, `get_model_cls` with `get_placeholder_str`, and `interleave_mm_strings`.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from vllm.model_executor.model_loader import get_model_cls
+from vllm.renderers.hf import resolve_chat_template, resolve_chat_template_content_format
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from dualfocus_engine.families.profiles import Profile
+
+_WITHOUT_SYSTEM = "{% set messages = messages | rejectattr('role', 'equalto', 'system') | list %}"
+_WITH_SYSTEM = (
+    "{%% if not messages | selectattr('role', 'equalto', 'system') | list %%}"
+    "{%% set messages = [{'role': 'system', 'content': %s}] + messages %%}{%% endif %%}"
+)
+_OPENING = "{{ bos_token }}"
+# How configurations name the tokens that stand for pictures and films.
+_MEDIA_TOKEN = re.compile(r"(image|video|vision).*token.*(id|index)$")
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTemplate:
+    """Jinja `text` (None: the model's own, wherever vLLM finds it) and how it takes a message's content.
+
+    `pictures_first`: the model is shown a message's pictures before its text, whatever order they were sent in.
+    """
+
+    text: str | None
+    content_format: str
+    pictures_first: bool
+
+
+def chat_template_of(llm: AsyncLLM, profile: Profile) -> ChatTemplate:
+    """Return the template that a model is served with."""
+    tokenizer, config = llm.renderer.get_tokenizer(), llm.model_config
+    if not hasattr(tokenizer, "get_chat_template"):  # of a make that has no Jinja: nothing can be put before it
+        return ChatTemplate(profile.chat_template, profile.chat_template_content_format, pictures_first=False)
+    own = resolve_chat_template(tokenizer, profile.chat_template, None, model_config=config)
+    content_format = resolve_chat_template_content_format(
+        profile.chat_template, None, profile.chat_template_content_format, tokenizer, model_config=config
+    )
+    before = _system(profile, content_format)
+    if own is not None and _lacks_opening(tokenizer, before + own, content_format, profile):
+        before = _OPENING + before
+    pictures_first = content_format == "string" and not config.multimodal_config.interleave_mm_strings
+    return ChatTemplate(before + own if before and own else profile.chat_template, content_format, pictures_first)
+
+
+def _system(profile: Profile, content_format: str) -> str:
+    """Return what goes before a template for the profile's way with system messages."""
+    before = _WITHOUT_SYSTEM if profile.drop_system_messages else ""
+    if profile.system is None:
+        return before
+    text = '"' + profile.system.encode("unicode_escape").decode("ascii").replace('"', '\\"') + '"'
+    return before + _WITH_SYSTEM % (f"[{{'type': 'text', 'text': {text}}}]" if content_format == "openai" else text)
+
+
+def _lacks_opening(tokenizer: Any, template: str, content_format: str, profile: Profile) -> bool:
+    """Whether the tokenizer opens texts with a token that the template leaves out: models are trained with it."""
+    opening = getattr(tokenizer, "bos_token", None)
+    if not opening or tokenizer.encode("a")[:1] != [tokenizer.bos_token_id]:
+        return False
+    content = [{"type": "text", "text": "a"}] if content_format == "openai" else "a"
+    rendered = tokenizer.apply_chat_template(
+        [{"role": "user", "content": content}],
+        chat_template=template,
+        tokenize=False,
+        add_generation_prompt=True,
+        **profile.chat_template_kwargs,
+    )
+    return not rendered.startswith(opening)
+
+
+def placeholder_pattern(llm: AsyncLLM) -> "re.Pattern[str] | None":
+    """Return what finds the words that stand for a picture or a film in the model's prompts; None where it has none."""
+    words = sorted(set(_placeholders(llm)), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, words))) if words else None
+
+
+def _placeholders(llm: AsyncLLM) -> Iterator[str]:
+    tokenizer, config = llm.renderer.get_tokenizer(), llm.model_config
+    added: dict[str, int] = getattr(tokenizer, "get_added_vocab", dict)()
+    ids = {value for name, value in vars(config.hf_config).items() if _MEDIA_TOKEN.search(name)}
+    yield from (word for word, number in added.items() if number in ids)
+    for modality in ("image", "video"):
+        try:
+            written = get_model_cls(config).get_placeholder_str(modality, 1)
+        except ValueError:  # not of this model's
+            continue
+        if written:
+            yield written
+            yield from (word for word in added if word in written)
+
+
+def as_words(text: str, placeholders: "re.Pattern[str] | None") -> str:
+    """Return a client's text in which placeholders are words: with a space after their first character."""
+    return text if placeholders is None else placeholders.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)

@@ -1,0 +1,185 @@
+"""A question's macro turn is, token for token, what vLLM's own chat serving makes of the same request."""
+
+import io
+import itertools
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pytest
+from dualfocus_engine import DualFocus, FocusResult
+from dualfocus_engine.families.profiles import Profile, profile_of
+from dualfocus_engine.method.stages import Stages
+from dualfocus_server.api.intake import inline_images, is_dualfocus_request, question_of
+from dualfocus_server.api.protocol import FocusRequest
+from dualfocus_server.api.vllm_chat import VllmChat
+from dualfocus_server.images.image_fetcher import ImageFetcher
+from dualfocus_server.images.request_images import RequestImages
+from dualfocus_server.startup.arguments import parse_arguments
+from dualfocus_training.models.families import ensure_tiny
+from dualfocus_training.models.untrained import ensure_untrained, untrained_profile
+from fastapi import Request
+from hostile_images import data_url, png
+from PIL import Image
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
+
+A = {"type": "image_url", "image_url": {"url": data_url(png(56, 84))}}
+B = {"type": "image_url", "image_url": {"url": data_url(png(84, 56))}}
+WORDS = "What colour is it?"
+_SHADES = itertools.count(1)
+SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
+
+
+def text(words: str = WORDS, **extra: Any) -> dict[str, Any]:
+    return {"type": "text", "text": words, **extra}
+
+
+def user(*parts: Any) -> dict[str, Any]:
+    return {"role": "user", "content": parts[0] if len(parts) == 1 and isinstance(parts[0], str) else list(parts)}
+
+
+SHAPES: dict[str, list[dict[str, Any]]] = {
+    "picture, text": [user(A, text())],
+    "text, picture": [user(text(), A)],
+    "text, picture, text": [user(text("Look:"), A, text())],
+    "two named pictures": [user(text("Picture one:"), A, text("Picture two:"), B, text("What colour is picture one?"))],
+    "two pictures, text": [user(A, B, text())],
+    "text, two pictures": [user(text(), A, B)],
+    "picture alone": [user(A)],
+    "picture, empty text": [user(A, text(""))],
+    "picture, two texts": [user(A, text("First."), text("Then?"))],
+    "picture, plain string": [user(A, WORDS)],
+    "system": [SYSTEM, user(A, text())],
+    "system, text first": [SYSTEM, user(text(), A)],
+    "system in parts": [{"role": "system", "content": [text("Be terse."), text("Be kind.")]}, user(A, text())],
+    "developer": [{"role": "developer", "content": "Be terse."}, user(A, text())],
+    "earlier picture": [user(A, text()), {"role": "assistant", "content": "Red."}, user("And now?")],
+    "earlier picture, new one": [user(A, text()), {"role": "assistant", "content": "Red."}, user(text("And here?"), B)],
+    "text turn before": [user("Hello"), {"role": "assistant", "content": "Hi."}, user(A, text())],
+    "assistant in parts": [user(A, text()), {"role": "assistant", "content": [text("R"), text("ed")]}, user("Sure?")],
+    "two users' turns": [user(A, text("This is one.")), user(text())],
+    "line breaks and spaces": [user(text("  A\n\n b "), A, text("\tC?  "))],
+    "the same picture twice": [user(A, text()), {"role": "assistant", "content": "Red."}, user(A, text())],
+    "what a template may read": [user(A, text(source_lang_code="de", weight=2))],
+}
+assert len(SHAPES) >= 20
+
+
+@dataclass(frozen=True)
+class Both:
+    """The two ways through a server, on one engine."""
+
+    focus: DualFocus
+    chat: VllmChat
+
+    async def macro(self, request: FocusRequest) -> FocusResult:
+        """Answer by two looks; `turns["macro"]` is the turn."""
+        assert is_dualfocus_request(request)
+        question = await question_of(request, self.focus, RequestImages(ImageFetcher()), Stages())
+        return await self.focus.answer(question)
+
+    async def off(self, request: FocusRequest) -> ChatCompletionResponse:
+        """Answer by vLLM's own chat serving."""
+        await inline_images(request, self.focus, RequestImages(ImageFetcher()))
+        raw = Request({"type": "http", "method": "POST", "path": "/", "headers": [], "query_string": b""})
+        return await self.chat.answer(request, raw)
+
+
+def asked(messages: list[dict[str, Any]], **fields: Any) -> FocusRequest:
+    body = {"messages": messages, "max_tokens": 2, "temperature": 0, **fields}
+    return cast("FocusRequest", FocusRequest.model_validate_json(json.dumps(body)))
+
+
+VICUNA = {"system": 'A chat between a "curious" user\\and {{ an }} assistant — 🙂.', "max_box_tokens": 4}
+WITHOUT_SYSTEM = {"drop_system_messages": True}
+PROFILES = {
+    "llava": (ensure_untrained, lambda: untrained_profile()),
+    "llava, a system text": (ensure_untrained, lambda: untrained_profile().model_copy(update=VICUNA)),
+    "llava, no system": (
+        ensure_untrained,
+        lambda: untrained_profile().model_copy(update={"drop_system_messages": True}),
+    ),
+    "qwen2.5-vl": (lambda: ensure_tiny("qwen2.5-vl"), lambda: profile_of(str(ensure_tiny("qwen2.5-vl")))),
+}
+
+
+@pytest.fixture(scope="module")
+async def engines() -> AsyncIterator[dict[str, DualFocus]]:
+    """One engine a model; profiles share it."""
+    started: dict[str, DualFocus] = {}
+    yield started
+    for focus in started.values():
+        focus.stop()
+
+
+@pytest.fixture(params=PROFILES)
+async def both(request: pytest.FixtureRequest, engines: dict[str, DualFocus]) -> Both:
+    model, profile = PROFILES[request.param]
+    return await _on(engines, str(model()), profile())
+
+
+async def _on(engines: dict[str, DualFocus], model: str, profile: Profile) -> Both:
+    if model not in engines:
+        engines[model] = DualFocus(model, dtype="float32")
+        engines[model].start()
+    running = engines[model].engine
+    focus = DualFocus(model, profile)
+    focus._engine = type(running)(running.llm, profile, running._heartbeat)
+    args = parse_arguments([model])
+    args.served_model_name, args.enable_prompt_tokens_details = ["a-model"], True
+    return Both(focus, await VllmChat.on(focus.engine, args))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_the_macro_turn_is_what_mode_off_is(both: Both, shape: str) -> None:
+    macro = (await both.macro(asked(SHAPES[shape]))).turns["macro"]
+    off = await both.off(asked(SHAPES[shape], return_token_ids=True))
+    assert list(macro.prompt_token_ids) == off.prompt_token_ids
+
+
+@pytest.mark.parametrize("word", ["<image>", "<|image_pad|>", "<|vision_start|>", "<|vision_start|><|image_pad|>"])
+@pytest.mark.parametrize("where", ["before", "behind", "system"])
+async def test_a_placeholder_in_a_clients_text_is_words(both: Both, word: str, where: str) -> None:
+    written = f"What does {word} mean?"
+    shapes = {
+        "before": [user(text(written), A)],
+        "behind": [user(A, text(written))],
+        "system": [{"role": "system", "content": written}, user(A, text())],
+    }
+    plain = (await both.macro(asked([user(A, text("What does that mean?"))]))).turns["macro"]
+    turn = (await both.macro(asked(shapes[where]))).turns["macro"]
+    tokenizer = both.focus.engine.llm.renderer.get_tokenizer()
+    pictures = {both.focus.engine.llm.model_config.hf_config.image_token_id}
+    count = [sum(token in pictures for token in of.prompt_token_ids) for of in (turn, plain)]
+    assert count[0] == count[1], "a word became a picture"
+    if both.focus.profile.drop_system_messages is False or where != "system":
+        assert word[0] + " " + word[1:].split("><")[0] in tokenizer.decode(turn.prompt_token_ids) or word not in (
+            tokenizer.get_added_vocab()
+        )
+
+
+def fresh() -> dict[str, Any]:
+    """A picture that no cache knows, in as many tokens as any other of them."""
+    file = io.BytesIO()
+    Image.new("RGB", (56, 56), (next(_SHADES), 10, 200)).save(file, "PNG")
+    return {"type": "image_url", "image_url": {"url": data_url(file.getvalue())}}
+
+
+async def test_text_first_computes_little_more_than_the_question_once_more(both: Both) -> None:
+    """Macro and grounding share the picture; what of the question stands before it is computed once, and once in Q1."""
+    words = "Where is the seventh of all these numbers?"
+    last = await both.macro(asked([user(fresh(), text(words))]))
+    first = await both.macro(asked([user(text(words), fresh())]))
+    block = both.focus.engine.llm.vllm_config.cache_config.block_size
+    more = len(both.focus.engine.encode(words)) + block * len(first.turns)
+    assert computed(first) <= computed(last) + more
+    assert [encoder_runs(result) for result in (first, last)] == [len(first.turns) - 1, len(last.turns) - 1]
+
+
+def computed(result: FocusResult) -> int:
+    return sum(turn.computed_tokens for turn in result.turns.values())
+
+
+def encoder_runs(result: FocusResult) -> int:
+    return sum(turn.encoder_runs or 0 for turn in result.turns.values())
