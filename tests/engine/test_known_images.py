@@ -116,6 +116,21 @@ async def test_one_look_never_decodes_a_large_jpeg_whole(
     assert runs(micro) == 1
 
 
+async def test_a_known_picture_beyond_those_that_vllm_keeps_is_processed_again_and_no_more(
+    focus: DualFocus, jpeg: Callable[[str], bytes], encoded_images: Callable[[], Awaitable[int]], work: Work
+) -> None:
+    """What a small --mm-processor-cache-gb costs."""
+    image = jpeg("moon")
+    await focus.ask(image, "What is it?", Mode.MACRO)
+    assert work.lately() == (1, 1, 1)
+    before = await encoded_images()
+    focus.engine.llm.renderer.mm_processor_cache.invalidate(focus.engine.pictures.open(image).key)
+    again = await focus.ask(image, "What is it?", Mode.MACRO)
+    assert work.lately() == (0, 0, 1)
+    assert (await encoded_images() - before, runs(again)) == (0, 0)
+    assert max(recomputed(focus, again).values()) <= 0
+
+
 async def test_a_picture_that_vllm_lets_go_of_is_given_to_it_again(
     focus: DualFocus, jpeg: Callable[[str], bytes], work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:

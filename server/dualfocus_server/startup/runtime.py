@@ -7,6 +7,7 @@ import asyncio
 import logging
 import socket
 from argparse import Namespace
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -14,6 +15,7 @@ import uvicorn
 import uvloop
 from dualfocus_engine import ConfigError, DualFocus, DualFocusError, EngineDead, Profile
 from dualfocus_engine.families.profiles import is_folder, profile_of
+from dualfocus_engine.machine.platform import engine_defaults
 from dualfocus_engine.shipped import SHIPPED_MODEL, SHIPPED_NAME
 from starlette.types import ASGIApp
 from vllm.config.logging import LoggingConfig
@@ -67,8 +69,8 @@ async def _serve(args: Namespace) -> int:
     profile = _profile_of(model, args.profile)
     focus = DualFocus(model, _with_flags(profile, args), draft_boxes=args.draft_boxes, **_engine_flags(args))
     _set_vllm_args(args, focus)
-    if focus.profile.notice:
-        say(f"note: {focus.profile.notice}")
+    for note in _notes(focus.profile, args):
+        say(f"note: {note}")
     listener = _bind(args)  # before the model is loaded: a port in use is said at once
     with step(f"Loading {args.served_model_name[0]}"):
         focus.start()
@@ -104,6 +106,15 @@ def _with_flags(profile: Profile, args: Namespace) -> Profile:
     if args.skip_below is not None:
         update["skip_below_perplexity"] = args.skip_below
     return profile.model_copy(update=update)
+
+
+def _notes(profile: Profile, args: Namespace) -> Iterator[str]:
+    """What an operator is told before the model is loaded: the profile's own note, and a default that is not vLLM's."""
+    if profile.notice:
+        yield profile.notice
+    kept = engine_defaults().get("mm_processor_cache_gb")
+    if kept is not None and args.mm_processor_cache_gb == kept:
+        yield f"Up to {kept} GiB of processed pictures are kept; --mm-processor-cache-gb sets another size."
 
 
 def _make_image_fetcher(settings: Settings) -> ImageFetcher:

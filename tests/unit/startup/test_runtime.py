@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from dualfocus_engine import ConfigError, load_profile
+from dualfocus_engine.machine import platform
 from dualfocus_server.startup import runtime
 from dualfocus_server.startup.arguments import parse_arguments
 
@@ -37,3 +38,24 @@ async def test_error_that_ends_the_server_is_not_lost() -> None:
     with pytest.raises(OSError, match="the listener is gone"):
         await runtime._serve_until(failing, SimpleNamespace(serve=serve), nothing, nothing, nothing)  # type: ignore[arg-type]
     assert failing.cancelling()
+
+
+@pytest.mark.parametrize(
+    ("is_cpu", "flags", "size", "said"),
+    [
+        (True, [], 0.25, ["Up to 0.25 GiB of processed pictures are kept; --mm-processor-cache-gb sets another size."]),
+        (True, ["--mm-processor-cache-gb", "2"], 2.0, []),
+        (True, ["--mm-processor-cache-gb", "0"], 0.0, []),
+        (False, [], 4, []),
+    ],
+)
+def test_default_that_is_not_vllms_is_said_where_no_flag_was_given(
+    monkeypatch: pytest.MonkeyPatch, is_cpu: bool, flags: list[str], size: float, said: list[str]
+) -> None:
+    monkeypatch.setattr(platform, "is_cpu_build", lambda: is_cpu)
+    args = parse_arguments(flags)
+    assert args.mm_processor_cache_gb == size
+    profile = load_profile("paper").model_copy(update={"notice": ""})
+    assert list(runtime._notes(profile, args)) == said
+    noted = profile.model_copy(update={"notice": "It is mine."})
+    assert list(runtime._notes(noted, args)) == ["It is mine.", *said]
