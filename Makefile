@@ -9,7 +9,7 @@ MODEL ?=
 BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test test-all lint format model results bench image-check screenshot clean
+.PHONY: serve test test-all lint format model results bench soak image-check screenshot clean
 
 serve: .venv/.serve  ## install what is missing, then serve: make serve [MODEL=…] [HOST=…] [PORT=…]
 	@$(BIN)/dualfocus serve $(MODEL) --host $(HOST) --port $(PORT)
@@ -39,6 +39,9 @@ results: .venv/.test  ## ask the model that ships about 1,000 held-out scenes; w
 
 bench: .venv/.bench  ## measure this machine, into runs/bench/DATE; goes on where it was stopped
 	$(BIN)/python -m loadtests
+
+soak: .venv/.bench  ## ask for 15 minutes and watch the memory of both processes, into runs/soak/DATE
+	$(BIN)/python -m loadtests.soak
 
 image-check: .venv/.test  ## build the CPU image without a daemon, run it and ask it a question; needs root on Debian
 	$(BIN)/python -m deploy.image_check

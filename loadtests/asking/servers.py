@@ -86,6 +86,11 @@ class Servers:
         """The addresses of the servers that run, by kind."""
         return {kind: server.url for kind, server in self._running.items()}
 
+    @property
+    def processes(self) -> dict[str, int]:
+        """The ids of the servers' processes, by kind; each leads a session of its own."""
+        return {kind: server.process.pid for kind, server in self._running.items()}
+
     def stop(self, kind: str) -> None:
         """End a server and every process of its own."""
         process = self._running.pop(kind).process
