@@ -30,7 +30,7 @@ def browser() -> Iterator[Browser]:
         pytest.skip("SKIPPED, UNTESTED: the page needs Debian's package chromium")
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=PATIENCE)
         yield started
         started.close()
 

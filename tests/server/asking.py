@@ -3,12 +3,16 @@
 import asyncio
 import time
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import httpx
 from openai import OpenAI
 from running_server import PATIENCE, Server, frozen_engine
 
+# Answers that a server may give before it has taken notice of something: on a machine with nothing else to do they take
+# a second; where all is slower, so are they.
+SOON = 50
 About = Callable[[str, str], list[dict[str, Any]]]
 ImagePart = Callable[[str], dict[str, Any]]
 MODEL = "dualfocus-untrained"
@@ -30,17 +34,14 @@ def events(http: httpx.Client, **body: Any) -> list[str]:
         return [line for line in response.iter_lines() if line]
 
 
-async def until_unfinished(http: httpx.AsyncClient, wanted: Callable[[int], bool]) -> float:
-    """Wait until the server's number of unfinished turns is a wanted one; returns the seconds of the slowest look."""
-    slowest = 0.0
+async def until_unfinished(http: httpx.AsyncClient, wanted: Callable[[int], bool]) -> int:
+    """Wait until the server's number of unfinished turns is a wanted one; returns how often it said another."""
     async with asyncio.timeout(PATIENCE):
-        while True:
-            asked = time.monotonic()
-            turns = _unfinished((await http.get("/metrics")).text)
-            slowest = max(slowest, time.monotonic() - asked)
-            if wanted(turns):
-                return slowest
+        for looks in count():
+            if wanted(_unfinished((await http.get("/metrics")).text)):
+                return looks
             await asyncio.sleep(0.02)
+    raise AssertionError("unreachable")
 
 
 def _unfinished(metrics: str) -> int:
@@ -49,7 +50,7 @@ def _unfinished(metrics: str) -> int:
 
 
 async def ask_and_leave(server: Server, body: dict[str, Any]) -> None:
-    """Ask, leave once turns run, and see them aborted within 1 s, beside what the machine takes to answer.
+    """Ask, leave once turns run, and see them aborted soon.
 
     The engine makes no step meanwhile that could end them by itself.
     """
@@ -59,9 +60,7 @@ async def ask_and_leave(server: Server, body: dict[str, Any]) -> None:
             await until_unfinished(http, lambda turns: turns > 0)
             asking.cancel()
             await asyncio.wait({asking})
-            left = time.monotonic()
-            slowest = await until_unfinished(http, lambda turns: turns == 0)
-            assert time.monotonic() - left - 2 * slowest < 1
+            assert await until_unfinished(http, lambda turns: turns == 0) <= SOON
 
 
 def log_until(server: Server, wanted: str) -> str:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from asking import check_log
 from openai import OpenAI
-from running_server import Server, start_server
+from running_server import PATIENCE, Server, start_server
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +18,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running = start_server(tmp_path_factory.mktemp("server") / "log", "--dtype", "float32", *tools)
     yield running
     running.process.terminate()
-    assert running.process.wait(30) == 0
+    assert running.process.wait(PATIENCE) == 0
     check_log(running)
 
 
@@ -31,7 +31,7 @@ def client(server: Server) -> OpenAI:
 @pytest.fixture(scope="session")
 def http(server: Server) -> Iterator[httpx.Client]:
     """Plain HTTP, for what the official client would not send."""
-    with httpx.Client(base_url=server.url, timeout=60) as plain:
+    with httpx.Client(base_url=server.url, timeout=PATIENCE) as plain:
         yield plain
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+from running_server import wait_until
 
 ERROR_FIELDS = {"message", "type", "param", "code"}
 SERVERS_FAULT = {"server_error", "service_unavailable_error", "timeout_error"}
@@ -59,6 +60,17 @@ def bounds(schema: dict[str, Any], schemas: dict[str, Any]) -> Iterator[Any]:
         yield from (
             {name: value} for value in (*ODD, *bounds(inner, schemas)) if not isinstance(inner.get("$ref"), str)
         )
+
+
+def check_ready(web: httpx.Client) -> None:
+    """Judge that the engine answers: on a busy machine it may take more than the second that a probe gives it."""
+
+    def is_ready() -> bool:
+        response = web.get("/ready")
+        assert response.status_code == 200 or response.json()["error"]["code"] == "engine_busy", response.text
+        return response.status_code == 200
+
+    wait_until(is_ready)
 
 
 def check(response: httpx.Response, what: object) -> None:

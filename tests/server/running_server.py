@@ -10,15 +10,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import linear_regression
 from types import MappingProxyType
 
 from dualfocus_training.models.untrained import UNTRAINED_NAME, ensure_untrained
 
-READY_WITHIN = 180.0
 # Seconds that something may take which is sure to come: reached only where it does not.
-PATIENCE = 120.0
-# What a server that has answered a little may hold after anything that was sent to it: its caches fill.
-MAY_GROW = 1.05
+READY_WITHIN = 600.0
+PATIENCE = 300.0
+# Where time is not what is tested, a busy machine may take as much of it as it likes.
+UNHURRIED = ("--timeout", "3600", "--engine-timeout", "3600")
+# Bytes a request that still count as level: an image that is kept takes megabytes.
+_LEVEL = 128 << 10
+# Readings of memory that are judged together, and how many are taken until it has to be level.
+_READINGS, _MOST_READINGS = 3, 20
 _READY = re.compile(r"DualFocus is ready on (\S+)\. ")
 
 
@@ -45,9 +50,18 @@ def start_server(
     """Start `dualfocus serve` on a port that the system chooses and wait for its ready line.
 
     `model` is what names it, nothing for the one that ships; `on_path` is a folder that goes before all others on its
-    Python path; `environment` goes before the tests' own.
+    Python path; `environment` goes before the tests' own. It hurries nobody, unless flags say so.
     """
-    command = [str(Path(sys.executable).parent / "dualfocus"), "serve", *model, "--host", "127.0.0.1", "--port", "0"]
+    command = [
+        str(Path(sys.executable).parent / "dualfocus"),
+        "serve",
+        *model,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        *UNHURRIED,
+    ]
     started = time.monotonic()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")} | environment
     if on_path is not None:
@@ -80,6 +94,22 @@ def resident(server: Server) -> int:
 def _resident(process: int) -> int:
     status = Path(f"/proc/{process}/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
+
+
+def settles(server: Server, ask: Callable[[], int]) -> None:
+    """Ask until the server's memory no longer grows with what is asked; fails where it goes on growing.
+
+    `ask` asks something and returns how many requests that were. One reading says little: memory is given back late,
+    and caches fill. What counts is the slope of several, in bytes a request.
+    """
+    asked, held = [0], [resident(server)]
+    for _ in range(_MOST_READINGS):
+        asked.append(asked[-1] + ask())
+        held.append(resident(server))
+        late = slice(-_READINGS, None)
+        if len(held) >= _READINGS and linear_regression(asked[late], held[late]).slope <= _LEVEL:
+            return
+    raise AssertionError(f"it goes on growing: {held} bytes after {asked} requests")
 
 
 @contextmanager

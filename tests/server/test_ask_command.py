@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running_server import Server
+from running_server import PATIENCE, Server
 
 DUALFOCUS = str(Path(sys.executable).parent / "dualfocus")
 
@@ -20,7 +20,7 @@ def picture(jpeg: Callable[[str], bytes], tmp_path: Path) -> str:
 
 
 def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([DUALFOCUS, "ask", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([DUALFOCUS, "ask", *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def test_it_tells_both_answers_the_box_and_the_choice(server: Server, picture: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from dualfocus_training.scenes.writing import QUESTIONS_FILE, write_scenes
-from running_server import PATIENCE, Server, start_server, wait_until
+from running_server import PATIENCE, Server, frozen_engine, start_server, wait_until
 
 QUESTIONS = 12
 
@@ -42,6 +42,11 @@ def asked_of(server: Server) -> int:
     )
 
 
+def is_asked(server: Server) -> bool:
+    """Whether a question is being worked on."""
+    return "dualfocus_questions_running 1.0" in httpx.get(f"{server.url}/metrics", timeout=PATIENCE).text
+
+
 def lines_of(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
@@ -51,13 +56,15 @@ def test_it_is_interrupted_and_goes_on(shipped: Server, questions: Path) -> None
     answers = questions.with_name("questions.answers.jsonl")
     before = asked_of(shipped)
 
-    first = subprocess.Popen([*command, "--concurrency", "1"], stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: lines_of(answers) >= 1)
-    first.send_signal(signal.SIGINT)
-    _, told = first.communicate(timeout=PATIENCE)
-    assert first.returncode == 130, told
+    told = questions.with_name("told")
+    with frozen_engine(shipped), told.open("wb") as stderr:  # so that the first question is still asked then
+        first = subprocess.Popen([*command, "--concurrency", "1"], stderr=stderr)
+        wait_until(lambda: is_asked(shipped))
+        first.send_signal(signal.SIGINT)
+        wait_until(lambda: "Waiting for the questions that are being asked" in told.read_text())
+    assert first.wait(PATIENCE) == 130, told.read_text()
     done = lines_of(answers)
-    assert 1 <= done < QUESTIONS
+    assert done == 1, "the question that was being asked is waited for, and no other"
     kept = answers.read_bytes()
 
     second = subprocess.run(

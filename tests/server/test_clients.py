@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from asking import MODEL, About
 from openai import AsyncOpenAI, OpenAI
-from running_server import Server
+from running_server import PATIENCE, Server
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "tests" / "clients"
@@ -27,7 +27,9 @@ def told(command: list[str], server: Server, image: str, cwd: Path | None = None
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     }
     arguments = [*command, f"{server.url}/v1", MODEL, image]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, env=environment, cwd=cwd, check=False)
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, timeout=PATIENCE, env=environment, cwd=cwd, check=False
+    )
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
@@ -95,7 +97,11 @@ def test_vllm_bench_serve(server: Server, tmp_path: Path) -> None:
     sizes = ["--random-mm-bucket-config", "{(64, 64, 1): 1.0}"]
     result = ["--save-result", "--result-dir", str(tmp_path), "--result-filename", "result.json"]
     done = subprocess.run(
-        [*command, *target, *data, *images, *sizes, *result], capture_output=True, text=True, timeout=300, check=False
+        [*command, *target, *data, *images, *sizes, *result],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     measured = json.loads((tmp_path / "result.json").read_text())

@@ -16,7 +16,7 @@ import pytest
 import vllm
 from asking import CHAT, check_log
 from hostile_images import data_url, png
-from odd_values import ODD, bounds, check
+from odd_values import ODD, bounds, check, check_ready
 from running_server import PATIENCE, Server, start_server
 
 IMAGE = {"type": "image_url", "image_url": {"url": data_url(png(4, 4))}}
@@ -37,7 +37,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     running = start_server(tmp_path_factory.mktemp("fields") / "log", "--max-model-len", "512", *request.param)
     yield running
     running.process.terminate()
-    assert running.process.wait(60) == 0
+    assert running.process.wait(PATIENCE) == 0
     check_log(running)
     assert "the engine goes on without it" not in running.log.read_text()
 
@@ -45,7 +45,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="module")
 def web(served: Server) -> Iterator[httpx.Client]:
     """A plain client of it."""
-    with httpx.Client(base_url=served.url, timeout=60) as http:
+    with httpx.Client(base_url=served.url, timeout=PATIENCE) as http:
         yield http
 
 
@@ -67,7 +67,7 @@ def send(web: httpx.Client, mode: str, fields: dict[str, Any]) -> httpx.Response
     body = QUESTION | {"dualfocus": {"mode": mode}} | fields
     response = web.post(CHAT, content=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
     check(response, fields)
-    assert web.get("/ready").status_code == 200, f"the engine is gone after {ascii(fields)[:500]}"
+    check_ready(web)
     return response
 
 
@@ -145,7 +145,7 @@ def combined(random: Random) -> dict[str, Any]:
     return QUESTION | {"max_tokens": 4, "dualfocus": {"mode": random.choice(["dual", "off", "macro"])}} | fields
 
 
-async def test_values_that_fit_in_one_batch(served: Server) -> None:
+async def test_values_that_fit_in_one_batch(served: Server, web: httpx.Client) -> None:
     random, answered = Random(20261128), 0
     async with httpx.AsyncClient(base_url=served.url, timeout=PATIENCE) as http:
         for _ in range(40):
@@ -155,7 +155,7 @@ async def test_values_that_fit_in_one_batch(served: Server) -> None:
             ):
                 check(response, body)
                 answered += response.status_code == 200
-            assert (await http.get("/ready")).status_code == 200, ascii(bodies)[:5000]
+            await asyncio.to_thread(check_ready, web)
     assert answered > 100, "too few were answered to meet each other"
 
 
@@ -166,4 +166,4 @@ def test_what_connectors_are_told(web: httpx.Client, name: str, value: Any) -> N
         send(web, "dual", fields)
         body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2, **fields}
         check(web.post(CHAT, json=body), fields)
-        assert web.get("/ready").status_code == 200
+        check_ready(web)

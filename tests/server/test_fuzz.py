@@ -11,14 +11,16 @@ from asking import CHAT, check_log
 from hostile_images import data_url, png
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from odd_values import check
-from running_server import MAY_GROW, Server, resident, start_server, wait_until
+from odd_values import check, check_ready
+from running_server import PATIENCE, Server, settles, start_server
 from schemathesis import Case, GenerationMode
 
 SEED = 20261
 ROUTES = ("/v1/models", "/health", "/ready", "/version", "/metrics")
 # How many cases are sent of whole requests, of each field of them, and of each other route.
 WHOLE, PER_FIELD, PER_ROUTE = 200, 12, 60
+# How many whole requests of each kind are sent again between two readings of the server's memory.
+PER_READING = 20
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE")
 IMAGE = {"type": "image_url", "image_url": {"url": data_url(png(4, 4))}}
@@ -48,23 +50,15 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running = start_server(tmp_path_factory.mktemp("fuzzed") / "log", "--max-model-len", "512")
     yield running
     running.process.terminate()
-    assert running.process.wait(60) == 0
+    assert running.process.wait(PATIENCE) == 0
     check_log(running)
 
 
 @pytest.fixture(scope="module")
 def web(fuzzed: Server) -> Iterator[httpx.Client]:
     """A plain client of it."""
-    with httpx.Client(base_url=fuzzed.url, timeout=60) as http:
+    with httpx.Client(base_url=fuzzed.url, timeout=PATIENCE) as http:
         yield http
-
-
-@pytest.fixture(scope="module", autouse=True)
-def held_at_first(fuzzed: Server, web: httpx.Client) -> int:
-    """What the server and its engine hold once they have answered, before anything odd came."""
-    for _ in range(20):
-        web.post(CHAT, json={"messages": ABOUT_AN_IMAGE}).raise_for_status()
-    return resident(fuzzed)
 
 
 @pytest.fixture(scope="module")
@@ -114,14 +108,20 @@ def only(document: dict[str, Any], field: str) -> dict[str, Any]:
     return narrowed
 
 
-@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.value)
-def test_whole_requests(web: httpx.Client, document: dict[str, Any], mode: GenerationMode) -> None:
-    @fuzz(WHOLE)
+def send_whole(web: httpx.Client, document: dict[str, Any], mode: GenerationMode, examples: int) -> None:
+    """Send whole requests, the same ones each time, and judge the answers."""
+
+    @fuzz(examples)
     @given(case=cases_of(document, CHAT, mode))
     def run(case: Case) -> None:
         send(web, case)
 
     run()
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.value)
+def test_whole_requests(web: httpx.Client, document: dict[str, Any], mode: GenerationMode) -> None:
+    send_whole(web, document, mode, WHOLE)
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.value)
@@ -185,9 +185,17 @@ def test_a_broken_request_is_refused(web: httpx.Client) -> None:
 def test_the_server_still_answers(web: httpx.Client) -> None:
     body = {"messages": ABOUT_AN_IMAGE, "max_tokens": 2}
     assert web.post(CHAT, json=body).status_code == 200
-    assert web.get("/ready").status_code == 200
+    check_ready(web)
 
 
-def test_memory_comes_back(fuzzed: Server, held_at_first: int) -> None:
-    """The runs above leave behind what the caches may hold."""
-    wait_until(lambda: resident(fuzzed) <= MAY_GROW * held_at_first)
+def test_memory_comes_back(fuzzed: Server, web: httpx.Client, document: dict[str, Any]) -> None:
+    """However often they come, requests that are refused leave nothing behind, nor do those that are answered."""
+
+    def ask_all() -> int:
+        for mode in MODES:
+            send_whole(web, document, mode, PER_READING)
+        for body in BROKEN:
+            assert web.post(CHAT, content=body).status_code == 400
+        return len(MODES) * PER_READING + len(BROKEN)
+
+    settles(fuzzed, ask_all)

@@ -14,8 +14,8 @@ from running_server import PATIENCE, Server, frozen_engine, start_server, wait_u
 
 About = Callable[[str, str], list[dict[str, Any]]]
 KEY, OTHER = "sk-first-key", "sk-second-key"
-# No question of these tests takes so long unless the engine is held.
-TIMEOUT = 20
+# No question of these tests takes so long unless the engine is held, on a busy machine either.
+TIMEOUT = 60
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, key_file: Path) -> Iterato
     running = start_server(tmp_path_factory.mktemp("guarded") / "log", *flags, *limits, *sizes)
     yield running
     running.process.terminate()
-    assert running.process.wait(60) == 0
+    assert running.process.wait(PATIENCE) == 0
 
 
 @pytest.fixture(scope="module")

@@ -50,10 +50,10 @@ def gpu_exporter() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def prometheus(server: Server, gpu_exporter: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A Prometheus with the repository's rules, scraping once a second."""
+    """A Prometheus with the repository's rules. A scrape may take as long as lies between two of them."""
     folder = tmp_path_factory.mktemp("prometheus")
     config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
-    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["global"] = {"scrape_interval": "5s", "evaluation_interval": "5s"}
     config["rule_files"] = [str(RULES)]
     jobs = {"dualfocus": server.url.removeprefix("http://"), "gpu": gpu_exporter}
     config["scrape_configs"] = [
@@ -65,7 +65,7 @@ def prometheus(server: Server, gpu_exporter: str, tmp_path_factory: pytest.TempP
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(["prometheus", *flags, f"--web.listen-address={address}"], stderr=log, stdout=log)
     try:
-        with httpx.Client(base_url=f"http://{address}", timeout=60) as client:
+        with httpx.Client(base_url=f"http://{address}", timeout=PATIENCE) as client:
             _until_ready(client, folder / "log")
             yield client
     finally:
@@ -91,7 +91,7 @@ def _until_ready(client: httpx.Client, log: Path) -> None:
 
 @pytest.fixture(scope="module")
 def load(prometheus: httpx.Client, client: OpenAI, about: About) -> Callable[[], None]:
-    """Asks what every panel counts: all modes, and an error; twice, with a scrape between."""
+    """Asks what every panel counts: all modes, and an error."""
 
     def once() -> None:
         for mode in ("dual", "adaptive", "macro", "micro", "off"):
@@ -99,8 +99,6 @@ def load(prometheus: httpx.Client, client: OpenAI, about: About) -> Callable[[],
         with pytest.raises(BadRequestError):
             ask(client, about("astronaut", "What?"), {"mode": "none"})
 
-    once()
-    _until(prometheus, 'dualfocus_questions_total{outcome="off"}')
     return once
 
 
@@ -110,23 +108,21 @@ def _result(prometheus: httpx.Client, expression: str) -> list[dict[str, Any]]:
     return [row for row in answer["data"]["result"] if row["value"][1] != "NaN"]
 
 
-def _until(prometheus: httpx.Client, expression: str) -> list[dict[str, Any]]:
+def _until_known(prometheus: httpx.Client, expression: str, load: Callable[[], None]) -> None:
+    """Ask the server until Prometheus has data: a rate takes two scrapes, with questions between them."""
     until = time.monotonic() + PATIENCE
-    while not (rows := _result(prometheus, expression)):
+    while not _result(prometheus, expression):
         assert time.monotonic() < until, f"no data: {expression}"
+        load()
         time.sleep(0.2)
-    return rows
 
 
 @pytest.mark.parametrize("expression", expressions())
 def test_every_panel_has_data(prometheus: httpx.Client, load: Callable[[], None], expression: str) -> None:
-    if not _result(prometheus, expression):
-        load()
-    assert _until(prometheus, expression)
+    _until_known(prometheus, expression, load)
 
 
 def test_every_recorded_series_has_data(prometheus: httpx.Client, load: Callable[[], None]) -> None:
-    load()
     recorded = [
         rule["record"]
         for group in yaml.safe_load(RULES.read_text())["groups"]
@@ -136,14 +132,17 @@ def test_every_recorded_series_has_data(prometheus: httpx.Client, load: Callable
     assert len(recorded) == 8
     for name in recorded:
         if name != "dualfocus:degraded:share":  # nothing was degraded
-            _until(prometheus, name)
+            _until_known(prometheus, name, load)
 
 
 def test_alerts_are_known_and_quiet(prometheus: httpx.Client) -> None:
     rules = prometheus.get("/api/v1/rules", params={"type": "alert"}).json()["data"]["groups"]
     alerts = {rule["name"]: rule for group in rules for rule in group["rules"]}
     assert len(alerts) == 6
-    assert {alert["state"] for alert in alerts.values()} == {"inactive"}
+    # A slow machine may be slow, and miss a scrape; for minutes, which is what is told of, it does not.
+    states = {name: alert["state"] for name, alert in alerts.items()}
+    assert {states.pop(name) for name in ("DualFocusDown", "DualFocusSlow")} <= {"inactive", "pending"}
+    assert set(states.values()) == {"inactive"}
     assert {alert["health"] for alert in alerts.values()} <= {"ok", "unknown"}
 
 

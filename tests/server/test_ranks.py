@@ -7,7 +7,7 @@ import httpx
 import pytest
 from asking import About, ask
 from openai import OpenAI
-from running_server import Server, start_server, wait_until
+from running_server import PATIENCE, Server, start_server, wait_until
 
 # By their contents, some are one rank's and some the other's.
 PHOTOS = ("coffee", "chelsea", "moon", "rocket")
@@ -21,13 +21,13 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running = start_server(tmp_path_factory.mktemp("ranks") / "log", *flags)
     yield running
     running.process.terminate()
-    assert running.process.wait(60) == 0
+    assert running.process.wait(PATIENCE) == 0
 
 
 def finished(server: Server) -> list[float]:
     """How many turns each rank has finished, by vLLM's own metrics."""
     turns = [0.0, 0.0]
-    for rank, value in _FINISHED.findall(httpx.get(f"{server.url}/metrics", timeout=60).text):
+    for rank, value in _FINISHED.findall(httpx.get(f"{server.url}/metrics", timeout=PATIENCE).text):
         turns[int(rank)] += float(value)
     return turns
 

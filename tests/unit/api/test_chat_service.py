@@ -24,9 +24,8 @@ from PIL import Image
 from prometheus_client import REGISTRY
 
 from ..builders import data_url, encoded
-from ..fake_engine import FakeEngine, focus_on, never
+from ..fake_engine import WAIT, FakeEngine, focus_on, never
 
-WAIT = 10.0  # a deadlock fails the test instead of hanging it
 IMAGE = {"type": "image_url", "image_url": {"url": data_url(encoded(Image.new("RGB", (40, 30))))}}
 ABOUT_AN_IMAGE = [{"role": "user", "content": [IMAGE, {"type": "text", "text": "What?"}]}]
 TEXT = [{"role": "user", "content": "What?"}]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from dualfocus_client.batch import main
 
+from ..fake_engine import WAIT
 from ..local_web import respond, serving
 from .model import Folder, Model, completion, line, refusal
 
@@ -54,7 +55,7 @@ def test_answers_are_in_the_order_of_the_questions_and_so_many_asked_at_a_time(f
     first_waits = threading.Event()
 
     def slow(request: BaseHTTPRequestHandler) -> None:
-        first_waits.wait(30)
+        first_waits.wait(WAIT)
         respond(body=json.dumps(completion("q0")).encode())(request)
 
     def last(request: BaseHTTPRequestHandler) -> None:
@@ -124,14 +125,15 @@ def test_timeouts_are_asked_again(folder: Folder, model: Model) -> None:
     over = threading.Event()
 
     def silent(request: BaseHTTPRequestHandler) -> None:
-        over.wait(30)
+        over.wait(WAIT)
         request.close_connection = True
 
     model.pages = {"one": [silent]}
     folder.write(line("one"))
-    assert folder.ask_of(model, "--timeout", "1") == 0
+    # On a busy machine an answer may come too late as well.
+    assert folder.ask_of(model, "--timeout", "1", "--retries", "60") == 0
     over.set()
-    assert model.asked == ["one", "one"]
+    assert len(model.asked) >= 2
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
@@ -237,11 +239,14 @@ def _command(folder: Folder, model: Model) -> str:
 
 
 def _interrupt_at(model: Model, text: str) -> None:
-    """Send SIGINT to this process while a question is being asked."""
+    """Send SIGINT to this process while a question is being asked, which is answered once that is heeded."""
 
     def page(request: BaseHTTPRequestHandler) -> None:
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.3)
+        until = time.monotonic() + WAIT
+        while signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:  # the first interruption is the only one heeded
+            assert time.monotonic() < until
+            time.sleep(0.01)
         respond(body=json.dumps(completion(text)).encode())(request)
 
     model.pages = {text: [page]}

@@ -123,7 +123,7 @@ def test_slow_server_is_given_up_on() -> None:
     over = threading.Event()
 
     def silent(request: BaseHTTPRequestHandler) -> None:
-        over.wait(3)
+        over.wait(60)
         request.close_connection = True
 
     with serving(_answering(silent)) as web:

@@ -7,6 +7,8 @@ from dualfocus_engine.method.stages import Stages
 from dualfocus_server.guards.admission import Admission
 from dualfocus_server.guards.http_errors import Draining, TooBusy
 
+from ..fake_engine import WAIT
+
 
 async def test_as_many_as_may_work_and_the_rest_waits_its_turn() -> None:
     admission = Admission(running=1, queued=1)
@@ -16,7 +18,7 @@ async def test_as_many_as_may_work_and_the_rest_waits_its_turn() -> None:
         await asyncio.sleep(0)
         assert not waiting.done()
         first.release()
-        await asyncio.wait_for(waiting, 1)
+        await asyncio.wait_for(waiting, WAIT)
 
 
 async def test_one_more_than_run_and_wait_is_refused() -> None:
@@ -59,7 +61,7 @@ async def test_a_question_that_fails_gives_its_place_up() -> None:
     with pytest.raises(ValueError, match="broken"):
         await fail()
     with admission.admit("a", Stages()) as slot:
-        await asyncio.wait_for(slot.acquire(), 1)
+        await asyncio.wait_for(slot.acquire(), WAIT)
 
 
 async def test_leaving_while_waiting_frees_no_place_of_another() -> None:
@@ -84,7 +86,7 @@ async def test_closed_it_refuses_with_the_reason_and_tells_when_it_is_empty() ->
         emptied = asyncio.create_task(admission.emptied())
         await asyncio.sleep(0)
         assert not emptied.done()
-    await asyncio.wait_for(emptied, 1)
+    await asyncio.wait_for(emptied, WAIT)
 
 
 async def test_the_first_reason_for_closing_stays() -> None:
@@ -105,4 +107,4 @@ async def test_ended_it_begins_none_of_those_that_wait() -> None:
         with pytest.raises(ValueError, match="dead"):
             await waiting
     assert isinstance(admission.closed, Draining)
-    await asyncio.wait_for(admission.emptied(), 1)
+    await asyncio.wait_for(admission.emptied(), WAIT)

@@ -1,8 +1,10 @@
 """Connections on which no request comes, and headers without end, on a real socket."""
 
 import asyncio
+import contextlib
+import itertools
 import resource
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import uvicorn
@@ -12,11 +14,13 @@ from starlette.types import Receive, Scope, Send
 
 PATIENCE = 60  # seconds; reached only where a connection that should be closed stays open
 may_answer = asyncio.Event()
+begun: set[str] = set()
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer at once, or at /later only when told to."""
-    if scope["path"] == "/later":
+    """Answer at once, or below /later only when told to."""
+    begun.add(scope["path"])
+    if scope["path"].startswith("/later/"):
         await may_answer.wait()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"ok"})
@@ -42,9 +46,15 @@ async def port() -> AsyncIterator[int]:
     await serving
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "_HEAD_WITHIN", PATIENCE)
+
+
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_protocol, "_HEAD_WITHIN", 0.1)
+def hurry(patient: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Give requests that are begun from now on a moment."""
+    return lambda: monkeypatch.setattr(http_protocol, "_HEAD_WITHIN", 0.1)
 
 
 async def closed(reader: asyncio.StreamReader) -> bytes:
@@ -55,17 +65,44 @@ async def closed(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
+async def answered(port: int, request: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection whose first request was there in time, and was answered: a busy machine may need more than one."""
+    while True:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionResetError):
+            assert b"200" in await reader.readuntil(b"ok")
+            return reader, writer
+        writer.close()
+
+
+async def asked_later(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection whose request was there in time, and is not answered yet."""
+    for attempt in itertools.count():
+        path = f"/later/{attempt}"
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        while path not in begun and not reader.at_eof():  # noqa: ASYNC110 (either may come)
+            await asyncio.sleep(0.01)
+        if path in begun:
+            return reader, writer
+        writer.close()
+    raise AssertionError("unreachable")
+
+
 @pytest.mark.parametrize("start", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: a\r\nX-A: b\r\n"])
-@pytest.mark.usefixtures("hasty")
-async def test_a_request_that_is_never_finished_is_hung_up_on(port: int, start: bytes) -> None:
+async def test_a_request_that_is_never_finished_is_hung_up_on(
+    port: int, hurry: Callable[[], None], start: bytes
+) -> None:
+    hurry()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(start)
     assert await closed(reader) == b""
     writer.close()
 
 
-@pytest.mark.usefixtures("hasty")
-async def test_one_that_drips_is_too(port: int) -> None:
+async def test_one_that_drips_is_too(port: int, hurry: Callable[[], None]) -> None:
+    hurry()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n")
     closing = asyncio.create_task(closed(reader))
@@ -76,21 +113,17 @@ async def test_one_that_drips_is_too(port: int) -> None:
     writer.close()
 
 
-@pytest.mark.usefixtures("hasty")
-async def test_so_is_the_second_request_of_a_connection(port: int) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-    await reader.readuntil(b"ok")
+async def test_so_is_the_second_request_of_a_connection(port: int, hurry: Callable[[], None]) -> None:
+    hurry()
+    reader, writer = await answered(port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     writer.write(b"GET /")
     assert await closed(reader) == b""
     writer.close()
 
 
-@pytest.mark.usefixtures("hasty")
-async def test_so_is_what_is_left_of_a_body_after_its_answer(port: int) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")
-    assert b"200" in await reader.readuntil(b"ok")
+async def test_so_is_what_is_left_of_a_body_after_its_answer(port: int, hurry: Callable[[], None]) -> None:
+    hurry()
+    reader, writer = await answered(port, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")
     closing = asyncio.create_task(closed(reader))
     while not closing.done():
         writer.write(b"x")
@@ -99,11 +132,11 @@ async def test_so_is_what_is_left_of_a_body_after_its_answer(port: int) -> None:
     writer.close()
 
 
-@pytest.mark.usefixtures("hasty")
-async def test_an_answer_may_take_longer_than_a_request(port: int) -> None:
+async def test_an_answer_may_take_longer_than_a_request(port: int, hurry: Callable[[], None]) -> None:
+    hurry()
     may_answer.clear()
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n")
+    begun.clear()
+    reader, writer = await asked_later(port)
     silent, other = await asyncio.open_connection("127.0.0.1", port)
     assert await closed(silent) == b""  # one that came later has been hung up on by now
     may_answer.set()

@@ -10,6 +10,8 @@ from dualfocus_server.guards import watchdog
 from dualfocus_server.guards.http_errors import EngineBusy
 from dualfocus_server.guards.watchdog import Watchdog
 
+from ..fake_engine import WAIT
+
 
 class StubEngine:
     """An engine that says of itself what a test wants; `answers` is whether a call to its process returns."""
@@ -88,7 +90,7 @@ def test_busy_is_not_told_as_dead() -> None:
     ],
 )
 async def test_an_engine_that_failed_is_told(state: dict[str, Any], why: str) -> None:
-    assert await asyncio.wait_for(watching(StubEngine(**state), 60).until_failure(), 30) == why
+    assert await asyncio.wait_for(watching(StubEngine(**state), 60).until_failure(), WAIT) == why
 
 
 async def test_silence_counts_from_when_the_engine_was_last_seen_without_work() -> None:

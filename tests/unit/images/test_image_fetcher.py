@@ -16,6 +16,7 @@ from dualfocus_server.images.request_images import RequestImages
 from PIL import Image
 
 from ..builders import data_url, encoded
+from ..fake_engine import WAIT
 from ..local_web import respond, serving
 
 METADATA = "169.254.169.254"
@@ -103,7 +104,7 @@ async def test_image_is_opened_in_a_thread_for_pictures_while_the_event_loop_goe
     def held(*given: Any) -> str:
         threads.append(threading.current_thread().name)
         loop.call_soon_threadsafe(begun.set)
-        assert may_end.wait(30)
+        assert may_end.wait(WAIT)
         return "opened"
 
     opening = asyncio.create_task(RequestImages(ImageFetcher()).opened(["data:,image"], Stages(), held))
@@ -152,7 +153,7 @@ async def test_nothing_is_fetched_by_default() -> None:
 )
 async def test_only_named_hosts_are_fetched_from(domains: list[str], host: str, fetched: bool) -> None:
     with serving({"/a": respond(body=b"image")}) as web:
-        source = ImageFetcher(domains, allowed=lambda address: True)
+        source = ImageFetcher(domains, allowed=lambda address: True, timeout=WAIT)
         url = f"http://{host}:{web.port}/a"
         if fetched:
             assert await source.read(url) == b"image"
@@ -173,7 +174,7 @@ async def test_name_is_the_same_in_either_spelling(monkeypatch: pytest.MonkeyPat
 
 async def test_address_can_be_named_too() -> None:
     with serving({"/a": respond(body=b"image")}) as web:
-        source = ImageFetcher(["127.0.0.1", "::1"], allowed=lambda address: True)
+        source = ImageFetcher(["127.0.0.1", "::1"], allowed=lambda address: True, timeout=WAIT)
         assert await source.read(f"{web.address}/a") == b"image"
         with pytest.raises(BadPicture, match="could not be fetched"):
             await source.read("http://[::1]:1/a")
@@ -293,7 +294,7 @@ async def test_address_that_was_checked_is_the_one_that_is_connected_to(monkeypa
 
     with serving({"/a": respond(body=b"image")}) as web:
         monkeypatch.setattr(socket, "getaddrinfo", look_up)
-        source = ImageFetcher(["rebind.example"], allowed=lambda address: True)
+        source = ImageFetcher(["rebind.example"], allowed=lambda address: True, timeout=WAIT)
         assert await source.read(f"http://rebind.example:{web.port}/a") == b"image"
         assert web.headers["host"] == f"rebind.example:{web.port}"
         await source.close()
@@ -306,11 +307,11 @@ async def test_names_that_nobody_answers_for_keep_no_other_waiting(monkeypatch: 
 
     def look_up(host: str, *given: Any, **more: Any) -> Any:
         if host == "silent.example":
-            released.wait(30)
+            released.wait(WAIT)
         return real("127.0.0.1", *given, **more)
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    monkeypatch.setattr(ssrf_safe_http, "_LOOK_UP_WITHIN", 30)
+    monkeypatch.setattr(ssrf_safe_http, "_LOOK_UP_WITHIN", WAIT)
     source = ImageFetcher(["*"], allowed=lambda address: True, timeout=None)
     with serving({"/a": respond(body=b"image")}) as web:
         url = f"http://{{}}.example:{web.port}/a"
@@ -326,7 +327,7 @@ async def test_names_that_nobody_answers_for_keep_no_other_waiting(monkeypatch: 
 
 async def test_name_that_nobody_answers_for_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *given, **more: released.wait(30))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *given, **more: released.wait(WAIT))
     monkeypatch.setattr(ssrf_safe_http, "_LOOK_UP_WITHIN", 0.01)
     try:
         with pytest.raises(BadPicture, match=r"silent\.example was not found within 0\.01 s"):

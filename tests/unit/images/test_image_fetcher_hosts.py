@@ -12,6 +12,7 @@ import pytest
 from dualfocus_engine import BadPicture
 from dualfocus_server.images.image_fetcher import MAX_REDIRECTS, ImageFetcher
 
+from ..fake_engine import WAIT
 from ..local_web import Page, Web, redirect, respond, self_signed, serving
 
 LIMIT = 100_000
@@ -99,14 +100,14 @@ def web() -> Iterator[Web]:
 
 @pytest.fixture
 async def source() -> AsyncIterator[ImageFetcher]:
-    made = ImageFetcher(["127.0.0.1"], allowed=lambda address: True, max_bytes=LIMIT, timeout=60)
+    made = ImageFetcher(["127.0.0.1"], allowed=lambda address: True, max_bytes=LIMIT, timeout=WAIT)
     yield made
     await made.close()
 
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something to come true, with a limit that no machine reaches."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(WAIT):
         while not condition():  # noqa: ASYNC110 (another thread's doing)
             await asyncio.sleep(0.01)
 
@@ -192,7 +193,7 @@ async def test_redirect_to_an_address_that_is_not_allowed_is_refused(web: Web) -
     """The address of each hop is checked: here localhost passes the first time only."""
     verdicts = iter([True, False])
     with serving({"/": redirect(f"{web.address}/image")}) as first:
-        source = ImageFetcher(["*"], allowed=lambda address: next(verdicts))
+        source = ImageFetcher(["*"], allowed=lambda address: next(verdicts), timeout=WAIT)
         with pytest.raises(BadPicture, match="not on the public internet"):
             await source.read(f"{first.address}/")
         await source.close()
@@ -251,7 +252,7 @@ async def test_slow_hosts_keep_no_other_image_waiting(web: Web) -> None:
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"])
 async def test_environments_proxy_is_not_used(web: Web, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "http://127.0.0.1:9")
-    source = ImageFetcher(["*"], allowed=lambda address: True)
+    source = ImageFetcher(["*"], allowed=lambda address: True, timeout=WAIT)
     assert await source.read(f"{web.address}/image") == b"image"
     await source.close()
 
@@ -260,7 +261,7 @@ async def test_netrc_lends_no_password(web: Web, monkeypatch: pytest.MonkeyPatch
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login operator password secret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     monkeypatch.setenv("HOME", str(tmp_path))
-    source = ImageFetcher(["*"], allowed=lambda address: True)
+    source = ImageFetcher(["*"], allowed=lambda address: True, timeout=WAIT)
     await source.read(f"{web.address}/image")
     assert "authorization" not in web.headers
     await source.close()
@@ -275,7 +276,7 @@ async def test_https_is_fetched_from_whom_an_authority_vouches_for(
     if trusted:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    source = ImageFetcher(["localhost", "127.0.0.1"], allowed=lambda address: True)
+    source = ImageFetcher(["localhost", "127.0.0.1"], allowed=lambda address: True, timeout=WAIT)
     with serving(PAGES, (certificate, key)) as web:
         if trusted:
             assert await source.read(f"https://localhost:{web.port}/image") == b"image"

@@ -11,6 +11,7 @@ from dualfocus_server.images.request_images import RequestImages
 from PIL import Image
 
 from ..builders import data_url, encoded
+from ..fake_engine import WAIT
 
 SMALL = data_url(encoded(Image.new("1", (10, 10))))
 WIDE = data_url(encoded(Image.new("1", (30, 10))))
@@ -56,7 +57,7 @@ async def test_once_one_is_refused_the_others_are_not_fetched_on() -> None:
                 left.set()
             raise AssertionError("unreachable")
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT):
         with pytest.raises(BadPicture, match="No image"):
             await RequestImages(Source()).opened(["slow", "bad"], Stages(), open_picture)
     assert left.is_set()

@@ -15,6 +15,7 @@ from dualfocus_engine.pictures.pictures import fit
 from PIL import Image, ImageFile
 
 from ..builders import encoded, oriented, plain
+from ..fake_engine import WAIT
 
 PAD, SIDE = (122, 116, 104), 112
 BYTES = SIDE * SIDE * 4
@@ -256,13 +257,13 @@ def test_known_picture_is_still_judged_by_its_size(cache: PictureCache, chelsea:
 
 
 async def _decoded_in_the_meantime(cache: PictureCache, picture: Picture) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT):
         while picture.original.key not in cache._wholes:  # noqa: ASYNC110 (it is a thread's)
             await asyncio.sleep(0.001)
 
 
 async def _nothing_ahead(cache: PictureCache) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT):
         while cache._bytes_ahead:  # noqa: ASYNC110 (it is a thread's)
             await asyncio.sleep(0.001)
 
@@ -316,12 +317,12 @@ async def test_pixels_count_until_they_are_decoded(
 
     def slowly(original: Any) -> Image.Image:
         begun.set()
-        assert go_on.wait(30)
+        assert go_on.wait(WAIT)
         return plain()
 
     monkeypatch.setattr(cache, "_decode", slowly)
     with cache.ahead(picture):
-        await asyncio.to_thread(begun.wait, 30)
+        await asyncio.to_thread(begun.wait, WAIT)
     await asyncio.sleep(0.01)
     assert cache._bytes_ahead == picture.size[0] * picture.size[1] * 4
     go_on.set()
