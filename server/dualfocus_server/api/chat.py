@@ -33,6 +33,9 @@ from dualfocus_server.images.request_images import RequestImages
 from dualfocus_server.telemetry.metrics import record_answer, record_passthrough
 from dualfocus_server.telemetry.traces import question_span, record_on_span
 
+# What is left of a question's time to write its answer.
+_WRITING_S = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class Service:
@@ -48,6 +51,10 @@ class Service:
     def deadline(self) -> float | None:
         """The event loop's time at which a question that comes now has taken too long."""
         return asyncio.get_running_loop().time() + self.timeout if self.timeout else None
+
+    def macro_deadline(self, deadline: float | None) -> float | None:
+        """The time from which a macro answer is returned without its second look: a little before `deadline`."""
+        return None if deadline is None else deadline - min(_WRITING_S, self.timeout / 10)
 
     @asynccontextmanager
     async def until(self, deadline: float | None) -> AsyncIterator[None]:
@@ -81,7 +88,7 @@ async def answer(service: Service, request: FocusRequest, raw_request: Request) 
     service.images.check_number(len(list(image_parts(request))))
     task: _Task = _VllmTask(service, request, raw_request)
     if is_dualfocus_request(request) and service.chat.is_base_model(request.model):
-        task = _FocusTask(service, request, asked_model, stages)
+        task = _FocusTask(service, request, asked_model, stages, service.macro_deadline(deadline))
     with ExitStack() as held:
         slot = held.enter_context(service.admission.admit(raw_request.scope.get("client_id", ""), stages))
         with question_span(raw_request, held):
@@ -113,11 +120,14 @@ async def _streamed(service: Service, task: _Task, slot: Slot, held: ExitStack, 
 class _FocusTask:
     """A question for two looks; `stages` are counted on from what it has waited."""
 
-    def __init__(self, service: Service, request: FocusRequest, model: str, stages: Stages) -> None:
+    def __init__(
+        self, service: Service, request: FocusRequest, model: str, stages: Stages, deadline: float | None
+    ) -> None:
         self._service = service
         self._request = request
         self._model = model
         self._stages = stages
+        self._deadline = deadline
         self._started = time.perf_counter()
 
     async def respond(self) -> Response:
@@ -137,7 +147,7 @@ class _FocusTask:
     async def _answer(self, listener: TurnListener | None) -> tuple[FocusResult, FocusResponse]:
         request, service = self._request, self._service
         question = await question_of(request, service.focus, service.images, self._stages)
-        result = await service.focus.answer(question, listener)
+        result = await service.focus.answer(question, listener, self._deadline)
         self._stages |= result.stages
         record_on_span(result)
         record_answer(result, question.mode, self._stages, time.perf_counter() - self._started)

@@ -13,7 +13,7 @@ from typing import Any
 import uvicorn
 import uvloop
 from dualfocus_engine import ConfigError, DualFocus, DualFocusError, EngineDead, Profile
-from dualfocus_engine.families.profiles import is_folder, profile_of
+from dualfocus_engine.families.choosing import ChosenProfile, choose_profile, is_folder
 from dualfocus_engine.shipped import SHIPPED_MODEL, SHIPPED_NAME
 from starlette.types import ASGIApp
 from vllm.config.logging import LoggingConfig
@@ -64,9 +64,10 @@ async def _serve(args: Namespace) -> int:
     # What is wrong with a flag is said before a model is loaded.
     images, keys = _make_image_fetcher(settings), _make_key_ring(settings)
     model = args.model or str(SHIPPED_MODEL)
-    profile = _profile_of(model, args.profile)
-    focus = DualFocus(model, _with_flags(profile, args), draft_boxes=args.draft_boxes, **_engine_flags(args))
+    chosen = _choose_profile(model, args)
+    focus = DualFocus(model, _with_flags(chosen.profile, args), draft_boxes=args.draft_boxes, **_engine_flags(args))
     _set_vllm_args(args, focus)
+    say(f"profile: {focus.profile.name} ({chosen.why})")
     if focus.profile.notice:
         say(f"note: {focus.profile.notice}")
     listener = _bind(args)  # before the model is loaded: a port in use is said at once
@@ -81,12 +82,12 @@ async def _serve(args: Namespace) -> int:
         focus.stop()
 
 
-def _profile_of(model: str, name: str | None) -> Profile:
-    """Return the model's profile; a model on the hub is asked for its configuration first. Raises ConfigError."""
-    if name or is_folder(model):
-        return profile_of(model, name)
+def _choose_profile(model: str, args: Namespace) -> ChosenProfile:
+    """Return the model's profile; a model on the hub is asked for its files first. Raises ConfigError."""
+    if args.profile or is_folder(model):
+        return choose_profile(model, args.profile)
     with step(f"Reading the configuration of {model}"):
-        return profile_of(model)
+        return choose_profile(model, revision=args.revision)
 
 
 def _with_flags(profile: Profile, args: Namespace) -> Profile:

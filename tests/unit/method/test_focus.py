@@ -418,3 +418,25 @@ async def test_leaving_the_context_stops_the_engine() -> None:
     engine = FakeEngine()
     await focus_on(engine).__aexit__(None, None, None)
     assert engine.stopped
+
+
+@pytest.mark.parametrize("late", ["grounding", "micro"])
+@pytest.mark.parametrize("mode", [Mode.DUAL, Mode.ADAPTIVE])
+async def test_a_second_look_that_is_late_leaves_the_macro_answer(mode: Mode, late: str) -> None:
+    engine = FakeEngine(**{late: never})
+    now = asyncio.get_running_loop().time()
+    result = await focus_on(engine).answer(replace(QUESTION, mode=mode, skip_below=0), deadline=now)
+    assert (result.winner, result.selection) == ("macro", Selection.TIMED_OUT)
+    assert set(engine.cancelled) <= {late}
+
+
+async def test_a_deadline_far_off_changes_nothing() -> None:
+    deadline = asyncio.get_running_loop().time() + 3600
+    assert (await focus_on(FakeEngine()).answer(QUESTION, deadline=deadline)).selection is Selection.LOWER_PERPLEXITY
+
+
+@pytest.mark.parametrize(("threshold", "selection"), [(3.0, Selection.SKIPPED), (1.0, Selection.LOWER_PERPLEXITY)])
+async def test_the_questions_own_threshold_goes_before_the_profiles(threshold: float, selection: Selection) -> None:
+    engine = FakeEngine()  # its macro answer has a perplexity of e
+    result = await focus_on(engine).answer(replace(QUESTION, mode=Mode.ADAPTIVE, skip_below=threshold))
+    assert result.selection is selection
