@@ -140,7 +140,9 @@ async def _answer_requests(
     chat = await VllmChat.on(focus.engine, args)
     opened = RequestImages(images, settings.max_images, settings.max_image_pixels)
     watchdog = Watchdog(focus.engine, settings.engine_timeout)
-    app = create_app(Service(focus, chat, opened, admission, watchdog, settings.timeout), settings, keys)
+    keep_alive = settings.sse_keep_alive_interval
+    service = Service(focus, chat, opened, admission, watchdog, settings.timeout, keep_alive)
+    app = create_app(service, settings, keys)
     host, port = listener.getsockname()[:2]
     ready = ready_text(host, port, tls=bool(args.ssl_certfile), keys=keys.is_needed, playground=settings.playground)
     server = Server(_uvicorn_config(app, args), admission, settings.drain_timeout, lambda: say(ready))
