@@ -1,10 +1,11 @@
 // The page: what its buttons do, and what is known while it is open. Nothing is stored.
 
-import { Refused, ask, bodyOf, servedModel } from "./asking.js";
+import { ask, bodyOf, servedModel } from "./asking.js";
 import { asCurl, asPython, copy } from "./copying.js";
 import { forget, readPicture, samplePicture, watchPictures } from "./picture.js";
+import { Refused } from "./refused.js";
 import { showAnswer, showProblem, spoken } from "./showing.js";
-import { MODES } from "./wording.js";
+import { LOOKING, MODES, PROGRESS } from "./wording.js";
 
 const at = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
 const SAMPLE_QUESTION = "What number is on the red circle?";
@@ -81,7 +82,7 @@ async function send() {
 
 async function answered(asked, signal) {
   const body = bodyOf({ ...asked, picture: asked.picture.dataUrl });
-  const completion = await ask(body, key(), signal);
+  const completion = await ask(body, key(), signal, (doing) => say(PROGRESS[doing] ?? LOOKING));
   nameModel(completion.model);
   showAnswer(at.answer, completion, asked);
   at.answer.hidden = false;
@@ -98,7 +99,7 @@ function failed(error) {
 
 function begin() {
   at.problem.hidden = at.answer.hidden = true;
-  say("Looking …");
+  say(LOOKING);
   document.body.classList.add("waiting");
   at.send.disabled = at.sample.disabled = true;
   at.stop.hidden = false;

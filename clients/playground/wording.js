@@ -13,6 +13,16 @@ export const LOOKS = {
   micro: { title: "Second look", subject: "that part, enlarged" },
 };
 
+export const LOOKING = "Looking …";
+
+/** What is being done, while it is. */
+export const PROGRESS = {
+  waiting: "Waiting for its turn …",
+  grounding: "Finding where to look …",
+  macro: "Looking at the whole picture …",
+  micro: "Looking again, at that part …",
+};
+
 export const STAGES = {
   queue: "waiting for its turn",
   fetch: "taking the picture in",

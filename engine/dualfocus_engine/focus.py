@@ -17,7 +17,8 @@ from PIL import Image
 
 from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.boxes import Box
-from dualfocus_engine.families.profiles import Profile, profile_of
+from dualfocus_engine.families.choosing import profile_of
+from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.machine.platform import prepare_environment
 from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.questions import Message, Question
@@ -52,7 +53,9 @@ class DualFocus:
 
     def __init__(self, model: str | None = None, profile: Profile | str | None = None, **flags: Any) -> None:
         self.model = model or str(SHIPPED_MODEL)
-        self.profile = profile if isinstance(profile, Profile) else profile_of(self.model, profile)
+        self.profile = (
+            profile if isinstance(profile, Profile) else profile_of(self.model, profile, flags.get("revision"))
+        )
         self._flags = flags
         self._engine: VllmEngine | None = None
 
@@ -108,15 +111,18 @@ class DualFocus:
                 answers = [group.create_task(self.answer(question)) for question in questions]
         return [answer.result() for answer in answers]
 
-    async def answer(self, question: Question, listener: TurnListener | None = None) -> FocusResult:
+    async def answer(
+        self, question: Question, listener: TurnListener | None = None, deadline: float | None = None
+    ) -> FocusResult:
         """Run the turns that the question's mode asks for and choose between their answers.
 
-        Whatever keeps the second look from an answer leaves the macro answer standing, and `selection` says why.
+        Whatever keeps the second look from an answer leaves the macro answer standing, and `selection` says why; once
+        macro has answered, so does `deadline` (the event loop's time).
         Cancelling the call aborts all turns. Raises ContextFull where the macro prompt does not fit, EngineDead.
         """
         started = time.perf_counter()
         runner = TurnRunner(self.engine, question, listener)
-        macro, look = await self._run_turns(runner, question, listener)
+        macro, look = await self._run_turns(runner, question, listener, deadline)
         shared = None
         with runner.stages.time("select"):
             choice = only_choice(macro, look, question.options)
@@ -148,11 +154,13 @@ class DualFocus:
         if result.look.failed is not None:
             raise ConfigError(_NO_SECOND_LOOK.format(reason=result.look.failed.value))
 
-    def _threshold(self, question: Question) -> float:
-        return self.profile.skip_below_perplexity if question.skip_below is None else question.skip_below
+    def _is_enough(self, macro: Turn, question: Question) -> Selection | None:
+        threshold = self.profile.skip_below_perplexity if question.skip_below is None else question.skip_below
+        skips = question.mode is Mode.ADAPTIVE and macro.is_more_confident_than(threshold)
+        return Selection.SKIPPED if skips else None
 
     async def _run_turns(
-        self, runner: TurnRunner, question: Question, listener: TurnListener | None
+        self, runner: TurnRunner, question: Question, listener: TurnListener | None, deadline: float | None
     ) -> tuple[Turn | None, SecondLook]:
         if question.mode is Mode.MACRO:
             return await runner.run_macro(listener.on_text if listener else None), SecondLook()
@@ -166,6 +174,14 @@ class DualFocus:
                 # The second look goes first: the answer waits for it, and macro shares the image it computes.
                 second_look = group.create_task(runner.run_second_look())
                 macro = await group.create_task(runner.run_macro())
-                if question.mode is Mode.ADAPTIVE and macro.is_more_confident_than(self._threshold(question)):
+                ended = self._is_enough(macro, question) or await _is_late(second_look, deadline)
+                if ended:
                     second_look.cancel()
-        return macro, SecondLook(failed=Selection.SKIPPED) if second_look.cancelled() else second_look.result()
+        return macro, SecondLook(failed=ended) if ended and second_look.cancelled() else second_look.result()
+
+
+async def _is_late(second_look: "asyncio.Task[SecondLook]", deadline: float | None) -> Selection | None:
+    """Wait for the second look until `deadline`; say so where it has not ended by then."""
+    left = None if deadline is None else max(deadline - asyncio.get_running_loop().time(), 0.0)
+    done, _ = await asyncio.wait({second_look}, timeout=left)
+    return None if done else Selection.TIMED_OUT

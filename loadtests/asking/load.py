@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import gevent
-from dualfocus_engine.families.profiles import Profile, profile_of
+from dualfocus_engine.families.choosing import profile_of
+from dualfocus_engine.families.profiles import Profile
 from gevent.event import Event
 from locust import FastHttpUser, constant, task
 from locust.env import Environment

@@ -14,7 +14,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 from dualfocus_engine.families.boxes import Box, crop_region
-from dualfocus_engine.families.profiles import Profile, profile_of
+from dualfocus_engine.families.choosing import profile_of
+from dualfocus_engine.families.profiles import Profile
 from PIL import Image
 
 from loadtests.asking.machine import has_gpu

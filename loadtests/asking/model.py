@@ -14,7 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dualfocus_engine.families.profiles import DEFAULT_PROFILE, PROFILE_FILE, Profile, load_profile
+from dualfocus_engine.families.choosing import DEFAULT_PROFILE, PROFILE_FILE
+from dualfocus_engine.families.profiles import Profile, load_profile
 from dualfocus_training.models.untrained import SPECIAL_TOKENS
 from dualfocus_training.models.weights import save_weights
 from dualfocus_training.scenes.writing import scenes

@@ -44,7 +44,9 @@ async def test_a_drafted_box_is_the_one_that_would_have_been_spelled_out(draftin
     sampling, question = drafting.engine.grounding_sampling(), Question.about(photo("coffee"), "What?")
     seen = set()
     for number in range(BOXES):
-        asked = grounding_turn(replace(question, grounding_question=f"What is number {number}?"), drafting.profile)
+        asked = grounding_turn(
+            replace(question, grounding_question=f"What is number {number}?"), drafting.profile, pictures_first=True
+        )
         prompt = await drafting.engine.prompt(asked)
         drafted, spelled = await box(drafting, prompt, sampling), await box(drafting, prompt, plain(sampling))
         assert drafted.token_ids == spelled.token_ids
@@ -77,8 +79,8 @@ async def test_sampled_answers_beside_a_drafted_box_stay_what_they_are(
     engine = drafting.engine
     for number in range(10):
         question = Question.about(photo("chelsea"), f"What is number {number}?")
-        grounding = await engine.prompt(grounding_turn(question, drafting.profile))
-        macro = await engine.prompt(macro_turn(question, drafting.profile))
+        grounding = await engine.prompt(grounding_turn(question, drafting.profile, pictures_first=True))
+        macro = await engine.prompt(macro_turn(question))
         sampling = SamplingParams(seed=number, max_tokens=30, **hot)
         alone = (
             await engine.generate(TurnRequest("macro", macro, sampling)),
@@ -95,7 +97,7 @@ async def test_sampled_answers_beside_a_drafted_box_stay_what_they_are(
 async def test_a_request_that_only_looks_like_one_is_not_drafted(drafting: DualFocus, photo: Photo) -> None:
     """A client may run the turns itself, and sample its boxes."""
     question = Question.about(photo("camera"), "What is it?")
-    prompt = await drafting.engine.prompt(grounding_turn(question, drafting.profile))
+    prompt = await drafting.engine.prompt(grounding_turn(question, drafting.profile, pictures_first=True))
     sampling = plain(drafting.engine.grounding_sampling())
     sampling.temperature, sampling.seed = 1.0, 7
     alone = await box(drafting, prompt, sampling)
@@ -121,7 +123,9 @@ async def test_what_a_client_writes_beside_it_drafts_nothing(drafting: DualFocus
         key[:-1],
         ec_transfer_config(draft_boxes=True)["ec_connector_extra_config"]["box_key"],
     )
-    prompt = await drafting.engine.prompt(grounding_turn(Question.about(photo("camera"), "What?"), drafting.profile))
+    prompt = await drafting.engine.prompt(
+        grounding_turn(Question.about(photo("camera"), "What?"), drafting.profile, pictures_first=True)
+    )
     for guess, value in itertools.product(guesses, (1.5, "x", [], ["x"], [2**63], [[1]], {"a": 1})):
         sampling = plain(drafting.engine.grounding_sampling())
         sampling.extra_args = {guess: value}

@@ -18,8 +18,15 @@ from vllm import SamplingParams
 from vllm.config import SpeculativeConfig
 from vllm.distributed.ec_transfer.ec_connector.base import ECConnectorBase
 from vllm.distributed.ec_transfer.ec_connector.encoder_output_width import measure_encoder_output_widths
-from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatCompletionResponse
+from vllm.entrypoints.generate.base.protocol import DeltaMessage
+from vllm.entrypoints.openai.chat_completion import serving
+from vllm.entrypoints.openai.chat_completion.protocol import (
+    ChatCompletionRequest,
+    ChatCompletionResponse,
+    ChatCompletionResponseStreamChoice,
+)
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+from vllm.entrypoints.serve.utils.sse_keep_alive import SSE_KEEP_ALIVE_COMMENT
 from vllm.outputs import RequestOutput
 from vllm.renderers.params import ChatParams
 from vllm.triton_utils.dispatcher import register_kernels
@@ -196,6 +203,16 @@ def test_chat_serving_is_delegated_to() -> None:
         inspect.signature(ChatCompletionRequest.to_sampling_params).parameters
     )
     assert "ec_transfer_params" in ChatCompletionResponse.model_fields
+
+
+def test_streams_of_chat_serving_are_what_is_read_and_written_of_them() -> None:
+    written = inspect.getsource(OpenAIServingChat.chat_completion_stream_generator)
+    assert 'logger.exception("Error in chat completion stream generator.")' in written
+    assert serving.logger.name == "vllm.entrypoints.openai.chat_completion.serving"
+    assert "model_dump_json(exclude_unset=True)" in written
+    role = ChatCompletionResponseStreamChoice(index=0, delta=DeltaMessage(role="assistant", content=""))
+    assert '"delta":{"role":' in role.model_dump_json(exclude_unset=True)
+    assert SSE_KEEP_ALIVE_COMMENT == ": keep-alive\n\n"
 
 
 def test_the_end_of_an_engine_can_be_noticed_and_told() -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from dualfocus_engine.families.profiles import profile_of
+from dualfocus_engine.families.choosing import profile_of
 from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
 from loadtests.asking.model import (

@@ -6,7 +6,7 @@ import copy
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ import uvicorn
 from dualfocus_server.playground import playground_routes
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
 # As the shipped model answered about the sample (what is the same in every answer of vLLM left out).
-RECORDED: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "answers.json").read_text())
+Completion = dict[str, Any]
+RECORDED: dict[str, Completion] = json.loads((Path(__file__).parent / "answers.json").read_text())
 PREFIX = "/behind/a/proxy"
 
 
@@ -35,14 +36,14 @@ class Stub:
         self.keys: list[str | None] = []
         self.models_need_key = False
         self.is_held = False
+        self.held_at: str | None = None
         self.left = threading.Event()
-        self.answer: Response = JSONResponse(RECORDED["dual"])
+        self.answer: Response | Completion = RECORDED["dual"]
 
     def answer_with(self, mode: str = "dual", /, **changed: Any) -> None:
         """Answer with a recorded answer, parts of its `dualfocus` field changed."""
-        body = copy.deepcopy(RECORDED[mode])
-        body["dualfocus"].update(changed)
-        self.answer = JSONResponse(body)
+        self.answer = copy.deepcopy(RECORDED[mode])
+        self.answer["dualfocus"].update(changed)
 
     def refuse(self, status: int, message: str, code: str | None) -> None:
         """Answer with an error in OpenAI's shape."""
@@ -56,12 +57,46 @@ class Stub:
                 self.left.set()
                 raise ClientDisconnect
             await asyncio.sleep(0.01)
-        return self.answer
+        if isinstance(self.answer, Response):
+            return self.answer
+        if not self.asked[-1].get("stream"):
+            return JSONResponse(self.answer)
+        return StreamingResponse(self._paced(pieces_of(self.answer)), media_type="text/event-stream")
+
+    async def _paced(self, pieces: list[Any]) -> AsyncIterator[str]:
+        """Send a stream; it is held behind the piece that tells what `held_at` names."""
+        yield ": keep-alive\n\n"
+        for piece in pieces:
+            yield f"data: {json.dumps(piece)}\n\n"
+            doing = piece.get("dualfocus", {}).get("progress")
+            while doing is not None and self.held_at == doing:  # noqa: ASYNC110 (set by another thread)
+                await asyncio.sleep(0.01)
+        yield "data: [DONE]\n\n"
 
     async def models(self, request: Request) -> Response:
         if self.models_need_key and "authorization" not in request.headers:
             return JSONResponse({"error": {"message": "Give a valid API key.", "code": "invalid_api_key"}}, 401)
         return JSONResponse(RECORDED["models"])
+
+
+def pieces_of(answer: Completion) -> list[Any]:
+    """An answer as the server streams it, with what it does told."""
+    (choice,), found = answer["choices"], answer.get("dualfocus")
+    doing = ("waiting", *(name for name in ("grounding", "macro", "micro") if found and found[name]))
+    text = choice["message"]["content"]
+    return [
+        _piece(answer, role="assistant"),
+        *(_piece(answer) | {"dualfocus": {"progress": name}} for name in doing),
+        _piece(answer, text[:1]),
+        _piece(answer, text[1:]) | ({"dualfocus": found} if found else {}),
+        _piece(answer, reason=choice["finish_reason"]),
+        {"model": answer["model"], "choices": [], "usage": answer["usage"]},
+    ]
+
+
+def _piece(answer: Completion, content: str = "", reason: str | None = None, **delta: str) -> Completion:
+    choice = {"index": 0, "delta": {"content": content, **delta}, "logprobs": None, "finish_reason": reason}
+    return {"model": answer["model"], "choices": [choice]}
 
 
 @contextlib.contextmanager
@@ -81,6 +116,6 @@ def stub_server() -> Iterator[Stub]:
     try:
         yield stub
     finally:
-        stub.is_held = False
+        stub.is_held, stub.held_at = False, None
         server.should_exit = True
         thread.join()

@@ -42,7 +42,7 @@ def test_a_chosen_picture_is_sent_as_it_is_with_the_question(visit: Open, stub: 
     ask(page, "  What is it?\nSay “why”. ")
     assert picture_in(sent(stub)) == picture()
     assert sent(stub)["messages"][0]["content"][1] == {"type": "text", "text": "What is it?\nSay “why”."}
-    assert sent(stub)["dualfocus"] == {"mode": "dual", "return_crop": True}
+    assert sent(stub)["dualfocus"] == {"mode": "dual", "progress": True, "return_crop": True}
     assert stub.keys == [None]
 
 
@@ -84,10 +84,10 @@ def test_the_sample_takes_one_click(visit: Open, stub: Stub) -> None:
 @pytest.mark.parametrize(
     ("mode", "options"),
     [
-        ("adaptive", {"mode": "adaptive", "return_crop": True}),
-        ("macro", {"mode": "macro", "return_crop": True}),
-        ("micro", {"mode": "micro", "return_crop": True}),
-        ("off", {"mode": "off"}),
+        ("adaptive", {"mode": "adaptive", "progress": True, "return_crop": True}),
+        ("macro", {"mode": "macro", "progress": True, "return_crop": True}),
+        ("micro", {"mode": "micro", "progress": True, "return_crop": True}),
+        ("off", {"mode": "off", "progress": True}),
     ],
 )
 def test_the_mode_is_the_chosen_one(visit: Open, stub: Stub, mode: str, options: dict[str, Any]) -> None:
@@ -129,6 +129,42 @@ def test_what_is_missing_is_said_and_nothing_is_sent(
     expect(page.locator("#problem")).to_contain_text(complaint)
     expect(page.locator(f"#{focused}")).to_be_focused()
     assert stub.asked == []
+
+
+PROGRESS = {
+    "waiting": "Waiting for its turn …",
+    "grounding": "Finding where to look …",
+    "macro": "Looking at the whole picture …",
+    "micro": "Looking again, at that part …",
+}
+
+
+def test_what_is_being_done_is_asked_for_and_shown(visit: Open, stub: Stub) -> None:
+    page = visit(stub.url)
+    choose(page)
+    page.fill("#question", "What?")
+    stub.held_at = "waiting"
+    page.click("#send")
+    for doing, words in PROGRESS.items():
+        stub.held_at = doing
+        expect(page.locator("#status")).to_have_text(words)
+    stub.held_at = None
+    expect(page.locator("#answer-title")).to_have_text("42")
+    expect(page.locator("#status")).to_contain_text("Answer: 42.")
+
+
+def test_a_question_can_be_stopped_in_the_middle_of_its_stream(visit: Open, stub: Stub) -> None:
+    page = visit(stub.url)
+    choose(page)
+    page.fill("#question", "What?")
+    stub.held_at = "macro"
+    page.click("#send")
+    expect(page.locator("#status")).to_have_text(PROGRESS["macro"])
+    page.click("#stop")
+    expect(page.locator("#status")).to_have_text("Stopped.")
+    expect(page.locator("#problem")).to_be_hidden()
+    stub.held_at = None
+    ask(page)
 
 
 def test_a_question_can_be_stopped(visit: Open, stub: Stub) -> None:

@@ -1,5 +1,6 @@
 """Where the server says no, or says nothing, the page says so in words."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from conftest import Open
 from looking import ask, choose
 from playwright.sync_api import Page, expect
 from starlette.responses import HTMLResponse, JSONResponse, Response
-from stub import Stub
+from stub import RECORDED, Stub, pieces_of
 
 API = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
 # (status, code) of each error that a question may be answered with.
@@ -85,11 +86,40 @@ def test_a_server_that_cannot_be_reached_is_said_and_nothing_is_lost(visit: Open
     expect(page.locator("#answer")).to_be_visible()
 
 
-def test_json_that_is_no_answer_is_said(visit: Open, stub: Stub) -> None:
-    stub.answer = JSONResponse({"choices": None})
+EVENTS = "text/event-stream"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        JSONResponse({"choices": None}),
+        Response('data: {"choices": null}\n\ndata: [DONE]\n\n', media_type=EVENTS),
+        Response("data: no JSON\n\n", media_type=EVENTS),
+        Response("data: [DONE]\n\n", media_type=EVENTS),
+    ],
+    ids=["JSON", "pieces that are none", "events that are none", "nothing"],
+)
+def test_what_is_no_answer_is_said(visit: Open, stub: Stub, answer: Response) -> None:
+    stub.answer = answer
     page = visit(stub.url)
     page.evaluate("window.reportError = () => {}")
     expect(refused(page).locator("#problem h2")).to_have_text("What came back is no answer")
+
+
+def test_an_error_in_the_middle_of_a_stream_is_said_in_words(visit: Open, stub: Stub) -> None:
+    error = {"message": "The question took longer than 9 s.", "type": "timeout_error", "param": None, "code": "timeout"}
+    events = [*pieces_of(RECORDED["dual"])[:3], {"error": error}]
+    text = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+    stub.answer = Response(text, media_type=EVENTS)
+    problem = refused(visit(stub.url)).locator("#problem")
+    expect(problem.locator("h2")).to_have_text("The answer took too long")
+    expect(problem).to_contain_text("The question took longer than 9 s.")
+
+
+def test_a_stream_that_is_cut_off_is_no_answer(visit: Open, stub: Stub) -> None:
+    text = "".join(f"data: {json.dumps(event)}\n\n" for event in pieces_of(RECORDED["dual"]))
+    stub.answer = Response(text, media_type=EVENTS)
+    expect(refused(visit(stub.url)).locator("#problem h2")).to_have_text("The server can't be reached")
 
 
 def test_the_sample_too_needs_a_server(visit: Open, stub: Stub) -> None:

@@ -1,8 +1,10 @@
 """The page against the model that ships, with keys: what a stranger sees with one click."""
 
 import io
+import json
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from conftest import Open
@@ -37,6 +39,22 @@ def test_start_up_says_where_the_page_is(shipped: Server) -> None:
     assert f"In a browser: {shipped.url}/playground\n" in shipped.log.read_text()
 
 
+# Every text of the status, also those that are there too briefly to be seen.
+_WATCH_STATUS = """
+window.statuses = [];
+new MutationObserver((seen) => {
+    for (const { addedNodes } of seen) window.statuses.push(...[...addedNodes].map((node) => node.data));
+}).observe(document.getElementById("status"), { childList: true });
+"""
+
+
+def report_in(stream: str) -> dict[str, Any]:
+    """How the answer was found, from the stream that the page was sent."""
+    pieces = [json.loads(line.removeprefix("data: ")) for line in stream.splitlines() if line.startswith("data: {")]
+    (found,) = [piece["dualfocus"] for piece in pieces if "winner" in piece.get("dualfocus", {})]
+    return dict(found)
+
+
 def test_the_sample_is_answered_once_the_key_is_right(visit: Open, shipped: Server) -> None:
     page = visit(shipped.url)
     expect(page.locator("#key-hint.needed")).to_be_visible()
@@ -44,10 +62,15 @@ def test_the_sample_is_answered_once_the_key_is_right(visit: Open, shipped: Serv
     page.click("#sample")
     expect(page.locator("#problem")).to_contain_text("The server needs a valid API key")
     page.fill("#key", KEY)
+    page.evaluate(_WATCH_STATUS)
     with page.expect_response("**/v1/chat/completions") as answered:
         page.click("#sample")
-    found = answered.value.json()["dualfocus"]
     expect(page.locator("#answer-title")).to_have_text("42")
+    found = report_in(answered.value.text())
+    looking, waiting, *side_by_side, again, answer = page.evaluate("window.statuses")
+    assert (looking, waiting, again) == ("Looking …", "Waiting for its turn …", "Looking again, at that part …")
+    assert sorted(side_by_side) == ["Finding where to look …", "Looking at the whole picture …"]
+    assert answer.startswith("Answer: 42.")
     expect(page.locator("#model")).to_have_text(SHIPPED_NAME)
     expect(page.locator(".micro.winner .badge")).to_be_visible()
     assert_drawn_at(page, found["box"])

@@ -8,7 +8,6 @@ from conftest import Open
 from dualfocus_engine.method.results import Selection
 from looking import ask, assert_drawn_at, choose, picture
 from playwright.sync_api import Page, expect
-from starlette.responses import JSONResponse
 from stub import RECORDED, Stub
 
 BOX = [0.25, 0.2, 0.5, 0.6]
@@ -101,7 +100,7 @@ def test_a_reason_of_a_later_server_is_named(visit: Open, stub: Stub) -> None:
 
 
 def test_without_a_second_look_nothing_is_drawn_and_it_is_said(visit: Open, stub: Stub) -> None:
-    stub.answer = JSONResponse(RECORDED["macro"])
+    stub.answer = RECORDED["macro"]
     page = answered(visit(stub.url))
     expect(page.locator(".framed svg")).to_have_count(0)
     expect(page.locator(".look.micro")).to_contain_text("Nothing was enlarged.")
@@ -109,7 +108,7 @@ def test_without_a_second_look_nothing_is_drawn_and_it_is_said(visit: Open, stub
 
 
 def test_vllms_own_answer_stands_alone(visit: Open, stub: Stub) -> None:
-    stub.answer = JSONResponse(RECORDED["off"])
+    stub.answer = RECORDED["off"]
     page = answered(visit(stub.url))
     expect(page.locator("#answer-title")).to_have_text(RECORDED["off"]["choices"][0]["message"]["content"])
     expect(page.locator(".look")).to_have_count(0)
@@ -129,7 +128,7 @@ def test_an_answer_is_text_whatever_is_in_it(visit: Open, stub: Stub) -> None:
     text = "<img src=x onerror=alert(1)>\n<script>alert(1)</script>"
     body = copy.deepcopy(RECORDED["dual"])
     body["choices"][0]["message"]["content"] = body["dualfocus"]["micro"]["text"] = text
-    stub.answer = JSONResponse(body)
+    stub.answer = body
     page = answered(visit(stub.url))
     assert page.locator("#answer-title").inner_text() == text
     expect(page.locator("#answer script, #answer img[src=x]")).to_have_count(0)
@@ -138,5 +137,5 @@ def test_an_answer_is_text_whatever_is_in_it(visit: Open, stub: Stub) -> None:
 def test_an_empty_answer_is_said(visit: Open, stub: Stub) -> None:
     body = copy.deepcopy(RECORDED["macro"])
     body["choices"][0]["message"]["content"] = body["dualfocus"]["macro"]["text"] = ""
-    stub.answer = JSONResponse(body)
+    stub.answer = body
     expect(answered(visit(stub.url)).locator("#answer-title")).to_have_text("(the answer is empty)")

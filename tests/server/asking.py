@@ -1,6 +1,7 @@
 """What tests ask of a running server, and how they see what runs on it."""
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from itertools import count
@@ -32,6 +33,11 @@ def events(http: httpx.Client, **body: Any) -> list[str]:
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("text/event-stream")
         return [line for line in response.iter_lines() if line]
+
+
+def chunks(lines: list[str]) -> list[dict[str, Any]]:
+    """Return what a stream's events hold."""
+    return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
 
 
 async def until_unfinished(http: httpx.AsyncClient, wanted: Callable[[int], bool]) -> int:

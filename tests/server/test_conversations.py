@@ -38,14 +38,19 @@ def crop_of(answer: Any) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(encoded)))
 
 
-@pytest.mark.parametrize(("index", "name"), [(None, "astronaut"), (0, "coffee"), (1, "astronaut"), (-2, "coffee")])
-def test_the_last_image_is_zoomed_unless_another_is_named(
-    client: OpenAI, image_part: ImagePart, jpeg: Callable[[str], bytes], index: int | None, name: str
+@pytest.mark.parametrize(("index", "name"), [(0, "coffee"), (1, "astronaut"), (-1, "astronaut"), (-2, "coffee")])
+def test_of_several_images_the_one_that_is_named_is_zoomed(
+    client: OpenAI, image_part: ImagePart, jpeg: Callable[[str], bytes], index: int, name: str
 ) -> None:
-    focus = {"box": [0.25, 0.25, 0.75, 0.75], "return_crop": True} | ({} if index is None else {"image": index})
+    focus = {"box": [0.25, 0.25, 0.75, 0.75], "return_crop": True, "image": index}
     answer = ask(client, two_images(image_part), focus=focus, max_tokens=4)
     whole = Image.open(io.BytesIO(jpeg(name)))
     assert ImageChops.difference(crop_of(answer), whole.crop(answer.dualfocus["crop"])).getbbox() is None
+
+
+def test_of_several_images_none_is_zoomed_where_none_is_named(client: OpenAI, image_part: ImagePart) -> None:
+    focus = ask(client, two_images(image_part), max_tokens=4).dualfocus
+    assert (focus["winner"], focus["selection"], set(focus["turns"])) == ("macro", "several_pictures", {"macro"})
 
 
 def test_an_image_of_an_earlier_turn_is_zoomed(client: OpenAI, about: About) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from asking import CHAT, check_log, events
-from dualfocus_engine.families.profiles import PROFILE_FILE
+from dualfocus_engine.families.choosing import PROFILE_FILE
 from dualfocus_engine.shipped import SHIPPED_MODEL
 from fake_hub import Hub, fake_hub
 from hostile_images import data_url, png
@@ -41,7 +41,6 @@ def served(hub: Hub, home: Path, opened: Path, tmp_path_factory: pytest.TempPath
     environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "NOTED_BELOW": str(home), "NOTED_IN": str(opened)}
     running = start_server(
         tmp_path_factory.mktemp("served") / "log",
-        *("--profile", str(SHIPPED_MODEL / PROFILE_FILE)),
         model=(MODEL,),
         on_path=Path(__file__).parent / "noted_opens",
         environment=environment,
@@ -59,6 +58,11 @@ def bodies(number: int) -> list[dict[str, Any]]:
     ways = [{"mode": mode} for mode in MODES] + [{"scoring": "shared"}, {"box": [0.1, 0.1, 0.9, 0.9]}]
     about = [{"messages": messages, "max_tokens": 4, "dualfocus": way} for way in ways]
     return [*about, {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}]
+
+
+def test_it_is_served_with_the_profile_that_lies_beside_it_on_the_hub(served: Server, hub: Hub) -> None:
+    assert f"profile: small (the model's own {PROFILE_FILE})" in served.log.read_text()
+    assert any(asked.endswith(f"/resolve/main/{PROFILE_FILE}") for asked in hub.asked)
 
 
 def test_nothing_is_asked_or_read_anew_once_it_is_ready(served: Server, hub: Hub, home: Path, opened: Path) -> None:

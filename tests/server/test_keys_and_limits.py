@@ -1,4 +1,4 @@
-"""Keys, limits, request ids and logs, on a server that has them all."""
+"""Keys, limits, request ids and logs, and what else a flag asks for, on a server that has them all."""
 
 import asyncio
 import json
@@ -30,6 +30,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, key_file: Path) -> Iterato
     flags = ["--api-key", KEY, "--api-key", OTHER, "--api-key-file", str(key_file)]
     limits = ["--max-questions", "2", "--max-queued", "2", "--max-questions-per-key", "3", "--timeout", str(TIMEOUT)]
     sizes = ["--max-body-bytes", "200000", "--max-image-pixels", "300000", "--log-format", "json"]
+    sizes += ["--sse-keep-alive-interval", "1"]
     sizes += ["--allowed-origins", '["https://app.example"]']
     running = start_server(tmp_path_factory.mktemp("guarded") / "log", *flags, *limits, *sizes)
     yield running
@@ -170,6 +171,23 @@ def test_a_question_that_takes_too_long_is_stopped(guarded: Server, plain: httpx
         assert answer.status_code == 504
         assert answer.json()["error"]["code"] == "timeout"
         wait_until(lambda: "dualfocus_unfinished_turns 0.0" in plain.get("/metrics", headers=bearer(KEY)).text)
+
+
+def vllms(about: About) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": "What?"}], "max_tokens": 4}
+
+
+@pytest.mark.parametrize("asked", [question, vllms], ids=["two looks", "vLLM"])
+def test_a_silent_stream_has_vllms_comments_where_its_flag_asks_for_them(
+    guarded: Server, plain: httpx.Client, about: About, asked: Callable[[About], dict[str, Any]]
+) -> None:
+    body = asked(about) | {"stream": True}
+    with (
+        frozen_engine(guarded),
+        plain.stream("POST", "/v1/chat/completions", json=body, headers=bearer(KEY)) as response,
+    ):
+        comments = (line for line in response.iter_lines() if line.startswith(":"))
+        assert [next(comments) for _ in range(3)] == [": keep-alive"] * 3
 
 
 def test_a_request_id_is_kept_or_made(plain: httpx.Client) -> None:

@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import pytest
 from dualfocus_engine import DualFocus, FocusResult
-from dualfocus_engine.families.profiles import Profile, profile_of
+from dualfocus_engine.families.choosing import profile_of
+from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.method.stages import Stages
 from dualfocus_server.api.intake import inline_images, is_dualfocus_request, question_of
 from dualfocus_server.api.protocol import FocusRequest

@@ -2,8 +2,11 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
+import httpx
 import pytest
+from asking import About, chunks, events
 from dualfocus_engine.shipped import SHIPPED_MODEL, SHIPPED_NAME
 from dualfocus_training.evaluation import asking
 from dualfocus_training.evaluation.figures import figures
@@ -42,6 +45,32 @@ def test_it_looks_twice_and_sees_more(shipped: Server) -> None:
     assert whole["chosen"] >= whole["micro"] - 0.06
     assert overall["chosen"] >= max(overall["macro"], overall["micro"]) - 0.06
     assert found["shifts"]["10"] >= found["shifts"]["0"] - 0.06
+
+
+def keys_of(part: dict[str, Any]) -> tuple[set[str], set[str], set[str]]:
+    """The keys of a stream's piece, of its choice and of its delta."""
+    (choice,) = part["choices"] or [{"delta": {}}]
+    return set(part) - {"dualfocus"}, set(choice), set(choice["delta"])
+
+
+@pytest.mark.parametrize("mode", ["dual", "adaptive", "macro", "micro"])
+@pytest.mark.parametrize("usage", [{}, {"stream_options": {"include_usage": True}}], ids=["", "usage"])
+@pytest.mark.parametrize("logprobs", [{}, {"logprobs": True, "top_logprobs": 2}], ids=["", "logprobs"])
+def test_its_streams_have_the_keys_of_vllms_own_about_the_same_question(
+    shipped: Server, about: About, mode: str, usage: dict[str, Any], logprobs: dict[str, Any]
+) -> None:
+    """Piece by piece: the role, the text, the last piece, the usage. Beside them there is `dualfocus` alone."""
+    body = {"messages": about("coffee", "What?"), "max_tokens": 6, "ignore_eos": True, "temperature": 0}
+    with httpx.Client(base_url=shipped.url, timeout=PATIENCE) as http:
+        theirs, ours = (
+            chunks(events(http, **body, **usage, **logprobs, dualfocus={"mode": asked})) for asked in ("off", mode)
+        )
+    ends = slice(-2, None) if usage else slice(-1, None)
+    assert keys_of(ours[0]) == keys_of(theirs[0])
+    assert [keys_of(part) for part in ours[ends]] == [keys_of(part) for part in theirs[ends]]
+    texts = [{str(keys_of(part)) for part in parts[1 : ends.start]} for parts in (ours, theirs)]
+    assert texts[0] == texts[1]
+    assert set(ours[-1].get("usage", {})) >= set(theirs[-1].get("usage", {}))
 
 
 def test_it_is_small_and_reads_any_text() -> None:

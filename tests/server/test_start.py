@@ -34,7 +34,7 @@ def test_steps_longer_than_two_seconds_show_progress(server: Server) -> None:
 
 def test_start_up_prints_nothing_else(server: Server) -> None:
     log = server.log.read_text().partition("DualFocus is ready")[0]
-    known = r"^(Importing vLLM|Loading |Warming up|note: |INFO:  )"
+    known = r"^(Importing vLLM|Loading |Warming up|profile: |note: |INFO:  )"
     assert [line for line in log.splitlines() if line and not re.match(known, line)] == []
 
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from dualfocus_engine.families.profiles import profile_of
+from dualfocus_engine.families.choosing import profile_of
 from dualfocus_training.models import untrained
 from dualfocus_training.models.weights import _published_name
 

@@ -87,6 +87,8 @@ class FakeEngine:
             await asyncio.sleep(0)
             if isinstance(step, Exception):
                 raise step
+            if request.on_accepted is not None:
+                request.on_accepted()
             result = step if isinstance(step, Turn) else await step()
             if request.on_text is not None:
                 for word in result.text.split():

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import yaml
-from dualfocus_engine.families.profiles import PROFILE_FILE
+from dualfocus_engine.families.choosing import PROFILE_FILE
 from peft import PeftModel
 from transformers import LlavaForConditionalGeneration
 

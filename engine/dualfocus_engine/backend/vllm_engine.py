@@ -224,8 +224,7 @@ class VllmEngine:
         try:
             options = {"trace_headers": _trace_headers(), **self._rank_option(request.prompt)}
             async for output in self.llm.generate(rendered, request.sampling, request_id, **options):
-                if request.on_text is not None and output.outputs[0].text:
-                    request.on_text(output.outputs[0].text)
+                _tell(request, output, is_first=whole is None)
                 if whole is None:
                     whole = output
                 else:
@@ -347,6 +346,14 @@ def _has_failed(output: RequestOutput) -> bool:
     return bool(output.outputs[0].finish_reason == "error")
 
 
+def _tell(request: TurnRequest, output: RequestOutput, is_first: bool) -> None:
+    """Tell who asked for a turn what its output says. What vLLM can't compile (a grammar) fails in the first one."""
+    if is_first and request.on_accepted is not None and not _has_failed(output):
+        request.on_accepted()
+    if request.on_text is not None and output.outputs[0].text:
+        request.on_text(output.outputs[0].text)
+
+
 def _unfinished_error(sampling: SamplingParams) -> Exception:
     """Return the error of a turn that vLLM could not finish: the client's where it gave a grammar, else ours."""
     if sampling.structured_outputs is None:
@@ -366,7 +373,8 @@ def _within(request: TurnRequest, room: int) -> TurnRequest:
     sampling = request.sampling.clone()
     sampling.logprobs = sampling.logprobs or 0
     sampling.max_tokens = min(sampling.max_tokens or room, room)
-    sampling.output_kind = RequestOutputKind.FINAL_ONLY if request.on_text is None else RequestOutputKind.DELTA
+    is_followed = request.on_text is not None or request.on_accepted is not None
+    sampling.output_kind = RequestOutputKind.DELTA if is_followed else RequestOutputKind.FINAL_ONLY
     return replace(request, sampling=sampling)
 
 

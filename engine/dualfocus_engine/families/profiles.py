@@ -1,6 +1,5 @@
 """Profiles: what differs between model families, as data; the method's code has no `if model == …`."""
 
-import json
 import re
 from importlib import resources
 from pathlib import Path
@@ -13,11 +12,6 @@ from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.boxes import BoxFormat, CropPolicy, Regex
 
 _Level = Annotated[int, Field(ge=0, le=255)]
-# The released checkpoints' architecture and profile, and what a model of any other is asked in.
-_RELEASED = "LlavaForConditionalGeneration"
-DEFAULT_PROFILE = "llava-dualfocus"
-OTHERS_PROFILE = "paper"
-PROFILE_FILE = "dualfocus.yaml"
 _SHIPPED = resources.files("dualfocus_engine.families") / "profiles"
 
 
@@ -116,41 +110,6 @@ def profile_names() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in _SHIPPED.iterdir() if entry.name.endswith(".yaml"))
 
 
-def profile_of(model: str, name: str | None = None) -> Profile:
-    """Return the profile a model is served with: the one named, else the model's own, else its architecture's.
-
-    A model's own profile is the file `dualfocus.yaml` in its folder. Raises ConfigError as `load_profile` does.
-    """
-    own = str(Path(model) / PROFILE_FILE)
-    return load_profile(name or (own if _is_file(own) else _profile_for(_architectures(model))))
-
-
-def _profile_for(architectures: list[str] | None) -> str:
-    """Name the profile for a model without one: only a LLaVA can be one of the released checkpoints."""
-    return DEFAULT_PROFILE if architectures is None or _RELEASED in architectures else OTHERS_PROFILE
-
-
-def _architectures(model: str) -> list[str] | None:
-    """Read a model's architectures from its config.json, in its folder or on the hub; None where it can't be read.
-
-    Whatever is wrong with it, the engine fetches the same file next and says so.
-    """
-    try:
-        config = json.loads(_config_file(model).read_text(encoding="utf-8"))
-        return list(config.get("architectures") or [])
-    except (OSError, ValueError, AttributeError, TypeError, ImportError):
-        return None
-
-
-def _config_file(model: str) -> Path:
-    if is_folder(model):
-        return Path(model) / "config.json"
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-
-    known = try_to_load_from_cache(model, "config.json")
-    return Path(known if isinstance(known, str) else hf_hub_download(model, "config.json"))
-
-
 def shipped_profile(name: str) -> str:
     """Return the text of a profile that ships."""
     return (_SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
@@ -162,7 +121,7 @@ def load_profile(name: str) -> Profile:
     Raises ConfigError naming the profiles there are, or the field that is wrong.
     """
     shipped = name in profile_names()
-    if not shipped and not _is_file(name):
+    if not shipped and not is_file(name):
         raise ConfigError(f"No profile {name!r}: give one of {', '.join(profile_names())}, or a YAML file.")
     try:
         text = shipped_profile(name) if shipped else Path(name).read_text(encoding="utf-8")
@@ -171,15 +130,8 @@ def load_profile(name: str) -> Profile:
         raise ConfigError(f"The profile {name!r} can't be used: {error}") from error
 
 
-def is_folder(model: str) -> bool:
-    """Whether a model is a folder of this machine; else it is a name on the hub."""
-    try:
-        return Path(model).is_dir()
-    except OSError:  # longer than a folder's name can be
-        return False
-
-
-def _is_file(name: str) -> bool:
+def is_file(name: str) -> bool:
+    """Whether a name is that of a file."""
     try:
         return Path(name).is_file()
     except OSError:  # longer than a file's name can be

@@ -40,6 +40,7 @@ class Selection(StrEnum):
     NOTHING_ASKED = "nothing_asked"  # a picture without words: there is nothing to ground
     SEVERAL_PICTURES = "several_pictures"  # the last message has several, and it is not said which to zoom
     IMAGE_LIMIT = "image_limit"  # the crop would be one picture more than the engine takes in a prompt
+    TIMED_OUT = "timed_out"  # the question's time was up before the second look ended
     SKIPPED = "skipped"  # adaptive: the macro answer was confident enough
     NO_BOX = "no_box"  # grounding wrote nothing that reads as a box
     EMPTY_BOX = "empty_box"  # the box holds no pixel

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class TurnRequest:
     """One turn to run: what it is called in request ids and spans, its prompt, how its tokens are drawn.
 
-    `on_start` is called once the prompt is known to fit, `on_text` with the turn's text as it is written. A turn that
-    is no answer is never compared, so its log-probabilities may be those under a grammar.
+    `on_start` is called once the prompt is known to fit, `on_accepted` with the first token, when the engine refuses
+    nothing of it any more, `on_text` with the turn's text as it is written. A turn that is no answer is never compared,
+    so its log-probabilities may be those under a grammar.
     """
 
     name: str
@@ -30,6 +31,7 @@ class TurnRequest:
     on_text: OnText | None = None
     on_start: Callable[[], None] | None = None
     is_answer: bool = True
+    on_accepted: Callable[[], None] | None = None
 
 
 class TurnEngine(Protocol):

@@ -25,6 +25,9 @@ class TurnListener(Protocol):
     def on_turn_start(self, turn: str) -> None:
         """A turn starts, and its prompt fits the context: macro, grounding or micro."""
 
+    def on_turn_accepted(self, turn: str) -> None:
+        """The engine writes an answer: it has taken how macro or micro is to be sampled, a grammar among it."""
+
     def on_text(self, text: str) -> None:
         """The macro turn wrote some more of its answer (in `Mode.MACRO` only: elsewhere it may yet lose)."""
 
@@ -64,8 +67,7 @@ class TurnRunner:
         """Answer from the whole picture. Raises ContextFull, EngineDead."""
         with self.stages.time("macro"):
             prompt = await self._engine.prompt(macro_turn(self._question))
-            request = TurnRequest("macro", prompt, self._sampling, on_text, self._on_start("macro"))
-            return await self._engine.generate(request)
+            return await self._engine.generate(self._answer_request("macro", prompt, on_text))
 
     async def run_second_look(self) -> SecondLook:
         """Ground, crop and answer again (Eq. 6); an error ends the look, never the question."""
@@ -136,8 +138,7 @@ class TurnRunner:
     async def _run_micro(self, crop: Picture) -> Turn:
         assert self._zoomed is not None
         prompt = await self._continue(self._zoomed, micro_turn(self._question, crop, self._profile))
-        request = TurnRequest("micro", prompt, self._sampling, on_start=self._on_start("micro"))
-        return await self._engine.generate(request)
+        return await self._engine.generate(self._answer_request("micro", prompt))
 
     async def _continue(self, zoomed: _Zoomed, follow_up: Message) -> Prompt:
         """Return the prompt that continues the grounding turn, token for token, with a user's turn about the crop."""
@@ -148,6 +149,10 @@ class TurnRunner:
         """Return what is scored of an answer: its tokens, or those of the option it names."""
         option = chosen_option(turn.text, self._question.options)
         return turn.token_ids if option is None else [*self._engine.encode(option), self._engine.closing_token]
+
+    def _answer_request(self, turn: str, prompt: Prompt, on_text: OnText | None = None) -> TurnRequest:
+        accepted = partial(self._listener.on_turn_accepted, turn) if self._listener is not None else None
+        return TurnRequest(turn, prompt, self._sampling, on_text, self._on_start(turn), on_accepted=accepted)
 
     def _on_start(self, turn: str) -> Callable[[], None] | None:
         return partial(self._listener.on_turn_start, turn) if self._listener is not None else None

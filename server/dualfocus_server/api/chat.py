@@ -7,7 +7,7 @@ from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from dualfocus_engine import DualFocus, FocusResult, Mode
+from dualfocus_engine import DualFocus, FocusResult
 from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.method.turn_runner import TurnListener
@@ -22,10 +22,11 @@ from dualfocus_server.api.intake import (
     question_of,
     take_mode_from_model,
 )
+from dualfocus_server.api.pieces import FocusWriter, Pieces
 from dualfocus_server.api.protocol import FocusRequest, FocusResponse
 from dualfocus_server.api.report import completion, crop_url
-from dualfocus_server.api.streaming import Events, EventStream, FocusWriter
-from dualfocus_server.api.vllm_chat import VllmChat
+from dualfocus_server.api.streaming import Events, EventStream, Silence
+from dualfocus_server.api.vllm_chat import VllmChat, begins_answer, take_id_from_header
 from dualfocus_server.guards.admission import Admission, Slot
 from dualfocus_server.guards.http_errors import TimedOut
 from dualfocus_server.guards.watchdog import Watchdog
@@ -33,10 +34,13 @@ from dualfocus_server.images.request_images import RequestImages
 from dualfocus_server.telemetry.metrics import record_answer, record_passthrough
 from dualfocus_server.telemetry.traces import question_span, record_on_span
 
+# What is left of a question's time to write its answer.
+_WRITING_S = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What the routes work with; `timeout` is a question's, in seconds (0: none)."""
+    """What the routes work with; in seconds, 0 for none: a question's `timeout`, and a stream's `keep_alive`."""
 
     focus: DualFocus
     chat: VllmChat
@@ -44,10 +48,15 @@ class Service:
     admission: Admission
     watchdog: Watchdog
     timeout: float
+    keep_alive: float = 0
 
     def deadline(self) -> float | None:
         """The event loop's time at which a question that comes now has taken too long."""
         return asyncio.get_running_loop().time() + self.timeout if self.timeout else None
+
+    def macro_deadline(self, deadline: float | None) -> float | None:
+        """The time from which a macro answer is returned without its second look: a little before `deadline`."""
+        return None if deadline is None else deadline - min(_WRITING_S, self.timeout / 10)
 
     @asynccontextmanager
     async def until(self, deadline: float | None) -> AsyncIterator[None]:
@@ -65,23 +74,26 @@ class Service:
 
 
 class _Task(Protocol):
-    """A request on its way through the engine."""
+    """A request on its way through the engine; `pieces` makes those of its stream."""
+
+    pieces: Pieces
 
     async def respond(self) -> Response:
         """Answer it as one body."""
 
-    async def stream(self, events: Events) -> None:
-        """Answer it piece by piece."""
+    async def stream(self, events: Events, slot: Slot) -> None:
+        """Answer it piece by piece, once it has its place."""
 
 
 async def answer(service: Service, request: FocusRequest, raw_request: Request) -> Response:
     """Answer one chat completion request. Raises Refusal, DualFocusError, VllmRefusal and vLLM's errors."""
     asked_model, deadline, stages = request.model or service.chat.model_name, service.deadline(), Stages()
     take_mode_from_model(request, service.chat.is_base_model)
+    take_id_from_header(request, raw_request)
     service.images.check_number(len(list(image_parts(request))))
     task: _Task = _VllmTask(service, request, raw_request)
     if is_dualfocus_request(request) and service.chat.is_base_model(request.model):
-        task = _FocusTask(service, request, asked_model, stages)
+        task = _FocusTask(service, request, asked_model, stages, service.macro_deadline(deadline))
     with ExitStack() as held:
         slot = held.enter_context(service.admission.admit(raw_request.scope.get("client_id", ""), stages))
         with question_span(raw_request, held):
@@ -98,10 +110,9 @@ async def _streamed(service: Service, task: _Task, slot: Slot, held: ExitStack, 
 
     async def make(events: Events) -> None:
         async with service.until(deadline):
-            await slot.acquire()
-            await task.stream(events)
+            await task.stream(events, slot)
 
-    events = Events(make, held)
+    events = Events(make, held, Silence(task.pieces.content(""), service.keep_alive))
     try:
         await events.begun()
     except BaseException:
@@ -113,12 +124,16 @@ async def _streamed(service: Service, task: _Task, slot: Slot, held: ExitStack, 
 class _FocusTask:
     """A question for two looks; `stages` are counted on from what it has waited."""
 
-    def __init__(self, service: Service, request: FocusRequest, model: str, stages: Stages) -> None:
+    def __init__(
+        self, service: Service, request: FocusRequest, model: str, stages: Stages, deadline: float | None
+    ) -> None:
         self._service = service
         self._request = request
         self._model = model
         self._stages = stages
+        self._deadline = deadline
         self._started = time.perf_counter()
+        self.pieces = Pieces(f"chatcmpl-{request.request_id}", model)
 
     async def respond(self) -> Response:
         """Answer it as one body."""
@@ -126,23 +141,24 @@ class _FocusTask:
         # A crop in it may be megabytes, which Python's own writer takes several times as long for.
         return Response(to_json(response.model_dump()), media_type="application/json")
 
-    async def stream(self, events: Events) -> None:
-        """Answer it piece by piece."""
+    async def stream(self, events: Events, slot: Slot) -> None:
+        """Answer it piece by piece, once it has its place."""
         options = self._request.stream_options
-        mode = Mode(self._request.dualfocus.mode)
-        writer = FocusWriter(events, f"chatcmpl-{self._request.request_id}", self._model, mode)
+        writer = FocusWriter(events, self.pieces, self._request.dualfocus.progress)
+        await slot.acquire()
         result, response = await self._answer(writer)
         writer.write_end(result, response, include_usage=bool(options and options.include_usage))
 
     async def _answer(self, listener: TurnListener | None) -> tuple[FocusResult, FocusResponse]:
         request, service = self._request, self._service
         question = await question_of(request, service.focus, service.images, self._stages)
-        result = await service.focus.answer(question, listener)
+        result = await service.focus.answer(question, listener, self._deadline)
         self._stages |= result.stages
         record_on_span(result)
         record_answer(result, question.mode, self._stages, time.perf_counter() - self._started)
         logprobs = service.chat.logprobs(result.answer, request)
         response = completion(result, question.mode, self._model, request.request_id, logprobs)
+        response.system_fingerprint = service.chat.system_fingerprint
         response.dualfocus.stages = self._stages
         if request.dualfocus.return_crop and result.look.crop_box is not None:
             pictures = service.focus.engine.pictures
@@ -160,6 +176,7 @@ class _VllmTask:
         self._request = request
         self._raw_request = raw_request
         self._started = time.perf_counter()
+        self.pieces = Pieces(f"chatcmpl-{request.request_id}", service.chat.signature(request))
 
     async def respond(self) -> Response:
         """Answer it as one body."""
@@ -168,12 +185,16 @@ class _VllmTask:
         record_passthrough(time.perf_counter() - self._started)
         return JSONResponse(response.model_dump())
 
-    async def stream(self, events: Events) -> None:
-        """Answer it piece by piece."""
+    async def stream(self, events: Events, slot: Slot) -> None:
+        """Answer it piece by piece, once it has its place."""
+        if self._request.dualfocus.progress:
+            events.put(self.pieces.progress("waiting"))
+        await slot.acquire()
         await inline_images(self._request, self._service.focus, self._service.images)
         vllm_events = await self._service.chat.stream(self._request, self._raw_request)
-        events.begin()
         async with aclosing(vllm_events):
             async for event in vllm_events:
                 events.put(event)
+                if begins_answer(event):
+                    events.begin()
         record_passthrough(time.perf_counter() - self._started)

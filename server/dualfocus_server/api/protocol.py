@@ -12,7 +12,11 @@ from pydantic import (
     model_validator,
 )
 from vllm.config import ModelConfig
-from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatCompletionResponse
+from vllm.entrypoints.openai.chat_completion.protocol import (
+    ChatCompletionRequest,
+    ChatCompletionResponse,
+    ChatCompletionStreamResponse,
+)
 from vllm.renderers.params import TokenizeParams
 
 from dualfocus_server.api.contents import normalize_message
@@ -65,6 +69,11 @@ class FocusOptions(BaseModel):
         default=None, ge=0, description="mode adaptive: a macro answer of less perplexity stands (--skip-below)"
     )
     return_crop: bool = Field(default=False, description="return the crop as a data: URL")
+    progress: bool = Field(
+        default=False,
+        description="in a stream: tell what is being done, in pieces that add nothing to the answer "
+        '(`"dualfocus": {"progress": "grounding"}`)',
+    )
 
     @field_validator("box")
     @classmethod
@@ -204,3 +213,9 @@ class FocusResponse(ChatCompletionResponse):
     """A chat completion with the `dualfocus` field."""
 
     dualfocus: FocusReport
+
+
+class FocusPiece(ChatCompletionStreamResponse):
+    """A piece of a stream; `dualfocus` is the answer's report, or what is being done."""
+
+    dualfocus: dict[str, Any] | None = None

@@ -1,10 +1,12 @@
 """vLLM's own chat serving on the engine that DualFocus runs: what DualFocus does not concern is answered there.
 
 Leans on vLLM 0.32's `init_app_state` (fills a Starlette state with its servings), on `OpenAIServingChat`'s
-`create_chat_completion`, `_create_chat_logprobs` and `renderer.mm_processor_cache`, on `OpenAIServingModels`, and on
-what vLLM says of a prompt that is too long: `VLLMValidationError.parameter`, and the words of `get_max_tokens`.
+`create_chat_completion`, `_create_chat_logprobs`, `system_fingerprint` and `renderer.mm_processor_cache`, on its
+streams (an error is an event and logged, the first pieces say the role), on `OpenAIServingModels`, and on what vLLM
+says of a prompt that is too long: `VLLMValidationError.parameter`, and the words of `get_max_tokens`.
 """
 
+import logging
 import re
 from argparse import Namespace
 from collections.abc import AsyncGenerator, Iterator
@@ -27,7 +29,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
 from vllm.entrypoints.openai.models.protocol import BaseModelPath
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelList
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
-from vllm.exceptions import GenerationError, VLLMValidationError
+from vllm.exceptions import GenerationError, VLLMClientError, VLLMValidationError
 
 from dualfocus_server.api.contents import parts_of
 from dualfocus_server.guards.api_errors import ApiError, VllmResponseError, api_error_from_vllm, as_client_errors
@@ -37,6 +39,9 @@ Answer: TypeAlias = AsyncGenerator[str, None] | ChatCompletionResponse
 
 # How vLLM's streams tell an error; no other event begins so.
 _ERROR_EVENT = 'data: {"error":'
+# Its streams say the role as soon as the engine says anything, were it that it has failed.
+_ROLE = '"delta":{"role":'
+_SERVING = "vllm.entrypoints.openai.chat_completion.serving"
 _TOO_LONG = re.compile(r"Input length \((\d+)\) exceeds")
 
 
@@ -61,6 +66,7 @@ class VllmChat:
             args.chat_template = file.name if template.text else None
             args.chat_template_content_format = template.content_format
             await init_app_state(engine.llm, state, args, await engine.llm.get_supported_tasks())
+        logging.getLogger(_SERVING).addFilter(_is_not_the_clients)
         return cls(state)
 
     async def answer(self, request: ChatCompletionRequest, raw_request: Request) -> ChatCompletionResponse:
@@ -143,6 +149,15 @@ class VllmChat:
         """The name answers are signed with."""
         return str(self._models.base_model_paths[0].name)
 
+    def signature(self, request: ChatCompletionRequest) -> str:
+        """Return the name that vLLM's answer to a request is signed with: an adapter signs its own."""
+        return self.model_name if self.is_base_model(request.model) else str(request.model)
+
+    @property
+    def system_fingerprint(self) -> str | None:
+        """What vLLM's answers name the engine's version and settings by (`--fingerprint-mode`)."""
+        return cast("str | None", self._chat.system_fingerprint)
+
     def logprobs(self, turn: Turn, request: ChatCompletionRequest) -> ChatCompletionLogProbs | None:
         """Return a turn's log-probabilities as OpenAI writes them, where the request asks for them."""
         if not request.logprobs:
@@ -155,6 +170,22 @@ class VllmChat:
             return_as_token_id=request.return_tokens_as_token_ids,
         )
         return made
+
+
+def _is_not_the_clients(record: logging.LogRecord) -> bool:
+    """Keep out of the log what vLLM takes for its own failure, in a stream: that it refused a client's values."""
+    return not (record.exc_info and isinstance(record.exc_info[1], VLLMClientError))
+
+
+def take_id_from_header(request: ChatCompletionRequest, raw_request: Request) -> None:
+    """Give a request the id that vLLM's answer to it has: the checked one of the header, where the client gave one."""
+    if HEADER in raw_request.headers:
+        request.request_id = request_id.get() or request.request_id
+
+
+def begins_answer(event: str) -> bool:
+    """Whether an event of vLLM's says more than the role: the engine has taken the request."""
+    return _ROLE not in event
 
 
 def _as_ours(raw_request: Request) -> Request:

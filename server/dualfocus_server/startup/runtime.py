@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 import uvloop
 from dualfocus_engine import ConfigError, DualFocus, DualFocusError, EngineDead, Profile
-from dualfocus_engine.families.profiles import is_folder, profile_of
+from dualfocus_engine.families.choosing import ChosenProfile, choose_profile, is_folder
 from dualfocus_engine.machine.platform import engine_defaults
 from dualfocus_engine.shipped import SHIPPED_MODEL, SHIPPED_NAME
 from starlette.types import ASGIApp
@@ -66,9 +66,10 @@ async def _serve(args: Namespace) -> int:
     # What is wrong with a flag is said before a model is loaded.
     images, keys = _make_image_fetcher(settings), _make_key_ring(settings)
     model = args.model or str(SHIPPED_MODEL)
-    profile = _profile_of(model, args.profile)
-    focus = DualFocus(model, _with_flags(profile, args), draft_boxes=args.draft_boxes, **_engine_flags(args))
+    chosen = _choose_profile(model, args)
+    focus = DualFocus(model, _with_flags(chosen.profile, args), draft_boxes=args.draft_boxes, **_engine_flags(args))
     _set_vllm_args(args, focus)
+    say(f"profile: {focus.profile.name} ({chosen.why})")
     for note in _notes(focus.profile, args):
         say(f"note: {note}")
     listener = _bind(args)  # before the model is loaded: a port in use is said at once
@@ -83,12 +84,12 @@ async def _serve(args: Namespace) -> int:
         focus.stop()
 
 
-def _profile_of(model: str, name: str | None) -> Profile:
-    """Return the model's profile; a model on the hub is asked for its configuration first. Raises ConfigError."""
-    if name or is_folder(model):
-        return profile_of(model, name)
+def _choose_profile(model: str, args: Namespace) -> ChosenProfile:
+    """Return the model's profile; a model on the hub is asked for its files first. Raises ConfigError."""
+    if args.profile or is_folder(model):
+        return choose_profile(model, args.profile)
     with step(f"Reading the configuration of {model}"):
-        return profile_of(model)
+        return choose_profile(model, revision=args.revision)
 
 
 def _with_flags(profile: Profile, args: Namespace) -> Profile:
@@ -112,6 +113,11 @@ def _notes(profile: Profile, args: Namespace) -> Iterator[str]:
     """What an operator is told before the model is loaded: the profile's own note, and a default that is not vLLM's."""
     if profile.notice:
         yield profile.notice
+    limit = (args.limit_mm_per_prompt or {}).get("image")
+    if images := limit.get("count") if isinstance(limit, dict) else limit:
+        yield f"A prompt holds {images} images, the crop among them: a conversation of as many gets no second look."
+    if args.ec_transfer_config is not None:
+        yield "With --ec-transfer-config encoder runs are not counted, and turns at once may compute a picture twice."
     kept = engine_defaults().get("mm_processor_cache_gb")
     if kept is not None and args.mm_processor_cache_gb == kept:
         yield f"Up to {kept} GiB of processed pictures are kept; --mm-processor-cache-gb sets another size."
@@ -150,7 +156,9 @@ async def _answer_requests(
     chat = await VllmChat.on(focus.engine, args)
     opened = RequestImages(images, settings.max_images, settings.max_image_pixels)
     watchdog = Watchdog(focus.engine, settings.engine_timeout)
-    app = create_app(Service(focus, chat, opened, admission, watchdog, settings.timeout), settings, keys)
+    keep_alive = settings.sse_keep_alive_interval
+    service = Service(focus, chat, opened, admission, watchdog, settings.timeout, keep_alive)
+    app = create_app(service, settings, keys)
     host, port = listener.getsockname()[:2]
     ready = ready_text(host, port, tls=bool(args.ssl_certfile), keys=keys.is_needed, playground=settings.playground)
     server = Server(_uvicorn_config(app, args), admission, settings.drain_timeout, lambda: say(ready))

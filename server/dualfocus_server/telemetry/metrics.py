@@ -16,7 +16,10 @@ OFF = "off"  # the mode of what vLLM's own chat serving answered
 _QUESTIONS_PATH = "/v1/chat/completions"
 _CLIENT_LEFT = 499
 _SKIPPED = {Selection.SKIPPED: "skipped", Selection.NO_BOX: "no_box"}
-_DEGRADED = {Selection.EMPTY_BOX, Selection.CONTEXT_FULL, Selection.MICRO_FAILED, Selection.IMAGE_LIMIT}
+_DEGRADED = {
+    *(Selection.EMPTY_BOX, Selection.CONTEXT_FULL, Selection.MICRO_FAILED),
+    *(Selection.IMAGE_LIMIT, Selection.TIMED_OUT),
+}
 
 _SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 60, 120)
 _STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 120)

@@ -1,12 +1,13 @@
-"""The service on a scripted engine: places, times, and errors before and within a stream."""
+"""The service on a scripted engine: places, times, errors before and within a stream, what is told of the turns."""
 
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-from dualfocus_engine import BadQuestion, ContextFull, DualFocus
+from dualfocus_engine import BadQuestion, ContextFull, DualFocus, Turn
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.method.turn_engine import TurnRequest
 from dualfocus_server.api.chat import Service, answer
@@ -30,12 +31,25 @@ IMAGE = {"type": "image_url", "image_url": {"url": data_url(encoded(Image.new("R
 ABOUT_AN_IMAGE = [{"role": "user", "content": [IMAGE, {"type": "text", "text": "What?"}]}]
 TEXT = [{"role": "user", "content": "What?"}]
 RAW = Request({"type": "http", "headers": []})
+# As vLLM writes them.
+ROLE = 'data: {"id":"1","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
+CONTENT = 'data: {"id":"1","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}\n\n'
+REFUSED = BadQuestion("token_id(s) [9] in logit_bias contain out-of-vocab token ids", "logit_bias")
 
 
 class FakeChat:
     """vLLM's chat serving: swallows a cancellation, as vLLM's does."""
 
     model_name = "model"
+    system_fingerprint = None
+
+    def __init__(self, *events: str) -> None:
+        self._events = events or (CONTENT,)
+        self.fails: Exception | None = None
+        self.is_read = asyncio.Event()
+
+    def signature(self, request: FocusRequest) -> str:
+        return "model"
 
     def is_base_model(self, name: str | None) -> bool:
         return name in (None, "model")
@@ -51,19 +65,23 @@ class FakeChat:
 
     async def stream(self, *given: Any) -> AsyncGenerator[str, None]:
         async def events() -> AsyncGenerator[str, None]:
-            yield "data: 1\n\n"
-            await asyncio.Event().wait()
+            for event in self._events:
+                yield event
+            if self.fails is not None:
+                raise self.fails
+            await self.is_read.wait()
+            raise RuntimeError("broken")
 
         return events()
 
 
-def service(timeout: float = 0, running: int = 1, **script: Any) -> Service:
+def service(timeout: float = 0, running: int = 1, chat: FakeChat | None = None, **script: Any) -> Service:
     engine = FakeEngine(**script)
     engine.default_sampling = {}  # type: ignore[attr-defined]
     focus: DualFocus = focus_on(engine)
     images = RequestImages(ImageFetcher(), max_images=2)
     watchdog = cast("Watchdog", None)  # what these tests ask does not concern it
-    return Service(focus, cast("VllmChat", FakeChat()), images, Admission(running, 5), watchdog, timeout)
+    return Service(focus, cast("VllmChat", chat or FakeChat()), images, Admission(running, 5), watchdog, timeout)
 
 
 def asking(messages: Any, **fields: Any) -> FocusRequest:
@@ -115,7 +133,7 @@ async def test_what_vllm_makes_of_its_cancellation_is_a_timeout() -> None:
 async def test_vllms_streams_end_at_the_deadline_too() -> None:
     on = service(timeout=9)
     first, error, done = await lines_of(await answered(on, TEXT, stream=True))
-    assert first == "data: 1\n\n"
+    assert first == CONTENT
     assert json.loads(error.removeprefix("data: "))["error"]["code"] == "timeout"
     assert done == "data: [DONE]\n\n"
     assert on.admission.admitted == 0
@@ -145,6 +163,73 @@ def unfit(generate: Callable[..., Any]) -> Callable[..., Any]:
         return await generate(request)
 
     return generated
+
+
+@pytest.mark.parametrize("mode", ["dual", "adaptive", "macro", "micro"])
+async def test_what_the_engine_refuses_has_its_status_also_as_a_stream(mode: str) -> None:
+    on = service(macro=REFUSED, micro=REFUSED)
+    with pytest.raises(BadQuestion, match="out-of-vocab"):
+        await answered(on, ABOUT_AN_IMAGE, stream=True, dualfocus={"mode": mode})
+    assert on.admission.admitted == 0
+
+
+@pytest.mark.parametrize("roles", [1, 2])
+async def test_what_vllm_refuses_behind_its_role_has_its_status_too(roles: int) -> None:
+    """It says the role as soon as the engine says anything, were it that it has failed; of every choice."""
+    on = service(chat=FakeChat(*[ROLE] * roles))
+    cast("FakeChat", on.chat).fails = VllmResponseError(ApiError(400, "The engine could not finish the answer"))
+    with pytest.raises(VllmResponseError, match="could not finish"):
+        await answered(on, TEXT, stream=True)
+
+
+async def test_what_vllm_fails_at_behind_a_piece_of_the_answer_is_an_event() -> None:
+    chat = FakeChat(ROLE, CONTENT)
+    response = await answered(service(chat=chat), TEXT, stream=True)
+    chat.is_read.set()
+    role, content, error, done = await lines_of(response)
+    assert (role, content, done) == (ROLE, CONTENT, "data: [DONE]\n\n")
+    assert json.loads(error.removeprefix("data: "))["error"]["type"] == "server_error"
+
+
+@pytest.mark.parametrize(
+    ("mode", "told"),
+    [
+        ("dual", ["waiting", "grounding", "macro", "micro"]),
+        ("macro", ["waiting", "macro"]),
+        ("micro", ["waiting", "grounding", "micro"]),
+    ],
+)
+async def test_progress_is_told_where_it_is_asked_for(mode: str, told: list[str]) -> None:
+    on = service()
+    response = await answered(on, ABOUT_AN_IMAGE, stream=True, dualfocus={"mode": mode, "progress": True})
+    assert [found["progress"] for found in focus_in(await lines_of(response)) if "progress" in found] == told
+    response = await answered(on, ABOUT_AN_IMAGE, stream=True, dualfocus={"mode": mode})
+    assert not any("progress" in found for found in focus_in(await lines_of(response)))
+
+
+@pytest.mark.usefixtures("no_time")
+async def test_of_vllms_own_answers_only_that_they_wait_is_told() -> None:
+    lines = await lines_of(await answered(service(9), TEXT, stream=True, dualfocus={"progress": True}))
+    assert focus_in(lines) == [{"progress": "waiting"}]
+    assert lines[1] == CONTENT
+
+
+def focus_in(lines: list[str]) -> list[dict[str, Any]]:
+    """What the pieces' `dualfocus` fields hold."""
+    bodies = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+    return [body["dualfocus"] for body in bodies if "dualfocus" in body]
+
+
+@pytest.mark.parametrize(("messages", "first"), [(ABOUT_AN_IMAGE, "role"), (TEXT, "keep-alive")])
+async def test_a_stream_that_waits_for_its_place_too_long_begins_all_the_same(messages: Any, first: str) -> None:
+    on = replace(service(), keep_alive=2.0**-10)
+    with on.admission.admit("other", Stages()) as place:
+        await place.acquire()
+        response = await answered(on, messages, stream=True)
+        lines = response.body_iterator
+        assert first in str(await anext(lines))
+        assert await anext(lines) == ": keep-alive\n\n"
+        response._events.stop()
 
 
 async def test_a_place_is_free_when_the_turns_have_ended_though_nobody_reads() -> None:
@@ -192,8 +277,13 @@ async def test_an_answer_says_what_each_stage_took_and_is_counted() -> None:
 async def test_an_error_within_a_stream_is_counted() -> None:
     labels = {"outcome": "server_error"}
     before = REGISTRY.get_sample_value("dualfocus_questions_total", labels) or 0.0
-    on = service(macro=RuntimeError("broken"))
-    on.focus.engine.script["macro"] = on.focus.engine.after("grounding", RuntimeError("broken"))  # type: ignore[attr-defined]
-    response = await answered(on, ABOUT_AN_IMAGE, stream=True)
-    assert '"type": "server_error"' in "".join(await lines_of(response))
+    is_read = asyncio.Event()
+
+    async def failing() -> Turn:
+        await is_read.wait()
+        raise RuntimeError("broken")
+
+    response = await answered(service(macro=failing), ABOUT_AN_IMAGE, stream=True)
+    is_read.set()
+    assert '"type":"server_error"' in "".join(await lines_of(response))
     assert REGISTRY.get_sample_value("dualfocus_questions_total", labels) == before + 1

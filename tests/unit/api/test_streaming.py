@@ -1,4 +1,4 @@
-"""Events of a stream: comments while nothing comes, errors by status or as events, turns that end with their reader."""
+"""Events of a stream: what fills a silence, errors by status or as events, turns that end with their reader."""
 
 import asyncio
 import json
@@ -7,27 +7,35 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from dualfocus_engine import ContextFull, FocusResult, Mode, SecondLook, Selection
+from dualfocus_engine import ContextFull
 from dualfocus_server.api import streaming
-from dualfocus_server.api.report import completion
-from dualfocus_server.api.streaming import Events, EventStream, FocusWriter
+from dualfocus_server.api.pieces import FocusWriter, Pieces
+from dualfocus_server.api.streaming import Events, EventStream, Silence
 from starlette.types import Message
-
-from ..builders import turn
+from vllm.entrypoints.serve.utils.sse_keep_alive import SSE_KEEP_ALIVE_COMMENT
 
 Make = Callable[[Events], Coroutine[Any, Any, None]]
 WAIT = 10.0  # a deadlock fails the test instead of hanging it
 EOS = "data: [DONE]\n\n"
+PIECES = Pieces("chatcmpl-1", "model")
+NOTHING = PIECES.content("")
+COMMENT = ": keep-alive\n\n"
+# Seconds that add up without rounding.
+MOMENT = 2.0**-10
 
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Comments come at once, so that none has to be waited for."""
-    monkeypatch.setattr(streaming, "_COMMENT_INTERVAL_S", 0.001)
+    """No silence is borne, so that none has to be waited for."""
+    monkeypatch.setattr(streaming, "_LONGEST_SILENCE_S", MOMENT)
 
 
 async def forever() -> None:
     await asyncio.Event().wait()
+
+
+def made_by(make: Make, held: ExitStack | None = None, keep_alive: float = 0) -> Events:
+    return Events(make, held or ExitStack(), Silence(NOTHING, keep_alive))
 
 
 async def lines_of(events: Events) -> list[str]:
@@ -35,85 +43,160 @@ async def lines_of(events: Events) -> list[str]:
         return [line async for line in events.read()]
 
 
-async def lines_until(events: Events, wanted: str, times: int) -> list[str]:
-    """Read until a line has come so often, then leave."""
+async def first_lines(events: Events, number: int) -> list[str]:
+    """Read so many lines, then leave."""
     lines: list[str] = []
     async with asyncio.timeout(WAIT):
         async for line in events.read():
             lines.append(line)
-            if lines.count(wanted) == times:
+            if len(lines) == number:
                 break
     events.stop()
     return lines
 
 
-def but_the_role(lines: list[str]) -> list[str]:
-    """All lines but the role's, which a comment may come before: with comments this soon, any pause lets one in."""
-    return [line for line in lines if '"role"' not in line]
+def body_of(line: str) -> Any:
+    return json.loads(line.removeprefix("data: "))
 
 
-def writer(events: Events, mode: Mode = Mode.DUAL) -> FocusWriter:
-    return FocusWriter(events, "chatcmpl-1", "model", mode)
+def writer(events: Events, progress: bool = False) -> FocusWriter:
+    return FocusWriter(events, PIECES, progress)
+
+
+# What fills a silence.
+
+
+@pytest.mark.parametrize(
+    ("keep_alive", "fills"),
+    [
+        (0, [(15, "piece"), (15, "piece")]),
+        (20, [(15, "piece"), (15, "piece")]),
+        (15, [(15, "piece"), (15, "piece")]),
+        (5, [(5, "comment"), (5, "comment"), (5, "piece"), (5, "comment")]),
+        (4, [(4, "comment"), (4, "comment"), (4, "comment"), (3, "piece"), (4, "comment")]),
+    ],
+)
+def test_a_silence_has_a_piece_every_15_s_and_a_comment_every_n_where_the_flag_says_so(
+    keep_alive: int, fills: list[tuple[float, str]]
+) -> None:
+    silence = Silence("piece", keep_alive)
+    assert [(silence.seconds, silence.fill().replace(COMMENT, "comment")) for _ in fills] == fills
+
+
+def test_a_silence_is_counted_anew_once_something_came() -> None:
+    silence = Silence("piece", 10)
+    assert silence.fill() == COMMENT
+    assert silence.seconds == 5
+    silence.end()
+    assert silence.seconds == 10
+
+
+def test_a_comment_is_vllms() -> None:
+    assert COMMENT == SSE_KEEP_ALIVE_COMMENT
+
+
+async def test_no_comment_comes_where_no_flag_asks_for_one() -> None:
+    async def quick(events: Events) -> None:
+        own = writer(events)
+        for turn in ("grounding", "macro", "micro"):
+            own.on_turn_start(turn)
+        own.on_turn_accepted("macro")
+
+    events = made_by(quick)
+    await events.begun()
+    assert await lines_of(events) == [PIECES.role()]
 
 
 @pytest.mark.usefixtures("soon")
-async def test_what_waits_for_its_turn_says_so_after_the_role() -> None:
+async def test_silence_is_filled_by_valid_pieces_without_content() -> None:
+    async def slow(events: Events) -> None:
+        writer(events)
+        await forever()
+
+    events = made_by(slow)
+    await events.begun()
+    role, *fills = await first_lines(events, 4)
+    assert role == PIECES.role()
+    assert fills == [NOTHING] * 3
+    assert body_of(NOTHING)["choices"] == [
+        {"index": 0, "delta": {"content": ""}, "logprobs": None, "finish_reason": None, "token_ids": None}
+    ]
+
+
+async def test_comments_come_between_the_pieces_that_fill_a_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "_LONGEST_SILENCE_S", 3 * MOMENT)
+
+    async def slow(events: Events) -> None:
+        await forever()
+
+    lines = await first_lines(made_by(slow, keep_alive=MOMENT), 6)
+    assert lines == [COMMENT, COMMENT, NOTHING] * 2
+
+
+@pytest.mark.usefixtures("soon")
+async def test_what_waits_for_its_place_too_long_begins_with_the_role() -> None:
     async def waiting(events: Events) -> None:
         writer(events)
         await forever()
 
-    events = Events(waiting, ExitStack())
+    events = made_by(waiting)
     await events.begun()
-    role, first, *_ = await lines_until(events, ": waiting\n\n", 3)
-    assert json.loads(role.removeprefix("data: "))["choices"][0]["delta"]["role"] == "assistant"
-    assert first == ": waiting\n\n"
-
-
-@pytest.mark.usefixtures("soon")
-async def test_a_turns_name_comes_again_while_nothing_else_does() -> None:
-    async def slow(events: Events) -> None:
-        writer(events).on_turn_start("grounding")
-        await forever()
-
-    lines = await lines_until(Events(slow, ExitStack()), ": grounding\n\n", 3)
-    assert but_the_role(lines) == [": grounding\n\n"] * 3
-
-
-@pytest.mark.usefixtures("soon")
-async def test_a_piece_that_is_held_back_does_not_keep_the_comment_away() -> None:
-    """What counts is what the client got: the first piece stays here until there is another."""
-
-    async def writing(events: Events) -> None:
-        own = writer(events, Mode.MACRO)
-        own.on_turn_start("macro")
-        own.on_text("first")
-        await forever()
-
-    lines = await lines_until(Events(writing, ExitStack()), ": macro\n\n", 3)
-    assert but_the_role(lines) == [": macro\n\n"] * 3
+    assert await first_lines(events, 2) == [PIECES.role(), NOTHING]
 
 
 @pytest.mark.parametrize(
-    ("mode", "turn_name"), [(Mode.DUAL, "macro"), (Mode.MACRO, "macro"), (Mode.MICRO, "grounding")]
+    ("keep_alive", "first"), [(0, NOTHING), (MOMENT / 4, COMMENT)], ids=["by default", "with the flag"]
 )
-async def test_an_error_after_the_answer_began_is_an_event_in_openais_shape(mode: Mode, turn_name: str) -> None:
+@pytest.mark.usefixtures("soon")
+async def test_what_has_nothing_to_say_for_too_long_begins_with_what_fills_silence(
+    keep_alive: float, first: str
+) -> None:
+    """vLLM says its role itself, later."""
+
+    async def waiting(events: Events) -> None:
+        await forever()
+
+    events = made_by(waiting, keep_alive=keep_alive)
+    await events.begun()
+    assert await first_lines(events, 1) == [first]
+
+
+@pytest.mark.usefixtures("soon")
+async def test_text_that_is_held_back_does_not_keep_the_silence_from_being_filled() -> None:
+    """What counts is what the client got: the first of the text stays here until there is more."""
+
+    async def writing(events: Events) -> None:
+        writer(events).on_text("first")
+        await forever()
+
+    assert await first_lines(made_by(writing), 3) == [PIECES.role(), NOTHING, NOTHING]
+
+
+# Errors.
+
+
+async def test_an_error_after_the_answer_began_is_an_event_in_openais_shape() -> None:
     has_begun = asyncio.Event()
 
     async def failing(events: Events) -> None:
-        writer(events, mode).on_turn_start(turn_name)
+        writer(events).on_turn_accepted("macro")
         await has_begun.wait()
         raise ContextFull(9, 8)
 
-    events = Events(failing, ExitStack())
+    events = made_by(failing)
     await events.begun()
     has_begun.set()
-    *_, error, done = await lines_of(events)
-    assert json.loads(error.removeprefix("data: "))["error"]["code"] == "context_length_exceeded"
+    role, error, done = await lines_of(events)
+    assert role == PIECES.role()
+    assert set(body_of(error)["error"]) == {"message", "type", "param", "code"}
+    assert body_of(error)["error"]["code"] == "context_length_exceeded"
     assert done == EOS
 
 
-@pytest.mark.parametrize("turns", [[], ["grounding"]])
-async def test_an_error_before_is_raised_and_can_be_given_a_status(turns: list[str]) -> None:
+@pytest.mark.parametrize("turns", [[], ["grounding"], ["grounding", "macro"], ["grounding", "micro"]])
+async def test_an_error_before_the_engine_has_taken_an_answer_is_raised_and_can_be_given_a_status(
+    turns: list[str],
+) -> None:
     async def failing(events: Events) -> None:
         own = writer(events)
         for name in turns:
@@ -122,27 +205,26 @@ async def test_an_error_before_is_raised_and_can_be_given_a_status(turns: list[s
         raise ContextFull(9, 8)
 
     with pytest.raises(ContextFull):
-        await Events(failing, ExitStack()).begun()
+        await made_by(failing).begun()
 
 
-async def test_the_last_piece_carries_how_the_answer_was_found() -> None:
-    result = FocusResult("macro", Selection.ONLY_ANSWER, turn("one two three"), SecondLook(), 1.0)
+@pytest.mark.usefixtures("soon")
+async def test_an_error_of_a_question_that_had_waited_too_long_is_an_event() -> None:
+    fails = asyncio.Event()
 
-    async def whole(events: Events) -> None:
-        own = writer(events, Mode.MACRO)
-        for piece in ("one ", "two ", "three"):
-            own.on_text(piece)
-        own.write_end(result, completion(result, Mode.MACRO, "model", "1", None), include_usage=True)
+    async def failing(events: Events) -> None:
+        await fails.wait()
+        raise ContextFull(9, 8)
 
-    events = Events(whole, ExitStack())
+    events = made_by(failing)
     await events.begun()
-    *lines, done = await lines_of(events)
-    bodies = [json.loads(line.removeprefix("data: ")) for line in lines]
-    pieces = [body["choices"][0]["delta"].get("content") for body in bodies if body["choices"]]
-    assert pieces == ["", "one ", "two ", "three", None]
-    assert ["dualfocus" in body for body in bodies] == [False, False, False, True, False, False]
-    assert bodies[-1]["usage"]["completion_tokens"] == 3
+    fails.set()
+    *_, error, done = await lines_of(events)
+    assert body_of(error)["error"]["code"] == "context_length_exceeded"
     assert done == EOS
+
+
+# Ends.
 
 
 async def test_what_is_held_is_given_up_when_the_answer_is_made_though_nobody_reads_it() -> None:
@@ -152,7 +234,7 @@ async def test_what_is_held_is_given_up_when_the_answer_is_made_though_nobody_re
     async def quick(events: Events) -> None:
         events.put("data: 1\n\n")
 
-    events = Events(quick, held)
+    events = made_by(quick, held)
     await asyncio.wait_for(given_up.wait(), WAIT)
     assert await lines_of(events) == ["data: 1\n\n"]
 
@@ -178,7 +260,7 @@ async def test_a_client_that_does_not_read_is_cut_off_after_the_deadline(monkeyp
     async def never_sent(message: Message) -> None:
         await forever()
 
-    await sent_to(never_sent, Events(endless, held), asyncio.get_running_loop().time())
+    await sent_to(never_sent, made_by(endless, held), asyncio.get_running_loop().time())
     await asyncio.wait_for(given_up.wait(), WAIT)
 
 
@@ -187,7 +269,7 @@ async def test_a_client_that_leaves_ends_the_turns() -> None:
 
     async def endless(events: Events) -> None:
         try:
-            events.comment("macro")
+            events.put("data: 1\n\n")
             await forever()
         finally:
             ended.set()
@@ -197,5 +279,5 @@ async def test_a_client_that_leaves_ends_the_turns() -> None:
             raise OSError("the client has left")
 
     with pytest.raises(OSError, match="left"):
-        await sent_to(gone, Events(endless, ExitStack()))
+        await sent_to(gone, made_by(endless))
     await asyncio.wait_for(ended.wait(), WAIT)

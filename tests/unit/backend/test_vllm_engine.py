@@ -1,6 +1,7 @@
 """What the engine decides before vLLM is asked; on a stand-in for vLLM (tests/engine has the real one)."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from dualfocus_engine.method.prompts import Prompt
 from dualfocus_engine.method.turn_engine import TurnRequest
 from vllm import SamplingParams
 from vllm.renderers.params import TokenizeParams
+from vllm.sampling_params import RequestOutputKind
 
 from ..builders import plain
 
@@ -57,6 +59,30 @@ async def test_the_rank_reaches_vllm() -> None:
     rank = engine._rank_option(prompt)
     assert rank
     assert given == [{"trace_headers": None, **rank}]
+
+
+@pytest.mark.parametrize(
+    ("reasons", "told"), [(["stop"], 1), ([None, None, "stop"], 1), ([None, "error"], 1), (["error"], 0)]
+)
+async def test_a_turn_is_taken_once_its_first_output_is_no_failure(reasons: list[str | None], told: int) -> None:
+    """A grammar that vLLM can't compile fails there, not where the turn is handed over."""
+    engine, accepted = _engine(), []
+
+    async def generate(*rendered: Any, **options: Any) -> AsyncIterator[Any]:
+        for reason in reasons:
+            output = SimpleNamespace(text="red", finish_reason=reason)
+            yield SimpleNamespace(outputs=[output], add=lambda *given, **options: None)
+
+    engine.llm.generate = generate
+    request = TurnRequest("macro", Prompt((1,), ()), SamplingParams(), on_accepted=lambda: accepted.append("macro"))
+    await engine._submit(request, None)
+    assert accepted == ["macro"] * told
+
+
+def test_who_waits_for_a_turn_to_be_taken_is_given_its_first_output() -> None:
+    request = TurnRequest("macro", Prompt((1,), ()), SamplingParams(), on_accepted=lambda: None)
+    assert _within(request, room=5).sampling.output_kind is RequestOutputKind.DELTA
+    assert _within(replace(request, on_accepted=None), 5).sampling.output_kind is RequestOutputKind.FINAL_ONLY
 
 
 def test_only_ranks_of_this_server_are_named() -> None:

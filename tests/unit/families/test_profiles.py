@@ -1,6 +1,7 @@
 """Profiles: those that ship, those of users, and what their text is made of."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,8 @@ import pytest
 import yaml
 from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.boxes import CropPolicy
-from dualfocus_engine.families.profiles import (
-    DEFAULT_PROFILE,
-    PROFILE_FILE,
-    Profile,
-    load_profile,
-    profile_names,
-    profile_of,
-    shipped_profile,
-)
+from dualfocus_engine.families.choosing import DEFAULT_PROFILE, PROFILE_FILE, choose_profile, profile_of
+from dualfocus_engine.families.profiles import Profile, load_profile, profile_names, shipped_profile
 from dualfocus_training.models.untrained import untrained_profile
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -249,7 +243,7 @@ def test_model_that_can_not_be_read_gets_the_released_codes_profile(
     assert profile_of(model).name == DEFAULT_PROFILE == "llava-dualfocus"
 
 
-def _unreachable(repo_id: str, filename: str) -> str:
+def _unreachable(repo_id: str, filename: str, revision: str | None) -> str:
     raise OSError("no network")
 
 
@@ -268,8 +262,28 @@ def test_only_a_llava_is_taken_for_a_released_checkpoint(
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert profile_of(str(tmp_path)).name == profile
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda model, file: str(tmp_path / file))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", partial(_downloaded, tmp_path))
     assert profile_of("someone/some-model").name == profile
+
+
+def _downloaded(folder: Path, repo_id: str, filename: str, revision: str | None = None) -> str:
+    """As the hub's client: what is not there is an OSError."""
+    file = folder / (revision or ".") / filename
+    if not file.exists():
+        raise OSError("404")
+    return str(file)
+
+
+def test_a_profile_is_read_beside_a_models_configuration_on_the_hub_at_its_revision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", partial(_downloaded, tmp_path))
+    (tmp_path / "v2").mkdir()
+    _own(tmp_path).rename(tmp_path / "v2" / PROFILE_FILE)
+    chosen = choose_profile("someone/some-model", revision="v2")
+    assert (chosen.profile.name, chosen.why) == ("own", "the model's own dualfocus.yaml")
+    assert choose_profile("someone/some-model").profile.name == DEFAULT_PROFILE
+    assert choose_profile("someone/some-model", "paper", "v2").why == "it was named"
 
 
 def test_model_of_any_other_family_is_asked_as_it_was_made_and_its_user_is_told() -> None:

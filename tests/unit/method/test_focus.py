@@ -316,10 +316,14 @@ class Notes:
 
     def __init__(self) -> None:
         self.begun: list[str] = []
+        self.accepted: list[str] = []
         self.written: list[str] = []
 
     def on_turn_start(self, turn: str) -> None:
         self.begun.append(turn)
+
+    def on_turn_accepted(self, turn: str) -> None:
+        self.accepted.append(turn)
 
     def on_text(self, text: str) -> None:
         self.written.append(text)
@@ -341,6 +345,24 @@ async def test_watcher_sees_turns_begin_and_an_answer_that_can_not_lose(
     assert (set(notes.begun), len(notes.begun), notes.written) == (begun, len(begun), written)
     if mode is not Mode.MACRO:
         assert notes.begun.index("grounding") < notes.begun.index("micro")
+
+
+@pytest.mark.parametrize(
+    ("mode", "accepted"), [(Mode.DUAL, ["macro", "micro"]), (Mode.MACRO, ["macro"]), (Mode.MICRO, ["micro"])]
+)
+async def test_watcher_is_told_of_each_answer_that_the_engine_has_taken(mode: Mode, accepted: list[str]) -> None:
+    """Never of the grounding turn: the client has no say in how that is sampled."""
+    notes = Notes()
+    await focus_on(FakeEngine()).answer(replace(QUESTION, mode=mode), notes)
+    assert notes.accepted == accepted
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+async def test_watcher_is_not_told_of_an_answer_that_the_engine_refuses(mode: Mode) -> None:
+    notes, refused = Notes(), BadQuestion("out of vocabulary", "logit_bias")
+    with pytest.raises(BadQuestion):
+        await focus_on(FakeEngine(macro=refused, micro=refused)).answer(replace(QUESTION, mode=mode), notes)
+    assert notes.accepted == []
 
 
 async def test_many_questions_come_back_in_their_order() -> None:
@@ -418,3 +440,25 @@ async def test_leaving_the_context_stops_the_engine() -> None:
     engine = FakeEngine()
     await focus_on(engine).__aexit__(None, None, None)
     assert engine.stopped
+
+
+@pytest.mark.parametrize("late", ["grounding", "micro"])
+@pytest.mark.parametrize("mode", [Mode.DUAL, Mode.ADAPTIVE])
+async def test_a_second_look_that_is_late_leaves_the_macro_answer(mode: Mode, late: str) -> None:
+    engine = FakeEngine(**{late: never})
+    now = asyncio.get_running_loop().time()
+    result = await focus_on(engine).answer(replace(QUESTION, mode=mode, skip_below=0), deadline=now)
+    assert (result.winner, result.selection) == ("macro", Selection.TIMED_OUT)
+    assert set(engine.cancelled) <= {late}
+
+
+async def test_a_deadline_far_off_changes_nothing() -> None:
+    deadline = asyncio.get_running_loop().time() + 3600
+    assert (await focus_on(FakeEngine()).answer(QUESTION, deadline=deadline)).selection is Selection.LOWER_PERPLEXITY
+
+
+@pytest.mark.parametrize(("threshold", "selection"), [(3.0, Selection.SKIPPED), (1.0, Selection.LOWER_PERPLEXITY)])
+async def test_the_questions_own_threshold_goes_before_the_profiles(threshold: float, selection: Selection) -> None:
+    engine = FakeEngine()  # its macro answer has a perplexity of e
+    result = await focus_on(engine).answer(replace(QUESTION, mode=Mode.ADAPTIVE, skip_below=threshold))
+    assert result.selection is selection

@@ -59,6 +59,7 @@ def test_modes_and_reasons_keep_their_names_on_the_wire() -> None:
         "nothing_asked",
         "several_pictures",
         "image_limit",
+        "timed_out",
         "no_box",
         "empty_box",
         "context_full",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from dualfocus_client import ask
+from dualfocus_server.settings import settings_of
 from dualfocus_server.startup import arguments
 from dualfocus_server.startup.arguments import parse_arguments
 from vllm.entrypoints.launchers.cli_args import FrontendArgs
@@ -72,7 +73,8 @@ def test_bad_file_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str], te
         (["--uds", "/tmp/socket"], "--uds is a flag of vLLM's own server that this one does not take"),
         (["--middleware", "a.b"], "--middleware is a flag of vLLM's own server"),
         (["--ssl-ciphers", "x"], "--ssl-ciphers is a flag of vLLM's own server"),
-        (["--sse-keep-alive-interval", "5"], "--sse-keep-alive-interval is a flag of vLLM's own server"),
+        (["--enable-ssl-refresh"], "--enable-ssl-refresh is a flag of vLLM's own server"),
+        (["--sse-keep-alive-interval", "-1"], "argument --sse-keep-alive-interval: -1 is less than 0"),
     ],
 )
 def test_bad_flag_is_said_in_a_line(capsys: pytest.CaptureFixture[str], argv: list[str], complaint: str) -> None:
@@ -81,6 +83,11 @@ def test_bad_flag_is_said_in_a_line(capsys: pytest.CaptureFixture[str], argv: li
     told = capsys.readouterr().err.splitlines()
     assert complaint in told[-1]
     assert len(told) == 2, "the usage takes one line"
+
+
+@pytest.mark.parametrize(("argv", "seconds"), [([], 0), (["--sse-keep-alive-interval", "5"], 5)])
+def test_streams_have_no_comments_but_where_vllms_flag_asks_for_them(argv: list[str], seconds: int) -> None:
+    assert settings_of(parse_arguments(argv)).sse_keep_alive_interval == seconds
 
 
 def test_flags_that_are_taken_are_flags_of_vllms() -> None:

@@ -40,6 +40,10 @@ async def test_error_that_ends_the_server_is_not_lost() -> None:
     assert failing.cancelling()
 
 
+THREE_IMAGES = "A prompt holds 3 images, the crop among them: a conversation of as many gets no second look."
+NOT_COUNTED = "With --ec-transfer-config encoder runs are not counted, and turns at once may compute a picture twice."
+
+
 @pytest.mark.parametrize(
     ("is_cpu", "flags", "size", "said"),
     [
@@ -47,6 +51,10 @@ async def test_error_that_ends_the_server_is_not_lost() -> None:
         (True, ["--mm-processor-cache-gb", "2"], 2.0, []),
         (True, ["--mm-processor-cache-gb", "0"], 0.0, []),
         (False, [], 4, []),
+        (False, ["--limit-mm-per-prompt", '{"image": 3}'], 4, [THREE_IMAGES]),
+        (False, ["--limit-mm-per-prompt", '{"image": {"count": 3, "width": 9}}'], 4, [THREE_IMAGES]),
+        (False, ["--limit-mm-per-prompt", '{"video": 1}'], 4, []),
+        (False, ["--ec-transfer-config", "{}"], 4, [NOT_COUNTED]),
     ],
 )
 def test_default_that_is_not_vllms_is_said_where_no_flag_was_given(

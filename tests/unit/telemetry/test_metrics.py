@@ -78,6 +78,7 @@ def test_an_answer_is_counted_in_every_way() -> None:
         (Selection.CONTEXT_FULL, "degraded"),
         (Selection.MICRO_FAILED, "degraded"),
         (Selection.IMAGE_LIMIT, "degraded"),
+        (Selection.TIMED_OUT, "degraded"),
         (Selection.OTHER_CUT, "micro"),
         (Selection.SAME_ANSWER, "micro"),
         (Selection.NOTHING_ASKED, "micro"),
@@ -89,7 +90,7 @@ def test_every_way_to_an_answer_is_one_outcome(selection: Selection, outcome: st
 
 
 def test_every_selection_has_a_case_here() -> None:
-    assert len(Selection) == 14, "a reason was added: say above which outcome it is"
+    assert len(Selection) == 15, "a reason was added: say above which outcome it is"
 
 
 def test_what_was_not_counted_or_not_found_is_left_out() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from dualfocus_engine.families.profiles import PROFILE_FILE, Profile, load_profile
+from dualfocus_engine.families.choosing import PROFILE_FILE
+from dualfocus_engine.families.profiles import Profile, load_profile
 
 from dualfocus_training.models.made_once import make_once
 from dualfocus_training.models.weights import save_weights

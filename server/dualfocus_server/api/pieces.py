@@ -1,0 +1,106 @@
+"""The pieces of a streamed answer, with the keys that vLLM's own streams have in the same places.
+
+Leans on vLLM 0.32's `ChatCompletionStreamResponse`, and on what `chat_completion_stream_generator` sets of it: that a
+key is written where it is set, were it to null.
+"""
+
+import time
+from typing import Any
+
+from dualfocus_engine import FocusResult
+from vllm.entrypoints.generate.base.protocol import DeltaMessage
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionLogProbs, ChatCompletionResponseStreamChoice
+from vllm.entrypoints.serve.engine.protocol import UsageInfo
+
+from dualfocus_server.api.protocol import FocusPiece, FocusResponse
+from dualfocus_server.api.streaming import DONE, Events
+
+
+class Pieces:
+    """Makes one answer's pieces, each as an event."""
+
+    def __init__(self, answer_id: str, model: str) -> None:
+        self._head = {
+            "id": answer_id,
+            "object": "chat.completion.chunk",
+            "created": int(time.time()),
+            "model": model,
+        }
+
+    def role(self) -> str:
+        """Return what an answer begins with."""
+        choice = _choice(DeltaMessage(role="assistant", content=""))
+        return self._event([choice], prompt_token_ids=None, prompt_text=None)
+
+    def content(self, text: str, logprobs: ChatCompletionLogProbs | None = None, **fields: Any) -> str:
+        """Return some of the answer's text; with none of it, a piece that only breaks the silence."""
+        return self._event([_choice(DeltaMessage(content=text), logprobs, token_ids=None)], **fields)
+
+    def progress(self, doing: str) -> str:
+        """Return what is being done."""
+        return self.content("", dualfocus={"progress": doing})
+
+    def finish(self, reason: str | None, stop_reason: int | str | None, fingerprint: str | None) -> str:
+        """Return the last piece; vLLM names its fingerprint in it where no usage follows."""
+        ending = _choice(DeltaMessage(content=""), finish_reason=reason, stop_reason=stop_reason, token_ids=None)
+        fields: dict[str, Any] = {} if fingerprint is None else {"system_fingerprint": fingerprint}
+        return self._event([ending], **fields)
+
+    def usage(self, usage: UsageInfo, fingerprint: str | None) -> str:
+        """Return what follows the last piece where it is asked for."""
+        return self._event([], exclude_none=True, usage=usage, system_fingerprint=fingerprint)
+
+    def _event(
+        self, choices: list[ChatCompletionResponseStreamChoice], exclude_none: bool = False, **fields: Any
+    ) -> str:
+        piece = FocusPiece(**self._head, choices=choices, **fields)
+        return f"data: {piece.model_dump_json(exclude_unset=True, exclude_none=exclude_none)}\n\n"
+
+
+def _choice(
+    delta: DeltaMessage, logprobs: ChatCompletionLogProbs | None = None, **fields: Any
+) -> ChatCompletionResponseStreamChoice:
+    return ChatCompletionResponseStreamChoice(
+        **({"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": None} | fields)
+    )
+
+
+class FocusWriter:
+    """Writes what a question's turns do (it is their listener) and its answer as events."""
+
+    def __init__(self, events: Events, pieces: Pieces, progress: bool) -> None:
+        self._events = events
+        self._pieces = pieces
+        self._progress = progress
+        self._held = ""  # the last of the text waits: it carries the `dualfocus` field
+        events.put(pieces.role())
+        self._tell("waiting")
+
+    def on_turn_start(self, turn: str) -> None:
+        """Name the turn."""
+        self._tell(turn)
+
+    def on_turn_accepted(self, turn: str) -> None:
+        """Let the answer begin: from here on the engine may fail, but not refuse."""
+        self._events.begin()
+
+    def on_text(self, text: str) -> None:
+        """Write the text before this one."""
+        if self._held:
+            self._events.put(self._pieces.content(self._held))
+        self._held = text
+
+    def write_end(self, result: FocusResult, response: FocusResponse, include_usage: bool) -> None:
+        """Write the rest of the answer with its `dualfocus` field, the finish, usage, `[DONE]`."""
+        choice, fingerprint = response.choices[0], response.system_fingerprint
+        rest = self._held or result.text
+        self._events.put(self._pieces.content(rest, choice.logprobs, dualfocus=response.dualfocus.model_dump()))
+        named = None if include_usage else fingerprint
+        self._events.put(self._pieces.finish(choice.finish_reason, choice.stop_reason, named))
+        if include_usage:
+            self._events.put(self._pieces.usage(response.usage, fingerprint))
+        self._events.put(DONE)
+
+    def _tell(self, doing: str) -> None:
+        if self._progress:
+            self._events.put(self._pieces.progress(doing))

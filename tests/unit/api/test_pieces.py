@@ -1,0 +1,118 @@
+"""The pieces of a streamed answer: every key where strict decoders want it, text that adds up, what is being done."""
+
+import json
+from typing import Any
+
+import pytest
+from dualfocus_engine import FocusResult, Mode, SecondLook, Selection
+from dualfocus_server.api.pieces import FocusWriter, Pieces
+from dualfocus_server.api.protocol import FocusResponse
+from dualfocus_server.api.report import completion
+from openai.types.chat import ChatCompletionChunk
+
+from ..builders import turn
+
+Body = dict[str, Any]
+
+
+class Written:
+    """Stands for the events of an answer: keeps them, and whether the answer has begun."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.has_begun = False
+
+    def put(self, event: str) -> None:
+        self.lines.append(event)
+
+    def begin(self) -> None:
+        self.has_begun = True
+
+    def bodies(self) -> list[Body]:
+        """The pieces, without what ends them all."""
+        assert self.lines[-1] == "data: [DONE]\n\n"
+        assert all(line.startswith("data: ") and line.endswith("\n\n") for line in self.lines)
+        return [json.loads(line.removeprefix("data: ")) for line in self.lines[:-1]]
+
+
+def written(*texts: str, progress: bool = False, include_usage: bool = False, **said: Any) -> list[Body]:
+    """The pieces of an answer that came as these texts, after macro began."""
+    answer = turn("".join(texts), **said)
+    result = FocusResult("macro", Selection.ONLY_ANSWER, answer, SecondLook(), 1.0)
+    response: FocusResponse = completion(result, Mode.MACRO, "model", "1", None)
+    response.system_fingerprint = "vllm-1"
+    written = Written()
+    writer = FocusWriter(written, Pieces("chatcmpl-1", "model"), progress)  # type: ignore[arg-type]
+    writer.on_turn_start("macro")
+    for text in texts:
+        writer.on_text(text)
+    writer.write_end(result, response, include_usage)
+    return written.bodies()
+
+
+@pytest.mark.parametrize("texts", [("one ", "two ", "three"), ("all at once",), ("",)])
+def test_every_piece_but_the_last_has_finish_reason_null(texts: tuple[str, ...]) -> None:
+    choices = [body["choices"][0] for body in written(*texts)]
+    assert [choice["finish_reason"] for choice in choices] == [None] * (len(choices) - 1) + ["stop"]
+
+
+def test_the_last_piece_has_no_content_and_the_stop_reason() -> None:
+    *_, last = written("one", stop_reason="END")
+    assert last["choices"][0]["delta"] == {"content": ""}
+    assert last["choices"][0]["stop_reason"] == "END"
+    assert written("one")[-1]["choices"][0]["stop_reason"] is None
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_content_can_be_added_up_without_looking(progress: bool) -> None:
+    bodies = written("one ", "two ", "three", progress=progress)
+    assert "".join(body["choices"][0]["delta"]["content"] for body in bodies) == "one two three"
+
+
+def test_openais_types_find_every_key_that_they_require() -> None:
+    for body in written("one ", "two", progress=True, include_usage=True):
+        chunk = ChatCompletionChunk.model_validate(body, strict=True)
+        assert all(choice.delta.content is not None for choice in chunk.choices)
+
+
+def test_the_last_of_the_text_carries_how_the_answer_was_found() -> None:
+    bodies = written("one ", "two ", "three", include_usage=True)
+    assert ["dualfocus" in body for body in bodies] == [False, False, False, True, False, False]
+    assert bodies[3]["dualfocus"]["selection"] == "only_answer"
+    assert bodies[3]["dualfocus"]["micro"] is None
+
+
+def test_usage_follows_in_a_piece_without_choices_and_names_the_fingerprint() -> None:
+    *_, last, usage = written("one", include_usage=True)
+    assert usage["choices"] == []
+    assert usage["usage"]["completion_tokens"] == 3
+    assert (usage["system_fingerprint"], "system_fingerprint" in last) == ("vllm-1", False)
+    assert written("one")[-1]["system_fingerprint"] == "vllm-1"
+
+
+def test_all_pieces_are_of_one_answer() -> None:
+    bodies = written("one ", "two", progress=True, include_usage=True)
+    heads = {(body["id"], body["object"], body["created"], body["model"]) for body in bodies}
+    assert [head[:2] for head in heads] == [("chatcmpl-1", "chat.completion.chunk")]
+
+
+def test_what_is_being_done_is_told_to_a_client_that_asks() -> None:
+    bodies = written("one", progress=True)
+    told = [body for body in bodies if "progress" in body.get("dualfocus", {})]
+    assert [body["dualfocus"] for body in told] == [{"progress": "waiting"}, {"progress": "macro"}]
+    assert {json.dumps(body["choices"][0]["delta"]) for body in told} == {'{"content": ""}'}
+    assert bodies.index(told[0]) == 1, "after the role"
+
+
+def test_and_to_no_other() -> None:
+    assert not any("progress" in body.get("dualfocus", {}) for body in written("one"))
+
+
+def test_an_answer_begins_when_the_engine_has_taken_a_turn_not_when_the_turn_starts() -> None:
+    events = Written()
+    writer = FocusWriter(events, Pieces("chatcmpl-1", "model"), progress=True)  # type: ignore[arg-type]
+    for name in ("grounding", "macro", "micro"):
+        writer.on_turn_start(name)
+    assert not events.has_begun
+    writer.on_turn_accepted("macro")
+    assert events.has_begun
