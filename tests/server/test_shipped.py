@@ -1,15 +1,17 @@
 """The model that ships, served as a user serves it: found without a name, and really trained."""
 
+import io
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-from asking import About, chunks, events
+from asking import CHAT, About, chunks, events
 from dualfocus_engine.shipped import SHIPPED_MODEL, SHIPPED_NAME
 from dualfocus_training.evaluation import asking
 from dualfocus_training.evaluation.figures import figures
+from hostile_images import data_url
 from openai import OpenAI
 from running_server import PATIENCE, Server, start_server
 from transformers import AutoTokenizer
@@ -30,9 +32,28 @@ def test_it_is_served_where_no_model_is_named(shipped: Server) -> None:
     models = OpenAI(base_url=f"{shipped.url}/v1", api_key="none").models.list().data
     assert models[0].id == SHIPPED_NAME
     log = shipped.log.read_text()
+    assert "profile: small (the model's own dualfocus.yaml)" in log
     assert re.findall("^note: .*", log, re.MULTILINE) == [
-        "note: Up to 0.25 GiB of processed pictures are kept; --mm-processor-cache-gb sets another size."
+        "note: The model that ships was trained without system messages and loses its box beside one: a client's are "
+        "left out.",
+        "note: Up to 0.25 GiB of processed pictures are kept; --mm-processor-cache-gb sets another size.",
     ], "it is trained: nothing else is noted"
+
+
+def test_a_system_message_takes_nothing_from_it(shipped: Server) -> None:
+    """Every chat front end sends one."""
+    system = {"role": "system", "content": "You are a helpful assistant."}
+    for one in list(asking.held_out(SEED, 2)):
+        file = io.BytesIO()
+        one.picture.save(file, "PNG")
+        image = {"type": "image_url", "image_url": {"url": data_url(file.getvalue())}}
+        question = {"role": "user", "content": [image, {"type": "text", "text": one.question.question}]}
+        with httpx.Client(base_url=shipped.url, timeout=PATIENCE) as http:
+            bodies = [{"messages": [question]}, {"messages": [system, question]}]
+            alone, beside = (http.post(CHAT, json=body).json() for body in bodies)
+        assert alone["dualfocus"]["box"] is not None
+        assert beside["dualfocus"]["box"] == alone["dualfocus"]["box"]
+        assert beside["choices"][0]["message"]["content"] == alone["choices"][0]["message"]["content"]
 
 
 def test_it_looks_twice_and_sees_more(shipped: Server) -> None:
