@@ -26,6 +26,7 @@ from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 from dualfocus_server.api import health
 from dualfocus_server.api.chat import Service, answer
 from dualfocus_server.api.protocol import MODES, FocusRequest, FocusResponse
+from dualfocus_server.api.report import BOX_HEADER, SELECTION_HEADER, WINNER_HEADER
 from dualfocus_server.guards.api_errors import UnexpectedErrors, add_error_handlers
 from dualfocus_server.guards.body_limit import BodyLimit
 from dualfocus_server.guards.json_body import JsonRoute
@@ -39,6 +40,8 @@ from dualfocus_server.telemetry.request_ids import HEADER, RequestIds
 router = APIRouter(route_class=JsonRoute)
 # nginx's: the client is gone, only the access log sees it.
 _CLIENT_CLOSED_REQUEST = 499
+# What other origins' pages may read of an answer's headers.
+_EXPOSED = [HEADER, WINNER_HEADER, SELECTION_HEADER, BOX_HEADER]
 
 
 def create_app(service: Service, settings: Settings, keys: KeyRing) -> FastAPI:
@@ -68,7 +71,7 @@ def _add_inner_middleware(app: FastAPI, settings: Settings, keys: KeyRing, keyle
     app.add_middleware(KeyCheck, ring=keys, also_open=keyless)
     app.add_middleware(UnexpectedErrors)
     if settings.cors is not None:
-        app.add_middleware(CORSMiddleware, **settings.cors, expose_headers=[HEADER])
+        app.add_middleware(CORSMiddleware, **settings.cors, expose_headers=_EXPOSED)
 
 
 def _service(request: Request) -> Service:

@@ -24,7 +24,7 @@ from dualfocus_server.api.intake import (
 )
 from dualfocus_server.api.pieces import FocusWriter, Pieces
 from dualfocus_server.api.protocol import FocusRequest, FocusResponse
-from dualfocus_server.api.report import completion, crop_url
+from dualfocus_server.api.report import completion, crop_url, headers_of
 from dualfocus_server.api.streaming import Events, EventStream, Silence
 from dualfocus_server.api.vllm_chat import VllmChat, begins_answer, take_id_from_header
 from dualfocus_server.guards.admission import Admission, Slot
@@ -139,7 +139,8 @@ class _FocusTask:
         """Answer it as one body."""
         _, response = await self._answer(None)
         # A crop in it may be megabytes, which Python's own writer takes several times as long for.
-        return Response(to_json(response.model_dump()), media_type="application/json")
+        body, headers = to_json(response.model_dump()), headers_of(response.dualfocus)
+        return Response(body, media_type="application/json", headers=headers)
 
     async def stream(self, events: Events, slot: Slot) -> None:
         """Answer it piece by piece, once it has its place."""

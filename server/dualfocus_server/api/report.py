@@ -17,6 +17,7 @@ from vllm.entrypoints.serve.engine.protocol import CompletionTokenUsageInfo, Pro
 
 from dualfocus_server.api.protocol import AnswerReport, FocusReport, FocusResponse, GroundingReport, TurnReport
 
+WINNER_HEADER, SELECTION_HEADER, BOX_HEADER = "X-DualFocus-Winner", "X-DualFocus-Selection", "X-DualFocus-Box"
 # Pixels of a side: a larger crop is sent scaled down, or one answer could be a hundred megabytes.
 _LONGEST_SIDE = 2048
 
@@ -73,6 +74,12 @@ def focus_report(result: FocusResult, mode: Mode) -> FocusReport:
         turns={name: _turn_report(turn) for name, turn in result.turns.items()},
         seconds=result.seconds,
     )
+
+
+def headers_of(report: FocusReport) -> dict[str, str]:
+    """Return winner, reason and box as headers, for clients that drop the `dualfocus` field; no box is no header."""
+    box = {BOX_HEADER: ",".join(f"{corner:.4f}" for corner in report.box)} if report.box else {}
+    return {WINNER_HEADER: report.winner, SELECTION_HEADER: report.selection} | box
 
 
 def _grounding(turn: Turn | None) -> GroundingReport | None:

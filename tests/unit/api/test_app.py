@@ -94,7 +94,7 @@ async def test_ready_says_that_the_server_drains() -> None:
     assert answer.headers["Retry-After"] == "5"
 
 
-async def test_an_answer_to_a_page_shows_its_id() -> None:
+async def test_an_answer_to_a_page_shows_its_id_and_how_it_was_found() -> None:
     asks = {"Origin": PAGE, "X-Request-Id": "mine"}
     wish = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
     async with client(application()) as http:
@@ -102,7 +102,8 @@ async def test_an_answer_to_a_page_shows_its_id() -> None:
         answer = await http.get("/health", headers=asks)
     assert preflight.status_code == 200
     assert preflight.headers["X-Request-Id"] == answer.headers["X-Request-Id"] == "mine"
-    assert answer.headers["Access-Control-Expose-Headers"] == "X-Request-Id"
+    exposed = {name.strip() for name in answer.headers["Access-Control-Expose-Headers"].split(",")}
+    assert exposed == {"X-Request-Id", "X-DualFocus-Winner", "X-DualFocus-Selection", "X-DualFocus-Box"}
 
 
 async def test_a_middleware_that_fails_is_answered_with_an_id_and_logged(

@@ -274,6 +274,18 @@ async def test_an_answer_says_what_each_stage_took_and_is_counted() -> None:
     assert REGISTRY.get_sample_value("dualfocus_stage_seconds_count", {"stage": "decode"}) == before + 1
 
 
+async def test_winner_reason_and_box_are_headers_where_the_answer_is_not_streamed() -> None:
+    found = (await answered(service(), ABOUT_AN_IMAGE)).headers
+    assert (found["X-DualFocus-Winner"], found["X-DualFocus-Selection"]) == ("micro", "lower_perplexity")
+    assert found["X-DualFocus-Box"] == "0.2000,0.2000,0.6000,0.6000"
+    assert found["Content-Type"] == "application/json"
+    alone = (await answered(service(), ABOUT_AN_IMAGE, dualfocus={"mode": "macro"})).headers
+    assert (alone["X-DualFocus-Winner"], alone["X-DualFocus-Selection"]) == ("macro", "only_answer")
+    assert "X-DualFocus-Box" not in alone
+    streamed = await answered(service(), ABOUT_AN_IMAGE, stream=True)
+    assert not any(name.startswith("x-dualfocus") for name in streamed.headers)
+
+
 async def test_an_error_within_a_stream_is_counted() -> None:
     labels = {"outcome": "server_error"}
     before = REGISTRY.get_sample_value("dualfocus_questions_total", labels) or 0.0

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 from dualfocus_engine.families.profiles import profile_names
-from dualfocus_engine.method.results import Selection
+from dualfocus_engine.method.results import AnswerName, FocusResult, SecondLook, Selection
 from dualfocus_server.settings import Settings
 from dualfocus_server.startup.startup_message import example_curl
+from dualfocus_server.telemetry.metrics import outcome_of
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
+
+from ..builders import turn
 
 DOCS = Path(__file__).parents[3] / "docs"
 README = (DOCS.parent / "README.md").read_text(encoding="utf-8")
@@ -48,6 +51,16 @@ def test_every_flag_of_the_server_is_listed() -> None:
 
 def test_every_reason_for_a_choice_is_listed() -> None:
     assert named_in("The answer's `dualfocus` field") >= {selection.value for selection in Selection}
+
+
+@pytest.mark.parametrize("selection", Selection)
+@pytest.mark.parametrize("winner", ["macro", "micro"])
+def test_every_selection_is_listed_with_its_outcome_in_the_metrics(selection: Selection, winner: AnswerName) -> None:
+    (told,) = re.findall(rf"^\| `{selection.value}` \|.*\| ([^|]+) \|$", API, re.MULTILINE)
+    look = SecondLook(micro=turn())
+    assert outcome_of(FocusResult(winner, selection, turn(), look, 1.0)) == {"the winner": winner}.get(
+        told, told.strip("`")
+    )
 
 
 def anchors(page: Path) -> set[str]:
