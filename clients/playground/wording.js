@@ -49,6 +49,12 @@ const REASONS = {
   only_answer: (found) => `Only the ${found.winner === "micro" ? "second" : "first"} look was asked for.`,
   only_option: () => "The other answer named none of the options that the question offers.",
   other_answer_empty: () => "The other look gave an empty answer, and an empty answer never wins.",
+  other_answer_cut: () => "The other look's answer was cut before its end, and such an answer never beats one that is whole.",
+  same_answer: () => "Both looks say the same, so the first answer stands.",
+  nothing_asked: () => "Nothing was asked about the picture, so there was no place to look for.",
+  several_pictures: () => "There are several pictures, and it was not said which to look into, so the first answer stands.",
+  image_limit: () => "The server takes no more pictures in one question than there are, so the first answer stands.",
+  timed_out: () => "The time was up before the second look was done, so the first answer stands.",
   skipped: () => "The first answer was sure enough, so the second look was left out.",
   no_box: (found) =>
     "Asked where to look, the model named no place, so the first answer stands." +
@@ -59,7 +65,7 @@ const REASONS = {
 };
 
 // Where one look is all there is because something went wrong.
-export const DEGRADED = new Set(["no_box", "empty_box", "context_full", "micro_failed"]);
+export const DEGRADED = new Set(["no_box", "empty_box", "context_full", "image_limit", "micro_failed", "timed_out"]);
 
 /** A title and advice for an error; what the server itself said stands between them. */
 export function problemWords({ code, status }) {

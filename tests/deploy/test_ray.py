@@ -118,10 +118,18 @@ async def by_replica(http: httpx.AsyncClient) -> dict[str, list[int]]:
     raise AssertionError(f"64 pictures are not four for each of two replicas: {found}")
 
 
+def command_line(process: psutil.Process) -> str:
+    """How it was started; nothing for one that ended meanwhile."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+
+
 def kill_a_replica() -> list[psutil.Process]:
     """Kill a replica; returns what it had started: its server and that one's engine."""
     processes = psutil.Process().children(recursive=True)
-    replicas = [process for process in processes if "ServeReplica:dualfocus:Replica" in " ".join(process.cmdline())]
+    replicas = [process for process in processes if "ServeReplica:dualfocus:Replica" in command_line(process)]
     assert len(replicas) == 2
     started = replicas[0].children(recursive=True)
     assert started

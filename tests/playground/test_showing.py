@@ -86,7 +86,9 @@ def test_every_reason_is_explained_in_words_of_its_own(visit: Open, stub: Stub) 
             Selection.NO_BOX,
             Selection.EMPTY_BOX,
             Selection.CONTEXT_FULL,
+            Selection.IMAGE_LIMIT,
             Selection.MICRO_FAILED,
+            Selection.TIMED_OUT,
         }
         expect(page.locator(".verdict.degraded")).to_have_count(int(is_degraded))
         expect(page.locator("#answer b")).to_have_count(0)
