@@ -16,7 +16,8 @@ NO_ADDRESS = re.compile("has no address")
 SCHEME = re.compile("must be a data: URL")
 # Whichever of these a resolver makes of it; but a connection was not tried.
 UNREACHABLE = re.compile(
-    f"{NOT_PUBLIC.pattern}|could not be fetched: (?!All connection attempts failed)|253 is the longest|unpaired surrogate"
+    f"{NOT_PUBLIC.pattern}|could not be fetched: (?!All connection attempts failed)|253 is the longest"
+    "|unpaired surrogate"
 )
 UNREADABLE = re.compile("in no format that can be read|not valid base64|no comma")
 
