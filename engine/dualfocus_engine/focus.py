@@ -24,6 +24,7 @@ from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.questions import Message, Question
 from dualfocus_engine.method.results import FocusResult, Mode, Scoring, SecondLook, Selection, Turn
 from dualfocus_engine.method.selection import lower_perplexity, only_choice
+from dualfocus_engine.method.showing import show_pictures
 from dualfocus_engine.method.tasks import unwrap_exception_group
 from dualfocus_engine.method.turn_runner import TurnListener, TurnRunner
 from dualfocus_engine.pictures.pictures import Picture, open_picture
@@ -38,6 +39,8 @@ _NO_SECOND_LOOK = (
     "(--max-model-len), and a chat template that shows earlier answers (--chat-template)."
 )
 _WARM_UP_TOKENS = 8
+# A part that any family's views enlarge.
+_WARM_UP_SIZE, _WARM_UP_BOX = (256, 256), Box(0.4, 0.4, 0.6, 0.6)
 
 
 class DualFocus:
@@ -121,6 +124,7 @@ class DualFocus:
         Cancelling the call aborts all turns. Raises ContextFull where the macro prompt does not fit, EngineDead.
         """
         started = time.perf_counter()
+        question, notes = await show_pictures(self.engine, question)
         runner = TurnRunner(self.engine, question, listener)
         macro, look = await self._run_turns(runner, question, listener, deadline)
         shared = None
@@ -132,7 +136,7 @@ class DualFocus:
                 if question.scoring is Scoring.SHARED:
                     shared = await runner.score_both(macro, look.micro)
                 choice = lower_perplexity(*(shared or (macro, look.micro)))
-        return FocusResult(*choice, macro, look, time.perf_counter() - started, shared, runner.stages)
+        return FocusResult(*choice, macro, look, time.perf_counter() - started, shared, runner.stages, notes)
 
     async def warm_up(self) -> None:
         """Ask about a grey picture through all turns: vLLM compiles its helpers on first use (5 to 20 s).
@@ -140,7 +144,7 @@ class DualFocus:
         Every data-parallel rank is asked, about a picture of its own.
         Raises ConfigError where the micro turn fails even here: then every question's would.
         """
-        greys = [open_picture(Image.new("RGB", (64, 64), (shade,) * 3)) for shade in range(1, 129)]
+        greys = [open_picture(Image.new("RGB", _WARM_UP_SIZE, (shade,) * 3)) for shade in range(1, 129)]
         for picture in {self.engine.rank(grey): grey for grey in greys}.values():
             await self._warm_up_with(picture)
 
@@ -150,7 +154,7 @@ class DualFocus:
         sampling.max_tokens = _WARM_UP_TOKENS
         question = Question((Message("user", "What is this?", (picture,)),), sampling=sampling)
         await self.answer(question)
-        result = await self.answer(replace(question, mode=Mode.MICRO, box=Box(0.0, 0.0, 1.0, 1.0)))
+        result = await self.answer(replace(question, mode=Mode.MICRO, box=_WARM_UP_BOX))
         if result.look.failed is not None:
             raise ConfigError(_NO_SECOND_LOOK.format(reason=result.look.failed.value))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dualfocus_engine.families.choosing import DEFAULT_PROFILE, PROFILE_FILE
+from dualfocus_engine.families.choosing import PROFILE_FILE
 from dualfocus_engine.families.profiles import Profile, load_profile
 from dualfocus_training.models.untrained import SPECIAL_TOKENS
 from dualfocus_training.models.weights import save_weights
@@ -83,7 +83,7 @@ def write_model(folder: Path, shape: Shape = SMALL) -> None:
 
 def bench_profile() -> Profile:
     """The released checkpoints' profile, its boxes held to a grammar and to their length."""
-    profile = load_profile(DEFAULT_PROFILE)
+    profile = load_profile("llava-dualfocus")
     box_format = profile.box_format.model_copy(update={"grammar": BOX_GRAMMAR})
     return profile.model_copy(update={"name": "bench", "box_format": box_format, "max_box_tokens": BOX_TOKENS})
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from dualfocus_engine.families.profiles import Profile, load_profile
+from dualfocus_engine.families.views import Views
 from dualfocus_engine.focus import DualFocus
 from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.prompts import Prompt
@@ -49,6 +50,8 @@ class FakeEngine:
         self.scores: dict[str, Score | None] = {"macro": Score((-0.1,), 0), "micro": Score((-0.2,), 0)}
         self.profile: Profile = load_profile("llava-dualfocus")
         self.pictures = PictureCache(self.profile.pad_color, self.profile.image_size)
+        self.views: Views | None = None
+        self.context_length = 4096
 
     def rank(self, picture: Picture) -> int:
         return zlib.crc32(picture.key.encode()) % self.ranks

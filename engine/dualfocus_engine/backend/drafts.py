@@ -21,7 +21,8 @@ from vllm.platforms import current_platform
 
 from dualfocus_engine.backend.cpu_sampling import mend_rejection_sampling
 from dualfocus_engine.backend.safe_hooks import never_raises
-from dualfocus_engine.families.boxes import Box, BoxFormat
+from dualfocus_engine.families.box_format import BoxFormat
+from dualfocus_engine.families.boxes import Box
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig

@@ -37,6 +37,7 @@ from dualfocus_engine.backend.drafts import box_tokens
 from dualfocus_engine.backend.ec_connector import ENCODER_RUNS, ENGINE_STEPS, box_key
 from dualfocus_engine.backend.heartbeat import Heartbeat
 from dualfocus_engine.backend.launch import launch
+from dualfocus_engine.backend.processor_limits import with_processor_limits
 from dualfocus_engine.errors import BadQuestion, ConfigError, ContextFull, EngineDead
 from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.machine.pool import run_in_image_pool
@@ -71,6 +72,7 @@ class VllmEngine:
         self.template = chat_template_of(llm, profile)
         self._placeholders = placeholder_pattern(llm)
         self.pictures = PictureCache(profile.pad_color, profile.image_size)
+        self.views = with_processor_limits(profile.views, llm.renderer)
         # Read once, as `vllm serve` does: asked again it would read the model's generation_config.json again.
         self.default_sampling: Mapping[str, Any] = llm.model_config.get_diff_sampling_param()
         self._box_args: dict[str, Any] | None = None  # what the connector is told of a box
@@ -82,7 +84,7 @@ class VllmEngine:
             raise ConfigError("Perplexities need --logprobs-mode raw_logprobs (vLLM's default).")
         heartbeat = Heartbeat()
         engine = cls(launch(args, heartbeat), profile, heartbeat)
-        if key := box_key(engine.llm.vllm_config):
+        if (key := box_key(engine.llm.vllm_config)) and not profile.box_format.opening:
             engine._box_args = {key: box_tokens(profile.box_format, engine.encode, engine.closing_token)}
         return engine
 
@@ -167,11 +169,13 @@ class VllmEngine:
 
     def grounding_sampling(self) -> SamplingParams:
         """Return how boxes are written: greedily, under the profile's grammar if it has one, drafted if asked for."""
-        grammar = self.profile.box_format.grammar
+        box_format = self.profile.box_format
         return SamplingParams(
             temperature=0.0,
             max_tokens=self.profile.max_box_tokens,
-            structured_outputs=StructuredOutputsParams(regex=grammar) if grammar else None,
+            stop=box_format.stop,
+            skip_special_tokens=not box_format.keep_special_tokens,
+            structured_outputs=StructuredOutputsParams(regex=box_format.grammar) if box_format.grammar else None,
             extra_args=self._box_args,
         )
 

@@ -4,11 +4,10 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from dualfocus_engine.families.profiles import Profile, is_file, load_profile
+from dualfocus_engine.errors import ConfigError
+from dualfocus_engine.families.profiles import Profile, is_file, load_profile, profile_names
 
-# The released checkpoints' architecture and profile, and what a model of any other is asked in.
-_RELEASED = "LlavaForConditionalGeneration"
-DEFAULT_PROFILE = "llava-dualfocus"
+# What a model is asked in whose architecture no profile names: the paper's words.
 OTHERS_PROFILE = "paper"
 PROFILE_FILE = "dualfocus.yaml"
 _CONFIG_FILE = "config.json"
@@ -30,31 +29,30 @@ def choose_profile(model: str, name: str | None = None, revision: str | None = N
     """Choose the profile for a model: a folder, or a name on the hub at a revision.
 
     A model's own profile is the file `dualfocus.yaml` beside its config.json. Raises ConfigError where the profile
-    can't be used.
+    can't be used, or the model's config.json can't be read.
     """
     if name is not None:
         return ChosenProfile(load_profile(name), "it was named")
     if (own := _file_of(model, PROFILE_FILE, revision)) is not None:
         return ChosenProfile(load_profile(str(own)), f"the model's own {PROFILE_FILE}")
     architectures = _architectures(model, revision)
-    if architectures is None:
-        return ChosenProfile(load_profile(DEFAULT_PROFILE), f"the model's {_CONFIG_FILE} can't be read")
-    of = ", ".join(architectures) or "none"
-    chosen = DEFAULT_PROFILE if _RELEASED in architectures else OTHERS_PROFILE
-    return ChosenProfile(load_profile(chosen), f"the model's architecture is {of}, and it has no {PROFILE_FILE}")
+    of = f"the model's architecture is {', '.join(architectures) or 'not named'}"
+    for shipped in map(load_profile, profile_names()):
+        if set(shipped.architectures) & set(architectures):
+            return ChosenProfile(shipped, of)
+    why = f"{of}, for which there is no profile: whether it writes boxes is not known, `dualfocus check` tells"
+    return ChosenProfile(load_profile(OTHERS_PROFILE), why)
 
 
-def _architectures(model: str, revision: str | None) -> list[str] | None:
-    """Read a model's architectures from its config.json; None where it can't be read.
-
-    Whatever is wrong with it, the engine fetches the same file next and says so.
-    """
+def _architectures(model: str, revision: str | None) -> list[str]:
+    """Return the architectures that a model's config.json names. Raises ConfigError where it can't be read."""
     file = _file_of(model, _CONFIG_FILE, revision)
+    if file is None:
+        raise ConfigError(f"{model}: there is no {_CONFIG_FILE} that can be read, so that it is no model to serve.")
     try:
-        config = json.loads(file.read_text(encoding="utf-8")) if file is not None else None
-        return None if config is None else list(config.get("architectures") or [])
-    except (OSError, ValueError, AttributeError, TypeError):
-        return None
+        return [str(name) for name in json.loads(file.read_text(encoding="utf-8")).get("architectures") or []]
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(f"{model}: its {_CONFIG_FILE} can't be read: {error}") from error
 
 
 def _file_of(model: str, name: str, revision: str | None) -> Path | None:

@@ -1,6 +1,5 @@
 """Profiles: what differs between model families, as data; the method's code has no `if model == …`."""
 
-import re
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -9,7 +8,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dualfocus_engine.errors import ConfigError
-from dualfocus_engine.families.boxes import BoxFormat, CropPolicy, Regex
+from dualfocus_engine.families.box_format import BoxFormat
+from dualfocus_engine.families.boxes import CropPolicy
+from dualfocus_engine.families.patterns import Regex, without
+from dualfocus_engine.families.views import Views
 
 _Level = Annotated[int, Field(ge=0, le=255)]
 _SHIPPED = resources.files("dualfocus_engine.families") / "profiles"
@@ -22,6 +24,10 @@ class Profile(BaseModel):
 
     name: str
     description: str = ""
+    architectures: tuple[str, ...] = Field(
+        default=(), description="what config.json names of models that are served with this profile where none is named"
+    )
+    verified: str = Field(default="", description="how far what it says was tried; said at start, as users should know")
     notice: str | None = Field(default=None, description="said at start-up, where users should know something")
     grounding_prompt: str = Field(description="Q1; {question} stands for the question to ground")
     micro_prompt: str = Field(description="Q2; {question} stands for the question as the client sent it")
@@ -35,6 +41,14 @@ class Profile(BaseModel):
     )
     image_size: int | None = Field(
         default=None, gt=0, description="then resized to this many pixels a side; only with pad_color"
+    )
+    views: Views | None = Field(
+        default=None,
+        description="what the encoder is shown, in image tokens; none leaves pictures to the model's own processor",
+    )
+    crop_role: Literal["user", "tool"] = Field(default="user", description="whose message the crop comes back in")
+    crop_alone: bool = Field(
+        default=False, description="ask about the crop in a conversation of its own: for models of one picture a prompt"
     )
     strip_patterns: tuple[Regex, ...] = Field(
         default=(),
@@ -70,9 +84,13 @@ class Profile(BaseModel):
         return prompt
 
     @model_validator(mode="after")
-    def _image_size_has_its_pad(self) -> Self:
+    def _pictures_have_one_policy(self) -> Self:
         if self.image_size is not None and self.pad_color is None:
             raise ValueError("image_size needs pad_color: no one size fits a picture that is not padded to a square")
+        if self.views is not None and self.pad_color is not None:
+            raise ValueError("views and pad_color exclude each other: pictures of a view are never padded")
+        if self.box_format.scale == "pixels" and self.views is None:
+            raise ValueError("boxes in pixels of the picture as shown need views: else its size is not known")
         return self
 
     def grounding_text(self, question: str, picture: int = 0, pictures: int = 1) -> str:
@@ -95,10 +113,7 @@ class Profile(BaseModel):
 
     def bare(self, question: str) -> str:
         """Return the question without what Q1 leaves out; as it is where nothing else would be left."""
-        kept = question
-        for pattern in self.strip_patterns:
-            kept = re.sub(pattern, "", kept, flags=re.MULTILINE)
-        return kept.strip() or question.strip()
+        return without(self.strip_patterns, question).strip() or question.strip()
 
 
 def _which(number: int, count: int) -> str:

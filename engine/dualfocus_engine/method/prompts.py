@@ -16,6 +16,10 @@ class Prompt:
     token_ids: tuple[int, ...]
     pictures: tuple[Picture, ...]
 
+    def opened(self, opening: Sequence[int]) -> "Prompt":
+        """Return this prompt with the first tokens of the reply written already."""
+        return Prompt(self.token_ids + tuple(opening), self.pictures)
+
     def continued(self, reply: Sequence[int], follow_up: "Prompt") -> "Prompt":
         """Return this prompt, the model's reply to it, and what follows the reply.
 

@@ -1,14 +1,14 @@
 """A question about a picture, as the engine takes it: a conversation whose last turn is the user's."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from dualfocus_engine.errors import BadQuestion
-from dualfocus_engine.families.boxes import Box
+from dualfocus_engine.families.boxes import Box, Size
 from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.method.multiple_choice import options_of
 from dualfocus_engine.method.results import Mode, Scoring
@@ -42,6 +42,11 @@ class Message:
         texts = [part.text for part in parts if isinstance(part, Text)]
         return cls(role, "\n".join(texts), tuple(part for part in parts if isinstance(part, Picture)), parts)
 
+    def shown_at(self, sizes: "Mapping[Picture, Size]") -> "Message":
+        """Return the message with each of its pictures shown at the size given for it."""
+        parts = [part.shown_at(sizes[part]) if isinstance(part, Picture) else part for part in self.parts]
+        return replace(self, pictures=tuple(part.shown_at(sizes[part]) for part in self.pictures), parts=tuple(parts))
+
     @property
     def in_order(self) -> tuple[Text | Picture, ...]:
         """Its parts as they are shown to the model."""
@@ -63,6 +68,8 @@ class Question:
     `grounding_question` is what to ground instead of what is asked; `box` makes the grounding turn unnecessary.
     `sampling` is what macro and micro answers are drawn with; None takes the profile's defaults. `scoring` is how the
     answers are compared; `skip_below` is the perplexity below which `Mode.ADAPTIVE` takes macro's, None the profile's.
+    `whole_tokens` and `crop_tokens` are the most image tokens that a picture and the crop are shown in, where that is
+    less than the profile's views say.
     Raises BadQuestion where there is nothing to look at.
     """
 
@@ -74,6 +81,8 @@ class Question:
     image_index: int | None = None
     scoring: Scoring = Scoring.OWN
     skip_below: float | None = None
+    whole_tokens: int | None = None
+    crop_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if not self.messages or self.messages[-1].role != "user" or not self.pictures:
@@ -119,6 +128,10 @@ class Question:
         """All pictures of the conversation, in order."""
         return tuple(picture for message in self.messages for picture in message.pictures)
 
+    def shown_at(self, sizes: Mapping[Picture, Size]) -> "Question":
+        """Return the question with each of its pictures shown at the size given for it."""
+        return replace(self, messages=tuple(message.shown_at(sizes) for message in self.messages))
+
     @property
     def options(self) -> dict[str, str]:
         """The texts of a multiple choice by letter, where shared scoring goes by them."""
@@ -144,10 +157,10 @@ def grounding_turn(question: Question, profile: Profile, *, pictures_first: bool
 
 
 def micro_turn(question: Question, crop: Picture, profile: Profile) -> Message:
-    """Return the user's turn that continues the grounding conversation: the crop, then Q2."""
-    return Message("user", profile.micro_text(question.asked or question.to_ground), (crop,))
+    """Return the turn that continues the grounding conversation: the crop, then Q2."""
+    return Message(profile.crop_role, profile.micro_text(question.asked or question.to_ground), (crop,))
 
 
 def shared_turn(question: Question, crop: Picture, profile: Profile) -> Message:
-    """Return the user's turn that both answers are scored under, in the micro turn's place."""
-    return Message("user", profile.shared_text(question.asked or question.to_ground), (crop,))
+    """Return the turn that both answers are scored under, in the micro turn's place."""
+    return Message(profile.crop_role, profile.shared_text(question.asked or question.to_ground), (crop,))

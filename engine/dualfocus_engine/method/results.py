@@ -42,6 +42,7 @@ class Selection(StrEnum):
     IMAGE_LIMIT = "image_limit"  # the crop would be one picture more than the engine takes in a prompt
     TIMED_OUT = "timed_out"  # the question's time was up before the second look ended
     SKIPPED = "skipped"  # adaptive: the macro answer was confident enough
+    NOTHING_TO_ENLARGE = "nothing_to_enlarge"  # the crop would show no more than the first look did
     NO_BOX = "no_box"  # grounding wrote nothing that reads as a box
     EMPTY_BOX = "empty_box"  # the box holds no pixel
     CONTEXT_FULL = "context_full"  # grounding or micro did not fit the context, or came to its end
@@ -158,7 +159,8 @@ class SecondLook:
 class FocusResult:
     """The answer to a question and how it was found; `shared` where the answers were compared under one prompt.
 
-    `stages` has the seconds of macro, grounding, crop, micro and select, as far as each was run.
+    `stages` has the seconds of macro, grounding, crop, micro and select, as far as each was run; `notes` say what was
+    done otherwise than asked, such as a picture that the context could only hold smaller.
     """
 
     winner: AnswerName
@@ -168,6 +170,7 @@ class FocusResult:
     seconds: float
     shared: Shared | None = None
     stages: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def answer(self) -> Turn:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from dualfocus_engine.families.profiles import Profile
+from dualfocus_engine.families.views import Views
 from dualfocus_engine.method.prompts import Prompt
 from dualfocus_engine.method.questions import Message
 from dualfocus_engine.method.results import OnText, Score, Turn
@@ -39,6 +40,11 @@ class TurnEngine(Protocol):
 
     profile: Profile
     pictures: PictureCache
+    views: Views | None
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that a prompt and its answer may have together."""
 
     @property
     def max_images(self) -> int:

@@ -7,11 +7,12 @@ from functools import partial
 from typing import Protocol
 
 from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
-from dualfocus_engine.families.boxes import Box, crop_region
+from dualfocus_engine.families.boxes import Box, Size, crop_region
 from dualfocus_engine.method.multiple_choice import chosen_option
 from dualfocus_engine.method.prompts import Prompt
 from dualfocus_engine.method.questions import Message, Question, grounding_turn, macro_turn, micro_turn, shared_turn
 from dualfocus_engine.method.results import OnText, SecondLook, Selection, Shared, Turn
+from dualfocus_engine.method.showing import enlarges, show_crop
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.method.turn_engine import TurnEngine, TurnRequest
 from dualfocus_engine.pictures.pictures import Picture
@@ -51,6 +52,7 @@ class TurnRunner:
         self._question = question
         self._listener = listener
         self._sampling = question.sampling or engine.answer_sampling()
+        self._crop: Picture | None = None
         self._zoomed: _Zoomed | None = None
         self.stages = Stages()
 
@@ -61,7 +63,8 @@ class TurnRunner:
             return Selection.NOTHING_ASKED
         if question.leaves_open_which_picture:
             return Selection.SEVERAL_PICTURES
-        return Selection.IMAGE_LIMIT if len(question.pictures) >= self._engine.max_images else None
+        is_full = len(question.pictures) >= self._engine.max_images and not self._profile.crop_alone
+        return Selection.IMAGE_LIMIT if is_full else None
 
     async def run_macro(self, on_text: OnText | None = None) -> Turn:
         """Answer from the whole picture. Raises ContextFull, EngineDead."""
@@ -74,17 +77,18 @@ class TurnRunner:
         look = SecondLook()
         try:
             conversation = grounding_turn(self._question, self._profile, pictures_first=self._engine.pictures_first)
-            prompt = await self._engine.prompt(conversation)
+            prompt = (await self._engine.prompt(conversation)).opened(
+                self._engine.encode(self._profile.box_format.opening)
+            )
             with self._engine.pictures.ahead(self._question.picture):
                 look, reply = await self._locate(prompt)
-            if look.crop_box is None:
+            if self._crop is None:
                 return look
             with self.stages.time("crop"):
-                crop = self._question.picture.crop(look.crop_box)
-                await self._engine.encoder_input(crop)
-            self._zoomed = _Zoomed(conversation, prompt, reply, crop)
+                await self._engine.encoder_input(self._crop)
+            self._zoomed = _Zoomed(conversation, prompt, reply, self._crop)
             with self.stages.time("micro"):
-                micro = await self._run_micro(crop)
+                micro = await self._run_micro(self._crop)
             return replace(look, micro=micro, failed=Selection.CONTEXT_FULL if micro.is_cut else None)
         except EngineDead:
             raise
@@ -114,9 +118,10 @@ class TurnRunner:
 
     async def _locate(self, prompt: Prompt) -> tuple[SecondLook, Sequence[int]]:
         """Return where to look, and the tokens of the grounding answer that the micro turn continues."""
-        box_format, given = self._profile.box_format, self._question.box
+        box_format, given, shown = self._profile.box_format, self._question.box, self._shown_size
         if given is not None:
-            return self._look_at(given, None), self._engine.encode(box_format.write(given))
+            written = box_format.write(given, shown).removeprefix(box_format.opening)
+            return self._look_at(given, None), self._engine.encode(written)
         request = TurnRequest(
             "grounding",
             prompt,
@@ -126,14 +131,29 @@ class TurnRunner:
         )
         with self.stages.time("grounding"):
             grounding = await self._engine.generate(request)
-        return self._look_at(box_format.read(grounding.text), grounding), grounding.token_ids
+        is_closed = grounding.stop_reason is not None and grounding.stop_reason == box_format.stop
+        written = grounding.text + (box_format.closing if is_closed else "")
+        reply = self._engine.encode(written) if is_closed else grounding.token_ids
+        return self._look_at(box_format.read(box_format.opening + written, shown), grounding), reply
+
+    @property
+    def _shown_size(self) -> Size:
+        """The size in pixels that the picture's boxes are written in."""
+        return self._question.picture.shown or self._question.picture.size
 
     def _look_at(self, box: Box | None, grounding: Turn | None) -> SecondLook:
         if box is None:
             is_cut = grounding is not None and grounding.is_cut
             return SecondLook(None, None, grounding, failed=Selection.CONTEXT_FULL if is_cut else Selection.NO_BOX)
-        crop_box = None if box.is_empty else crop_region(box, self._question.picture.size, self._profile.crop)
-        return SecondLook(box, crop_box, grounding, failed=None if crop_box else Selection.EMPTY_BOX)
+        picture, policy = self._question.picture, self._profile.crop
+        region = None if box.is_empty and not policy.least_side else crop_region(box, picture.size, policy)
+        if region is None:
+            return SecondLook(box, None, grounding, failed=Selection.EMPTY_BOX)
+        crop = show_crop(self._engine.views, picture, region, self._question.crop_tokens)
+        if not enlarges(crop, picture):
+            return SecondLook(box, None, grounding, failed=Selection.NOTHING_TO_ENLARGE)
+        self._crop = crop
+        return SecondLook(box, crop.region, grounding)
 
     async def _run_micro(self, crop: Picture) -> Turn:
         assert self._zoomed is not None
@@ -141,7 +161,9 @@ class TurnRunner:
         return await self._engine.generate(self._answer_request("micro", prompt))
 
     async def _continue(self, zoomed: _Zoomed, follow_up: Message) -> Prompt:
-        """Return the prompt that continues the grounding turn, token for token, with a user's turn about the crop."""
+        """Return the prompt that continues the grounding turn, token for token, with a turn about the crop."""
+        if self._profile.crop_alone:
+            return await self._engine.prompt([follow_up])
         rest = await self._engine.continuation(zoomed.conversation, follow_up)
         return zoomed.prompt.continued(zoomed.reply, rest)
 

@@ -10,8 +10,9 @@ from threading import Condition
 from cachetools import LRUCache, cached
 from PIL import Image
 
+from dualfocus_engine.families.boxes import Size
 from dualfocus_engine.machine.pool import submit
-from dualfocus_engine.pictures.pictures import MAX_PIXELS, Colour, Picture, Size, SourceImage, fit, read_source_image
+from dualfocus_engine.pictures.pictures import MAX_PIXELS, Colour, Picture, SourceImage, fit, read_source_image
 
 # Whole pictures kept for crops to come; the largest that the server takes by default has 200 MB.
 _DECODED_CACHE_BYTES = 256 << 20
@@ -49,7 +50,7 @@ class PictureCache:
     def open(self, source: bytes | str | Path | Image.Image, max_pixels: int = MAX_PIXELS) -> Picture:
         """Open an image as `open_picture` does; one whose content is known is not decoded. Raises BadPicture."""
         original = read_source_image(source, max_pixels)
-        return Picture(original, original.key, self._size(original))
+        return Picture(original, self._size(original))
 
     def encoder_input(self, picture: Picture) -> Image.Image:
         """Return what the encoder is shown of a picture. Raises BadPicture."""
@@ -104,13 +105,17 @@ class PictureCache:
         }
 
     def _check_readable(self, original: SourceImage) -> Size:
-        """Make what the encoder is shown, which tells whether the image is damaged; return its upright size."""
+        """Decode an image, for what the encoder is shown where that has one size; return its upright size."""
         size = self._scaled_size(original) or self.decode(original).size
-        self.encoder_input(Picture(original, original.key, size))
+        if self._image_size is not None:
+            self.encoder_input(Picture(original, size))
         return size
 
     def _fit(self, picture: Picture) -> Image.Image:
-        return fit(self._pixels(picture), self._pad_color, self._image_size)
+        pixels = self._pixels(picture)
+        if picture.shown is not None:
+            return pixels.resize(picture.shown, Image.Resampling.BICUBIC)
+        return fit(pixels, self._pad_color, self._image_size)
 
     def _pixels(self, picture: Picture) -> Image.Image:
         """Return the pixels to fit: deterministic per key, so that cached entries agree. JPEGs are scaled down."""

@@ -4,18 +4,17 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from dualfocus_engine.errors import BadPicture
-from dualfocus_engine.families.boxes import Region
+from dualfocus_engine.families.boxes import Region, Size
 from dualfocus_engine.pictures.png_rows import rows_are_missing
 
 Colour = tuple[int, int, int]
-Size = tuple[int, int]
 _WHITE = (255, 255, 255)
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 50_000_000
@@ -61,15 +60,22 @@ class SourceImage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """An upright picture, or the part of one in `region`: its key names its content in every cache.
+    """An upright picture, or the part of one in `region`, and the size that the encoder is `shown` it at.
 
-    `size` is width and height in pixels, those of the original's resolution.
+    `size` is width and height in pixels, those of the original's resolution. Where `shown` is None, the profile and the
+    model's own processor say how large it is shown.
     """
 
     original: SourceImage
-    key: str
     size: Size
     region: Region | None = None
+    shown: Size | None = None
+
+    @property
+    def key(self) -> str:
+        """Names in every cache what is shown: the content, the part and the size."""
+        part = "" if self.region is None else f"-{'-'.join(map(str, self.region))}"
+        return self.original.key + part + ("" if self.shown is None else f"@{self.shown[0]}x{self.shown[1]}")
 
     def decode(self) -> Image.Image:
         """Return its RGB pixels at the original's resolution; a file is decoded each time: work for a thread."""
@@ -81,7 +87,11 @@ class Picture:
         x, y = (0, 0) if self.region is None else self.region[:2]
         left, top, right, bottom = region
         inside = Region(x + left, y + top, x + right, y + bottom)
-        return Picture(self.original, f"{self.key}-{'-'.join(map(str, region))}", (right - left, bottom - top), inside)
+        return Picture(self.original, (right - left, bottom - top), inside)
+
+    def shown_at(self, size: Size) -> "Picture":
+        """Return the picture as the encoder is to be shown it: resized to `size`."""
+        return replace(self, shown=size)
 
 
 def open_picture(source: bytes | str | Path | Image.Image, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -91,7 +101,7 @@ def open_picture(source: bytes | str | Path | Image.Image, max_pixels: int = MAX
     in none of FORMATS, or has more than `max_pixels`, which is judged by its header before anything is decoded.
     """
     original = read_source_image(source, max_pixels)
-    return Picture(original, original.key, original.decode().size)
+    return Picture(original, original.decode().size)
 
 
 def read_source_image(source: bytes | str | Path | Image.Image, max_pixels: int = MAX_PIXELS) -> SourceImage:

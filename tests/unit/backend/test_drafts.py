@@ -9,7 +9,7 @@ import torch
 from dualfocus_engine.backend.cpu_sampling import expand, mask_top_k_top_p
 from dualfocus_engine.backend.drafts import OPEN, BoxProposer, Drafting, box_tokens, draft_of
 from dualfocus_engine.backend.ec_connector import ENCODER_RUNS, ENGINE_STEPS, TurnConnector, _Boxes, ec_transfer_config
-from dualfocus_engine.families.boxes import BoxFormat
+from dualfocus_engine.families.box_format import BoxFormat
 from dualfocus_engine.families.profiles import load_profile
 from vllm import SamplingParams
 from vllm.config import ECTransferConfig

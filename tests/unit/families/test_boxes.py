@@ -4,7 +4,8 @@ import random
 import re
 
 import pytest
-from dualfocus_engine.families.boxes import Box, BoxFormat, CropPolicy, Region, crop_region
+from dualfocus_engine.families.box_format import BoxFormat
+from dualfocus_engine.families.boxes import Box, CropPolicy, Region, crop_region
 from dualfocus_engine.families.profiles import load_profile
 from dualfocus_training.models.untrained import untrained_profile
 from pydantic import ValidationError
@@ -217,7 +218,7 @@ def test_grammar_forbids_what_is_inside_out_or_written_otherwise(text: str) -> N
         ({"scale": 0}, "scale"),
         ({"scale": -1}, "scale"),
         ({"colour": "red"}, "colour"),
-        ({"pattern": "("}, "pattern\n.*unterminated"),
+        ({"pattern": "("}, "pattern\n.*not a valid regular expression"),
         # Written as the pattern does not read it: without brackets, in another order, in other units, too coarsely.
         ({"template": "{x1},{y1},{x2},{y2}"}, "template\n.*'0.125,0.375,0.625,0.875'"),
         ({"template": "[{y1}, {x1}, {y2}, {x2}]"}, "template\n.*another box"),

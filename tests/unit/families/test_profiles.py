@@ -10,7 +10,7 @@ import pytest
 import yaml
 from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.boxes import CropPolicy
-from dualfocus_engine.families.choosing import DEFAULT_PROFILE, PROFILE_FILE, choose_profile, profile_of
+from dualfocus_engine.families.choosing import PROFILE_FILE, choose_profile, profile_of
 from dualfocus_engine.families.profiles import Profile, load_profile, profile_names, shipped_profile
 from dualfocus_training.models.untrained import untrained_profile
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -42,7 +42,7 @@ def _vicuna(messages: list[dict[str, str]], add_generation_prompt: bool = True) 
 
 
 def test_shipped_profiles_are_named_and_load() -> None:
-    assert profile_names() == ["llava-dualfocus", "paper"]
+    assert profile_names() == ["internvl", "llava-dualfocus", "paper", "qwen2.5-vl", "qwen3-vl"]
     assert [load_profile(name).name for name in profile_names()] == profile_names()
 
 
@@ -162,7 +162,7 @@ def test_profile_can_not_be_changed_once_loaded() -> None:
     "name", ["vicuna", "", "/no/such/file.yaml", "..", "llava-dualfocus.yaml", pytest.param("x" * 300, id="long")]
 )
 def test_unknown_profile_names_those_there_are(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"llava-dualfocus, paper, or a YAML file"):
+    with pytest.raises(ConfigError, match=r"internvl, llava-dualfocus, paper, qwen2.5-vl, qwen3-vl, or a YAML file"):
         load_profile(name)
 
 
@@ -235,12 +235,20 @@ def test_named_profile_goes_before_the_models_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["someone/some-model", "/no/such/folder", ".", "x" * 300])
-def test_model_that_can_not_be_read_gets_the_released_codes_profile(
+def test_model_that_can_not_be_read_is_refused_and_not_taken_for_a_llava(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", _unreachable)
-    assert profile_of(model).name == DEFAULT_PROFILE == "llava-dualfocus"
+    with pytest.raises(ConfigError, match=r"there is no config.json that can be read"):
+        profile_of(model)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '"a"', '{"architectures": 3}'])
+def test_configuration_that_can_not_be_read_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"its config.json can't be read"):
+        profile_of(str(tmp_path))
 
 
 def _unreachable(repo_id: str, filename: str, revision: str | None) -> str:
@@ -251,13 +259,16 @@ def _unreachable(repo_id: str, filename: str, revision: str | None) -> str:
     ("config", "profile"),
     [
         ({"architectures": ["LlavaForConditionalGeneration"]}, "llava-dualfocus"),
-        ({"architectures": ["Qwen2_5_VLForConditionalGeneration"]}, "paper"),
-        ({"architectures": ["InternVLChatModel"]}, "paper"),
+        ({"architectures": ["Qwen2_5_VLForConditionalGeneration"]}, "qwen2.5-vl"),
+        ({"architectures": ["Qwen3VLForConditionalGeneration"]}, "qwen3-vl"),
+        ({"architectures": ["Qwen3VLMoeForConditionalGeneration"]}, "qwen3-vl"),
+        ({"architectures": ["InternVLChatModel"]}, "internvl"),
+        ({"architectures": ["InternVLForConditionalGeneration"]}, "internvl"),
+        ({"architectures": ["SomeOtherModel"]}, "paper"),
         ({"architectures": None}, "paper"),
-        ([], "llava-dualfocus"),
     ],
 )
-def test_only_a_llava_is_taken_for_a_released_checkpoint(
+def test_profile_is_the_one_that_names_the_models_architecture(
     config: Any, profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -282,7 +293,8 @@ def test_a_profile_is_read_beside_a_models_configuration_on_the_hub_at_its_revis
     _own(tmp_path).rename(tmp_path / "v2" / PROFILE_FILE)
     chosen = choose_profile("someone/some-model", revision="v2")
     assert (chosen.profile.name, chosen.why) == ("own", "the model's own dualfocus.yaml")
-    assert choose_profile("someone/some-model").profile.name == DEFAULT_PROFILE
+    with pytest.raises(ConfigError, match=r"no config\.json"):
+        choose_profile("someone/some-model")
     assert choose_profile("someone/some-model", "paper", "v2").why == "it was named"
 
 

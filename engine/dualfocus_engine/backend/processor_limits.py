@@ -1,0 +1,49 @@
+"""The limits of the image processor that vLLM loaded, in the place of those that a profile names for its family.
+
+A hub's copy, a fine-tune or `--mm-processor-kwargs` may have others. Leans on these parts of vLLM 0.32
+(tests/engine/test_vllm_contract.py): a renderer's `get_mm_processor`, `BaseProcessingInfo.get_hf_processor` with its
+`image_processor`, `ctx` with `get_merged_mm_kwargs`, and `get_max_image_tokens` of the families that have it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dualfocus_engine.families.views import Grid, Tiles, Views
+
+
+def with_processor_limits(views: Views | None, renderer: Any) -> Views | None:
+    """Return a profile's views with the limits of the processor that vLLM's renderer loaded."""
+    if views is None:
+        return None
+    rule, info = views.rule, renderer.get_mm_processor().info
+    if isinstance(rule, Grid):
+        rule = _grid(rule, info)
+    elif isinstance(rule, Tiles):
+        rule = _tiles(rule, info.get_hf_processor().image_processor)
+    return views.model_copy(update={"rule": rule})
+
+
+def _grid(rule: Grid, info: Any) -> Grid:
+    most = info.get_max_image_tokens() if hasattr(info, "get_max_image_tokens") else rule.most
+    least = _least_pixels(info)
+    return rule.model_copy(
+        update={"most": most, "least": rule.least if least is None else max(1, -(-least // rule.cell**2))}
+    )
+
+
+def _least_pixels(info: Any) -> int | None:
+    """Return the pixels that the processor enlarges a picture to at least, by either spelling."""
+    given: Mapping[str, Any] = info.ctx.get_merged_mm_kwargs({})
+    given = {**given, **given.get("images_kwargs", {})}
+    sizes = (given.get("size") or {}, vars(info.get_hf_processor().image_processor.size))
+    found = (given.get("min_pixels"), *(size.get("shortest_edge") for size in sizes))
+    return next((int(pixels) for pixels in found if pixels is not None), None)
+
+
+def _tiles(rule: Tiles, image_processor: Any) -> Tiles:
+    """Return the rule with as many tiles as the processor cuts: transformers' form of InternVL, or vLLM's own."""
+    if not getattr(image_processor, "dynamic_image_size", True):
+        return rule.model_copy(update={"most_tiles": 1})
+    names = ("max_patches", "max_dynamic_patch")
+    found = (getattr(image_processor, name, None) for name in names)
+    return rule.model_copy(update={"most_tiles": next((most for most in found if most), rule.most_tiles)})
