@@ -97,8 +97,12 @@ async def models(raw_request: Request) -> Response:
     """List the served models; those that look twice also by the names that choose a mode."""
     chat = _service(raw_request).chat
     listed = (await chat.models()).model_dump()
+    profile = _service(raw_request).focus.profile
+    about = {"dualfocus": {"profile": profile.name, "verified": profile.verified or None}}
     listed["data"] = [
-        card | {"id": name} for card in listed["data"] for name in _names(card["id"], chat.is_base_model(card["id"]))
+        card | {"id": name} | (about if chat.is_base_model(card["id"]) else {})
+        for card in listed["data"]
+        for name in _names(card["id"], chat.is_base_model(card["id"]))
     ]
     return JSONResponse(listed)
 

@@ -30,6 +30,11 @@ class Grid(BaseModel):
     least: _Tokens = 1
     most: _Tokens
 
+    @property
+    def tokens_a_pixel(self) -> float:
+        """Image tokens for each pixel that the encoder is shown."""
+        return 1 / self.cell**2
+
     def tokens(self, size: Size) -> int:
         """Return the image tokens of a picture shown at `size`."""
         return (size[0] // self.cell) * (size[1] // self.cell)
@@ -46,8 +51,11 @@ class Grid(BaseModel):
         if columns * rows > most:
             scale = math.sqrt(most / (width * height))
             columns, rows = (max(1, math.floor(length * scale)) for length in (width, height))
-            columns, rows = min(columns, most // rows), min(rows, most // columns)
+            columns = min(columns, max(1, most // rows))
+            rows = min(rows, most // columns)
         columns, rows = min(columns, rows * _LONGEST_STRIP), min(rows, columns * _LONGEST_STRIP)
+        while columns * rows < self.least:  # rounded down too far: the processor would enlarge it its own way
+            columns, rows = (columns + 1, rows) if columns > rows else (columns, rows + 1)
         return columns * self.cell, rows * self.cell
 
     def widened(self, region: Region, size: Size, most: int) -> Region:
@@ -68,6 +76,11 @@ class Tiles(BaseModel):
     tile_tokens: int = Field(gt=0, description="image tokens of a tile")
     most_tiles: int = Field(gt=0, description="tiles of a picture, the small copy not counted")
 
+    @property
+    def tokens_a_pixel(self) -> float:
+        """Image tokens for each pixel that the encoder is shown."""
+        return self.tile_tokens / self.side**2
+
     def tokens(self, size: Size) -> int:
         """Return the image tokens of a picture shown at `size`."""
         return self._tokens_of(size[0] // self.side * (size[1] // self.side))
@@ -75,13 +88,14 @@ class Tiles(BaseModel):
     def fit(self, size: Size, least: int, most: int) -> Size:
         """Return the size to show a picture of `size` at: the grid of nearest aspect, of at most `most` tokens.
 
-        Of two as near the larger is taken, unless its area were over twice the picture's.
+        Of two as near the larger is taken where the other has fewer than `least`, or it is less than twice the picture.
         """
         aspect, area = size[0] / size[1], size[0] * size[1]
         best = (1, 1)
         for columns, rows in self._grids(most):
             further = abs(aspect - columns / rows) - abs(aspect - best[0] / best[1])
-            if further < 0 or (further == 0 and 2 * area > self.side**2 * columns * rows):
+            is_small = self._tokens_of(best[0] * best[1]) < least or 2 * area > self.side**2 * columns * rows
+            if further < 0 or (further == 0 and is_small):
                 best = columns, rows
         return best[0] * self.side, best[1] * self.side
 
@@ -110,6 +124,11 @@ class Square(BaseModel):
     kind: Literal["square"]
     side: int = Field(gt=0, description="pixels of the square")
     square_tokens: int = Field(gt=0, description="image tokens of a picture")
+
+    @property
+    def tokens_a_pixel(self) -> float:
+        """Image tokens for each pixel that the encoder is shown."""
+        return self.square_tokens / self.side**2
 
     def tokens(self, size: Size) -> int:
         """Return the image tokens of a picture: always as many."""
@@ -160,12 +179,19 @@ class Views(BaseModel):
         """Return the region to crop from a picture of `size`: a wider one where the rule shows its aspect badly."""
         return self.rule.widened(region, size, _least_of(self.crop.most, most))
 
-    def show_crop(self, size: Size, most: int | None = None) -> Size:
-        """Return the size to show a crop of `size` at, enlarged to the least tokens of a crop."""
-        return self.rule.fit(size, self.crop.least or 1, _least_of(self.crop.most, most))
+    def show_crop(self, size: Size, whole_scale: float, most: int | None = None) -> Size:
+        """Return the size to show a crop of `size` at, enlarged to the least tokens of a crop.
+
+        It is also shown twice as large as in the whole picture, as far as its most tokens allow: `whole_scale` is how
+        many pixels the encoder was shown there of one of the original's.
+        """
+        twice = math.ceil(_ENLARGED * whole_scale * math.prod(size) * self.rule.tokens_a_pixel)
+        return self.rule.fit(size, max(self.crop.least or 1, twice), _least_of(self.crop.most, most))
 
 
 _UNLIMITED = 1 << 62
+# How much more area a crop is shown on than it has in the whole picture.
+_ENLARGED = 2
 
 
 def _least_of(*limits: int | None) -> int:

@@ -65,7 +65,7 @@ def show_crop(views: Views | None, picture: Picture, region: Region, most: int |
     if views is None:
         return picture.crop(region)
     crop = picture.crop(views.crop_region(region, picture.size, most))
-    return crop.shown_at(views.show_crop(crop.size, most))
+    return crop.shown_at(views.show_crop(crop.size, _scale(picture), most))
 
 
 def enlarges(crop: Picture, picture: Picture) -> bool:

@@ -20,7 +20,7 @@ from dualfocus_server.api.intake import (
     inline_images,
     is_dualfocus_request,
     question_of,
-    take_mode_from_model,
+    take_mode,
 )
 from dualfocus_server.api.pieces import FocusWriter, Pieces
 from dualfocus_server.api.protocol import FocusRequest, FocusResponse
@@ -40,7 +40,10 @@ _WRITING_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What the routes work with; in seconds, 0 for none: a question's `timeout`, and a stream's `keep_alive`."""
+    """What the routes work with; in seconds, 0 for none: a question's `timeout`, and a stream's `keep_alive`.
+
+    `mode` is that of questions that name none.
+    """
 
     focus: DualFocus
     chat: VllmChat
@@ -49,6 +52,7 @@ class Service:
     watchdog: Watchdog
     timeout: float
     keep_alive: float = 0
+    mode: str = "dual"
 
     def deadline(self) -> float | None:
         """The event loop's time at which a question that comes now has taken too long."""
@@ -88,7 +92,7 @@ class _Task(Protocol):
 async def answer(service: Service, request: FocusRequest, raw_request: Request) -> Response:
     """Answer one chat completion request. Raises Refusal, DualFocusError, VllmRefusal and vLLM's errors."""
     asked_model, deadline, stages = request.model or service.chat.model_name, service.deadline(), Stages()
-    take_mode_from_model(request, service.chat.is_base_model)
+    take_mode(request, service.chat.is_base_model, service.mode)
     take_id_from_header(request, raw_request)
     service.images.check_number(len(list(image_parts(request))))
     task: _Task = _VllmTask(service, request, raw_request)

@@ -78,6 +78,8 @@ async def question_of(request: FocusRequest, focus: DualFocus, images: RequestIm
     """
     options = request.dualfocus
     sampling = _sampling(request, focus)  # what is wrong with it is said before images are opened
+    for name in ("whole_tokens", "crop_tokens"):
+        _check_tokens(name, getattr(options, name), focus)
     urls = [part[IMAGE]["url"] for part in image_parts(request)]
     pictures = iter(await images.opened(urls, stages, focus.engine.pictures.open))
     messages = [_message(message, pictures) for message in cast("list[Any]", request.messages)]
@@ -90,17 +92,33 @@ async def question_of(request: FocusRequest, focus: DualFocus, images: RequestIm
         scoring=Scoring(options.scoring),
         skip_below=options.skip_below,
         sampling=sampling,
+        whole_tokens=options.whole_tokens,
+        crop_tokens=options.crop_tokens,
     )
 
 
-def take_mode_from_model(request: FocusRequest, is_served: Callable[[str], bool]) -> None:
-    """Read `NAME:MODE` as model and mode, for clients that can't send the `dualfocus` field (which goes before it)."""
-    name, _, mode = (request.model or "").rpartition(":")
-    if mode not in MODES or not is_served(name):
+def _check_tokens(name: str, asked: int | None, focus: DualFocus) -> None:
+    """Raise BadQuestion where a picture can't be shown in the tokens asked for, or the server allows fewer."""
+    if asked is None:
         return
-    request.model = name
+    views = focus.engine.views
+    if views is None:
+        raise BadQuestion("This model shows every picture at one size: it takes no image tokens.", f"dualfocus.{name}")
+    most = (views.whole if name == "whole_tokens" else views.crop).most
+    if most is not None and asked > most:
+        raise BadQuestion(f"The server shows it in at most {most} image tokens.", f"dualfocus.{name}")
+
+
+def take_mode(request: FocusRequest, is_served: Callable[[str], bool], default: str) -> None:
+    """Fill in the mode of a request whose `dualfocus` field says none: that of `NAME:MODE` as its model, or `default`.
+
+    The name is for clients that can't send the field; what is left of it is the model.
+    """
+    name, _, mode = (request.model or "").rpartition(":")
+    if mode in MODES and is_served(name):
+        request.model, default = name, mode
     if "mode" not in request.dualfocus.model_fields_set:
-        request.dualfocus = request.dualfocus.model_copy(update={"mode": mode})
+        request.dualfocus = request.dualfocus.model_copy(update={"mode": default})
 
 
 async def inline_images(request: FocusRequest, focus: DualFocus, images: RequestImages) -> None:

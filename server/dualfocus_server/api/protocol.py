@@ -44,7 +44,7 @@ class FocusOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     mode: Literal["dual", "adaptive", "macro", "micro", "off"] = Field(
-        default="dual",
+        default="dual",  # or --mode
         description="dual: both looks; adaptive: the second one where the first leaves doubt (--skip-below); "
         "macro or micro: that answer alone; off: vLLM's own chat",
     )
@@ -67,6 +67,12 @@ class FocusOptions(BaseModel):
     )
     skip_below: float | None = Field(
         default=None, ge=0, description="mode adaptive: a macro answer of less perplexity stands (--skip-below)"
+    )
+    whole_tokens: int | None = Field(
+        default=None, ge=1, description="image tokens that a picture is shown in at most (--whole-tokens)"
+    )
+    crop_tokens: int | None = Field(
+        default=None, ge=1, description="image tokens that the crop is shown in at most (--crop-tokens)"
     )
     return_crop: bool = Field(default=False, description="return the crop as a data: URL")
     progress: bool = Field(
@@ -207,6 +213,7 @@ class FocusReport(BaseModel):
     turns: dict[str, TurnReport]
     stages: dict[str, float] = Field(default={}, description="seconds by stage, the wait and the images included")
     seconds: float = Field(description="from the first turn to the choice")
+    notes: list[str] = Field(description="what was done otherwise than by default, such as a picture shown smaller")
 
 
 class FocusResponse(ChatCompletionResponse):

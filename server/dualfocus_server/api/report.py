@@ -73,6 +73,7 @@ def focus_report(result: FocusResult, mode: Mode) -> FocusReport:
         micro=_answer(look.micro, shared.micro if shared else None),
         turns={name: _turn_report(turn) for name, turn in result.turns.items()},
         seconds=result.seconds,
+        notes=list(result.notes),
     )
 
 

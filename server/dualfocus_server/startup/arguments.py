@@ -17,6 +17,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import FrontendArgs
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+from dualfocus_server.api.protocol import MODES
 from dualfocus_server.settings import add_flags, at_least
 
 # Flags of vLLM's server that this one uses, itself or through vLLM's chat serving; it refuses the others.
@@ -90,6 +91,19 @@ def make_parser() -> FlexibleArgumentParser:
     parser.add_argument("--config", help="a YAML file of options; the command line goes before it")
     ours = parser.add_argument_group("DualFocus")
     ours.add_argument("--profile", help="a profile's name or YAML file; the model's own if left out")
+    ours.add_argument(
+        "--mode",
+        choices=MODES,
+        default="dual",
+        help="what a request means that names no mode: dual, adaptive, macro, …",
+    )
+    for part, text in (("whole", "a picture"), ("crop", "the crop")):
+        ours.add_argument(
+            f"--{part}-tokens",
+            type=at_least(1, int),
+            metavar="N",
+            help=f"image tokens that {text} is shown in at most; the profile's if left out",
+        )
     ours.add_argument(
         "--skip-below",
         type=at_least(0, float),

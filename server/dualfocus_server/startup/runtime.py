@@ -15,6 +15,7 @@ import uvicorn
 import uvloop
 from dualfocus_engine import ConfigError, DualFocus, DualFocusError, EngineDead, Profile
 from dualfocus_engine.families.choosing import ChosenProfile, choose_profile, is_folder
+from dualfocus_engine.families.views import View, Views
 from dualfocus_engine.machine.platform import engine_defaults
 from dualfocus_engine.shipped import SHIPPED_MODEL, SHIPPED_NAME
 from starlette.types import ASGIApp
@@ -106,13 +107,33 @@ def _with_flags(profile: Profile, args: Namespace) -> Profile:
     update = {name: value for name, value in given.items() if value}
     if args.skip_below is not None:
         update["skip_below_perplexity"] = args.skip_below
+    if args.whole_tokens or args.crop_tokens:
+        update["views"] = _views(profile, args)
     return profile.model_copy(update=update)
 
 
+def _views(profile: Profile, args: Namespace) -> Views:
+    """Return the profile's views with the most image tokens that the flags say. Raises ConfigError."""
+    if profile.views is None:
+        raise ConfigError(
+            f"--whole-tokens and --crop-tokens can't be used with the profile {profile.name!r}: without views, "
+            "pictures are shown at the size that the model's own processor makes them."
+        )
+    whole, crop = profile.views.whole, profile.views.crop
+    return profile.views.model_copy(
+        update={"whole": _at_most(whole, args.whole_tokens), "crop": _at_most(crop, args.crop_tokens)}
+    )
+
+
+def _at_most(view: View, most: int | None) -> View:
+    if most is None:
+        return view
+    return View(least=min(view.least, most) if view.least else None, most=most)
+
+
 def _notes(profile: Profile, args: Namespace) -> Iterator[str]:
-    """What an operator is told before the model is loaded: the profile's own note, and a default that is not vLLM's."""
-    if profile.notice:
-        yield profile.notice
+    """What an operator is told before the model is loaded: the profile's own notes, and what is not as in vLLM."""
+    yield from (note for note in (profile.notice, profile.verified) if note)
     limit = (args.limit_mm_per_prompt or {}).get("image")
     if images := limit.get("count") if isinstance(limit, dict) else limit:
         yield f"A prompt holds {images} images, the crop among them: a conversation of as many gets no second look."
@@ -157,7 +178,7 @@ async def _answer_requests(
     opened = RequestImages(images, settings.max_images, settings.max_image_pixels)
     watchdog = Watchdog(focus.engine, settings.engine_timeout)
     keep_alive = settings.sse_keep_alive_interval
-    service = Service(focus, chat, opened, admission, watchdog, settings.timeout, keep_alive)
+    service = Service(focus, chat, opened, admission, watchdog, settings.timeout, keep_alive, args.mode)
     app = create_app(service, settings, keys)
     host, port = listener.getsockname()[:2]
     ready = ready_text(host, port, tls=bool(args.ssl_certfile), keys=keys.is_needed, playground=settings.playground)

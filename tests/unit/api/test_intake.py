@@ -18,14 +18,16 @@ from dualfocus_engine import (
     load_profile,
     open_picture,
 )
+from dualfocus_engine.families.views import View
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_server.api import intake
-from dualfocus_server.api.intake import inline_images, is_dualfocus_request, question_of, take_mode_from_model
+from dualfocus_server.api.intake import inline_images, is_dualfocus_request, question_of, take_mode
 from dualfocus_server.api.protocol import FocusRequest
 from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.images.request_images import RequestImages
 from PIL import Image
+from pydantic import ValidationError
 from vllm.renderers.chat_utils import _parse_chat_message_content_mm_part as as_vllm_reads
 
 from ..builders import data_url, encoded
@@ -61,7 +63,9 @@ def focus(defaults: dict[str, Any] | None = None, **profile: Any) -> DualFocus:
     """The profile and the model's own sampling defaults: all that intake asks of the engine."""
     own = load_profile("llava-dualfocus").model_copy(update=profile)
     pictures = PictureCache(own.pad_color, own.image_size)
-    engine = SimpleNamespace(default_sampling=defaults or {}, pictures=pictures, default_max_tokens=128)
+    engine = SimpleNamespace(
+        default_sampling=defaults or {}, pictures=pictures, default_max_tokens=128, views=own.views
+    )
     return cast("DualFocus", SimpleNamespace(engine=engine, profile=own))
 
 
@@ -360,7 +364,7 @@ def test_mode_can_be_said_with_the_models_name(
     model: str | None, options: dict[str, Any], served: str | None, mode: str
 ) -> None:
     asked = request(model=model, dualfocus=options)
-    take_mode_from_model(asked, {"m", "org/m:7b"}.__contains__)
+    take_mode(asked, {"m", "org/m:7b"}.__contains__, "dual")
     assert (asked.model, asked.dualfocus.mode) == (served, mode)
 
 
@@ -409,3 +413,38 @@ async def test_vllm_is_given_nothing_to_fetch_by_itself(part: dict[str, Any], ro
     except (DualFocusError, ValueError):
         return
     assert address not in repr(asked.messages)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, ("m", "adaptive")),
+        ({"model": "m:macro"}, ("m", "macro")),
+        ({"model": "m:macro", "dualfocus": {"mode": "dual"}}, ("m", "dual")),
+        ({"dualfocus": {"mode": "dual"}}, ("m", "dual")),
+        ({"dualfocus": {"box": [0, 0, 1, 1]}}, ("m", "adaptive")),
+    ],
+)
+def test_a_request_that_names_no_mode_is_given_the_servers(asked: dict[str, Any], expected: tuple[str, str]) -> None:
+    read = request(**({"model": "m"} | asked))
+    take_mode(read, {"m"}.__contains__, "adaptive")
+    assert (read.model, read.dualfocus.mode) == expected
+
+
+@pytest.mark.parametrize("name", ["whole_tokens", "crop_tokens"])
+async def test_image_tokens_are_taken_as_far_as_the_server_allows(name: str) -> None:
+    views = load_profile("qwen3-vl").views
+    assert views is not None
+    at_most = View(most=512)
+    allowing = focus(
+        views=views.model_copy(update={"whole": at_most, "crop": at_most}), pad_color=None, image_size=None
+    )
+    question = await question_of(request(dualfocus={name: 512}), allowing, images(), Stages())
+    assert getattr(question, name) == 512
+    with pytest.raises(BadQuestion, match=r"at most 512 image tokens") as refused:
+        await question_of(request(dualfocus={name: 513}), allowing, images(), Stages())
+    assert refused.value.param == f"dualfocus.{name}"
+    with pytest.raises(BadQuestion, match=r"every picture at one size"):
+        await _question(dualfocus={name: 512})
+    with pytest.raises(ValidationError, match=name):
+        request(dualfocus={name: 0})

@@ -67,3 +67,19 @@ def test_default_that_is_not_vllms_is_said_where_no_flag_was_given(
     assert list(runtime._notes(profile, args)) == said
     noted = profile.model_copy(update={"notice": "It is mine."})
     assert list(runtime._notes(noted, args)) == ["It is mine.", *said]
+
+
+def test_image_tokens_are_set_by_flags_where_the_profile_has_views() -> None:
+    flags = ["--whole-tokens", "1024", "--crop-tokens", "128"]
+    views = runtime._with_flags(load_profile("qwen3-vl"), parse_arguments(flags)).views
+    assert views is not None
+    assert (views.whole.most, views.crop.least, views.crop.most) == (1024, 128, 128)
+    kept = runtime._with_flags(load_profile("qwen3-vl"), parse_arguments(flags[:2])).views
+    assert kept is not None
+    assert (kept.whole.most, kept.crop.least, kept.crop.most) == (1024, 256, 1024)
+    with pytest.raises(ConfigError, match=r"--whole-tokens and --crop-tokens can't be used with the profile 'paper'"):
+        runtime._with_flags(load_profile("paper"), parse_arguments(flags))
+
+
+def test_how_far_a_profile_was_verified_is_said() -> None:
+    assert load_profile("qwen3-vl").verified in list(runtime._notes(load_profile("qwen3-vl"), parse_arguments([])))

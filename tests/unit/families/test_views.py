@@ -1,0 +1,121 @@
+"""How large pictures are shown: the families' own rules, within the tokens that a view allows."""
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from dualfocus_engine.families.boxes import Region
+from dualfocus_engine.families.profiles import load_profile
+from dualfocus_engine.families.views import Grid, Square, Tiles, View, Views
+from pydantic import ValidationError
+from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+UNLIMITED = 1 << 40
+QWEN25 = Grid(kind="grid", cell=28, least=4, most=16384)
+QWEN3 = Grid(kind="grid", cell=32, least=64, most=16384)
+INTERNVL = Tiles(kind="tiles", side=448, tile_tokens=256, most_tiles=12)
+
+
+def _sizes(count: int = 3000, most: int = 13) -> Iterator[tuple[int, int]]:
+    rng = random.Random(5)
+    for _ in range(count):
+        yield int(2 ** rng.uniform(3, most)), int(2 ** rng.uniform(3, most))
+
+
+@pytest.mark.parametrize(("grid", "least", "most"), [(QWEN25, 3136, 12845056), (QWEN3, 65536, 16777216)])
+def test_a_grid_is_the_one_of_qwens_processor(grid: Grid, least: int, most: int) -> None:
+    compared = 0
+    for width, height in _sizes():
+        if max(width, height) > 100 * min(width, height) or min(width, height) < grid.cell:
+            continue  # the processor refuses the first, and makes less of the second than there is
+        assert grid.fit((width, height), 1, UNLIMITED) == smart_resize(height, width, grid.cell, least, most)[::-1]
+        compared += 1
+    assert compared > 1000
+
+
+@pytest.mark.parametrize(("grid", "least", "most"), [(QWEN25, 3136, 12845056), (QWEN3, 65536, 16777216)])
+def test_the_processor_leaves_what_it_is_given_as_it_is(grid: Grid, least: int, most: int) -> None:
+    for size in _sizes():
+        for limits in ((1, UNLIMITED), (256, 1024), (1, 100)):
+            width, height = grid.fit(size, *limits)
+            assert smart_resize(height, width, grid.cell, least, most) == (height, width)
+
+
+def test_a_grid_keeps_within_its_tokens() -> None:
+    for size in _sizes():
+        tokens = QWEN25.tokens(QWEN25.fit(size, 256, 1024))
+        assert tokens <= 1024
+        if max(size) < 20 * min(size):
+            assert tokens >= 256
+
+
+def test_tiles_are_those_of_internvls_processor() -> None:
+    for width, height in _sizes():
+        columns, rows = get_optimal_tiled_canvas((height, width), (448, 448), 1, 12)
+        assert INTERNVL.fit((width, height), 1, UNLIMITED) == (columns * 448, rows * 448)
+        assert INTERNVL.fit((columns * 448, rows * 448), 1, UNLIMITED) == (columns * 448, rows * 448)
+
+
+@pytest.mark.parametrize(
+    ("size", "tokens"), [((160, 120), 3328), ((300, 300), 256), ((1600, 1200), 3328), ((500, 300), 1792)]
+)
+def test_the_tokens_of_tiles_are_those_that_are_published(size: tuple[int, int], tokens: int) -> None:
+    assert INTERNVL.tokens(INTERNVL.fit(size, 1, UNLIMITED)) == tokens
+
+
+@pytest.mark.parametrize(
+    ("region", "wide"),
+    [
+        (Region(500, 500, 660, 620), Region(500, 480, 660, 640)),  # 160 x 120: a square takes the least more
+        (Region(500, 500, 800, 800), Region(500, 500, 800, 800)),
+        (Region(0, 0, 60, 40), Region(0, 0, 80, 40)),  # moved inside
+        (Region(0, 10, 4000, 2990), Region(0, 10, 4000, 2990)),  # no room to widen: 4000 x 2980 is shown as it is
+    ],
+)
+def test_a_crop_is_widened_to_an_aspect_that_tiles_take_well(region: Region, wide: Region) -> None:
+    views = Views(rule=INTERNVL)
+    found = views.crop_region(region, (4000, 3000), 1024)
+    assert found == wide or region == Region(0, 10, 4000, 2990)
+    assert found.left <= region.left
+    assert found.right >= region.right
+    assert views.tokens(views.show_crop((found.right - found.left, found.bottom - found.top), 0.0, 1024)) <= 1024
+
+
+def test_a_crop_is_shown_twice_as_large_as_in_the_whole_picture_where_its_tokens_allow() -> None:
+    views = Views(rule=QWEN25, crop=View(least=256, most=1024))
+    assert views.tokens(views.show_crop((560, 560), 0.1)) == 400, "its own size"
+    assert views.tokens(views.show_crop((560, 560), 1.0)) == 29 * 29, "the grid nearest to 800"
+    assert views.tokens(views.show_crop((560, 560), 4.0)) == 1024
+    assert views.tokens(views.show_crop((60, 60), 0.1)) == 256
+    assert views.tokens(views.show_crop((560, 560), 1.0, 300)) <= 300
+    tiled = Views(rule=INTERNVL, crop=View(least=256, most=1280))
+    assert tiled.show_crop((400, 400), 0.2) == (448, 448)
+    assert tiled.show_crop((400, 400), 1.0) == (896, 896)
+
+
+def test_a_square_takes_every_picture_alike() -> None:
+    views = Views(rule=Square(kind="square", side=896, square_tokens=256))
+    assert (views.show_whole((4000, 30)), views.tokens((896, 896))) == ((896, 896), 256)
+    assert views.crop_region(Region(100, 100, 300, 200), (1000, 1000)) == Region(100, 50, 300, 250)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"rule": {"kind": "rings", "cell": 28}}, "views.rule"),
+        ({"rule": {"kind": "grid", "cell": 0, "most": 10}}, "views.rule.grid.cell"),
+        ({"rule": {"kind": "grid", "cell": 28}}, "views.rule.grid.most"),
+        ({"rule": {"kind": "tiles", "side": 448}}, "views.rule.tiles.tile_tokens"),
+        ({"crop": {"least": 10, "most": 5}}, "views.crop"),
+        ({"whole": {"most": -1}}, "views.whole.most"),
+        ({"hole": {}}, "views.hole"),
+    ],
+)
+def test_an_impossible_view_is_refused_by_its_name(changes: dict[str, Any], field: str) -> None:
+    whole = load_profile("qwen2.5-vl").model_dump()
+    whole["views"] = {"rule": {"kind": "grid", "cell": 28, "most": 100}} | changes
+    with pytest.raises(ValidationError) as refused:
+        type(load_profile("paper")).model_validate(whole)
+    assert field in {".".join(map(str, error["loc"])) for error in refused.value.errors()}
