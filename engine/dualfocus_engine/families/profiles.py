@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.box_format import BoxFormat
 from dualfocus_engine.families.boxes import CropPolicy
+from dualfocus_engine.families.hints import HINTS
 from dualfocus_engine.families.patterns import Regex, without
 from dualfocus_engine.families.views import Views
 
@@ -51,8 +52,9 @@ class Profile(BaseModel):
         default=False, description="ask about the crop in a conversation of its own: for models of one picture a prompt"
     )
     strip_patterns: tuple[Regex, ...] = Field(
-        default=(),
-        description="regular expressions of what Q1 leaves out of the question: format hints, options",
+        default=HINTS,
+        description="regular expressions of what Q1 leaves out of the question; left out, what known evaluators write "
+        "beside it: options, hints at the answer's form",
     )
     system: str | None = Field(default=None, description="the system prompt where the client sends none")
     drop_system_messages: bool = Field(
