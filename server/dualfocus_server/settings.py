@@ -38,6 +38,7 @@ class Settings:
     max_questions_per_key: int = 0
     timeout: float = 120.0
     sse_keep_alive_interval: int = 0
+    answers_log: Path | None = None
     drain_timeout: float = 30.0
     engine_timeout: float = 60.0
     cors: dict[str, Any] | None = None
@@ -54,6 +55,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     keys.add_argument("--metrics-open", action="store_true", help="let /metrics be read without a key")
     page = parser.add_argument_group("Page")
     page.add_argument("--no-playground", dest="playground", action="store_false", help="serve no page at /playground")
+    answers = parser.add_argument_group("Answers log")
+    answers.add_argument(
+        "--answers-log",
+        type=Path,
+        metavar="FILE",
+        help="append a JSON line for each question, with both answers, their perplexities and the box, to a file that "
+        "only its owner can read; opened anew on SIGHUP",
+    )
     limits = parser.add_argument_group("Limits")
     for name, (least, text) in _LIMITS.items():
         default = getattr(known, name)
@@ -101,6 +110,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         playground=args.playground,
         allowed_media_domains=tuple(args.allowed_media_domains or ()),
         cors=_cors_of(args),
+        answers_log=args.answers_log,
         **{name: getattr(args, name) for name in _LIMITS},
     )
 

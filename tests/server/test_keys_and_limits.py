@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import signal
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from asking import CHAT
 from hostile_images import data_url, png
 from openai import AuthenticationError, OpenAI
 from running_server import PATIENCE, Server, frozen_engine, start_server, wait_until
@@ -32,7 +35,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, key_file: Path) -> Iterato
     sizes = ["--max-body-bytes", "200000", "--max-image-pixels", "300000", "--log-format", "json"]
     sizes += ["--sse-keep-alive-interval", "1"]
     sizes += ["--allowed-origins", '["https://app.example"]']
-    running = start_server(tmp_path_factory.mktemp("guarded") / "log", *flags, *limits, *sizes)
+    folder = tmp_path_factory.mktemp("guarded")
+    running = start_server(folder / "log", *flags, *limits, *sizes, "--answers-log", str(folder / "answers"))
     yield running
     running.process.terminate()
     assert running.process.wait(PATIENCE) == 0
@@ -230,3 +234,37 @@ def test_logs_are_json_with_ids_and_hold_no_secret(guarded: Server, plain: httpx
     log = guarded.log.read_text()
     for hidden in (KEY, OTHER, "sk-new", "sk-wrong", "xyzzy", *filter(None, answers)):
         assert hidden not in log
+
+
+def test_answers_are_noted_unless_the_client_minds_and_the_file_can_be_rotated(
+    guarded: Server, plain: httpx.Client, about: About
+) -> None:
+    file = guarded.log.parent / "answers"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert f"note: questions and their answers are noted in {file} (--answers-log)" in guarded.log.read_text()
+
+    def ask(client_id: str, **fields: Any) -> dict[str, Any]:
+        body = {"messages": about("coffee", "What is it?"), "max_tokens": 4} | fields
+        answer = plain.post(CHAT, json=body, headers=bearer(KEY) | {"X-Request-Id": client_id})
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    def noted(path: Path) -> dict[str, Any]:
+        lines = map(json.loads, path.read_text().splitlines())
+        return {line["request_id"]: line for line in lines if str(line["request_id"]).startswith("noted-")}
+
+    answer = ask("noted-1", dualfocus={"box": [0, 0, 0.5, 0.5]})
+    ask("noted-2", store=False)
+    ask("noted-3", cache_salt="mine")
+    file.rename(file.with_name("old"))
+    guarded.process.send_signal(signal.SIGHUP)
+    wait_until(file.exists)
+    ask("noted-4", store=True)
+    wait_until(lambda: "noted-4" in noted(file))
+    old, new = noted(file.with_name("old")), noted(file)
+    assert (list(old), list(new)) == (["noted-1"], ["noted-4"])
+    line, told = old["noted-1"], answer["dualfocus"]
+    assert line["id"] == answer["id"]
+    assert {name: line[name] for name in ("winner", "selection", "box", "macro", "micro")} == {
+        name: told[name] for name in ("winner", "selection", "box", "macro", "micro")
+    }

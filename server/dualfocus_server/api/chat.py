@@ -19,19 +19,22 @@ from dualfocus_server.api.intake import (
     image_parts,
     inline_images,
     is_dualfocus_request,
+    may_be_kept,
     question_of,
     take_mode,
 )
 from dualfocus_server.api.pieces import FocusWriter, Pieces
 from dualfocus_server.api.protocol import FocusRequest, FocusResponse
-from dualfocus_server.api.report import completion, crop_url, headers_of
+from dualfocus_server.api.report import answers_record, completion, crop_url, headers_of
 from dualfocus_server.api.streaming import Events, EventStream, Silence
 from dualfocus_server.api.vllm_chat import VllmChat, begins_answer, take_id_from_header
 from dualfocus_server.guards.admission import Admission, Slot
 from dualfocus_server.guards.http_errors import TimedOut
 from dualfocus_server.guards.watchdog import Watchdog
 from dualfocus_server.images.request_images import RequestImages
+from dualfocus_server.telemetry.answers_log import AnswersLog
 from dualfocus_server.telemetry.metrics import record_answer, record_passthrough
+from dualfocus_server.telemetry.request_ids import request_id
 from dualfocus_server.telemetry.traces import question_span, record_on_span
 
 # What is left of a question's time to write its answer.
@@ -53,6 +56,7 @@ class Service:
     timeout: float
     keep_alive: float = 0
     mode: str = "dual"
+    answers_log: AnswersLog | None = None
 
     def deadline(self) -> float | None:
         """The event loop's time at which a question that comes now has taken too long."""
@@ -165,6 +169,8 @@ class _FocusTask:
         response = completion(result, question.mode, self._model, request.request_id, logprobs)
         response.system_fingerprint = service.chat.system_fingerprint
         response.dualfocus.stages = self._stages
+        if service.answers_log is not None and may_be_kept(request):
+            service.answers_log.add(answers_record(response, request_id.get()))
         if request.dualfocus.return_crop and result.look.crop_box is not None:
             pictures = service.focus.engine.pictures
             response.dualfocus.crop_image = await run_in_image_pool(

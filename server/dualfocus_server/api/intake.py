@@ -71,6 +71,13 @@ def _is_asked(request: FocusRequest, name: str) -> bool:
     return value != default and value is not None and value is not False and value not in ([], {}, "")
 
 
+def may_be_kept(request: FocusRequest) -> bool:
+    """Whether the client leaves it to the server to keep its answers: `store` is not false, and it has no salt."""
+    # OpenAI's field, which vLLM does not know: it comes as it was sent, and what is not plainly true may mean false.
+    store = getattr(request, "store", None)
+    return (store is None or store is True) and request.cache_salt is None
+
+
 async def question_of(request: FocusRequest, focus: DualFocus, images: RequestImages, stages: Stages) -> Question:
     """Return the question a request asks; `stages` count what its images take.
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import math
+from typing import Any
 
 from dualfocus_engine import FocusResult, Mode, Picture, Region, Turn
 from dualfocus_engine.method.perplexity import perplexity
@@ -18,6 +19,7 @@ from vllm.entrypoints.serve.engine.protocol import CompletionTokenUsageInfo, Pro
 from dualfocus_server.api.protocol import AnswerReport, FocusReport, FocusResponse, GroundingReport, TurnReport
 
 WINNER_HEADER, SELECTION_HEADER, BOX_HEADER = "X-DualFocus-Winner", "X-DualFocus-Selection", "X-DualFocus-Box"
+_LOGGED = {"mode", "winner", "selection", "box", "crop", "macro", "micro"}
 # Pixels of a side: a larger crop is sent scaled down, or one answer could be a hundred megabytes.
 _LONGEST_SIDE = 2048
 
@@ -124,3 +126,8 @@ def _turn_report(turn: Turn) -> TurnReport:
         engine_steps=turn.engine_steps,
         seconds=turn.seconds,
     )
+
+
+def answers_record(response: FocusResponse, client_id: str | None) -> dict[str, Any]:
+    """Return what the answers log holds of an answer: its id beside the client's, what was said and where it looked."""
+    return {"id": response.id, "request_id": client_id} | response.dualfocus.model_dump(include=_LOGGED)

@@ -5,10 +5,13 @@ Leans on vLLM 0.32's `create_server_socket` and `load_chat_template`, and on the
 
 import asyncio
 import logging
+import signal
 import socket
 from argparse import Namespace
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -38,6 +41,7 @@ from dualfocus_server.settings import Settings, settings_of
 from dualfocus_server.startup.draining import Server
 from dualfocus_server.startup.progress import say, step
 from dualfocus_server.startup.startup_message import ready_text
+from dualfocus_server.telemetry.answers_log import AnswersLog, check_file
 from dualfocus_server.telemetry.logs import configure
 from dualfocus_server.telemetry.metrics import IMAGE_CACHE, watch
 
@@ -66,6 +70,7 @@ async def _serve(args: Namespace) -> int:
     settings = settings_of(args)
     # What is wrong with a flag is said before a model is loaded.
     images, keys = _make_image_fetcher(settings), _make_key_ring(settings)
+    _check_answers_log(settings)
     model = args.model or str(SHIPPED_MODEL)
     chosen = _choose_profile(model, args)
     focus = DualFocus(model, _with_flags(chosen.profile, args), draft_boxes=args.draft_boxes, **_engine_flags(args))
@@ -159,6 +164,29 @@ def _make_key_ring(settings: Settings) -> KeyRing:
         raise SystemExit(f"error: --api-key-file {settings.api_key_file}: {error.strerror}") from error
 
 
+def _check_answers_log(settings: Settings) -> None:
+    """Say what is wrong with the file before a model is loaded. Raises ConfigError."""
+    if settings.answers_log is not None:
+        check_file(settings.answers_log)
+        # Who rotates it while the model is loaded would end the server: the file is opened once it is loaded.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+@contextmanager
+def _writing_answers(file: Path | None) -> Iterator[AnswersLog | None]:
+    """Keep the answers log while the server runs; SIGHUP opens its file anew. Raises ConfigError."""
+    if file is None:
+        yield None
+        return
+    say(f"note: questions and their answers are noted in {file} (--answers-log)")
+    log = AnswersLog(file)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, log.reopen)
+    try:
+        yield log
+    finally:
+        log.close()
+
+
 async def _answer_requests(
     focus: DualFocus,
     args: Namespace,
@@ -178,16 +206,17 @@ async def _answer_requests(
     opened = RequestImages(images, settings.max_images, settings.max_image_pixels)
     watchdog = Watchdog(focus.engine, settings.engine_timeout)
     keep_alive = settings.sse_keep_alive_interval
-    service = Service(focus, chat, opened, admission, watchdog, settings.timeout, keep_alive, args.mode)
-    app = create_app(service, settings, keys)
     host, port = listener.getsockname()[:2]
     ready = ready_text(host, port, tls=bool(args.ssl_certfile), keys=keys.is_needed, playground=settings.playground)
-    server = Server(_uvicorn_config(app, args), admission, settings.drain_timeout, lambda: say(ready))
-    try:
-        failing = asyncio.create_task(watchdog.until_failure())
-        return await _serve_until(failing, server, focus, admission, listener)
-    finally:
-        await images.close()
+    with _writing_answers(settings.answers_log) as log:
+        service = Service(focus, chat, opened, admission, watchdog, settings.timeout, keep_alive, args.mode, log)
+        app = create_app(service, settings, keys)
+        server = Server(_uvicorn_config(app, args), admission, settings.drain_timeout, lambda: say(ready))
+        try:
+            failing = asyncio.create_task(watchdog.until_failure())
+            return await _serve_until(failing, server, focus, admission, listener)
+        finally:
+            await images.close()
 
 
 async def _serve_until(

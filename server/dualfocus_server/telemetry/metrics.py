@@ -21,6 +21,8 @@ _DEGRADED = {
     *(Selection.IMAGE_LIMIT, Selection.TIMED_OUT),
 }
 
+ANSWERS_LOG_FAILURES = Counter("dualfocus_answers_log_failures", "Lines that --answers-log could not write.")
+
 _SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 60, 120)
 _STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 120)
 # The first is under what there is: quantiles are taken along a bucket, and no perplexity is under 1.

@@ -171,9 +171,9 @@ async def test_questions_worked_on_and_waiting_are_read_at_each_scrape() -> None
 
 
 def test_names_are_ours_and_end_in_what_they_count() -> None:
-    ends = ("seconds", "ratio", "perplexity", "questions", "tokens", "runs", "running", "waiting", "turns")
+    ends = ("seconds", "ratio", "perplexity", "questions", "tokens", "runs", "running", "waiting", "turns", "failures")
     ours = [item for item in vars(metrics).values() if isinstance(item, MetricWrapperBase)]
-    assert len(ours) == 10
+    assert len(ours) == 11
     for metric in ours:
         (family,) = metric.collect()
         assert family.name.startswith("dualfocus_")
