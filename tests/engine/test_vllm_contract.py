@@ -80,6 +80,14 @@ async def test_a_picture_that_was_processed_needs_no_pixels_and_another_is_misse
     await focus.engine._process_with(prompt, [None])
 
 
+async def test_a_rendered_prompt_says_how_many_tokens_stand_for_its_pictures(focus: DualFocus) -> None:
+    prompt = await focus.engine.prompt([Message("user", "What is it?", (_picture(),))])
+    rendered = await focus.engine._process(prompt)
+    (place,) = rendered["mm_placeholders"]["image"]
+    image = focus.engine.encode("<image>")[0]
+    assert place.get_num_embeds() == rendered["prompt_token_ids"].count(image) == 64
+
+
 async def test_logprobs_are_the_models_own_whatever_the_sampling(focus: DualFocus) -> None:
     prompt = await focus.engine.prompt([Message("user", "Say something.", (_picture(),))])
     greedy = SamplingParams(temperature=0, max_tokens=1, logprobs=20)

@@ -8,7 +8,7 @@ output_processor.propagate_error, engine_core.resources.engine_dead), the render
 `max_chars_per_token`), images given as `image_pil: None` with a `uuid`, and as None beside a `uuid` for which
 `mm_processor_cache.is_cached_item` (a ValueError where it no longer is), `RequestOutput.num_cached_tokens`, `.add` and
 `.ec_transfer_params`, `VLLMClientError`, `SamplingParams.clone`, `prompt_logprobs`, `skip_reading_prefix_cache`, raw
-log-probabilities by default.
+log-probabilities by default; a rendered prompt's `mm_placeholders`, ranges with `get_num_embeds`.
 """
 
 import asyncio
@@ -202,7 +202,7 @@ class VllmEngine:
         if request.on_start is not None:
             request.on_start()
         output = await self._run_to_end(_within(request, room), rendered)
-        turn = _read_turn(output, time.perf_counter() - started)
+        turn = _read_turn(output, time.perf_counter() - started, _image_tokens(rendered))
         if turn.finish_reason == "length" and room < (request.sampling.max_tokens or math.inf):
             turn = replace(turn, is_cut=True)
         if request.sampling.structured_outputs is None or not request.is_answer:
@@ -382,7 +382,11 @@ def _within(request: TurnRequest, room: int) -> TurnRequest:
     return replace(request, sampling=sampling)
 
 
-def _read_turn(output: RequestOutput, seconds: float) -> Turn:
+def _image_tokens(rendered: Any) -> int:
+    return sum(place.get_num_embeds() for place in rendered.get("mm_placeholders", {}).get("image", ()))
+
+
+def _read_turn(output: RequestOutput, seconds: float, image_tokens: int) -> Turn:
     answer = output.outputs[0]
     by_token = cast("list[dict[int, Any]]", answer.logprobs or [])
     counts = getattr(output, "ec_transfer_params", None) or {}
@@ -398,4 +402,5 @@ def _read_turn(output: RequestOutput, seconds: float) -> Turn:
         seconds=seconds,
         top_logprobs=by_token,
         stop_reason=answer.stop_reason,
+        image_tokens=image_tokens,
     )

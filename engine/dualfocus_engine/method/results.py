@@ -54,9 +54,9 @@ class Turn:
     """One turn as the engine ran it.
 
     `token_ids` are the generated tokens with the closing one, `logprobs` the model's own for each of them.
-    `prompt_tokens` = `cached_tokens` (from the prefix cache) + `computed_tokens`. `encoder_runs` counts images
-    that the vision encoder ran on for this turn, `engine_steps` the steps it took part in: one to three for its prompt,
-    then one for each token, or fewer where they were drafted. None where the engine has another EC connector.
+    `prompt_tokens` = `cached_tokens` (from the prefix cache) + `computed_tokens`; `image_tokens` of them stand for its
+    pictures. `encoder_runs` counts images that the vision encoder ran on for this turn, `engine_steps` the steps it took
+    part in: one to three for its prompt, then one for each token, or fewer where they were drafted. None where the engine has another EC connector.
     """
 
     text: str
@@ -72,6 +72,7 @@ class Turn:
     stop_reason: int | str | None = None
     rescored: bool = False  # held to a grammar, so `logprobs` were computed anew without it
     is_cut: bool = False  # the context was full before the turn came to its end or to the tokens it was allowed
+    image_tokens: int = 0
 
     @property
     def prompt_tokens(self) -> int:

@@ -190,6 +190,7 @@ class TurnReport(BaseModel):
     """What one turn cost."""
 
     prompt_tokens: int
+    image_tokens: int = Field(description="of the prompt, standing for its pictures")
     cached_tokens: int = Field(description="of the prompt, taken from the prefix cache")
     computed_tokens: int = Field(description="of the prompt, computed for this turn")
     completion_tokens: int

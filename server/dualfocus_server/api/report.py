@@ -119,6 +119,7 @@ def _finite(number: float) -> float | None:
 def _turn_report(turn: Turn) -> TurnReport:
     return TurnReport(
         prompt_tokens=turn.prompt_tokens,
+        image_tokens=turn.image_tokens,
         cached_tokens=turn.cached_tokens,
         computed_tokens=turn.computed_tokens,
         completion_tokens=turn.completion_tokens,

@@ -32,6 +32,7 @@ MICRO = turn(
     "blue",
     0.5,
     prompt_token_ids=(0,) * 1240,
+    image_tokens=1152,
     cached_tokens=640,
     token_ids=(4, 5, 6),
     logprobs=(-0.5,) * 3,
@@ -99,6 +100,7 @@ def test_report_holds_all_that_was_found() -> None:
     assert list(report["turns"]) == ["macro", "grounding", "micro"]
     assert report["turns"]["micro"] == {
         "prompt_tokens": 1240,
+        "image_tokens": 1152,
         "cached_tokens": 640,
         "computed_tokens": 600,
         "completion_tokens": 3,
