@@ -22,8 +22,8 @@ from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.machine.platform import prepare_environment
 from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.questions import Message, Question
-from dualfocus_engine.method.results import FocusResult, Mode, Scoring, SecondLook, Selection, Turn
-from dualfocus_engine.method.selection import lower_perplexity, only_choice
+from dualfocus_engine.method.results import FocusResult, Mode, Scoring, SecondLook, Selection, Shared, Turn
+from dualfocus_engine.method.selection import Choice, lower_perplexity, only_choice
 from dualfocus_engine.method.showing import show_pictures
 from dualfocus_engine.method.tasks import unwrap_exception_group
 from dualfocus_engine.method.turn_runner import TurnListener, TurnRunner
@@ -127,16 +127,28 @@ class DualFocus:
         question, notes = await show_pictures(self.engine, question)
         runner = TurnRunner(self.engine, question, listener)
         macro, look = await self._run_turns(runner, question, listener, deadline)
-        shared = None
         with runner.stages.time("select"):
-            choice = only_choice(macro, look, question.options)
-            if choice is None:
-                assert macro is not None
-                assert look.micro is not None
-                if question.scoring is Scoring.SHARED:
-                    shared = await runner.score_both(macro, look.micro)
-                choice = lower_perplexity(*(shared or (macro, look.micro)))
-        return FocusResult(*choice, macro, look, time.perf_counter() - started, shared, runner.stages, notes)
+            choice, shared = await self._choose(runner, question, macro, look, deadline)
+        seconds = time.perf_counter() - started
+        return FocusResult(*choice, macro, look, seconds, shared, runner.stages, notes)
+
+    async def _choose(
+        self, runner: TurnRunner, question: Question, macro: Turn | None, look: SecondLook, deadline: float | None
+    ) -> tuple[Choice, Shared | None]:
+        """Choose an answer; where scoring both under one prompt takes until the deadline, macro's stands."""
+        choice = only_choice(macro, look, question.options)
+        if choice is not None:
+            return choice, None
+        assert macro is not None
+        assert look.micro is not None
+        if question.scoring is Scoring.OWN:
+            return lower_perplexity(macro, look.micro), None
+        try:
+            async with asyncio.timeout_at(deadline):
+                shared = await runner.score_both(macro, look.micro)
+        except TimeoutError:
+            return ("macro", Selection.TIMED_OUT), None
+        return lower_perplexity(*(shared or (macro, look.micro))), shared
 
     async def warm_up(self) -> None:
         """Ask about a grey picture through all turns: vLLM compiles its helpers on first use (5 to 20 s).

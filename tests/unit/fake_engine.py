@@ -59,6 +59,9 @@ class FakeEngine:
     def stop(self) -> None:
         self.stopped = True
 
+    def as_words(self, text: str) -> str:
+        return text
+
     def encode(self, text: str) -> list[int]:
         return [ord(character) for character in text]
 

@@ -157,6 +157,10 @@ class VllmEngine:
             raise BadQuestion("The model's chat template does not show earlier answers: it can't continue a turn.")
         return Prompt(tuple(self.encode(rest)), follow_up.pictures)
 
+    def as_words(self, text: str) -> str:
+        """Return a client's text in which what stands for pictures in the model's prompts is words."""
+        return as_words(text, self._placeholders)
+
     def encode(self, text: str) -> list[int]:
         """Tokenize a piece from the middle of a conversation: no opening or closing token is added."""
         tokenizer = self.llm.renderer.get_tokenizer()
@@ -333,7 +337,7 @@ class VllmEngine:
     def _as_chat_part(self, part: Text | Picture) -> dict[str, Any]:
         if isinstance(part, Picture):
             return {"type": "image_pil", "image_pil": None, "uuid": part.key}
-        return {**part.fields, "type": "text", "text": as_words(part.text, self._placeholders)}
+        return {**part.fields, "type": "text", "text": self.as_words(part.text)}
 
     def _check_characters(self, text: str) -> None:
         """Raise ContextFull where a text can't fit the context: to count its tokens would take seconds."""
@@ -403,4 +407,5 @@ def _read_turn(output: RequestOutput, seconds: float, image_tokens: int) -> Turn
         top_logprobs=by_token,
         stop_reason=answer.stop_reason,
         image_tokens=image_tokens,
+        times=output.metrics,
     )

@@ -141,7 +141,7 @@ class _FocusTask:
         self._stages = stages
         self._deadline = deadline
         self._started = time.perf_counter()
-        self.pieces = Pieces(f"chatcmpl-{request.request_id}", model)
+        self.pieces = Pieces(f"chatcmpl-{request.request_id}", model, service.chat.role)
 
     async def respond(self) -> Response:
         """Answer it as one body."""
@@ -152,11 +152,11 @@ class _FocusTask:
 
     async def stream(self, events: Events, slot: Slot) -> None:
         """Answer it piece by piece, once it has its place."""
-        options = self._request.stream_options
-        writer = FocusWriter(events, self.pieces, self._request.dualfocus.progress)
+        usage = self._service.chat.usage_in_stream(self._request.stream_options)
+        writer = FocusWriter(events, self.pieces, self._request.dualfocus.progress, usage)
         await slot.acquire()
         result, response = await self._answer(writer)
-        writer.write_end(result, response, include_usage=bool(options and options.include_usage))
+        writer.write_end(result, response)
 
     async def _answer(self, listener: TurnListener | None) -> tuple[FocusResult, FocusResponse]:
         request, service = self._request, self._service
@@ -166,8 +166,10 @@ class _FocusTask:
         record_on_span(result)
         record_answer(result, question.mode, self._stages, time.perf_counter() - self._started)
         logprobs = service.chat.logprobs(result.answer, request)
-        response = completion(result, question.mode, self._model, request.request_id, logprobs)
+        response = completion(result, question.mode, self._model, request.request_id, service.chat.role, logprobs)
         response.system_fingerprint = service.chat.system_fingerprint
+        response.metrics = service.chat.metrics(result.answer)
+        service.chat.log_answer(response.id, result.answer, is_streaming=listener is not None)
         response.dualfocus.stages = self._stages
         if service.answers_log is not None and may_be_kept(request):
             service.answers_log.add(answers_record(response, request_id.get()))
@@ -187,7 +189,7 @@ class _VllmTask:
         self._request = request
         self._raw_request = raw_request
         self._started = time.perf_counter()
-        self.pieces = Pieces(f"chatcmpl-{request.request_id}", service.chat.signature(request))
+        self.pieces = Pieces(f"chatcmpl-{request.request_id}", service.chat.signature(request), service.chat.role)
 
     async def respond(self) -> Response:
         """Answer it as one body."""

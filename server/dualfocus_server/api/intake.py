@@ -131,6 +131,7 @@ def take_mode(request: FocusRequest, is_served: Callable[[str], bool], default: 
 async def inline_images(request: FocusRequest, focus: DualFocus, images: RequestImages) -> None:
     """Open the images of a request that vLLM answers, by the same rules: vLLM fetches nothing and decodes no image.
 
+    What stands for a picture in the model's prompts is words in its texts, as it is where two looks answer.
     Raises BadPicture; BadQuestion where the prompt is to be cut, which vLLM can't do to one with images.
     """
     parts = list(image_parts(request))
@@ -141,6 +142,17 @@ async def inline_images(request: FocusRequest, focus: DualFocus, images: Request
     for part, image in zip(parts, opened, strict=True):
         part.clear()
         part |= image
+    for message in cast("list[Any]", request.messages):
+        _put_into_words(message, focus)
+
+
+def _put_into_words(message: dict[str, Any], focus: DualFocus) -> None:
+    if isinstance(message.get("content"), str):
+        message["content"] = focus.engine.as_words(message["content"])
+        return
+    for part in parts_of(message):
+        if part["type"] == TEXT:
+            part[TEXT] = focus.engine.as_words(part[TEXT])
 
 
 def _as_sent(pictures: PictureCache, data: bytes, max_pixels: int) -> dict[str, Any]:

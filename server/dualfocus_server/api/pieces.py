@@ -19,17 +19,19 @@ from dualfocus_server.api.streaming import DONE, Events
 class Pieces:
     """Makes one answer's pieces, each as an event."""
 
-    def __init__(self, answer_id: str, model: str) -> None:
+    def __init__(self, answer_id: str, model: str, role: str) -> None:
         self._head = {
             "id": answer_id,
             "object": "chat.completion.chunk",
             "created": int(time.time()),
             "model": model,
         }
+        self._role = role
+        self.usage_so_far: UsageInfo | None = None  # what each piece says of it; None: nothing
 
     def role(self) -> str:
         """Return what an answer begins with."""
-        choice = _choice(DeltaMessage(role="assistant", content=""))
+        choice = _choice(DeltaMessage(role=self._role, content=""))
         return self._event([choice], prompt_token_ids=None, prompt_text=None)
 
     def content(self, text: str, logprobs: ChatCompletionLogProbs | None = None, **fields: Any) -> str:
@@ -46,14 +48,16 @@ class Pieces:
         fields: dict[str, Any] = {} if fingerprint is None else {"system_fingerprint": fingerprint}
         return self._event([ending], **fields)
 
-    def usage(self, usage: UsageInfo, fingerprint: str | None) -> str:
+    def usage(self, response: FocusResponse) -> str:
         """Return what follows the last piece where it is asked for."""
-        return self._event([], exclude_none=True, usage=usage, system_fingerprint=fingerprint)
+        told = {"usage": response.usage, "system_fingerprint": response.system_fingerprint, "metrics": response.metrics}
+        return self._event([], exclude_none=True, **told)
 
     def _event(
         self, choices: list[ChatCompletionResponseStreamChoice], exclude_none: bool = False, **fields: Any
     ) -> str:
-        piece = FocusPiece(**self._head, choices=choices, **fields)
+        usage = {} if self.usage_so_far is None else {"usage": self.usage_so_far}
+        piece = FocusPiece(**self._head, choices=choices, **(usage | fields))
         return f"data: {piece.model_dump_json(exclude_unset=True, exclude_none=exclude_none)}\n\n"
 
 
@@ -68,10 +72,14 @@ def _choice(
 class FocusWriter:
     """Writes what a question's turns do (it is their listener) and its answer as events."""
 
-    def __init__(self, events: Events, pieces: Pieces, progress: bool) -> None:
+    def __init__(self, events: Events, pieces: Pieces, progress: bool, usage: tuple[bool, bool]) -> None:
+        """`usage` says whether it follows the answer, and whether each piece says it too."""
         self._events = events
         self._pieces = pieces
         self._progress = progress
+        self._ends_in_usage, self._tells_usage = usage
+        if self._tells_usage:
+            pieces.usage_so_far = UsageInfo(prompt_tokens=0, completion_tokens=0, total_tokens=0)
         self._held = ""  # the last of the text waits: it carries the `dualfocus` field
         events.put(pieces.role())
         self._tell("waiting")
@@ -90,15 +98,17 @@ class FocusWriter:
             self._events.put(self._pieces.content(self._held))
         self._held = text
 
-    def write_end(self, result: FocusResult, response: FocusResponse, include_usage: bool) -> None:
+    def write_end(self, result: FocusResult, response: FocusResponse) -> None:
         """Write the rest of the answer with its `dualfocus` field, the finish, usage, `[DONE]`."""
         choice, fingerprint = response.choices[0], response.system_fingerprint
+        if self._tells_usage:
+            self._pieces.usage_so_far = response.usage
         rest = self._held or result.text
         self._events.put(self._pieces.content(rest, choice.logprobs, dualfocus=response.dualfocus.model_dump()))
-        named = None if include_usage else fingerprint
+        named = None if self._ends_in_usage else fingerprint
         self._events.put(self._pieces.finish(choice.finish_reason, choice.stop_reason, named))
-        if include_usage:
-            self._events.put(self._pieces.usage(response.usage, fingerprint))
+        if self._ends_in_usage:
+            self._events.put(self._pieces.usage(response))
         self._events.put(DONE)
 
     def _tell(self, doing: str) -> None:

@@ -25,13 +25,13 @@ _LONGEST_SIDE = 2048
 
 
 def completion(
-    result: FocusResult, mode: Mode, model: str, request_id: str, logprobs: ChatCompletionLogProbs | None
+    result: FocusResult, mode: Mode, model: str, request_id: str, role: str, logprobs: ChatCompletionLogProbs | None
 ) -> FocusResponse:
-    """Return the chosen answer as a chat completion with its `dualfocus` field."""
+    """Return the chosen answer, said by `role`, as a chat completion with its `dualfocus` field."""
     answer = result.answer
     choice = ChatCompletionResponseChoice(
         index=0,
-        message=ChatMessage(role="assistant", content=answer.text),
+        message=ChatMessage(role=role, content=answer.text),
         logprobs=logprobs,
         finish_reason=answer.finish_reason,
         stop_reason=answer.stop_reason,
@@ -48,13 +48,16 @@ def completion(
 def usage(result: FocusResult) -> UsageInfo:
     """Count all turns; the box and the losing answer count as reasoning."""
     turns = result.turns.values()
+    images = sum(turn.image_tokens for turn in turns)
     prompt = sum(turn.prompt_tokens for turn in turns)
     generated = sum(turn.completion_tokens for turn in turns)
     return UsageInfo(
         prompt_tokens=prompt,
         completion_tokens=generated,
         total_tokens=prompt + generated,
-        prompt_tokens_details=PromptTokenUsageInfo(cached_tokens=sum(turn.cached_tokens for turn in turns)),
+        prompt_tokens_details=PromptTokenUsageInfo(
+            cached_tokens=sum(turn.cached_tokens for turn in turns), multimodal_tokens={"image": images}
+        ),
         completion_tokens_details=CompletionTokenUsageInfo(
             reasoning_tokens=generated - result.answer.completion_tokens
         ),

@@ -1,9 +1,11 @@
 """vLLM's own chat serving on the engine that DualFocus runs: what DualFocus does not concern is answered there.
 
 Leans on vLLM 0.32's `init_app_state` (fills a Starlette state with its servings), on `OpenAIServingChat`'s
-`create_chat_completion`, `_create_chat_logprobs`, `system_fingerprint` and `renderer.mm_processor_cache`, on its
-streams (an error is an event and logged, the first pieces say the role), on `OpenAIServingModels`, and on what vLLM
-says of a prompt that is too long: `VLLMValidationError.parameter`, and the words of `get_max_tokens`.
+`create_chat_completion`, `_create_chat_logprobs`, `system_fingerprint`, `response_role`, `request_logger` and
+`renderer.mm_processor_cache`, on its flags `enable_force_include_usage`, `enable_per_request_metrics` and
+`enable_log_outputs` with what does them, on its streams (an error is an event and logged, the first pieces say the
+role), on `OpenAIServingModels`, and on what vLLM says of a prompt that is too long: `VLLMValidationError.parameter`,
+and the words of `get_max_tokens`.
 """
 
 import logging
@@ -20,6 +22,8 @@ from dualfocus_engine.backend.vllm_engine import VllmEngine
 from fastapi import Request
 from opentelemetry.propagate import inject
 from starlette.datastructures import MutableHeaders, State
+from vllm.entrypoints.generate.base.protocol import PerRequestMetrics, StreamOptions
+from vllm.entrypoints.generate.base.serving import build_per_request_timing_metrics
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionLogProbs,
@@ -29,6 +33,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
 from vllm.entrypoints.openai.models.protocol import BaseModelPath
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelList
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+from vllm.entrypoints.serve.utils.api_utils import should_include_usage
 from vllm.exceptions import GenerationError, VLLMClientError, VLLMValidationError
 
 from dualfocus_server.api.contents import parts_of
@@ -157,6 +162,33 @@ class VllmChat:
     def system_fingerprint(self) -> str | None:
         """What vLLM's answers name the engine's version and settings by (`--fingerprint-mode`)."""
         return cast("str | None", self._chat.system_fingerprint)
+
+    @property
+    def role(self) -> str:
+        """Who answers say that they are from (`--response-role`)."""
+        return str(self._chat.response_role)
+
+    def usage_in_stream(self, options: StreamOptions | None) -> tuple[bool, bool]:
+        """Whether usage follows a streamed answer, and whether each piece says it too."""
+        included: tuple[bool, bool] = should_include_usage(options, self._chat.enable_force_include_usage)
+        return included
+
+    def metrics(self, turn: Turn) -> PerRequestMetrics | None:
+        """Return vLLM's times of an answer's turn, where they are asked for (`--enable-per-request-metrics`)."""
+        if not self._chat.enable_per_request_metrics:
+            return None
+        return build_per_request_timing_metrics(turn.times, turn.completion_tokens)
+
+    def log_answer(self, answer_id: str, turn: Turn, *, is_streaming: bool) -> None:
+        """Write an answer to the log, where that is asked for (`--enable-log-outputs`)."""
+        if self._chat.enable_log_outputs and self._chat.request_logger is not None:
+            self._chat.request_logger.log_outputs(
+                request_id=answer_id,
+                outputs=turn.text,
+                output_token_ids=turn.token_ids,
+                finish_reason="streaming_complete" if is_streaming else turn.finish_reason,
+                is_streaming=is_streaming,
+            )
 
     def logprobs(self, turn: Turn, request: ChatCompletionRequest) -> ChatCompletionLogProbs | None:
         """Return a turn's log-probabilities as OpenAI writes them, where the request asks for them."""

@@ -145,5 +145,9 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
     for name in sorted(_NOT_TAKEN):
         if getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name.replace('_', '-')} is a flag of vLLM's own server that this one does not take")
+    if args.enable_log_outputs and not args.enable_log_requests:
+        parser.error("--enable-log-outputs needs --enable-log-requests")
+    if args.enable_per_request_metrics and args.disable_log_stats:
+        parser.error("--enable-per-request-metrics can't be used with --disable-log-stats")
     args.model = args.model_tag or args.model
     return args

@@ -61,7 +61,8 @@ def run(args: Namespace) -> int:
 
 
 def _configure_logs(args: Namespace) -> None:
-    configure(args.log_format, args.uvicorn_log_level, access=not args.disable_uvicorn_access_log)
+    access = not args.disable_uvicorn_access_log
+    configure(args.log_format, args.uvicorn_log_level, access=access, texts=args.enable_log_requests)
 
 
 async def _serve(args: Namespace) -> int:

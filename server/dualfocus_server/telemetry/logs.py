@@ -1,4 +1,4 @@
-"""Logging: one line an event with its request's id, as text or JSON; prompts, answers and images never."""
+"""Logging: one line an event with its request's id, as text or JSON; images never, and texts only where asked for."""
 
 import json
 import logging
@@ -12,6 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dualfocus_server.telemetry.request_ids import request_id
 
 _ACCESS = logging.getLogger("dualfocus.access")
+# vLLM's, of prompts and answers (--enable-log-requests, --enable-log-outputs); all else of vLLM's is from WARNING on.
+_TEXTS = logging.getLogger("vllm.entrypoints.serve.utils.request_logger")
 
 
 class _WithRequestId(logging.Filter):
@@ -37,12 +39,15 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)  # in ASCII: nothing in it can end a line
 
 
-def configure(form: str, level: str, access: bool = True) -> None:
+def configure(form: str, level: str, access: bool = True, texts: bool = False) -> None:
     """Set up the process's logging: `form` is text or json, `level` one of uvicorn's, `access` logs requests.
+
+    `texts` logs what vLLM does of prompts and answers.
 
     vLLM sets up its own when its engine starts; called again after that, its lines are the server's once more.
     """
     _ACCESS.disabled = not access
+    _TEXTS.setLevel(logging.INFO if texts else logging.NOTSET)
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_WithRequestId())
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s")

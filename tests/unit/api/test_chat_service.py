@@ -42,6 +42,7 @@ class FakeChat:
 
     model_name = "model"
     system_fingerprint = None
+    role = "assistant"
 
     def __init__(self, *events: str) -> None:
         self._events = events or (CONTENT,)
@@ -55,6 +56,15 @@ class FakeChat:
         return name in (None, "model")
 
     def logprobs(self, *given: Any) -> None:
+        return None
+
+    def usage_in_stream(self, options: Any) -> tuple[bool, bool]:
+        return False, False
+
+    def metrics(self, *given: Any) -> None:
+        return None
+
+    def log_answer(self, *given: Any, **named: Any) -> None:
         return None
 
     async def answer(self, *given: Any) -> Any:

@@ -35,18 +35,22 @@ class Written:
         return [json.loads(line.removeprefix("data: ")) for line in self.lines[:-1]]
 
 
-def written(*texts: str, progress: bool = False, include_usage: bool = False, **said: Any) -> list[Body]:
+# Whether usage follows an answer, and whether each piece says it.
+NONE, AT_THE_END, ALWAYS = (False, False), (True, False), (True, True)
+
+
+def written(*texts: str, progress: bool = False, usage: tuple[bool, bool] = NONE, **said: Any) -> list[Body]:
     """The pieces of an answer that came as these texts, after macro began."""
     answer = turn("".join(texts), **said)
     result = FocusResult("macro", Selection.ONLY_ANSWER, answer, SecondLook(), 1.0)
-    response: FocusResponse = completion(result, Mode.MACRO, "model", "1", None)
+    response: FocusResponse = completion(result, Mode.MACRO, "model", "1", "assistant", None)
     response.system_fingerprint = "vllm-1"
     written = Written()
-    writer = FocusWriter(written, Pieces("chatcmpl-1", "model"), progress)  # type: ignore[arg-type]
+    writer = FocusWriter(written, Pieces("chatcmpl-1", "model", "assistant"), progress, usage)  # type: ignore[arg-type]
     writer.on_turn_start("macro")
     for text in texts:
         writer.on_text(text)
-    writer.write_end(result, response, include_usage)
+    writer.write_end(result, response)
     return written.bodies()
 
 
@@ -70,20 +74,20 @@ def test_content_can_be_added_up_without_looking(progress: bool) -> None:
 
 
 def test_openais_types_find_every_key_that_they_require() -> None:
-    for body in written("one ", "two", progress=True, include_usage=True):
+    for body in written("one ", "two", progress=True, usage=AT_THE_END):
         chunk = ChatCompletionChunk.model_validate(body, strict=True)
         assert all(choice.delta.content is not None for choice in chunk.choices)
 
 
 def test_the_last_of_the_text_carries_how_the_answer_was_found() -> None:
-    bodies = written("one ", "two ", "three", include_usage=True)
+    bodies = written("one ", "two ", "three", usage=AT_THE_END)
     assert ["dualfocus" in body for body in bodies] == [False, False, False, True, False, False]
     assert bodies[3]["dualfocus"]["selection"] == "only_answer"
     assert bodies[3]["dualfocus"]["micro"] is None
 
 
 def test_usage_follows_in_a_piece_without_choices_and_names_the_fingerprint() -> None:
-    *_, last, usage = written("one", include_usage=True)
+    *_, last, usage = written("one", usage=AT_THE_END)
     assert usage["choices"] == []
     assert usage["usage"]["completion_tokens"] == 3
     assert (usage["system_fingerprint"], "system_fingerprint" in last) == ("vllm-1", False)
@@ -91,7 +95,7 @@ def test_usage_follows_in_a_piece_without_choices_and_names_the_fingerprint() ->
 
 
 def test_all_pieces_are_of_one_answer() -> None:
-    bodies = written("one ", "two", progress=True, include_usage=True)
+    bodies = written("one ", "two", progress=True, usage=AT_THE_END)
     heads = {(body["id"], body["object"], body["created"], body["model"]) for body in bodies}
     assert [head[:2] for head in heads] == [("chatcmpl-1", "chat.completion.chunk")]
 
@@ -110,9 +114,21 @@ def test_and_to_no_other() -> None:
 
 def test_an_answer_begins_when_the_engine_has_taken_a_turn_not_when_the_turn_starts() -> None:
     events = Written()
-    writer = FocusWriter(events, Pieces("chatcmpl-1", "model"), progress=True)  # type: ignore[arg-type]
+    writer = FocusWriter(events, Pieces("chatcmpl-1", "model", "assistant"), True, NONE)  # type: ignore[arg-type]
     for name in ("grounding", "macro", "micro"):
         writer.on_turn_start(name)
     assert not events.has_begun
     writer.on_turn_accepted("macro")
     assert events.has_begun
+
+
+def test_each_piece_says_what_was_used_so_far_where_that_is_asked_for() -> None:
+    bodies = written("one ", "two", progress=True, usage=ALWAYS)
+    used = [body["usage"]["completion_tokens"] for body in bodies]
+    assert used == [0] * (len(bodies) - 3) + [3, 3, 3], "a turn is counted once it has ended"
+    assert not any("usage" in body for body in written("one", usage=AT_THE_END)[:-1])
+
+
+def test_an_answer_is_said_by_the_role_that_the_server_was_given() -> None:
+    first = json.loads(Pieces("chatcmpl-1", "model", "narrator").role().removeprefix("data: "))
+    assert first["choices"][0]["delta"]["role"] == "narrator"

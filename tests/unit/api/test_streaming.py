@@ -17,7 +17,7 @@ from vllm.entrypoints.serve.utils.sse_keep_alive import SSE_KEEP_ALIVE_COMMENT
 Make = Callable[[Events], Coroutine[Any, Any, None]]
 WAIT = 10.0  # a deadlock fails the test instead of hanging it
 EOS = "data: [DONE]\n\n"
-PIECES = Pieces("chatcmpl-1", "model")
+PIECES = Pieces("chatcmpl-1", "model", "assistant")
 NOTHING = PIECES.content("")
 COMMENT = ": keep-alive\n\n"
 # Seconds that add up without rounding.
@@ -60,7 +60,7 @@ def body_of(line: str) -> Any:
 
 
 def writer(events: Events, progress: bool = False) -> FocusWriter:
-    return FocusWriter(events, PIECES, progress)
+    return FocusWriter(events, PIECES, progress, (False, False))
 
 
 # What fills a silence.
