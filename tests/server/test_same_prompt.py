@@ -154,10 +154,18 @@ async def test_a_placeholder_in_a_clients_text_is_words(both: Both, word: str, w
     pictures = {both.focus.engine.llm.model_config.hf_config.image_token_id}
     count = [sum(token in pictures for token in of.prompt_token_ids) for of in (turn, plain)]
     assert count[0] == count[1], "a word became a picture"
+    off = await both.off(asked(shapes[where], return_token_ids=True))
+    assert off.prompt_token_ids == list(turn.prompt_token_ids), "and on vLLM's own way"
     if both.focus.profile.drop_system_messages is False or where != "system":
         assert word[0] + " " + word[1:].split("><")[0] in tokenizer.decode(turn.prompt_token_ids) or word not in (
             tokenizer.get_added_vocab()
         )
+
+
+@pytest.mark.parametrize("word", ["<image>", "<|image_pad|>", "<|vision_start|><|image_pad|><|vision_end|>"])
+async def test_a_placeholder_in_a_text_without_pictures_is_words_too(both: Both, word: str) -> None:
+    answered = await both.off(asked([user(f"What does {word} mean?")], return_token_ids=True))
+    assert both.focus.engine.llm.model_config.hf_config.image_token_id not in (answered.prompt_token_ids or [])
 
 
 def fresh() -> dict[str, Any]:

@@ -102,5 +102,10 @@ def _placeholders(llm: AsyncLLM) -> Iterator[str]:
 
 
 def as_words(text: str, placeholders: "re.Pattern[str] | None") -> str:
-    """Return a client's text in which placeholders are words: with a space after their first character."""
-    return text if placeholders is None else placeholders.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+    """Return a client's text in which placeholders are words: with a space after their first character.
+
+    One may be made of others, which are broken up too.
+    """
+    if placeholders is None:
+        return text
+    return placeholders.sub(lambda found: f"{found[0][0]} {as_words(found[0][1:], placeholders)}", text)

@@ -11,7 +11,7 @@ from dualfocus_engine.errors import BadPicture, BadQuestion, ConfigError, Contex
 from dualfocus_engine.families.boxes import Box, Region
 from dualfocus_engine.focus import DualFocus
 from dualfocus_engine.method.questions import Message, Question
-from dualfocus_engine.method.results import FocusResult, Mode, Selection
+from dualfocus_engine.method.results import FocusResult, Mode, Scoring, Selection
 from dualfocus_engine.pictures.pictures import Picture
 from PIL import Image
 
@@ -450,6 +450,18 @@ async def test_a_second_look_that_is_late_leaves_the_macro_answer(mode: Mode, la
     result = await focus_on(engine).answer(replace(QUESTION, mode=mode, skip_below=0), deadline=now)
     assert (result.winner, result.selection) == ("macro", Selection.TIMED_OUT)
     assert set(engine.cancelled) <= {late}
+
+
+async def test_shared_scoring_that_is_late_leaves_the_macro_answer() -> None:
+    engine, deadline = FakeEngine(), asyncio.get_running_loop().time() + 0.2
+
+    async def late(*given: Any, **named: Any) -> Any:
+        await never()
+
+    engine.score = late  # type: ignore[method-assign]
+    result = await focus_on(engine).answer(replace(QUESTION, scoring=Scoring.SHARED), deadline=deadline)
+    assert (result.winner, result.selection, result.shared) == ("macro", Selection.TIMED_OUT, None)
+    assert result.look.micro is not None
 
 
 async def test_a_deadline_far_off_changes_nothing() -> None:

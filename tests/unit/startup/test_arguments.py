@@ -74,6 +74,10 @@ def test_bad_file_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str], te
         (["--middleware", "a.b"], "--middleware is a flag of vLLM's own server"),
         (["--ssl-ciphers", "x"], "--ssl-ciphers is a flag of vLLM's own server"),
         (["--enable-ssl-refresh"], "--enable-ssl-refresh is a flag of vLLM's own server"),
+        (["--enable-log-outputs"], "--enable-log-outputs needs --enable-log-requests"),
+        (["--enable-per-request-metrics", "--disable-log-stats"], "can't be used with --disable-log-stats"),
+        (["--mode", "both"], "argument --mode: invalid choice: 'both'"),
+        (["--whole-tokens", "0"], "argument --whole-tokens: 0 is less than 1"),
         (["--sse-keep-alive-interval", "-1"], "argument --sse-keep-alive-interval: -1 is less than 0"),
     ],
 )
