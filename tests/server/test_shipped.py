@@ -1,14 +1,18 @@
 """The model that ships, served as a user serves it: found without a name, and really trained."""
 
 import io
+import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 from asking import CHAT, About, chunks, events
 from dualfocus_engine.shipped import SHIPPED_MODEL, SHIPPED_NAME
+from dualfocus_server.check.command import main as check
 from dualfocus_training.evaluation import asking
 from dualfocus_training.evaluation.figures import figures
 from hostile_images import data_url
@@ -54,6 +58,26 @@ def test_a_system_message_takes_nothing_from_it(shipped: Server) -> None:
         assert alone["dualfocus"]["box"] is not None
         assert beside["dualfocus"]["box"] == alone["dualfocus"]["box"]
         assert beside["choices"][0]["message"]["content"] == alone["choices"][0]["message"]["content"]
+
+
+def test_it_passes_the_check_of_a_model(shipped: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(["--base-url", shipped.url, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["readable"], found["hold"], found["shared"]) == (1, 1, True)
+    assert found["read_by_micro"] > found["read_by_macro"]
+    assert found["crop_tokens"] == [64] * 6
+
+
+@pytest.mark.slow
+def test_a_profile_that_was_made_wrong_is_named_by_the_check(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = yaml.safe_load((SHIPPED_MODEL / "dualfocus.yaml").read_text())
+    corners = ", ".join(f"(?P<{name}>\\d\\.\\d\\d)" for name in ("y1", "x1", "y2", "x2"))
+    wrong["box_format"] = {"pattern": rf"\[{corners}\]", "template": "[{y1:.2f}, {x1:.2f}, {y2:.2f}, {x2:.2f}]"}
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(wrong))
+    assert check(["--profile", str(tmp_path / "wrong.yaml"), "--json"]) == 1
+    assert "comes first: box_format.order" in json.loads(capsys.readouterr().out)["advice"][0]
 
 
 def test_it_looks_twice_and_sees_more(shipped: Server) -> None:

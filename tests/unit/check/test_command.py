@@ -1,0 +1,74 @@
+"""`dualfocus check`: what it prints and its exit status, on a scripted server."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from dualfocus_server.check import command
+from dualfocus_server.check.drawing import draw_pictures
+
+from .test_findings import QWEN3, _per_mille, _reply, _y_first
+
+MODELS: dict[str, Any] = {"data": [{"id": "a-model", "dualfocus": {"profile": "qwen3-vl"}}]}
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Answers in the order in which the pictures are asked about; what it holds may be changed."""
+    state: dict[str, Any] = {"models": MODELS, "writes": _per_mille, "status": 200, "asked": []}
+    pictures = iter(draw_pictures())
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/models":
+            return httpx.Response(state["status"], json=state["models"])
+        state["asked"].append(json.loads(request.content))
+        reply = _reply(QWEN3, next(pictures), state["writes"])
+        return httpx.Response(200, json={"dualfocus": reply.model_dump()})
+
+    client = httpx.AsyncClient
+    monkeypatch.setattr(
+        command.httpx, "AsyncClient", lambda **given: client(transport=httpx.MockTransport(answer), **given)
+    )
+    return state
+
+
+def test_what_works_is_said_and_is_status_0(server: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--base-url", "http://server"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("a-model, profile qwen3-vl\n")
+    assert told.endswith("Two looks will work.\n")
+    assert "crops that hold the thing           100%" in told
+    assert [body["model"] for body in server["asked"]] == ["a-model"] * len(draw_pictures())
+
+
+def test_what_does_not_is_status_1_and_all_of_it_there_as_json(
+    server: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    server["writes"] = _y_first
+    assert command.main(["--base-url", "http://server", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["model"], told["profile"], told["works"]) == ("a-model", "qwen3-vl", False)
+    assert "order: yxyx" in told["advice"][0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"status": 401}, "The server answered 401"),
+        ({"models": {"data": []}}, "is no model"),
+        ({"models": {"data": [{"id": "m"}]}}, "does not say which profile it has"),
+        ({"models": {"data": [{"id": "m", "dualfocus": {"profile": "mine"}}]}}, "a profile of its own, 'mine'"),
+    ],
+)
+def test_a_server_that_can_not_be_asked_is_status_2(
+    server: dict[str, Any], capsys: pytest.CaptureFixture[str], changes: dict[str, Any], complaint: str
+) -> None:
+    server |= changes
+    assert command.main(["--base-url", "http://server"]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_server_that_is_not_there_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--base-url", "http://127.0.0.1:9"]) == 2
+    assert "gives no answer" in capsys.readouterr().err
