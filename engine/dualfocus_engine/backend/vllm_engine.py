@@ -16,7 +16,7 @@ import math
 import time
 import uuid
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -43,7 +43,7 @@ from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.prompts import Prompt
 from dualfocus_engine.method.questions import Message, Text
-from dualfocus_engine.method.results import Score, Turn
+from dualfocus_engine.method.results import Score, Turn, text_without
 from dualfocus_engine.method.turn_engine import TurnRequest
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_engine.pictures.pictures import Picture
@@ -72,6 +72,7 @@ class VllmEngine:
         self.template = chat_template_of(llm, profile)
         self._placeholders = placeholder_pattern(llm)
         self.pictures = PictureCache(profile.pad_color, profile.image_size)
+        self._dropped = _known_tokens(llm.renderer, profile.drop_tokens)
         self.views = with_processor_limits(profile.views, llm.renderer)
         # Read once, as `vllm serve` does: asked again it would read the model's generation_config.json again.
         self.default_sampling: Mapping[str, Any] = llm.model_config.get_diff_sampling_param()
@@ -209,7 +210,10 @@ class VllmEngine:
         turn = _read_turn(output, time.perf_counter() - started, _image_tokens(rendered))
         if turn.finish_reason == "length" and room < (request.sampling.max_tokens or math.inf):
             turn = replace(turn, is_cut=True)
-        if request.sampling.structured_outputs is None or not request.is_answer:
+        if not request.is_answer:
+            return turn
+        turn = turn.without(self._dropped)
+        if request.sampling.structured_outputs is None:
             return turn
         own = await self.score(request.name, request.prompt, turn.token_ids, cached=False)
         return turn if own is None else replace(turn, logprobs=own.logprobs, rescored=True)
@@ -232,7 +236,7 @@ class VllmEngine:
         try:
             options = {"trace_headers": _trace_headers(), **self._rank_option(request.prompt)}
             async for output in self.llm.generate(rendered, request.sampling, request_id, **options):
-                _tell(request, output, is_first=whole is None)
+                _tell(request, output, whole is None, self._dropped.values())
                 if whole is None:
                     whole = output
                 else:
@@ -346,6 +350,12 @@ class VllmEngine:
             raise ContextFull(len(text), longest, "characters")
 
 
+def _known_tokens(renderer: Any, words: Sequence[str]) -> dict[int, str]:
+    """Return those of some words that are tokens of the model's, by their numbers."""
+    vocabulary = renderer.get_tokenizer().get_vocab() if words else {}
+    return {vocabulary[word]: word for word in words if word in vocabulary}
+
+
 def _pictures(messages: Sequence[Message]) -> tuple[Picture, ...]:
     return tuple(picture for message in messages for picture in message.pictures)
 
@@ -354,12 +364,12 @@ def _has_failed(output: RequestOutput) -> bool:
     return bool(output.outputs[0].finish_reason == "error")
 
 
-def _tell(request: TurnRequest, output: RequestOutput, is_first: bool) -> None:
+def _tell(request: TurnRequest, output: RequestOutput, is_first: bool, dropped: Iterable[str]) -> None:
     """Tell who asked for a turn what its output says. What vLLM can't compile (a grammar) fails in the first one."""
     if is_first and request.on_accepted is not None and not _has_failed(output):
         request.on_accepted()
     if request.on_text is not None and output.outputs[0].text:
-        request.on_text(output.outputs[0].text)
+        request.on_text(text_without(output.outputs[0].text, dropped))
 
 
 def _unfinished_error(sampling: SamplingParams) -> Exception:

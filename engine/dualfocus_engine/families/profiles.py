@@ -65,6 +65,9 @@ class Profile(BaseModel):
         default="auto", description="whether the template takes a message's content as text or as parts"
     )
     chat_template_kwargs: dict[str, Any] = Field(default={}, description="what the template is given besides")
+    drop_tokens: tuple[str, ...] = Field(
+        default=(), description="tokens that are no part of an answer: left out of its text and of its perplexity"
+    )
     max_box_tokens: int = Field(default=48, gt=0, description="new tokens of the grounding turn")
     max_answer_tokens: int | None = Field(
         default=None,

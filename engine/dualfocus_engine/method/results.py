@@ -1,7 +1,7 @@
 """What a question's turns gave, and which answer was chosen."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
@@ -115,9 +115,27 @@ class Turn:
         """Whether the turn gave a whole answer of a perplexity under `threshold` (Appendix C)."""
         return not self.is_empty and not self.is_unfinished and self.perplexity < threshold
 
+    def without(self, dropped: Mapping[int, str]) -> "Turn":
+        """Return the turn without some tokens, each given with what it is in the text."""
+        kept = [place for place, token in enumerate(self.token_ids) if token not in dropped]
+        if len(kept) == len(self.token_ids):
+            return self
+        text = text_without(self.text, dropped.values())
+        tops = [self.top_logprobs[place] for place in kept] if self.top_logprobs else []
+        token_ids = tuple(self.token_ids[place] for place in kept)
+        logprobs = tuple(self.logprobs[place] for place in kept)
+        return replace(self, text=text, token_ids=token_ids, logprobs=logprobs, top_logprobs=tops)
+
     def says_the_same_as(self, other: "Turn") -> bool:
         """Whether two answers are equal, but for case, spaces and a closing full stop."""
         return _words_of(self.text) == _words_of(other.text)
+
+
+def text_without(text: str, words: Iterable[str]) -> str:
+    """Return a text without some words."""
+    for word in words:
+        text = text.replace(word, "")
+    return text
 
 
 def _words_of(answer: str) -> str:

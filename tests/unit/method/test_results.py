@@ -66,3 +66,11 @@ def test_modes_and_reasons_keep_their_names_on_the_wire() -> None:
         "context_full",
         "micro_failed",
     }
+
+
+def test_tokens_that_are_no_part_of_an_answer_count_for_nothing() -> None:
+    whole = turn("<b>42</b>", token_ids=(1, 42, 2, 9), logprobs=(-5.0, -0.5, -7.0, -0.1))
+    kept = whole.without({1: "<b>", 2: "</b>"})
+    assert (kept.text, kept.token_ids, kept.logprobs) == ("42", (42, 9), (-0.5, -0.1))
+    assert kept.perplexity < whole.perplexity
+    assert whole.without({7: "<c>"}) is whole

@@ -1,0 +1,64 @@
+"""The limits of the processor that vLLM loads go before those that a profile names."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from dualfocus_engine.backend.processor_limits import with_processor_limits
+from dualfocus_engine.families.profiles import load_profile
+from dualfocus_engine.families.views import Grid, Square, Tiles, Views
+from dualfocus_training.models.families import ensure_tiny
+from vllm.config import ModelConfig
+from vllm.multimodal import MULTIMODAL_REGISTRY
+
+QWEN25, INTERNVL = load_profile("qwen2.5-vl").views, load_profile("internvl").views
+
+
+def _loaded(family: str, given: dict[str, Any] | None) -> Any:
+    """A renderer with the processor that vLLM loads for a tiny model, with `--mm-processor-kwargs`."""
+    config = ModelConfig(str(ensure_tiny(family)), mm_processor_kwargs=given, max_model_len=4096)
+    processor = MULTIMODAL_REGISTRY.create_processor(config)
+    return SimpleNamespace(get_mm_processor=lambda: processor)
+
+
+@pytest.mark.parametrize(
+    ("given", "least", "most"),
+    [
+        (None, 4, 16384),
+        ({"max_pixels": 802816}, 4, 1024),
+        ({"min_pixels": 200704}, 256, 16384),
+        ({"size": {"shortest_edge": 200704, "longest_edge": 802816}}, 256, 1024),
+        ({"images_kwargs": {"min_pixels": 200704, "max_pixels": 802816}}, 256, 1024),
+    ],
+)
+def test_a_grids_limits_are_those_of_qwens_processor(given: dict[str, Any] | None, least: int, most: int) -> None:
+    views = with_processor_limits(QWEN25, _loaded("qwen2.5-vl", given))
+    assert views is not None
+    assert isinstance(views.rule, Grid)
+    assert (views.rule.least, views.rule.most, views.rule.cell) == (least, most, 28)
+
+
+@pytest.mark.parametrize(("given", "tiles"), [(None, 12), ({"max_patches": 6}, 6)])
+def test_tiles_are_as_many_as_internvls_processor_cuts(given: dict[str, Any] | None, tiles: int) -> None:
+    views = with_processor_limits(INTERNVL, _loaded("internvl", given))
+    assert views is not None
+    assert isinstance(views.rule, Tiles)
+    assert views.rule.most_tiles == tiles
+
+
+@pytest.mark.parametrize(("is_tiled", "tiles"), [(True, 6), (False, 1)])
+def test_tiles_of_vllms_own_internvl_are_its_configurations(is_tiled: bool, tiles: int) -> None:
+    image_processor = SimpleNamespace(dynamic_image_size=is_tiled, max_dynamic_patch=6)
+    info = SimpleNamespace(get_hf_processor=lambda: SimpleNamespace(image_processor=image_processor))
+    renderer = SimpleNamespace(get_mm_processor=lambda: SimpleNamespace(info=info))
+    views = with_processor_limits(INTERNVL, renderer)
+    assert views is not None
+    assert isinstance(views.rule, Tiles)
+    assert views.rule.most_tiles == tiles
+
+
+def test_other_views_are_asked_of_no_processor() -> None:
+    square = Views(rule=Square(kind="square", side=896, square_tokens=256))
+    renderer = SimpleNamespace(get_mm_processor=lambda: SimpleNamespace(info=None))
+    assert with_processor_limits(square, renderer) == square
+    assert with_processor_limits(None, None) is None

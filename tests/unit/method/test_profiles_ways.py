@@ -1,0 +1,91 @@
+"""What a profile changes about the second look: whose message the crop is in, alone or not, how a box is opened."""
+
+from dataclasses import replace
+from typing import Any
+
+from dualfocus_engine.families.box_format import BoxFormat
+from dualfocus_engine.families.boxes import Box
+from dualfocus_engine.families.profiles import load_profile
+from dualfocus_engine.method.questions import Question
+from dualfocus_engine.method.results import FocusResult, Selection
+
+from ..builders import CLOSING, asked, plain, turn
+from ..fake_engine import FakeEngine, focus_on
+
+QUESTION = Question((asked("What colour?", plain(size=(1000, 500))),))
+
+
+def _engine(**changes: Any) -> FakeEngine:
+    engine = FakeEngine()
+    engine.profile = load_profile("llava-dualfocus").model_copy(update=changes)
+    return engine
+
+
+async def _answered(engine: FakeEngine, question: Question = QUESTION) -> FocusResult:
+    return await focus_on(engine).answer(question)
+
+
+def _text(tokens: tuple[int, ...]) -> str:
+    return "".join(map(chr, tokens))
+
+
+async def test_the_crop_may_come_back_as_a_tools_result() -> None:
+    engine = _engine(crop_role="tool")
+    await _answered(engine)
+    grounding, micro = engine.prompts["grounding"], engine.prompts["micro"]
+    assert "tool:#" in _text(micro.token_ids[len(grounding.token_ids) :])
+    plainly = _engine()
+    await _answered(plainly)
+    assert "user:#" in _text(plainly.prompts["micro"].token_ids[len(grounding.token_ids) :])
+
+
+async def test_a_model_of_one_picture_a_prompt_is_asked_about_the_crop_alone() -> None:
+    engine = _engine(crop_alone=True)
+    engine.max_images = 1
+    result = await _answered(engine)
+    assert result.look.micro is not None
+    micro = engine.prompts["micro"]
+    assert _text(micro.token_ids).startswith("user:#")
+    assert [picture.region for picture in micro.pictures] == [result.look.crop_box]
+    engine = _engine()
+    engine.max_images = 1
+    assert (await _answered(engine)).selection is Selection.IMAGE_LIMIT
+
+
+OPENED = BoxFormat.model_validate(
+    {
+        "pattern": r"\[{corners}\]",
+        "scale": 1000,
+        "opening": '[{"bbox_2d": [',
+        "stop": "]",
+        "closing": '], "label": "it"}]',
+        "template": '[{{"bbox_2d": [{x1:.0f}, {y1:.0f}, {x2:.0f}, {y2:.0f}], "label": "it"}}]',
+    }
+)
+
+
+async def test_a_box_that_is_opened_is_closed_and_the_conversation_holds_a_whole_turn() -> None:
+    engine = _engine(box_format=OPENED)
+    written = "200, 200, 600, 600"
+    engine.script["grounding"] = replace(turn(written, token_ids=(*map(ord, written + "]"),)), stop_reason="]")
+    result = await _answered(engine)
+    assert result.look.box == Box(0.2, 0.2, 0.6, 0.6)
+    assert _text(engine.prompts["grounding"].token_ids).endswith('[{"bbox_2d": [')
+    grounding, micro = engine.prompts["grounding"].token_ids, engine.prompts["micro"].token_ids
+    assert micro[: len(grounding)] == grounding
+    whole = written + '], "label": "it"}]'
+    assert _text(micro[len(grounding) : len(grounding) + len(whole)]) == whole
+    assert micro[len(grounding) + len(whole)] == CLOSING
+
+
+async def test_what_goes_on_behind_an_opening_and_is_never_stopped_is_kept_as_it_is() -> None:
+    engine = _engine(box_format=OPENED)
+    written = "it is not there"
+    engine.script["grounding"] = turn(written, token_ids=(*map(ord, written), CLOSING), logprobs=(-0.1,) * 16)
+    assert (await _answered(engine)).selection is Selection.NO_BOX
+
+
+async def test_a_box_that_is_given_is_written_behind_its_opening() -> None:
+    engine = _engine(box_format=OPENED)
+    await _answered(engine, replace(QUESTION, box=Box(0.2, 0.2, 0.6, 0.6)))
+    assert '[{"bbox_2d": [200, 200, 600, 600], "label": "it"}]' in _text(engine.prompts["micro"].token_ids)
