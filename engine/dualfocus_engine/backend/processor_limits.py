@@ -1,8 +1,8 @@
 """The limits of the image processor that vLLM loaded, in the place of those that a profile names for its family.
 
 A hub's copy, a fine-tune or `--mm-processor-kwargs` may have others. Leans on these parts of vLLM 0.32
-(tests/engine/test_vllm_contract.py): a renderer's `get_mm_processor`, `BaseProcessingInfo.get_hf_processor` with its
-`image_processor`, `ctx` with `get_merged_mm_kwargs`, and `get_max_image_tokens` of the families that have it.
+(tests/unit/backend/test_processor_limits.py): a renderer's `get_mm_processor`, `BaseProcessingInfo.get_hf_processor`
+with its `image_processor`, `ctx` with `get_merged_mm_kwargs`, and `get_max_image_tokens` of the families that have it.
 """
 
 from collections.abc import Mapping
