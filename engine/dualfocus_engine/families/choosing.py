@@ -48,7 +48,7 @@ def _architectures(model: str, revision: str | None) -> list[str]:
     """Return the architectures that a model's config.json names. Raises ConfigError where it can't be read."""
     file = _file_of(model, _CONFIG_FILE, revision)
     if file is None:
-        raise ConfigError(f"{model}: there is no {_CONFIG_FILE} that can be read, so that it is no model to serve.")
+        raise ConfigError(f"{model}: there is no {_CONFIG_FILE} that can be read. A model without one needs --profile.")
     try:
         return [str(name) for name in json.loads(file.read_text(encoding="utf-8")).get("architectures") or []]
     except (OSError, ValueError, AttributeError, TypeError) as error:
