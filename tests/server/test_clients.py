@@ -3,9 +3,11 @@
 import asyncio
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,21 +90,27 @@ async def test_openai_async_streams(server: Server, about: About) -> None:
     assert text == focus[focus["winner"]]["text"]
 
 
-def test_vllm_bench_serve(server: Server, tmp_path: Path) -> None:
+def test_vllm_bench_serve_as_the_page_on_comparing_has_it(
+    server: Server, jpeg: Callable[[str], bytes], tmp_path: Path
+) -> None:
     root = OpenAI(base_url=f"{server.url}/v1", api_key="none").models.list().data[0].model_extra["root"]  # type: ignore[index]
-    command = [sys.executable, str(SCRIPTS / "bench_serve.py"), "--backend", "openai-chat"]
-    target = ["--base-url", server.url, "--endpoint", "/v1/chat/completions", "--model", MODEL, "--tokenizer", root]
-    data = ["--dataset-name", "random-mm", "--num-prompts", "6", "--random-input-len", "20", "--random-output-len", "8"]
-    images = ["--random-mm-base-items-per-request", "1", "--random-mm-limit-mm-per-prompt", '{"image": 1, "video": 0}']
-    sizes = ["--random-mm-bucket-config", "{(64, 64, 1): 1.0}"]
-    result = ["--save-result", "--result-dir", str(tmp_path), "--result-filename", "result.json"]
+    questions = [{"prompt": "What is it?", "image_files": [str(tmp_path / name)]} for name in ("coffee", "rocket")]
+    for name in ("coffee", "rocket"):
+        (tmp_path / name).write_bytes(jpeg(name))
+    (tmp_path / "questions.jsonl").write_text("".join(f"{json.dumps(question)}\n" for question in questions))
+    page = (ROOT / "docs" / "comparing.md").read_text().replace("http://127.0.0.1:8000", server.url)
+    command = shlex.split(page.partition("\nvllm bench serve ")[2].partition("\n```")[0].replace("\\\n", ""))
+    given = {"NAME": MODEL, "MODEL": root}
     done = subprocess.run(
-        [*command, *target, *data, *images, *sizes, *result],
+        [sys.executable, str(SCRIPTS / "bench_serve.py"), *(given.get(argument, argument) for argument in command)],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
         check=False,
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    measured = json.loads((tmp_path / "result.json").read_text())
-    assert (measured["completed"], measured["failed"]) == (6, 0)
+    measured = json.loads((tmp_path / "dual.json").read_text())
+    assert (measured["completed"], measured["failed"]) == (2, 0)
+    # Both answers and the box are counted, the text is one answer's.
+    assert min(measured["output_lens"]) > 2 * 32

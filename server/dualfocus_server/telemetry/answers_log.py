@@ -3,13 +3,13 @@
 A thread of its own writes it: no answer waits for a disk, and no two lines mix.
 """
 
-import contextlib
 import json
 import logging
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from queue import Full, Queue
 from threading import Thread
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 _MODE = 0o600
 # Lines that wait for a disk which does not answer; more are lost, or they would fill the memory.
-_MOST_WAITING = 10_000
+_MOST_WAITING = 1_000
 # What the last lines get to be written when the server ends.
 _CLOSING_S = 5.0
 
@@ -42,54 +42,55 @@ class AnswersLog:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = _open_first(path)
+        self._is_open = True
         self._is_torn = False
-        # A record; None to open the file anew; False to end.
-        self._queue: Queue[Mapping[str, Any] | bool | None] = Queue(_MOST_WAITING)
-        self._writer = Thread(target=self._write_all, name="answers-log", daemon=True)
+        self._steps: Queue[Callable[[], None]] = Queue(_MOST_WAITING)
+        # A daemon: the server ends also where a disk never answers.
+        self._writer = Thread(target=self._work, name="answers-log", daemon=True)
         self._writer.start()
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Write a record, with the time, in a moment."""
-        self._put({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **record})
+        """Write a record, with the time, soon."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._put(partial(self._write, {"time": now, **record}))
 
     def reopen(self) -> None:
         """Go on in a file of the same name, once what was added before is written: the old one has been moved."""
-        self._put(None)
+        self._put(self._reopen)
 
     def close(self) -> None:
         """Write what is left and close the file."""
-        with contextlib.suppress(Full):
-            self._queue.put(False, timeout=_CLOSING_S)
+        self._put(self._close)
         self._writer.join(_CLOSING_S)
 
-    def _put(self, item: Mapping[str, Any] | bool | None) -> None:
+    def _put(self, step: Callable[[], None]) -> None:
         try:
-            self._queue.put_nowait(item)
+            self._steps.put_nowait(step)
         except Full:
             self._fail(f"{_MOST_WAITING} lines wait already")
 
-    def _write_all(self) -> None:
-        while (item := self._queue.get()) is not False:
+    def _work(self) -> None:
+        while self._is_open:
             try:
-                self._reopen() if item is None else self._write(item)
-            except OSError as error:
-                self._fail(error.strerror or str(error))
+                self._steps.get()()
             except Exception as error:
-                self._fail(type(error).__name__)
-        os.close(self._file)
+                self._fail(str(error))
 
-    def _write(self, record: Any) -> None:
+    def _write(self, record: Mapping[str, Any]) -> None:
         # In ASCII, so that nothing in it ends a line; at once, so that whoever reads on sees whole lines.
         line = ("\n" * self._is_torn + json.dumps(record) + "\n").encode()
-        written = os.write(self._file, line)
-        self._is_torn = written < len(line)
+        self._is_torn = os.write(self._file, line) < len(line)
         if self._is_torn:
-            raise OSError(0, "only a part of the line could be written")
+            raise OSError("only a part of the line could be written")
 
     def _reopen(self) -> None:
         file = _open(self._path)  # where that fails, the old one is written on
         os.close(self._file)
         self._file, self._is_torn = file, False
+
+    def _close(self) -> None:
+        os.close(self._file)
+        self._is_open = False
 
     def _fail(self, why: str) -> None:
         ANSWERS_LOG_FAILURES.inc()
@@ -104,7 +105,8 @@ def _open_first(path: Path) -> int:
 
 
 def _open(path: Path) -> int:
-    """Open a file to append to, that only its owner may read. Raises OSError, also where it is no plain file."""
+    """Open a file to append to, which only its owner may read. Raises OSError, also where it is no plain file."""
+    # Not to wait for whoever reads a pipe, which is refused.
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, _MODE)
     try:
         if not stat.S_ISREG(os.fstat(file).st_mode):

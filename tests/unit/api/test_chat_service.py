@@ -19,6 +19,8 @@ from dualfocus_server.guards.http_errors import TimedOut
 from dualfocus_server.guards.watchdog import Watchdog
 from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.images.request_images import RequestImages
+from dualfocus_server.telemetry.answers_log import AnswersLog
+from dualfocus_server.telemetry.request_ids import request_id
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 from PIL import Image
@@ -294,6 +296,54 @@ async def test_winner_reason_and_box_are_headers_where_the_answer_is_not_streame
     assert "X-DualFocus-Box" not in alone
     streamed = await answered(service(), ABOUT_AN_IMAGE, stream=True)
     assert not any(name.startswith("x-dualfocus") for name in streamed.headers)
+
+
+class Kept:
+    """An answers log in memory."""
+
+    def __init__(self) -> None:
+        self.records: list[Any] = []
+
+    def add(self, record: Any) -> None:
+        self.records.append(record)
+
+
+def keeping(**script: Any) -> tuple[Service, list[Any]]:
+    log = Kept()
+    return replace(service(**script), answers_log=cast("AnswersLog", log)), log.records
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_answers_log_holds_both_answers_under_both_ids(stream: bool) -> None:
+    on, records = keeping()
+    request_id.set("theirs")
+    response = await answered(on, ABOUT_AN_IMAGE, stream=stream, request_id="ours")
+    report = focus_in(await lines_of(response))[-1] if stream else json.loads(response.body)["dualfocus"]
+    (record,) = records
+    assert (record["id"], record["request_id"]) == ("chatcmpl-ours", "theirs")
+    assert (record["winner"], record["selection"], record["mode"]) == ("micro", "lower_perplexity", "dual")
+    assert record["macro"]["text"] != record["micro"]["text"]
+    assert record["macro"]["perplexity"] > record["micro"]["perplexity"]
+    assert json.loads(json.dumps(record)) == {"id": "chatcmpl-ours", "request_id": "theirs"} | {
+        name: report[name] for name in ("mode", "winner", "selection", "box", "crop", "macro", "micro")
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [
+        ({"store": True}, 1),
+        ({"store": None}, 1),
+        ({"store": False}, 0),
+        ({"store": "false"}, 0),
+        ({"store": 0}, 0),
+        ({"dualfocus": {"mode": "macro"}}, 1),
+    ],
+)
+async def test_what_a_client_will_not_have_stored_is_not_in_the_answers_log(fields: Any, kept: int) -> None:
+    on, records = keeping()
+    await answered(on, ABOUT_AN_IMAGE, **fields)
+    assert len(records) == kept
 
 
 async def test_an_error_within_a_stream_is_counted() -> None:
