@@ -85,7 +85,7 @@ async def test_a_rendered_prompt_says_how_many_tokens_stand_for_its_pictures(foc
     rendered = await focus.engine._process(prompt)
     (place,) = rendered["mm_placeholders"]["image"]
     image = focus.engine.encode("<image>")[0]
-    assert place.get_num_embeds() == rendered["prompt_token_ids"].count(image) == 64
+    assert place.get_num_embeds() == place.length == rendered["prompt_token_ids"].count(image) == 64
 
 
 async def test_logprobs_are_the_models_own_whatever_the_sampling(focus: DualFocus) -> None:
@@ -104,7 +104,8 @@ def _picture() -> Picture:
 
 def test_request_outputs_carry_what_a_connector_returns() -> None:
     assert "ec_transfer_params" in inspect.signature(RequestOutput).parameters
-    assert "num_cached_tokens" in inspect.signature(RequestOutput).parameters
+    wanted = {"num_cached_tokens", "num_cache_creation_tokens", "metrics"}
+    assert wanted <= set(inspect.signature(RequestOutput).parameters)
 
 
 def test_the_connector_interface_is_complete() -> None:

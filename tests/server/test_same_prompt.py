@@ -14,6 +14,7 @@ from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.method.stages import Stages
 from dualfocus_server.api.intake import inline_images, is_dualfocus_request, question_of
 from dualfocus_server.api.protocol import FocusRequest
+from dualfocus_server.api.report import usage
 from dualfocus_server.api.vllm_chat import VllmChat
 from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.images.request_images import RequestImages
@@ -103,6 +104,8 @@ PROFILES = {
     ),
     "qwen2.5-vl": (lambda: ensure_tiny("qwen2.5-vl"), lambda: profile_of(str(ensure_tiny("qwen2.5-vl")))),
 }
+# Its pictures take tokens of their own around the image's.
+INTERNVL = {"internvl": (lambda: ensure_tiny("internvl"), lambda: profile_of(str(ensure_tiny("internvl"))))}
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +119,7 @@ async def engines() -> AsyncIterator[dict[str, DualFocus]]:
 
 @pytest.fixture(params=PROFILES)
 async def both(request: pytest.FixtureRequest, engines: dict[str, DualFocus]) -> Both:
-    model, profile = PROFILES[request.param]
+    model, profile = (PROFILES | INTERNVL)[request.param]
     return await _on(engines, str(model()), profile())
 
 
@@ -137,6 +140,19 @@ async def test_the_macro_turn_is_what_mode_off_is(both: Both, shape: str) -> Non
     macro = (await both.macro(asked(SHAPES[shape]))).turns["macro"]
     off = await both.off(asked(SHAPES[shape], return_token_ids=True))
     assert list(macro.prompt_token_ids) == off.prompt_token_ids
+
+
+@pytest.mark.parametrize("both", [*PROFILES, pytest.param("internvl", marks=pytest.mark.slow)], indirect=True)
+async def test_the_macro_turns_usage_is_what_mode_off_counts(both: Both) -> None:
+    answered = [
+        (await both.off(asked([user(fresh(), text())]))).usage,
+        usage(await both.macro(asked([user(fresh(), text())], dualfocus={"mode": "macro"}))),
+    ]
+    theirs, ours = (dict(counted) for counted in answered)
+    assert theirs["prompt_tokens_details"].multimodal_tokens["image"] > 0
+    theirs.pop("completion_tokens_details")  # which vLLM counts for reasoning models only
+    assert ours.pop("completion_tokens_details").reasoning_tokens == 0
+    assert ours == theirs
 
 
 @pytest.mark.parametrize("word", ["<image>", "<|image_pad|>", "<|vision_start|>", "<|vision_start|><|image_pad|>"])
@@ -160,6 +176,18 @@ async def test_a_placeholder_in_a_clients_text_is_words(both: Both, word: str, w
         assert word[0] + " " + word[1:].split("><")[0] in tokenizer.decode(turn.prompt_token_ids) or word not in (
             tokenizer.get_added_vocab()
         )
+
+
+@pytest.mark.parametrize(
+    "split", [("<ima", "ge>"), ("<", "image", ">"), ("<|image", "_pad|>"), ("<|image_", "pad", "|>")]
+)
+async def test_a_placeholder_that_is_split_over_texts_is_words_too(both: Both, split: tuple[str, ...]) -> None:
+    shape = [user(A, *map(text, split))]
+    plain, turn = [(await both.macro(asked(of))).turns["macro"] for of in ([user(A, text())], shape)]
+    off = await both.off(asked(shape, return_token_ids=True))
+    image = both.focus.engine.llm.model_config.hf_config.image_token_id
+    assert turn.prompt_token_ids.count(image) == plain.prompt_token_ids.count(image)
+    assert off.prompt_token_ids == list(turn.prompt_token_ids)
 
 
 @pytest.mark.parametrize("word", ["<image>", "<|image_pad|>", "<|vision_start|><|image_pad|><|vision_end|>"])

@@ -59,8 +59,8 @@ class FakeEngine:
     def stop(self) -> None:
         self.stopped = True
 
-    def as_words(self, text: str) -> str:
-        return text
+    def as_words(self, texts: Sequence[str]) -> list[str]:
+        return list(texts)
 
     def encode(self, text: str) -> list[int]:
         return [ord(character) for character in text]

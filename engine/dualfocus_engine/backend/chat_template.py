@@ -7,7 +7,7 @@ Leans on these parts of vLLM 0.32 (tests/engine/test_vllm_contract.py): `resolve
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,11 +101,20 @@ def _placeholders(llm: AsyncLLM) -> Iterator[str]:
             yield from (word for word in added if word in written)
 
 
-def as_words(text: str, placeholders: "re.Pattern[str] | None") -> str:
-    """Return a client's text in which placeholders are words: with a space after their first character.
-
-    One may be made of others, which are broken up too.
-    """
+def as_words(texts: Sequence[str], placeholders: "re.Pattern[str] | None") -> list[str]:
+    """Return a message's texts in which placeholders are words, also where one is split over several of them."""
     if placeholders is None:
-        return text
-    return placeholders.sub(lambda found: f"{found[0][0]} {as_words(found[0][1:], placeholders)}", text)
+        return list(texts)
+    said, before, longest = [], "", len(placeholders.pattern)
+    for text in texts:
+        words = _broken_up(text, placeholders)
+        around = placeholders.finditer(before + words[:longest])
+        is_split = any(found.start() < len(before) < found.end() for found in around)
+        said.append(f" {words}" if is_split else words)
+        before = (before + said[-1])[-longest:]
+    return said
+
+
+def _broken_up(text: str, placeholders: "re.Pattern[str]") -> str:
+    """Return a text with a space after each placeholder's first character; one may be made of others."""
+    return placeholders.sub(lambda found: f"{found[0][0]} {_broken_up(found[0][1:], placeholders)}", text)

@@ -6,9 +6,10 @@ shutdown, get_num_unfinished_requests, renderer, model_config, vllm_config.paral
 output_processor.propagate_error, engine_core.resources.engine_dead), the renderer's `render_messages_async`,
 `default_chat_tok_params`, `tokenize_prompts_async`, `render_cmpl_async` and `get_tokenizer` (with
 `max_chars_per_token`), images given as `image_pil: None` with a `uuid`, and as None beside a `uuid` for which
-`mm_processor_cache.is_cached_item` (a ValueError where it no longer is), `RequestOutput.num_cached_tokens`, `.add` and
-`.ec_transfer_params`, `VLLMClientError`, `SamplingParams.clone`, `prompt_logprobs`, `skip_reading_prefix_cache`, raw
-log-probabilities by default; a rendered prompt's `mm_placeholders`, ranges with `get_num_embeds`.
+`mm_processor_cache.is_cached_item` (a ValueError where it no longer is), `RequestOutput.num_cached_tokens`,
+`.num_cache_creation_tokens`, `.add`, `.metrics` and `.ec_transfer_params`, `VLLMClientError`, `SamplingParams.clone`,
+`prompt_logprobs`, `skip_reading_prefix_cache`, raw log-probabilities by default; a rendered prompt's `mm_placeholders`,
+ranges with `length` and `get_num_embeds`.
 """
 
 import asyncio
@@ -158,9 +159,9 @@ class VllmEngine:
             raise BadQuestion("The model's chat template does not show earlier answers: it can't continue a turn.")
         return Prompt(tuple(self.encode(rest)), follow_up.pictures)
 
-    def as_words(self, text: str) -> str:
-        """Return a client's text in which what stands for pictures in the model's prompts is words."""
-        return as_words(text, self._placeholders)
+    def as_words(self, texts: Sequence[str]) -> list[str]:
+        """Return a message's texts in which what stands for pictures in the model's prompts is words."""
+        return as_words(texts, self._placeholders)
 
     def encode(self, text: str) -> list[int]:
         """Tokenize a piece from the middle of a conversation: no opening or closing token is added."""
@@ -207,7 +208,7 @@ class VllmEngine:
         if request.on_start is not None:
             request.on_start()
         output = await self._run_to_end(_within(request, room), rendered)
-        turn = _read_turn(output, time.perf_counter() - started, _image_tokens(rendered))
+        turn = _read_turn(output, time.perf_counter() - started, rendered)
         if turn.finish_reason == "length" and room < (request.sampling.max_tokens or math.inf):
             turn = replace(turn, is_cut=True)
         if not request.is_answer:
@@ -335,13 +336,14 @@ class VllmEngine:
 
     def _as_chat_message(self, message: Message) -> Any:
         """Write a message the way vLLM's chat rendering takes it: images by key only, their pixels come later."""
-        parts = [self._as_chat_part(part) for part in message.in_order]
+        words = iter(self.as_words([part.text for part in message.in_order if isinstance(part, Text)]))
+        parts: list[dict[str, Any]] = []
+        for part in message.in_order:
+            if isinstance(part, Picture):
+                parts.append({"type": "image_pil", "image_pil": None, "uuid": part.key})
+            else:
+                parts.append({**part.fields, "type": "text", "text": next(words)})
         return {"role": message.role, "content": parts}
-
-    def _as_chat_part(self, part: Text | Picture) -> dict[str, Any]:
-        if isinstance(part, Picture):
-            return {"type": "image_pil", "image_pil": None, "uuid": part.key}
-        return {**part.fields, "type": "text", "text": self.as_words(part.text)}
 
     def _check_characters(self, text: str) -> None:
         """Raise ContextFull where a text can't fit the context: to count its tokens would take seconds."""
@@ -368,8 +370,8 @@ def _tell(request: TurnRequest, output: RequestOutput, is_first: bool, dropped: 
     """Tell who asked for a turn what its output says. What vLLM can't compile (a grammar) fails in the first one."""
     if is_first and request.on_accepted is not None and not _has_failed(output):
         request.on_accepted()
-    if request.on_text is not None and output.outputs[0].text:
-        request.on_text(text_without(output.outputs[0].text, dropped))
+    if request.on_text is not None and (text := text_without(output.outputs[0].text, dropped)):
+        request.on_text(text)
 
 
 def _unfinished_error(sampling: SamplingParams) -> Exception:
@@ -396,12 +398,8 @@ def _within(request: TurnRequest, room: int) -> TurnRequest:
     return replace(request, sampling=sampling)
 
 
-def _image_tokens(rendered: Any) -> int:
-    return sum(place.get_num_embeds() for place in rendered.get("mm_placeholders", {}).get("image", ()))
-
-
-def _read_turn(output: RequestOutput, seconds: float, image_tokens: int) -> Turn:
-    answer = output.outputs[0]
+def _read_turn(output: RequestOutput, seconds: float, rendered: Any) -> Turn:
+    answer, places = output.outputs[0], rendered.get("mm_placeholders", {}).get("image", ())
     by_token = cast("list[dict[int, Any]]", answer.logprobs or [])
     counts = getattr(output, "ec_transfer_params", None) or {}
     return Turn(
@@ -416,6 +414,8 @@ def _read_turn(output: RequestOutput, seconds: float, image_tokens: int) -> Turn
         seconds=seconds,
         top_logprobs=by_token,
         stop_reason=answer.stop_reason,
-        image_tokens=image_tokens,
+        image_tokens=sum(place.get_num_embeds() for place in places),
+        image_places=sum(place.length for place in places),
+        cache_writes=output.num_cache_creation_tokens or 0,
         times=output.metrics,
     )

@@ -55,7 +55,8 @@ class Turn:
 
     `token_ids` are the generated tokens with the closing one, `logprobs` the model's own for each of them.
     `prompt_tokens` = `cached_tokens` (from the prefix cache) + `computed_tokens`; `image_tokens` of them stand for its
-    pictures. `encoder_runs` counts images that the vision encoder ran on for this turn, `engine_steps` the steps it
+    pictures, `image_places` with what some models have around each; `cache_writes` were new to the prefix cache.
+    `encoder_runs` counts images that the vision encoder ran on for this turn, `engine_steps` the steps it
     took part in: one to three for its prompt, then one for each token, or fewer where they were drafted. None where the
     engine has another EC connector. `times` are vLLM's own of the turn (`RequestStateStats`), where it keeps any.
     """
@@ -75,6 +76,8 @@ class Turn:
     times: Any = field(default=None, repr=False)
     is_cut: bool = False  # the context was full before the turn came to its end or to the tokens it was allowed
     image_tokens: int = 0
+    image_places: int = 0
+    cache_writes: int = 0
 
     @property
     def prompt_tokens(self) -> int:

@@ -148,11 +148,12 @@ async def inline_images(request: FocusRequest, focus: DualFocus, images: Request
 
 def _put_into_words(message: dict[str, Any], focus: DualFocus) -> None:
     if isinstance(message.get("content"), str):
-        message["content"] = focus.engine.as_words(message["content"])
+        (message["content"],) = focus.engine.as_words([message["content"]])
         return
-    for part in parts_of(message):
-        if part["type"] == TEXT:
-            part[TEXT] = focus.engine.as_words(part[TEXT])
+    parts = [part for part in parts_of(message) if isinstance(part.get(part["type"]), str)]
+    words = focus.engine.as_words([part[part["type"]] for part in parts])
+    for part, text in zip(parts, words, strict=True):
+        part[part["type"]] = text
 
 
 def _as_sent(pictures: PictureCache, data: bytes, max_pixels: int) -> dict[str, Any]:

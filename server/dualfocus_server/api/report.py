@@ -48,7 +48,6 @@ def completion(
 def usage(result: FocusResult) -> UsageInfo:
     """Count all turns; the box and the losing answer count as reasoning."""
     turns = result.turns.values()
-    images = sum(turn.image_tokens for turn in turns)
     prompt = sum(turn.prompt_tokens for turn in turns)
     generated = sum(turn.completion_tokens for turn in turns)
     return UsageInfo(
@@ -56,7 +55,9 @@ def usage(result: FocusResult) -> UsageInfo:
         completion_tokens=generated,
         total_tokens=prompt + generated,
         prompt_tokens_details=PromptTokenUsageInfo(
-            cached_tokens=sum(turn.cached_tokens for turn in turns), multimodal_tokens={"image": images}
+            cached_tokens=sum(turn.cached_tokens for turn in turns),
+            created_cache_tokens=sum(turn.cache_writes for turn in turns),
+            multimodal_tokens={"image": sum(turn.image_places for turn in turns)},
         ),
         completion_tokens_details=CompletionTokenUsageInfo(
             reasoning_tokens=generated - result.answer.completion_tokens

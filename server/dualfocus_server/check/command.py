@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -49,6 +50,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 async def _check(args: argparse.Namespace) -> tuple[str, str, Findings]:
     """Return the model's name, its profile's, and what was found. Raises CantAsk, DualFocusError."""
     if args.base_url is None:
+        os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")  # standard output is the report's
         flags = {name: value for name in ("max_model_len", "dtype") if (value := getattr(args, name)) is not None}
         async with DualFocus(args.model, args.profile, **flags) as focus:
             return await _ask_all(EngineAsker(focus))

@@ -47,7 +47,9 @@ def configure(form: str, level: str, access: bool = True, texts: bool = False) -
     vLLM sets up its own when its engine starts; called again after that, its lines are the server's once more.
     """
     _ACCESS.disabled = not access
-    _TEXTS.setLevel(logging.INFO if texts else logging.NOTSET)
+    _TEXTS.setLevel(logging.NOTSET)
+    if texts and not _TEXTS.isEnabledFor(logging.INFO):
+        _TEXTS.setLevel(logging.INFO)
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_WithRequestId())
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s")

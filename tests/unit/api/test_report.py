@@ -33,7 +33,9 @@ MICRO = turn(
     0.5,
     prompt_token_ids=(0,) * 1240,
     image_tokens=1152,
+    image_places=1156,
     cached_tokens=640,
+    cache_writes=576,
     token_ids=(4, 5, 6),
     logprobs=(-0.5,) * 3,
     encoder_runs=1,
@@ -78,6 +80,9 @@ def test_usage_counts_every_turn(result: FocusResult, prompt: int, generated: in
     assert counted.total_tokens == prompt + generated
     assert counted.prompt_tokens_details is not None
     assert counted.prompt_tokens_details.cached_tokens == cached
+    micro = result.look.micro or turn()
+    assert counted.prompt_tokens_details.multimodal_tokens == {"image": micro.image_places}
+    assert counted.prompt_tokens_details.created_cache_tokens == micro.cache_writes
     assert counted.completion_tokens_details is not None
     assert counted.completion_tokens_details.reasoning_tokens == reasoning
 

@@ -453,7 +453,7 @@ async def test_a_second_look_that_is_late_leaves_the_macro_answer(mode: Mode, la
 
 
 async def test_shared_scoring_that_is_late_leaves_the_macro_answer() -> None:
-    engine, deadline = FakeEngine(), asyncio.get_running_loop().time() + 0.2
+    engine, deadline = FakeEngine(), asyncio.get_running_loop().time() + 3
 
     async def late(*given: Any, **named: Any) -> Any:
         await never()
