@@ -241,7 +241,7 @@ def test_answers_are_noted_unless_the_client_minds_and_the_file_can_be_rotated(
 ) -> None:
     file = guarded.log.parent / "answers"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert f"note: questions and their answers are noted in {file} (--answers-log)" in guarded.log.read_text()
+    assert f"note: the answers to each question are written to {file} (--answers-log)" in guarded.log.read_text()
 
     def ask(client_id: str, **fields: Any) -> dict[str, Any]:
         body = {"messages": about("coffee", "What is it?"), "max_tokens": 4} | fields

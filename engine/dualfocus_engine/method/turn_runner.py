@@ -131,7 +131,7 @@ class TurnRunner:
         )
         with self.stages.time("grounding"):
             grounding = await self._engine.generate(request)
-        is_closed = grounding.stop_reason is not None and grounding.stop_reason == box_format.stop
+        is_closed = box_format.stop is not None and grounding.stop_reason == box_format.stop
         written = grounding.text + (box_format.closing if is_closed else "")
         reply = self._engine.encode(written) if is_closed else grounding.token_ids
         return self._look_at(box_format.read(box_format.opening + written, shown), grounding), reply

@@ -34,13 +34,12 @@ class Numbers(NamedTuple):
 
 @dataclass(frozen=True)
 class Sighting:
-    """Where a thing is, and what was read and written when the model was asked for it.
+    """Where a thing is, and what was written when the model was asked for it.
 
     `sent` and `shown` are the picture's size in pixels: its own, and the one that the encoder is shown.
     """
 
     truth: Box
-    read: Box | None
     text: str
     sent: Size
     shown: Size

@@ -134,8 +134,7 @@ def _sighting(one: Answered, views: Views | None) -> Sighting:
     assert one.drawn.box is not None
     assert one.reply.grounding is not None
     sent: Size = one.drawn.picture.size
-    read = Box(*one.reply.box) if one.reply.box else None
-    return Sighting(one.drawn.box, read, one.reply.grounding.text, sent, views.show_whole(sent) if views else sent)
+    return Sighting(one.drawn.box, one.reply.grounding.text, sent, views.show_whole(sent) if views else sent)
 
 
 def _is_held(one: Answered) -> bool:

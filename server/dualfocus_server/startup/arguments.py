@@ -89,6 +89,20 @@ def make_parser() -> FlexibleArgumentParser:
     )
     parser.add_argument("model_tag", nargs="?", help="a folder or hub name; the model to start with if left out")
     parser.add_argument("--config", help="a YAML file of options; the command line goes before it")
+    _add_method_flags(parser)
+    FrontendArgs.add_cli_args(parser)
+    AsyncEngineArgs.add_cli_args(parser)
+    add_flags(parser)
+    # vLLM's own default is a model of its choice.
+    parser.set_defaults(model=None, **engine_defaults())
+    for action in parser._actions:
+        if action.dest in _NOT_TAKEN:
+            action.help = "not taken: vLLM's own server has a use for it"
+    return parser
+
+
+def _add_method_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the method, and those that say what is logged and traced."""
     ours = parser.add_argument_group("DualFocus")
     ours.add_argument("--profile", help="a profile's name or YAML file; the model's own if left out")
     ours.add_argument(
@@ -124,15 +138,6 @@ def make_parser() -> FlexibleArgumentParser:
         dest="otlp_traces_endpoint",
         help="where traces go (vLLM's --otlp-traces-endpoint): a span for each question, its stages and turns below it",
     )
-    FrontendArgs.add_cli_args(parser)
-    AsyncEngineArgs.add_cli_args(parser)
-    add_flags(parser)
-    # vLLM's own default is a model of its choice.
-    parser.set_defaults(model=None, **engine_defaults())
-    for action in parser._actions:
-        if action.dest in _NOT_TAKEN:
-            action.help = "not taken: vLLM's own server has a use for it"
-    return parser
 
 
 def parse_arguments(argv: Sequence[str]) -> Namespace:

@@ -179,7 +179,7 @@ def _writing_answers(file: Path | None) -> Iterator[AnswersLog | None]:
     if file is None:
         yield None
         return
-    say(f"note: questions and their answers are noted in {file} (--answers-log)")
+    say(f"note: the answers to each question are written to {file} (--answers-log)")
     log = AnswersLog(file)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, log.reopen)
     try:
