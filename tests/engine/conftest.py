@@ -9,9 +9,9 @@ from dualfocus_training.models.untrained import ensure_untrained
 
 @pytest.fixture(scope="session")
 async def focus() -> AsyncIterator[DualFocus]:
-    """The model to start with, in full precision, with a counter on its vision tower."""
+    """The model to start with, in full precision, with a counter on its vision tower; beside others, hence small."""
     flags = {"dtype": "float32", "worker_extension_cls": "encoder_probe.EncoderProbe"}
-    async with DualFocus(str(ensure_untrained()), **flags) as running:
+    async with DualFocus(str(ensure_untrained()), kv_cache_memory_bytes=1 << 29, **flags) as running:
         await running.engine.llm.collective_rpc("watch_vision_tower")
         yield running
 

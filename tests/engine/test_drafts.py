@@ -25,7 +25,8 @@ Photo = Callable[[str], Image.Image]
 @pytest.fixture(scope="module")
 async def drafting() -> AsyncIterator[DualFocus]:
     """The model to start with, its boxes drafted."""
-    async with DualFocus(str(ensure_untrained()), dtype="float32", draft_boxes=True) as running:
+    small = {"dtype": "float32", "kv_cache_memory_bytes": 1 << 29}
+    async with DualFocus(str(ensure_untrained()), draft_boxes=True, **small) as running:
         yield running
 
 

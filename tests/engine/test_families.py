@@ -33,7 +33,8 @@ _SHOWN = {"qwen2.5-vl": (616, 336), "qwen3-vl": (704, 384), "internvl": (896, 44
 @pytest.fixture(scope="module", params=_ALL)
 async def tiny(request: pytest.FixtureRequest) -> AsyncIterator[DualFocus]:
     """The tiny model of a family, in full precision."""
-    async with DualFocus(str(ensure_tiny(request.param)), dtype="float32", max_model_len=_CONTEXT) as running:
+    small = {"dtype": "float32", "max_model_len": _CONTEXT, "kv_cache_memory_bytes": 1 << 29}
+    async with DualFocus(str(ensure_tiny(request.param)), **small) as running:
         yield running
 
 
