@@ -1,6 +1,7 @@
 """Images as clients send them: data URLs, and http(s) URLs from the hosts that are allowed."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 from urllib.parse import unquote_to_bytes
 
@@ -15,9 +16,12 @@ from dualfocus_server.images.ssrf_safe_http import FETCH_ERRORS, ssrf_safe_clien
 MAX_REDIRECTS = 3
 _LONGEST_HOST = 253  # of any name in the DNS
 _HIGHEST_PORT = 65_535
-_BASE64 = ";base64"
 # Characters, with the colon: the rest may be megabytes.
 _SCHEME_ENDS = len("https:")
+# What browsers drop at either end of a URL, and inside base64.
+_AROUND_URLS = "".join(map(chr, range(33)))
+_SPACES = b"\t\n\f\r "
+_FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 class ImageFetcher:
@@ -46,6 +50,7 @@ class ImageFetcher:
 
     async def read(self, url: str) -> bytes:
         """Return the bytes of the image behind a data: or http(s): URL. Raises BadPicture."""
+        url = url.strip(_AROUND_URLS)
         scheme = url[:_SCHEME_ENDS].partition(":")[0].lower()
         if scheme == "data":
             data = await run_in_image_pool(decode_data_url, url)
@@ -115,14 +120,31 @@ def _wire_name(host: str) -> str:
 
 def decode_data_url(url: str) -> bytes:
     """Return the bytes in a data: URL, base64 or percent-encoded (RFC 2397). Raises BadPicture."""
-    comma = url.find(",")
-    if comma < 0:
+    header, comma, data = url.partition(",")
+    if not comma:
         raise BadPicture("The data: URL has no comma, so no image in it.")
-    data = url[comma + 1 :]
+    if not _names_base64(header):
+        return unquote_to_bytes(data)
     try:
-        if url[max(comma - len(_BASE64), 0) : comma].lower() != _BASE64:
-            return unquote_to_bytes(data)
-        # Python's own decoder holds the interpreter, and with it the event loop, a hundred times as long.
-        return pybase64.b64decode(unquote_to_bytes(data) if "%" in data else data, validate=True)
+        return _decode_base64(unquote_to_bytes(data) if "%" in data else data.encode("ascii"))
     except ValueError as error:
         raise BadPicture(f"The data: URL is not valid base64: {error}.") from error
+
+
+def _names_base64(header: str) -> bool:
+    _, semicolon, last = header.rpartition(";")
+    return bool(semicolon) and last.strip(" ").lower() == "base64"
+
+
+def _decode_base64(data: bytes) -> bytes:
+    """Decode as browsers do: spaces and line breaks are nothing, padding may be missing; url-safe letters besides.
+
+    That is WHATWG's "forgiving-base64 decode". Raises ValueError.
+    """
+    # Python's own decoder holds the interpreter, and with it the event loop, a hundred times as long.
+    with contextlib.suppress(ValueError):
+        return pybase64.b64decode(data, validate=True)
+    packed = data.translate(_FROM_URL_SAFE, _SPACES)
+    if len(packed) % 4 == 0:
+        packed = packed.removesuffix(b"=").removesuffix(b"=")
+    return pybase64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
