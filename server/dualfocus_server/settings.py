@@ -27,6 +27,7 @@ class Settings:
     metrics_open: bool = False
     playground: bool = True
     allowed_media_domains: tuple[str, ...] = ()
+    allowed_media_networks: tuple[str, ...] = ()
     image_timeout: float = 10.0
     max_images: int = 16
     max_image_bytes: int = 32 << 20
@@ -62,6 +63,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="append a JSON line for each question, with both answers, their perplexities and the box, to a file that "
         "only its owner can read; opened anew on SIGHUP",
+    )
+    hosts = parser.add_argument_group("Images from URLs")
+    hosts.add_argument(
+        "--allowed-media-networks",
+        nargs="+",
+        default=[],
+        metavar="CIDR",
+        help="networks of one's own (10.0.0.0/8) that images are fetched from, for hosts that --allowed-media-domains "
+        "names exactly",
     )
     limits = parser.add_argument_group("Limits")
     for name, (least, text) in _LIMITS.items():
@@ -109,6 +119,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         metrics_open=args.metrics_open,
         playground=args.playground,
         allowed_media_domains=tuple(args.allowed_media_domains or ()),
+        allowed_media_networks=tuple(args.allowed_media_networks),
         cors=_cors_of(args),
         answers_log=args.answers_log,
         **{name: getattr(args, name) for name in _LIMITS},

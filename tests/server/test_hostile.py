@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from dualfocus_engine import BadPicture
+from dualfocus_server.images.hosts import HostRules
 from dualfocus_server.images.image_fetcher import ImageFetcher
 from hostile_images import HOSTILE_IMAGES, HostileImage, data_url, png
 from hostile_urls import CARRIERS, HOSTILE_URLS, REDIRECTS, Carrier, HostileUrl
@@ -177,7 +178,7 @@ def test_the_canary_counts(canary: Canary) -> None:
 async def test_redirects_lead_to_no_address_that_is_refused(canary: Canary, location: str) -> None:
     """One address of this machine is allowed, all others are not: what redirects to them reaches none."""
     before, redirecting = canary.visits, Canary(location.replace("{port}", str(canary.port)))
-    source = ImageFetcher(["*"], allowed=lambda address: str(address) == "127.0.0.99", timeout=PATIENCE)
+    source = ImageFetcher(HostRules(["*"], public=lambda address: str(address) == "127.0.0.99"), timeout=PATIENCE)
     try:
         with pytest.raises(BadPicture):
             await source.read(f"http://127.0.0.99:{redirecting.port}/")

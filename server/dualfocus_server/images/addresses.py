@@ -23,6 +23,19 @@ _NOT_PUBLIC = tuple(
         ),
     )
 )
+# Metadata and the like, which clouds answer at addresses that are neither loopback nor link-local.
+_METADATA = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "100.100.100.200/32",  # Alibaba Cloud
+            "168.63.129.16/32",  # Azure's WireServer
+            "192.0.0.192/32",  # Oracle
+            "fd00:ec2::/32",  # Amazon, for instances and for pods
+            "fd20:ce::254/128",  # Google
+        ),
+    )
+)
 # A look-up can't be called off. Those that no name server answers must leave room for others.
 _resolvers = ThreadPoolExecutor(max_workers=64, thread_name_prefix="resolver")
 
@@ -33,6 +46,13 @@ def is_public(address: Address) -> bool:
     if isinstance(reached, ipaddress.IPv6Address) and reached not in _PUBLIC_V6:
         return False
     return reached.is_global and not reached.is_multicast and not any(reached in network for network in _NOT_PUBLIC)
+
+
+def is_of_machines(address: Address) -> bool:
+    """Whether an address is the machine's own or its cloud's, or none that a single host answers at."""
+    reached = _reached(address)
+    beyond = (reached.is_loopback, reached.is_link_local, reached.is_unspecified, reached.is_multicast)
+    return any(beyond) or any(reached in network for network in _METADATA)
 
 
 def _reached(address: Address) -> Address:

@@ -2,15 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
 from urllib.parse import unquote_to_bytes
 
 import httpx
 import pybase64
-from dualfocus_engine import BadPicture, ConfigError
+from dualfocus_engine import BadPicture
 from dualfocus_engine.machine.pool import run_in_image_pool
 
-from dualfocus_server.images.addresses import Address, is_public
+from dualfocus_server.images.hosts import HostRules
 from dualfocus_server.images.ssrf_safe_http import FETCH_ERRORS, ssrf_safe_client
 
 MAX_REDIRECTS = 3
@@ -18,6 +17,8 @@ _LONGEST_HOST = 253  # of any name in the DNS
 _HIGHEST_PORT = 65_535
 # Characters, with the colon: the rest may be megabytes.
 _SCHEME_ENDS = len("https:")
+# S3-compatible stores name the encoding of an upload, though they send the bytes as they are.
+_NOT_PACKED = ("", "identity", "aws-chunked")
 # What browsers drop at either end of a URL, and inside base64.
 _AROUND_URLS = "".join(map(chr, range(33)))
 _SPACES = b"\t\n\f\r "
@@ -27,22 +28,15 @@ _FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 class ImageFetcher:
     """Gets the bytes of an image from the URL in a request.
 
-    `domains` are the hosts that may be fetched from (`*`: any); none are by default. `allowed` judges the address
-    that is connected to. `max_bytes` counts while reading, `timeout` is seconds for the whole fetch. Nothing is kept
-    from one fetch to the next. Raises ConfigError where a domain is not a valid host name.
+    `rules` say which hosts may be fetched from; none may by default. `max_bytes` counts while reading, `timeout` is
+    seconds for the whole fetch. Nothing is kept from one fetch to the next.
     """
 
-    def __init__(
-        self,
-        domains: Iterable[str] = (),
-        allowed: Callable[[Address], bool] = is_public,
-        max_bytes: int = 32 << 20,
-        timeout: float | None = 10.0,
-    ) -> None:
-        self._domains = frozenset(map(_wire_name, domains))
+    def __init__(self, rules: HostRules | None = None, max_bytes: int = 32 << 20, timeout: float | None = 10.0) -> None:
+        self._rules = rules or HostRules()
         self._max_bytes = max_bytes
         self._timeout = timeout
-        self._client = ssrf_safe_client(allowed)
+        self._client = ssrf_safe_client(self._rules)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -86,7 +80,7 @@ class ImageFetcher:
         host = url.raw_host.decode("ascii")
         if len(host) > _LONGEST_HOST:
             raise BadPicture(f"The image's host has a name of {len(host)} characters; {_LONGEST_HOST} is the longest.")
-        if "*" not in self._domains and host not in self._domains:
+        if not self._rules.names(host):
             raise BadPicture(
                 f"Images are not fetched from {host!r}: send the image as a data: URL, "
                 "or let the server's operator allow the host with --allowed-media-domains."
@@ -96,7 +90,7 @@ class ImageFetcher:
         if response.status_code != httpx.codes.OK:
             raise BadPicture(f"The image's host answered {response.status_code}.")
         packing = response.headers.get("Content-Encoding", "")
-        if packing.lower() not in ("", "identity"):
+        if packing.lower().strip(", ") not in _NOT_PACKED:
             # Unpacked, few bytes could be gigabytes before they are counted.
             raise BadPicture(f"The image's host sent it packed ({packing}), without being asked to.")
         body = bytearray()
@@ -108,14 +102,6 @@ class ImageFetcher:
     def _check_size(self, size: int) -> None:
         if size > self._max_bytes:
             raise BadPicture(f"The image is larger than {self._max_bytes} bytes.")
-
-
-def _wire_name(host: str) -> str:
-    """Return a host's name as requests carry it, in which its Unicode and xn-- spellings are one."""
-    try:
-        return httpx.URL(scheme="http", host=host).raw_host.decode("ascii")
-    except httpx.InvalidURL as error:
-        raise ConfigError(f"Images can't be fetched from {host!r}, which is not a valid host name: {error}") from error
 
 
 def decode_data_url(url: str) -> bytes:

@@ -1,16 +1,21 @@
 """An HTTP client that connects to addresses it has judged, and to nothing else."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+import contextlib
+from collections.abc import AsyncIterator, Iterable
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from importlib.metadata import version
 from typing import Any
 
 import httpcore
 import httpx
 from dualfocus_engine import BadPicture
 
-from dualfocus_server.images.addresses import Address, addresses_of
+from dualfocus_server.images.addresses import addresses_of
+from dualfocus_server.images.hosts import HostRules
 
 _LOOK_UP_WITHIN = 5.0  # seconds
+# Seconds for a connection, where the host has another address.
+_CONNECT_WITHIN = 2.0
 # What a fetch may end with, beside BadPicture.
 FETCH_ERRORS = (
     *(httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, httpcore.UnsupportedProtocol),
@@ -22,8 +27,8 @@ FETCH_ERRORS = (
 class _CheckedBackend(httpcore.AsyncNetworkBackend):
     """Connects to the very address that was checked: a second DNS answer can't slip in between."""
 
-    def __init__(self, allowed: Callable[[Address], bool]) -> None:
-        self._allowed = allowed
+    def __init__(self, rules: HostRules) -> None:
+        self._rules = rules
         self._backend = httpcore.AnyIOBackend()
 
     async def connect_tcp(
@@ -34,19 +39,25 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        address = await self._checked_address(host, port)
-        return await self._backend.connect_tcp(address, port, timeout, local_address, socket_options)
+        *others, last = await self._checked_addresses(host, port)
+        for address in others:
+            with contextlib.suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                return await self._backend.connect_tcp(address, port, _CONNECT_WITHIN, local_address, socket_options)
+        return await self._backend.connect_tcp(last, port, timeout, local_address, socket_options)
 
-    async def _checked_address(self, host: str, port: int) -> str:
+    async def _checked_addresses(self, host: str, port: int) -> list[str]:
         try:
             addresses = await addresses_of(host, port, _LOOK_UP_WITHIN)
         except TimeoutError as error:
             raise httpcore.ConnectError(f"{host} was not found within {_LOOK_UP_WITHIN:g} s") from error
         except (OSError, UnicodeError) as error:  # UnicodeError: a label that is empty or too long
             raise httpcore.ConnectError(f"{host} has no address") from error
-        if not addresses or not all(map(self._allowed, addresses)):
-            raise BadPicture(f"The image's host {host!r} is not on the public internet; it is not fetched.")
-        return str(addresses[0])
+        if not addresses or not all(self._rules.reaches(host, address) for address in addresses):
+            raise BadPicture(
+                f"The image's host {host!r} is not on the public internet; it is not fetched, unless the server's "
+                "operator names the host itself and its network (--allowed-media-domains, --allowed-media-networks)."
+            )
+        return list(map(str, addresses))
 
 
 class _CheckedTransport(httpx.AsyncBaseTransport):
@@ -56,13 +67,13 @@ class _CheckedTransport(httpx.AsyncBaseTransport):
     once httpx names the pool differently. Here there is no other way out.
     """
 
-    def __init__(self, allowed: Callable[[Address], bool]) -> None:
+    def __init__(self, rules: HostRules) -> None:
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=httpcore.default_ssl_context(),  # heeds SSL_CERT_FILE; made once, it reads many files
             # Admission bounds the fetches; in a bounded pool slow hosts would keep all others waiting.
             max_connections=None,
             max_keepalive_connections=0,
-            network_backend=_CheckedBackend(allowed),
+            network_backend=_CheckedBackend(rules),
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -94,16 +105,20 @@ class _Body(httpx.AsyncByteStream):
         await self._answer.aclose()
 
 
-def ssrf_safe_client(allowed: Callable[[Address], bool]) -> httpx.AsyncClient:
-    """Return a client that reaches allowed addresses only, and keeps nothing.
+def ssrf_safe_client(rules: HostRules) -> httpx.AsyncClient:
+    """Return a client that reaches addresses within the rules only, and keeps nothing.
 
     Clients of the server must not meet in its cookies or connections. Raises FETCH_ERRORS, and BadPicture where an
     address is not allowed.
     """
     return httpx.AsyncClient(
-        transport=_CheckedTransport(allowed),
+        transport=_CheckedTransport(rules),
         trust_env=False,  # no proxies, no .netrc
         timeout=None,  # the whole fetch has one
-        headers={"Accept-Encoding": "identity"},
+        headers={
+            "User-Agent": f"DualFocus/{version('dualfocus')}",
+            "Accept": "image/*",
+            "Accept-Encoding": "identity",
+        },
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
     )

@@ -35,6 +35,7 @@ from dualfocus_server.guards.admission import Admission
 from dualfocus_server.guards.http_protocol import HEAD_BYTES, Connection, allow_many
 from dualfocus_server.guards.keys import KeyRing
 from dualfocus_server.guards.watchdog import Watchdog
+from dualfocus_server.images.hosts import HostRules
 from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.images.request_images import RequestImages
 from dualfocus_server.settings import Settings, settings_of
@@ -152,7 +153,7 @@ def _notes(profile: Profile, args: Namespace) -> Iterator[str]:
 
 def _make_image_fetcher(settings: Settings) -> ImageFetcher:
     return ImageFetcher(
-        settings.allowed_media_domains,
+        HostRules(settings.allowed_media_domains, settings.allowed_media_networks),
         max_bytes=settings.max_image_bytes,
         timeout=settings.image_timeout or None,
     )

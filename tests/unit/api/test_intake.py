@@ -24,6 +24,7 @@ from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_server.api import intake
 from dualfocus_server.api.intake import inline_images, is_dualfocus_request, question_of, take_mode
 from dualfocus_server.api.protocol import FocusRequest
+from dualfocus_server.images.hosts import HostRules
 from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.images.request_images import RequestImages
 from PIL import Image
@@ -374,7 +375,7 @@ async def test_image_reaches_vllm_opened_upright_and_under_our_key(kind: str, ne
     turned = Image.new("RGB", (40, 30), (255, 0, 0))
     turned.getexif()[0x0112] = 6
     with serving({"/a": respond(body=encoded(turned, exif=turned.getexif()))}) as web:
-        source = ImageFetcher(["*"], allowed=lambda address: True)
+        source = ImageFetcher(HostRules(["*"], public=lambda address: True))
         url = f"{web.address}/a"
         part = {"type": kind, "image_url": {"url": url} if nested else url, "uuid": "the client's own"}
         asked = request(user(part, text()), dualfocus={"mode": "off"})

@@ -11,6 +11,7 @@ from dualfocus_engine import BadPicture, ConfigError, open_picture
 from dualfocus_engine.method.stages import Stages
 from dualfocus_server.images import ssrf_safe_http
 from dualfocus_server.images.addresses import is_public
+from dualfocus_server.images.hosts import HostRules
 from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.images.request_images import RequestImages
 from PIL import Image
@@ -137,13 +138,13 @@ def test_pillows_own_limit_of_pixels_is_off() -> None:
 )
 async def test_other_schemes_are_refused(url: str) -> None:
     with pytest.raises(BadPicture, match=r"data: URL .* http\(s\)"):
-        await ImageFetcher(["*"], allowed=lambda address: True).read(url)
+        await ImageFetcher(HostRules(["*"], public=lambda address: True)).read(url)
 
 
 async def test_nothing_is_fetched_by_default() -> None:
     with serving({"/a": respond(body=b"image")}) as web:
         with pytest.raises(BadPicture, match="--allowed-media-domains"):
-            await ImageFetcher(allowed=lambda address: True).read(f"{web.address}/a")
+            await ImageFetcher(HostRules(public=lambda address: True)).read(f"{web.address}/a")
         assert web.connections == 0
 
 
@@ -164,7 +165,7 @@ async def test_nothing_is_fetched_by_default() -> None:
 )
 async def test_only_named_hosts_are_fetched_from(domains: list[str], host: str, fetched: bool) -> None:
     with serving({"/a": respond(body=b"image")}) as web:
-        source = ImageFetcher(domains, allowed=lambda address: True, timeout=WAIT)
+        source = ImageFetcher(HostRules(domains, public=lambda address: True), timeout=WAIT)
         url = f"http://{host}:{web.port}/a"
         if fetched:
             assert await source.read(url) == b"image"
@@ -180,12 +181,12 @@ async def test_only_named_hosts_are_fetched_from(domains: list[str], host: str, 
 async def test_name_is_the_same_in_either_spelling(monkeypatch: pytest.MonkeyPatch, domain: str, host: str) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *given, **more: [])
     with pytest.raises(BadPicture, match="not on the public internet"):  # got past the list, that is
-        await ImageFetcher([domain]).read(f"http://{host}/a")
+        await ImageFetcher(HostRules([domain])).read(f"http://{host}/a")
 
 
 async def test_address_can_be_named_too() -> None:
     with serving({"/a": respond(body=b"image")}) as web:
-        source = ImageFetcher(["127.0.0.1", "::1"], allowed=lambda address: True, timeout=WAIT)
+        source = ImageFetcher(HostRules(["127.0.0.1", "::1"], public=lambda address: True), timeout=WAIT)
         assert await source.read(f"{web.address}/a") == b"image"
         with pytest.raises(BadPicture, match="could not be fetched"):
             await source.read("http://[::1]:1/a")
@@ -194,7 +195,7 @@ async def test_address_can_be_named_too() -> None:
 @pytest.mark.parametrize("domain", ["example.com:80", "https://example.com", f"{'ä' * 64}.com"])
 def test_domain_that_no_host_could_have_is_said_not_passed_over(domain: str) -> None:
     with pytest.raises(ConfigError, match="not a valid host name"):
-        ImageFetcher([domain])
+        ImageFetcher(HostRules([domain]))
 
 
 @pytest.mark.parametrize(
@@ -283,7 +284,7 @@ def test_only_addresses_of_the_public_internet_are_public(address: str, public: 
 async def test_no_spelling_of_loopback_reaches_a_local_server(host: str) -> None:
     with serving({"/a": respond(body=b"secret")}) as web:
         with pytest.raises(BadPicture):
-            await ImageFetcher(["*"]).read(f"http://{host}:{web.port}/a")
+            await ImageFetcher(HostRules(["*"])).read(f"http://{host}:{web.port}/a")
         assert web.connections == 0
 
 
@@ -292,7 +293,7 @@ async def test_every_address_of_a_host_must_be_allowed(monkeypatch: pytest.Monke
     for addresses in (("8.8.8.8", "127.0.0.1"), ("127.0.0.1", "8.8.8.8")):
         monkeypatch.setattr(socket, "getaddrinfo", lambda *given, of=addresses, **more: found(*of))
         with pytest.raises(BadPicture, match="not on the public internet"):
-            await ImageFetcher(["*"]).read("http://two-faced.example/a")
+            await ImageFetcher(HostRules(["*"])).read("http://two-faced.example/a")
 
 
 async def test_address_that_was_checked_is_the_one_that_is_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,7 +306,7 @@ async def test_address_that_was_checked_is_the_one_that_is_connected_to(monkeypa
 
     with serving({"/a": respond(body=b"image")}) as web:
         monkeypatch.setattr(socket, "getaddrinfo", look_up)
-        source = ImageFetcher(["rebind.example"], allowed=lambda address: True, timeout=WAIT)
+        source = ImageFetcher(HostRules(["rebind.example"], public=lambda address: True), timeout=WAIT)
         assert await source.read(f"http://rebind.example:{web.port}/a") == b"image"
         assert web.headers["host"] == f"rebind.example:{web.port}"
         await source.close()
@@ -323,7 +324,7 @@ async def test_names_that_nobody_answers_for_keep_no_other_waiting(monkeypatch: 
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     monkeypatch.setattr(ssrf_safe_http, "_LOOK_UP_WITHIN", WAIT)
-    source = ImageFetcher(["*"], allowed=lambda address: True, timeout=None)
+    source = ImageFetcher(HostRules(["*"], public=lambda address: True), timeout=None)
     with serving({"/a": respond(body=b"image")}) as web:
         url = f"http://{{}}.example:{web.port}/a"
         silent = [asyncio.create_task(source.read(url.format("silent"))) for _ in range(32)]
@@ -342,7 +343,7 @@ async def test_name_that_nobody_answers_for_has_a_limit_of_its_own(monkeypatch: 
     monkeypatch.setattr(ssrf_safe_http, "_LOOK_UP_WITHIN", 0.01)
     try:
         with pytest.raises(BadPicture, match=r"silent\.example was not found within 0\.01 s"):
-            await ImageFetcher(["*"], timeout=None).read("http://silent.example/a")
+            await ImageFetcher(HostRules(["*"]), timeout=None).read("http://silent.example/a")
     finally:
         released.set()
 
@@ -375,4 +376,4 @@ async def test_name_that_nobody_answers_for_has_a_limit_of_its_own(monkeypatch: 
 )
 async def test_url_that_leads_nowhere_is_a_bad_picture(url: str) -> None:
     with pytest.raises(BadPicture):
-        await ImageFetcher(["*"]).read(url)
+        await ImageFetcher(HostRules(["*"])).read(url)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from dualfocus_engine import BadPicture
+from dualfocus_server.images.hosts import HostRules
 from dualfocus_server.images.image_fetcher import MAX_REDIRECTS, ImageFetcher
 
 from ..fake_engine import WAIT
@@ -100,7 +101,7 @@ def web() -> Iterator[Web]:
 
 @pytest.fixture
 async def source() -> AsyncIterator[ImageFetcher]:
-    made = ImageFetcher(["127.0.0.1"], allowed=lambda address: True, max_bytes=LIMIT, timeout=WAIT)
+    made = ImageFetcher(HostRules(["127.0.0.1"], public=lambda address: True), max_bytes=LIMIT, timeout=WAIT)
     yield made
     await made.close()
 
@@ -148,7 +149,7 @@ async def test_what_is_no_image_is_a_bad_picture(web: Web, source: ImageFetcher,
 
 @pytest.mark.parametrize("path", ["/dripping", "/silent"])
 async def test_one_limit_of_time_holds_for_the_whole_fetch(web: Web, path: str) -> None:
-    source = ImageFetcher(["*"], allowed=lambda address: True, timeout=0.3)
+    source = ImageFetcher(HostRules(["*"], public=lambda address: True), timeout=0.3)
     with pytest.raises(BadPicture, match=r"did not arrive within 0\.3 s"):
         await source.read(web.address + path)  # neither page ends by itself
     await source.close()
@@ -193,7 +194,7 @@ async def test_redirect_to_an_address_that_is_not_allowed_is_refused(web: Web) -
     """The address of each hop is checked: here localhost passes the first time only."""
     verdicts = iter([True, False])
     with serving({"/": redirect(f"{web.address}/image")}) as first:
-        source = ImageFetcher(["*"], allowed=lambda address: next(verdicts), timeout=WAIT)
+        source = ImageFetcher(HostRules(["*"], public=lambda address: next(verdicts)), timeout=WAIT)
         with pytest.raises(BadPicture, match="not on the public internet"):
             await source.read(f"{first.address}/")
         await source.close()
@@ -237,7 +238,7 @@ async def test_no_connection_stays_open_after_its_fetch(web: Web, source: ImageF
 
 
 async def test_slow_hosts_keep_no_other_image_waiting(web: Web) -> None:
-    source = ImageFetcher(["*"], allowed=lambda address: True, timeout=None)
+    source = ImageFetcher(HostRules(["*"], public=lambda address: True), timeout=None)
     slow = [asyncio.create_task(source.read(f"{web.address}/silent")) for _ in range(16)]
     try:
         await until(lambda: web.requests.count("/silent") == len(slow))
@@ -252,7 +253,7 @@ async def test_slow_hosts_keep_no_other_image_waiting(web: Web) -> None:
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"])
 async def test_environments_proxy_is_not_used(web: Web, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "http://127.0.0.1:9")
-    source = ImageFetcher(["*"], allowed=lambda address: True, timeout=WAIT)
+    source = ImageFetcher(HostRules(["*"], public=lambda address: True), timeout=WAIT)
     assert await source.read(f"{web.address}/image") == b"image"
     await source.close()
 
@@ -261,7 +262,7 @@ async def test_netrc_lends_no_password(web: Web, monkeypatch: pytest.MonkeyPatch
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login operator password secret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     monkeypatch.setenv("HOME", str(tmp_path))
-    source = ImageFetcher(["*"], allowed=lambda address: True, timeout=WAIT)
+    source = ImageFetcher(HostRules(["*"], public=lambda address: True), timeout=WAIT)
     await source.read(f"{web.address}/image")
     assert "authorization" not in web.headers
     await source.close()
@@ -276,7 +277,7 @@ async def test_https_is_fetched_from_whom_an_authority_vouches_for(
     if trusted:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    source = ImageFetcher(["localhost", "127.0.0.1"], allowed=lambda address: True, timeout=WAIT)
+    source = ImageFetcher(HostRules(["localhost", "127.0.0.1"], public=lambda address: True), timeout=WAIT)
     with serving(PAGES, (certificate, key)) as web:
         if trusted:
             assert await source.read(f"https://localhost:{web.port}/image") == b"image"
