@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dualfocus_engine.pictures.pictures import MAX_PIXELS
+from dualfocus_engine.pictures.formats import FORMATS, MAX_PIXELS
 
 _KEYS_VARIABLE = "DUALFOCUS_API_KEY"
 # Whoever guarded `vllm serve` with it stays guarded.
@@ -32,6 +32,8 @@ class Settings:
     max_images: int = 16
     max_image_bytes: int = 32 << 20
     max_image_pixels: int = MAX_PIXELS
+    max_decoding_bytes: int = 2 << 30
+    image_formats: tuple[str, ...] = FORMATS
     max_body_bytes: int = 64 << 20
     body_timeout: float = 60.0
     max_questions: int = 64
@@ -74,6 +76,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "names exactly",
     )
     limits = parser.add_argument_group("Limits")
+    limits.add_argument(
+        "--image-formats",
+        nargs="+",
+        type=str.upper,
+        choices=FORMATS,
+        default=FORMATS,
+        metavar="FORMAT",
+        help=f"formats of images that are read: {', '.join(FORMATS)}",
+    )
     for name, (least, text) in _LIMITS.items():
         default = getattr(known, name)
         flag = f"--{name.replace('_', '-')}"
@@ -86,6 +97,7 @@ _LIMITS = {
     "max_images": (1, "images of a request"),
     "max_image_bytes": (1, "bytes of an encoded image"),
     "max_image_pixels": (1, "pixels of a request's images together, judged before any is decoded"),
+    "max_decoding_bytes": (1, "bytes that images being decoded take in memory together; others wait"),
     "max_body_bytes": (1, "bytes of a request's body"),
     "body_timeout": (0, "seconds for a request's body to arrive (0: no limit)"),
     "max_questions": (1, "questions worked on at once"),
@@ -120,6 +132,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         playground=args.playground,
         allowed_media_domains=tuple(args.allowed_media_domains or ()),
         allowed_media_networks=tuple(args.allowed_media_networks),
+        image_formats=tuple(args.image_formats),
         cors=_cors_of(args),
         answers_log=args.answers_log,
         **{name: getattr(args, name) for name in _LIMITS},

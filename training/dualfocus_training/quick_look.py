@@ -14,7 +14,7 @@ from dualfocus_engine.families.boxes import Box, crop_region
 from dualfocus_engine.families.choosing import profile_of
 from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.method.perplexity import mean_nll, perplexity
-from dualfocus_engine.pictures.pictures import fit
+from dualfocus_engine.pictures.fitting import fit
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 

@@ -37,10 +37,13 @@ class Shown(NamedTuple):
 async def show_pictures(engine: TurnEngine, question: Question) -> Shown:
     """Say how large each picture is shown, so that the context holds them, the crop and an answer.
 
+    The notes say what is shown smaller than by default, and what of a picture's file is not shown.
+
     Raises ContextFull where the text alone does not fit.
     """
+    left_out = tuple(dict.fromkeys(note for picture in question.pictures if (note := picture.original.left_out)))
     if engine.views is None:
-        return Shown(question)
+        return Shown(question, left_out)
     views, context = engine.views, engine.context_length
     question = replace(question, crop_tokens=_crop_limit(views, question, context))
     sizes = _sizes(views, question, question.whole_tokens)
@@ -48,12 +51,12 @@ async def show_pictures(engine: TurnEngine, question: Question) -> Shown:
     room = context - _answer_reserve(context, question.sampling or engine.answer_sampling())
     room -= 0 if question.mode is Mode.MACRO else question.crop_tokens or 0
     if sum(wanted) + _longest_text(question) <= room:
-        return Shown(question.shown_at(sizes))
+        return Shown(question.shown_at(sizes), left_out)
     room -= await _text_tokens(engine, question) + _AROUND * (len(wanted) + 1)
     if sum(wanted) <= room:
-        return Shown(question.shown_at(sizes))
+        return Shown(question.shown_at(sizes), left_out)
     smaller = _sizes(views, question, _fair_share(wanted, room))
-    return Shown(question.shown_at(smaller), tuple(_notes(sizes, smaller, context)))
+    return Shown(question.shown_at(smaller), (*left_out, *_notes(sizes, smaller, context)))
 
 
 def _sizes(views: Views, question: Question, most: int | None) -> dict[Picture, Size]:

@@ -10,18 +10,26 @@ from threading import Condition
 from cachetools import LRUCache, cached
 from PIL import Image
 
-from dualfocus_engine.families.boxes import Size
+from dualfocus_engine.families.boxes import Region, Size
+from dualfocus_engine.machine.memory_budget import MemoryBudget
 from dualfocus_engine.machine.pool import submit
-from dualfocus_engine.pictures.pictures import MAX_PIXELS, Colour, Picture, SourceImage, fit, read_source_image
+from dualfocus_engine.pictures.colours import in_srgb
+from dualfocus_engine.pictures.fitting import Colour, fit, within_aspect
+from dualfocus_engine.pictures.pictures import (
+    NO_LIMITS,
+    PIXEL_BYTES,
+    ImageLimits,
+    Picture,
+    SourceImage,
+    read_source_image,
+)
 
-# Whole pictures kept for crops to come; the largest that the server takes by default has 200 MB.
+# Whole pictures kept for crops to come; a larger one is kept alone.
 _DECODED_CACHE_BYTES = 256 << 20
 # Once vLLM has processed what the encoder is shown, it is asked for no more.
 _ENCODER_INPUT_CACHE_BYTES = 64 << 20
 # Images known to be readable, by their content.
 _MAX_KNOWN_IMAGES = 1 << 16
-# Pillow's for a pixel in RGB.
-_PIXEL_BYTES = 4
 # A JPEG of more pixels is decoded smaller for the encoder, and whole for crops only; one of fewer once, for both.
 _MIN_PIXELS_TO_DOWNSCALE = 2_000_000
 # A downscaled JPEG keeps at least this multiple of the encoder's input size.
@@ -31,33 +39,55 @@ _MIN_OVERSAMPLING = 2
 class PictureCache:
     """Opens pictures and makes what turns need of them, each once; what was used last is kept.
 
-    `pad_color` and `image_size` are the profile's. Its methods are work for threads, but for `ahead` and `counts`.
+    `pad_color` and `image_size` are the profile's; `memory` is what pictures that are being decoded may take
+    together: others wait. Its methods are work for threads, but for `ahead` and `counts`.
     """
 
     def __init__(self, pad_color: Colour | None, image_size: int | None) -> None:
         self._pad_color, self._image_size = pad_color, image_size
         self._min_side = None if image_size is None else _MIN_OVERSAMPLING * image_size
         key = attrgetter("key")
-        self._size = cached(LRUCache(_MAX_KNOWN_IMAGES), key, condition=Condition(), info=True)(self._check_readable)
-        self._wholes: LRUCache[str, Image.Image] = LRUCache(_DECODED_CACHE_BYTES, _size_in_bytes)
+        self._sizes: LRUCache[str, Size] = LRUCache(_MAX_KNOWN_IMAGES)
+        self._size = cached(self._sizes, key, condition=Condition(), info=True)(self._check_readable)
+        self._wholes: LRUCache[str, Image.Image] = LRUCache(_DECODED_CACHE_BYTES, _size_among_wholes)
         self._decode = cached(self._wholes, key, condition=Condition())(SourceImage.decode)
-        self._encoder_input = cached(LRUCache(_ENCODER_INPUT_CACHE_BYTES, _size_in_bytes), key, condition=Condition())(
-            self._fit
-        )
+        self._encoder_inputs: LRUCache[str, Image.Image] = LRUCache(_ENCODER_INPUT_CACHE_BYTES, _size_in_bytes)
+        self._encoder_input = cached(self._encoder_inputs, key, condition=Condition())(self._fit)
         self._decode_ahead_hits = {True: 0, False: 0}  # by whether they found their picture decoded
         self._bytes_ahead = 0
+        self.memory = MemoryBudget(NO_LIMITS.decoding_bytes)
 
-    def open(self, source: bytes | str | Path | Image.Image, max_pixels: int = MAX_PIXELS) -> Picture:
+    def open(self, source: bytes | str | Path | Image.Image, limits: ImageLimits = NO_LIMITS) -> Picture:
         """Open an image as `open_picture` does; one whose content is known is not decoded. Raises BadPicture."""
-        original = read_source_image(source, max_pixels)
-        return Picture(original, self._size(original))
+        original = read_source_image(source, limits)
+        with self._room_for(original, is_made=original.key in self._sizes):
+            return Picture(original, self._size(original))
 
     def encoder_input(self, picture: Picture) -> Image.Image:
         """Return what the encoder is shown of a picture. Raises BadPicture."""
-        return self._encoder_input(picture)
+        with self._room_for(picture.original, is_made=picture.key in self._encoder_inputs):
+            return self._encoder_input(picture)
 
-    def decode(self, original: SourceImage) -> Image.Image:
-        """Return the whole of an image, upright in RGB. Raises BadPicture."""
+    def crop(self, original: SourceImage, region: Region) -> Image.Image:
+        """Return a part of an image at its own resolution. Raises BadPicture."""
+        with self._room_for(original):
+            return in_srgb(self._decoded(original).crop(region))
+
+    def within_aspect(self, original: SourceImage) -> Image.Image:
+        """Return the whole of an image, such that no processor makes gigabytes of it. Raises BadPicture."""
+        with self._room_for(original):
+            return in_srgb(within_aspect(self._decoded(original)))
+
+    @contextmanager
+    def _room_for(self, original: SourceImage, is_made: bool = False) -> Iterator[None]:
+        """Hold the memory that decoding an image takes, where it has to be decoded.
+
+        It is held before any cache is asked, so that nobody waits for memory while others wait for what he makes.
+        """
+        with self.memory.hold(0 if is_made or original.key in self._wholes else original.decoding_bytes):
+            yield
+
+    def _decoded(self, original: SourceImage) -> Image.Image:
         # Pillow's pixels are decoded, and are the caller's to keep.
         return original.data if isinstance(original.data, Image.Image) else self._decode(original)
 
@@ -67,7 +97,7 @@ class PictureCache:
 
         What is decoded ahead is bounded as what is kept is: where there is no room, the crop waits.
         """
-        size = picture.size[0] * picture.size[1] * _PIXEL_BYTES
+        size = picture.size[0] * picture.size[1] * PIXEL_BYTES
         is_known = picture.original.key in self._wholes
         self._decode_ahead_hits[is_known] += 1
         if is_known or self._bytes_ahead + size > _DECODED_CACHE_BYTES:
@@ -82,13 +112,17 @@ class PictureCache:
             decoding.cancel()
 
     async def _decode_ahead(self, original: SourceImage) -> None:
-        work = submit(self.decode, original)
+        work = submit(self._decode_with_room, original)
         try:
             await asyncio.wrap_future(work)
         except asyncio.CancelledError:
             if not work.cancel():  # a thread that has begun goes on, and its pixels count until it has done
                 await asyncio.wrap_future(work)
             raise
+
+    def _decode_with_room(self, original: SourceImage) -> None:
+        with self._room_for(original):
+            self._decoded(original)
 
     def _is_decoded(self, size: int) -> None:
         self._bytes_ahead -= size
@@ -106,23 +140,23 @@ class PictureCache:
 
     def _check_readable(self, original: SourceImage) -> Size:
         """Decode an image, for what the encoder is shown where that has one size; return its upright size."""
-        size = self._scaled_size(original) or self.decode(original).size
+        size = self._scaled_size(original) or self._decoded(original).size
         if self._image_size is not None:
-            self.encoder_input(Picture(original, size))
+            self._encoder_input(Picture(original, size))
         return size
 
     def _fit(self, picture: Picture) -> Image.Image:
         pixels = self._pixels(picture)
         if picture.shown is not None:
-            return pixels.resize(picture.shown, Image.Resampling.BICUBIC)
-        return fit(pixels, self._pad_color, self._image_size)
+            return in_srgb(pixels.resize(picture.shown, Image.Resampling.BICUBIC))
+        return fit(in_srgb(pixels), self._pad_color, self._image_size)
 
     def _pixels(self, picture: Picture) -> Image.Image:
         """Return the pixels to fit: deterministic per key, so that cached entries agree. JPEGs are scaled down."""
         if picture.region is not None:
-            return self.decode(picture.original).crop(picture.region)
+            return self._decoded(picture.original).crop(picture.region)
         if self._scaled_size(picture.original) is None:
-            return self.decode(picture.original)
+            return self._decoded(picture.original)
         return picture.original.decode(self._min_side)
 
     def _scaled_size(self, original: SourceImage) -> Size | None:
@@ -132,4 +166,9 @@ class PictureCache:
 
 
 def _size_in_bytes(image: Image.Image) -> int:
-    return image.width * image.height * _PIXEL_BYTES
+    return image.width * image.height * PIXEL_BYTES
+
+
+def _size_among_wholes(image: Image.Image) -> int:
+    """Return an image's bytes; of one that is larger than the cache as many as that has, so that it is kept alone."""
+    return min(_size_in_bytes(image), _DECODED_CACHE_BYTES)

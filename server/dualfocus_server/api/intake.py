@@ -7,7 +7,7 @@ from typing import Any, cast
 from dualfocus_engine import BadQuestion, Box, DualFocus, Message, Mode, Picture, Question, Scoring, Text
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.pictures.picture_cache import PictureCache
-from dualfocus_engine.pictures.pictures import read_source_image, within_aspect
+from dualfocus_engine.pictures.pictures import ImageLimits, read_source_image
 
 from dualfocus_server.api.contents import IMAGE, TEXT, parts_of
 from dualfocus_server.api.protocol import MODES, FocusRequest
@@ -156,11 +156,10 @@ def _put_into_words(message: dict[str, Any], focus: DualFocus) -> None:
         part[part["type"]] = text
 
 
-def _as_sent(pictures: PictureCache, data: bytes, max_pixels: int) -> dict[str, Any]:
+def _as_sent(pictures: PictureCache, data: bytes, limits: ImageLimits) -> dict[str, Any]:
     """Return an image as the part of a message that vLLM takes it from; work for a thread."""
-    original = read_source_image(data, max_pixels)
-    image = within_aspect(pictures.decode(original))
-    return {"type": "image_pil", "image_pil": image, "uuid": f"{original.key}-as-sent"}
+    original = read_source_image(data, limits)
+    return {"type": "image_pil", "image_pil": pictures.within_aspect(original), "uuid": f"{original.key}-as-sent"}
 
 
 def _sampling(request: FocusRequest, focus: DualFocus) -> Any:

@@ -95,7 +95,7 @@ def _grounding(turn: Turn | None) -> GroundingReport | None:
 
 def crop_url(pictures: PictureCache, picture: Picture, crop_box: Region) -> str:
     """Return a part of a picture as a data: URL with a PNG in it; work for a thread."""
-    crop = pictures.decode(picture.original).crop(crop_box)
+    crop = pictures.crop(picture.original, crop_box)
     crop.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
     png = io.BytesIO()
     crop.save(png, "PNG")

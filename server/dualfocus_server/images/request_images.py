@@ -1,7 +1,6 @@
 """The images of one request: how many there may be and how large together, judged before any is decoded."""
 
 import asyncio
-import io
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -9,34 +8,31 @@ from dualfocus_engine import BadPicture, BadQuestion
 from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.method.tasks import unwrap_exception_group
-from dualfocus_engine.pictures.pictures import FORMATS, MAX_PIXELS
-from PIL import Image
+from dualfocus_engine.pictures.formats import opened
+from dualfocus_engine.pictures.pictures import NO_LIMITS, ImageLimits
 
 from dualfocus_server.images.image_fetcher import ImageFetcher
 
 T = TypeVar("T")
 
-# Pillow's own alarm comes at a size that can't be chosen; `max_pixels` is judged before anything is decoded.
-Image.MAX_IMAGE_PIXELS = None
-
 
 class RequestImages:
-    """Opens a request's images: at most `max_images`, with at most `max_pixels` in all of them together."""
+    """Opens a request's images: at most `max_images`; the limit of pixels is for all of them together as well."""
 
-    def __init__(self, source: ImageFetcher, max_images: int = 16, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(self, source: ImageFetcher, max_images: int = 16, limits: ImageLimits = NO_LIMITS) -> None:
         self._source = source
         self._max_images = max_images
-        self._max_pixels = max_pixels
+        self._limits = limits
 
     def check_number(self, images: int) -> None:
         """Judge how many images a request has. Raises BadQuestion."""
         if images > self._max_images:
             raise BadQuestion(f"The request has {images} images; this server takes {self._max_images} in one.")
 
-    async def opened(self, urls: Sequence[str], stages: Stages, opening: Callable[[bytes, int], T]) -> list[T]:
+    async def opened(self, urls: Sequence[str], stages: Stages, opening: Callable[[bytes, ImageLimits], T]) -> list[T]:
         """Return the images behind URLs, in their order, opened in threads; counts the stages fetch and decode.
 
-        `opening` is given the bytes of one, and how many pixels it may have.
+        `opening` is given the bytes of one, and what it may be.
 
         Raises BadPicture; then nothing is fetched any more.
         """
@@ -46,23 +42,23 @@ class RequestImages:
             encoded = await _together([self._source.read(url) for url in urls])
         with stages.time("decode"):
             await run_in_image_pool(self._check_pixels, encoded)
-            return await _together([run_in_image_pool(opening, data, self._max_pixels) for data in encoded])
+            return await _together([run_in_image_pool(opening, data, self._limits) for data in encoded])
 
     def _check_pixels(self, encoded: Sequence[bytes]) -> None:
         pixels = sum(map(_pixels, encoded))
-        if len(encoded) > 1 and pixels > self._max_pixels:
+        if len(encoded) > 1 and pixels > self._limits.pixels:
             raise BadPicture(
                 f"The {len(encoded)} images have {pixels:,} pixels together; "
-                f"those of one request may have {self._max_pixels:,}."
+                f"those of one request may have {self._limits.pixels:,}."
             )
 
 
 def _pixels(data: bytes) -> int:
     """Return the pixels an image has by its header; 0 where it has none that can be read, which opening it tells."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with opened(data) as image:
             return image.width * image.height
-    except Exception:  # there is no end to what Pillow's readers raise over files that lie
+    except BadPicture:
         return 0
 
 

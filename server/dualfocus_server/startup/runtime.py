@@ -19,7 +19,9 @@ import uvloop
 from dualfocus_engine import ConfigError, DualFocus, DualFocusError, EngineDead, Profile
 from dualfocus_engine.families.choosing import ChosenProfile, choose_profile, is_folder
 from dualfocus_engine.families.views import View, Views
+from dualfocus_engine.machine.memory_budget import MemoryBudget
 from dualfocus_engine.machine.platform import engine_defaults
+from dualfocus_engine.pictures.pictures import ImageLimits
 from dualfocus_engine.shipped import SHIPPED_MODEL, SHIPPED_NAME
 from starlette.types import ASGIApp
 from vllm.config.logging import LoggingConfig
@@ -204,8 +206,10 @@ async def _answer_requests(
         unfinished_turns=lambda: focus.engine.unfinished,
     )
     IMAGE_CACHE.counts = focus.engine.pictures.counts
+    focus.engine.pictures.memory = MemoryBudget(settings.max_decoding_bytes)
     chat = await VllmChat.on(focus.engine, args)
-    opened = RequestImages(images, settings.max_images, settings.max_image_pixels)
+    limits = ImageLimits(settings.max_image_pixels, settings.image_formats, settings.max_decoding_bytes)
+    opened = RequestImages(images, settings.max_images, limits)
     watchdog = Watchdog(focus.engine, settings.engine_timeout)
     keep_alive = settings.sse_keep_alive_interval
     host, port = listener.getsockname()[:2]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from dualfocus_engine import BadPicture, ConfigError, open_picture
 from dualfocus_engine.method.stages import Stages
+from dualfocus_engine.pictures.pictures import ImageLimits
 from dualfocus_server.images import ssrf_safe_http
 from dualfocus_server.images.addresses import is_public
 from dualfocus_server.images.hosts import HostRules
@@ -104,7 +105,7 @@ async def test_image_comes_opened_and_within_the_limit_of_pixels(chelsea: Image.
     (opened,) = await RequestImages(ImageFetcher()).opened([url], Stages(), open_picture)
     assert opened.size == chelsea.size
     with pytest.raises(BadPicture, match="pixels"):
-        await RequestImages(ImageFetcher(), max_pixels=1000).opened([url], Stages(), open_picture)
+        await RequestImages(ImageFetcher(), limits=ImageLimits(1000)).opened([url], Stages(), open_picture)
     with pytest.raises(BadPicture):
         await RequestImages(ImageFetcher()).opened(["data:,nothing"], Stages(), open_picture)
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from dualfocus_engine import BadPicture, BadQuestion, open_picture
 from dualfocus_engine.method.stages import Stages
+from dualfocus_engine.pictures.pictures import ImageLimits
 from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.images.request_images import RequestImages
 from PIL import Image
@@ -25,7 +26,9 @@ def test_a_number_of_images_is_taken_and_one_more_is_not() -> None:
 
 
 async def test_images_come_in_their_order() -> None:
-    pictures = await RequestImages(ImageFetcher(), max_pixels=700).opened([WIDE, SMALL, WIDE], Stages(), open_picture)
+    pictures = await RequestImages(ImageFetcher(), limits=ImageLimits(700)).opened(
+        [WIDE, SMALL, WIDE], Stages(), open_picture
+    )
     assert [picture.size for picture in pictures] == [(30, 10), (10, 10), (30, 10)]
 
 
@@ -34,12 +37,12 @@ async def test_all_of_them_are_judged_before_any_is_decoded() -> None:
         raise AssertionError("an image was decoded")
 
     with pytest.raises(BadPicture, match="3 images have 700 pixels together; those of one request may have 699"):
-        await RequestImages(ImageFetcher(), max_pixels=699).opened([WIDE, SMALL, WIDE], Stages(), decoded)
+        await RequestImages(ImageFetcher(), limits=ImageLimits(699)).opened([WIDE, SMALL, WIDE], Stages(), decoded)
 
 
 async def test_one_that_is_too_large_alone_is_named_by_its_size() -> None:
     with pytest.raises(BadPicture, match="is 30x10"):
-        await RequestImages(ImageFetcher(), max_pixels=299).opened([WIDE], Stages(), open_picture)
+        await RequestImages(ImageFetcher(), limits=ImageLimits(299)).opened([WIDE], Stages(), open_picture)
 
 
 async def test_once_one_is_refused_the_others_are_not_fetched_on() -> None:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from dualfocus_engine import BadPicture, Picture, Region, open_picture
 from dualfocus_engine.pictures import picture_cache
+from dualfocus_engine.pictures.fitting import fit
 from dualfocus_engine.pictures.picture_cache import PictureCache
-from dualfocus_engine.pictures.pictures import fit
+from dualfocus_engine.pictures.pictures import ImageLimits
 from PIL import Image, ImageFile
 
 from ..builders import encoded, oriented, plain
@@ -104,7 +105,7 @@ def test_what_is_kept_is_bounded_by_its_bytes(monkeypatch: pytest.MonkeyPatch, f
     assert len(fits) == 4, "the one used longest ago makes room, and is made again"
 
 
-def test_picture_larger_than_all_that_is_kept_is_still_made(
+def test_picture_larger_than_all_that_is_kept_is_decoded_once_and_kept_alone(
     monkeypatch: pytest.MonkeyPatch, chelsea: Image.Image, decodes: list[Any]
 ) -> None:
     monkeypatch.setattr(picture_cache, "_ENCODER_INPUT_CACHE_BYTES", BYTES - 1)
@@ -113,8 +114,11 @@ def test_picture_larger_than_all_that_is_kept_is_still_made(
     picture = cache.open(encoded(chelsea))
     for _ in range(2):
         assert cache.encoder_input(picture).size == (SIDE, SIDE)
-        assert cache.decode(picture.original).size == chelsea.size
-    assert len(decodes) > 2
+        assert cache.crop(picture.original, Region(0, 0, *chelsea.size)).size == chelsea.size
+    assert len(decodes) == 1
+    cache.open(encoded(chelsea.rotate(90)))
+    cache.crop(picture.original, Region(0, 0, 9, 9))
+    assert len(decodes) == 3
 
 
 def test_what_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch, cache: PictureCache) -> None:
@@ -181,7 +185,7 @@ def test_one_key_has_one_content_whoever_asks_first(large_jpeg: bytes) -> None:
         if first == "opened":
             picture = cache.open(large_jpeg)
         elif first == "decoded":
-            cache.decode(picture.original)
+            cache.crop(picture.original, REGION)
         encoder_input.append(np.asarray(cache.encoder_input(picture)))
     assert np.array_equal(encoder_input[0], encoder_input[1])
     assert np.array_equal(encoder_input[0], encoder_input[2])
@@ -211,7 +215,7 @@ def test_first_of_several_pictures_in_a_jpeg_is_shown(
     assert np.abs(np.asarray(encoder_input, int) - np.asarray(fit(large, PAD, SIDE), int)).mean() < 1.5
 
 
-@pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.5, 0.95, 0.999])
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.5])
 @pytest.mark.parametrize("progressive", [False, True])
 def test_large_jpeg_cut_short_is_refused_when_it_is_opened(
     cache: PictureCache, large: Image.Image, share: float, progressive: bool
@@ -253,7 +257,7 @@ def test_known_picture_is_still_judged_by_its_size(cache: PictureCache, chelsea:
     data = encoded(chelsea)
     cache.open(data)
     with pytest.raises(BadPicture, match="451x300: more than 1,000 pixels"):
-        cache.open(data, max_pixels=1000)
+        cache.open(data, ImageLimits(1000))
 
 
 async def _decoded_in_the_meantime(cache: PictureCache, picture: Picture) -> None:
@@ -291,7 +295,7 @@ async def test_no_more_is_decoded_ahead_than_is_kept(
     decodes.clear()
     with cache.ahead(one), cache.ahead(other):
         await _decoded_in_the_meantime(cache, one)
-        cache.decode(other.original)
+        cache.crop(other.original, REGION)
     assert decodes == [one.size, other.size], "the second had to wait until it was asked for"
     await _nothing_ahead(cache)
     with cache.ahead(one):

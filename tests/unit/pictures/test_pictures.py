@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from dualfocus_engine.errors import BadPicture
 from dualfocus_engine.families.boxes import Region
-from dualfocus_engine.pictures.pictures import fit, open_picture, pad_to_square
+from dualfocus_engine.pictures.fitting import fit, pad_to_square
+from dualfocus_engine.pictures.pictures import ImageLimits, open_picture
 from PIL import Image
 
 from ..builders import ORIENTATION, encoded, oriented, stored_as
@@ -156,24 +157,18 @@ def test_few_bytes_that_claim_a_huge_image_are_a_bad_picture(size: tuple[int, in
         open_picture(_png_header(*size))
 
 
-@pytest.mark.parametrize("kind", ["PPM", "ICO", "DDS", "PCX", "TGA", "IM", "PDF"])
-def test_file_of_another_format_is_refused_naming_those_that_are_read(chelsea: Image.Image, kind: str) -> None:
-    with pytest.raises(BadPicture, match="JPEG, PNG, WEBP, GIF, BMP, TIFF"):
-        open_picture(encoded(chelsea.resize((40, 28)), kind))
-
-
 def test_limit_of_pixels_is_the_callers(chelsea: Image.Image) -> None:
     pixels = chelsea.width * chelsea.height
-    assert open_picture(encoded(chelsea), max_pixels=pixels).size == chelsea.size
+    assert open_picture(encoded(chelsea), ImageLimits(pixels)).size == chelsea.size
     with pytest.raises(BadPicture, match=r"451x300: more than 135,299 pixels"):
-        open_picture(encoded(chelsea), max_pixels=pixels - 1)
+        open_picture(encoded(chelsea), ImageLimits(pixels - 1))
     with pytest.raises(BadPicture, match=r"451x300: more than 135,299 pixels"):
-        open_picture(chelsea, max_pixels=pixels - 1)
+        open_picture(chelsea, ImageLimits(pixels - 1))
 
 
-@pytest.mark.parametrize("size", [(50_000, 1_001), (7_072, 7_072)])
+@pytest.mark.parametrize("size", [(100_000, 1_790), (13_378, 13_378)])
 def test_too_many_pixels_are_refused_by_the_header_alone(size: tuple[int, int]) -> None:
-    with pytest.raises(BadPicture, match="more than 50,000,000 pixels"):
+    with pytest.raises(BadPicture, match="more than 178,956,970 pixels"):
         open_picture(_png_header(*size))
 
 
@@ -195,7 +190,7 @@ def test_postscript_is_never_run(monkeypatch: pytest.MonkeyPatch, chelsea: Image
         return chelsea.im
 
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", ghostscript)
-    with pytest.raises(BadPicture, match="no format"):
+    with pytest.raises(BadPicture, match="PostScript"):
         open_picture(encoded(chelsea, "EPS"))
     assert not runs
 

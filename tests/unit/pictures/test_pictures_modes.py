@@ -102,7 +102,10 @@ def test_transparent_colour_shows_white(mode: str, pixel: Any, transparency: Any
     ("mode", "dtype"),
     [("I;16", "<u2"), ("I;16L", "<u2"), ("I;16B", ">u2"), ("I;16N", "=u2"), ("I", "=i4"), ("F", "=f4")],
 )
-@pytest.mark.parametrize(("level", "grey"), [(0, 0), (16384, 63), (32768, 127), (49152, 191), (65535, 255), (300, 1)])
+@pytest.mark.parametrize(
+    ("level", "grey"),
+    [(0, 0), (16384, 63), (32768, 127), (49152, 191), (65535, 255), (300, 75), (4095, 255), (2048, 127), (1000, 249)],
+)
 def test_sixteen_bit_grey_keeps_its_tone(mode: str, dtype: str, level: int, grey: int) -> None:
     assert _shown(_deep(mode, level, dtype)) == pytest.approx((grey,) * 3, abs=1)
 

@@ -11,7 +11,7 @@ from random import Random
 
 import numpy as np
 from dualfocus_engine.families.boxes import Box, Region, crop_region
-from dualfocus_engine.pictures.pictures import fit
+from dualfocus_engine.pictures.fitting import fit
 from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer

@@ -1,4 +1,4 @@
-"""Whether a PNG holds the rows that its header promises: Pillow leaves black what is missing, without a word."""
+"""PNG files beyond what Pillow does: texts it fails over are dropped, rows that are missing are seen."""
 
 import struct
 import zlib
@@ -11,6 +11,23 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 # Adam7's passes: first column and row, then the steps.
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _AT_ONCE = 1 << 20
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Texts, plain, packed and in Unicode: Pillow fails over large ones, such as the workflow that drew a picture; small
+# ones may say which way up it is.
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_LARGE = 16 << 10
+
+
+def without_text(data: bytes) -> bytes:
+    """Return a PNG file without its large texts, and any other file as it is."""
+    if not data.startswith(_SIGNATURE):
+        return data
+    kept, begins = [], 0
+    for start, kind, end in _chunk_spans(data):
+        if kind in _TEXTS and end - start > _LARGE:
+            kept.append(data[begins:start])
+            begins = end
+    return b"".join([*kept, data[begins:]]) if kept else data
 
 
 def rows_are_missing(data: bytes, image: Image.Image) -> bool:
@@ -40,9 +57,14 @@ def _promised(data: bytes) -> int:
 
 
 def _chunks(data: bytes, kind: bytes) -> Iterator[bytes]:
-    at = 8
-    while at + 8 <= len(data):
-        (length,) = struct.unpack_from(">I", data, at)
-        if data[at + 4 : at + 8] == kind:
-            yield data[at + 8 : at + 8 + length]
-        at += 12 + length
+    return (data[start + 8 : end - 4] for start, named, end in _chunk_spans(data) if named == kind)
+
+
+def _chunk_spans(data: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """Yield where each chunk begins, its name, and where it ends with its checksum."""
+    start = len(_SIGNATURE)
+    while start + 8 <= len(data):
+        (length,) = struct.unpack_from(">I", data, start)
+        end = start + 12 + length
+        yield start, data[start + 4 : start + 8], end
+        start = end

@@ -1,0 +1,58 @@
+"""What the encoder is shown: padded to a square, resized, and never a strip that takes gigabytes."""
+
+from PIL import Image
+
+Colour = tuple[int, int, int]
+_WHITE = (255, 255, 255)
+# A padded square of more pixels is not made; the picture is shrunk first.
+_MAX_SQUARE = 64_000_000
+_LONGEST_STRIP = 20
+
+
+def fit(image: Image.Image, pad_color: Colour | None, image_size: int | None) -> Image.Image:
+    """Return what the encoder is shown: padded to a square of colour `pad_color`, then resized to `image_size` pixels.
+
+    Either step is left out where it is None: the model's own processor does the rest. `image_size` needs `pad_color`
+    (profiles see to it): a picture that is not padded is left to the processor altogether.
+    """
+    shown = within_aspect(image) if pad_color is None else pad_to_square(image, pad_color)
+    if image_size is None or pad_color is None:
+        return shown
+    return shown.resize((image_size, image_size), Image.Resampling.BICUBIC)
+
+
+def pad_to_square(image: Image.Image, colour: Colour) -> Image.Image:
+    """Return the image centred on a square of `colour`, as LLaVA-1.5 was trained to see it."""
+    image = bounded(image)
+    image_size = max(image.size)
+    if image.size == (image_size, image_size):
+        return image
+    return _centred(image, (image_size, image_size), colour)
+
+
+def _centred(image: Image.Image, size: tuple[int, int], colour: Colour) -> Image.Image:
+    width, height = size
+    canvas = Image.new("RGB", size, colour)
+    canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+    return canvas
+
+
+def within_aspect(image: Image.Image) -> Image.Image:
+    """Return the image, its short side padded with white where it is over 20 times as long as wide.
+
+    Processors that resize by the short side would make gigabytes of a strip.
+    """
+    image = bounded(image)
+    min_side = -(-max(image.size) // _LONGEST_STRIP)
+    size = (max(image.width, min_side), max(image.height, min_side))
+    return image if size == image.size else _centred(image, size, _WHITE)
+
+
+def bounded(image: Image.Image) -> Image.Image:
+    """Return the image, shrunk where padding it to a square would take hundreds of megabytes."""
+    longest = int(_MAX_SQUARE**0.5)
+    if max(image.size) <= longest:
+        return image
+    scale = longest / max(image.size)
+    width, height = (max(1, round(length * scale)) for length in image.size)
+    return image.resize((width, height), Image.Resampling.BOX)
