@@ -76,12 +76,12 @@ export function problemWords({ code, status }) {
 const PROBLEMS = {
   no_picture: { title: "There is no picture yet", advice: "Choose, drop or paste one, or try the sample." },
   no_question: { title: "There is no question yet", advice: "Write what you want to know about the picture." },
-  not_a_picture: { title: "That is no picture", advice: "JPEG, PNG, WebP, GIF, BMP and TIFF are read." },
+  not_a_picture: { title: "That is no picture", advice: "JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP and TIFF are read." },
   unreadable: { title: "The file can't be read", advice: "Was it moved or deleted? Choose it again." },
   invalid_api_key: { title: "The server needs a valid API key", advice: "Type it in the field above and ask again." },
   invalid_image: {
     title: "The picture can't be read",
-    advice: "JPEG, PNG, WebP, GIF, BMP and TIFF are read; another program may be able to save it as one of these.",
+    advice: "JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP and TIFF are read; another program may be able to save it as one of these.",
   },
   context_length_exceeded: {
     title: "The question is too long for this model",
