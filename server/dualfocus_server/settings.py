@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dualfocus_engine import ConfigError
 from dualfocus_engine.pictures.pictures import MAX_PIXELS
 
 _KEYS_VARIABLE = "DUALFOCUS_API_KEY"
 # Whoever guarded `vllm serve` with it stays guarded.
 _VLLM_KEY_VARIABLE = "VLLM_API_KEY"
+_IDLE_VARIABLE = "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ class Settings:
     max_image_pixels: int = MAX_PIXELS
     max_body_bytes: int = 64 << 20
     body_timeout: float = 60.0
+    # Longer than load balancers keep one (60 s in nginx and at AWS): what they take from their pools is open.
+    idle_timeout: int = 120
     max_questions: int = 64
     max_queued: int = 256
     max_questions_per_key: int = 0
@@ -102,7 +106,7 @@ def at_least(least: int, kind: type[int] | type[float]) -> Any:
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
-    """Return the settings among parsed flags; keys also come from the environment."""
+    """Return the settings among parsed flags; keys also come from the environment. Raises ConfigError."""
     return Settings(
         api_keys=tuple(args.api_key or _keys_of_environment()),
         api_key_file=args.api_key_file,
@@ -111,6 +115,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         allowed_media_domains=tuple(args.allowed_media_domains or ()),
         cors=_cors_of(args),
         answers_log=args.answers_log,
+        idle_timeout=_idle_timeout_of_environment(),
         **{name: getattr(args, name) for name in _LIMITS},
     )
 
@@ -133,3 +138,13 @@ def _keys_of_environment() -> Sequence[str]:
         return ours.split(",")
     theirs = os.environ.get(_VLLM_KEY_VARIABLE)
     return [theirs] if theirs else []
+
+
+def _idle_timeout_of_environment() -> int:
+    """Return vLLM's variable, in seconds. Raises ConfigError."""
+    text = os.environ.get(_IDLE_VARIABLE, str(Settings().idle_timeout))
+    try:
+        seconds: int = at_least(0, int)(text)
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise ConfigError(f"{_IDLE_VARIABLE}={text} can't be used: expected whole seconds, 0 or more.") from error
+    return seconds

@@ -212,7 +212,7 @@ async def _answer_requests(
     with _writing_answers(settings.answers_log) as log:
         service = Service(focus, chat, opened, admission, watchdog, settings.timeout, keep_alive, args.mode, log)
         app = create_app(service, settings, keys)
-        server = Server(_uvicorn_config(app, args), admission, settings.drain_timeout, lambda: say(ready))
+        server = Server(_uvicorn_config(app, args, settings), admission, settings.drain_timeout, lambda: say(ready))
         try:
             failing = asyncio.create_task(watchdog.until_failure())
             return await _serve_until(failing, server, focus, admission, listener)
@@ -267,7 +267,7 @@ def _bind(args: Namespace) -> socket.socket:
     return listener
 
 
-def _uvicorn_config(app: ASGIApp, args: Namespace) -> uvicorn.Config:
+def _uvicorn_config(app: ASGIApp, args: Namespace, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         with_outer_middleware(app),
         http=Connection,
@@ -275,6 +275,7 @@ def _uvicorn_config(app: ASGIApp, args: Namespace) -> uvicorn.Config:
         ws="none",
         log_config=None,  # `logs.configure` set up the process's
         access_log=False,  # the server's own has the request's id
+        timeout_keep_alive=settings.idle_timeout,
         timeout_graceful_shutdown=_SHUTDOWN_GRACE_S,
         root_path=args.root_path or "",
         ssl_keyfile=args.ssl_keyfile,

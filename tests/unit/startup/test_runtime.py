@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from dualfocus_engine import ConfigError, load_profile
 from dualfocus_engine.machine import platform
+from dualfocus_server.settings import Settings
 from dualfocus_server.startup import runtime
 from dualfocus_server.startup.arguments import parse_arguments
 
@@ -83,3 +84,9 @@ def test_image_tokens_are_set_by_flags_where_the_profile_has_views() -> None:
 
 def test_how_far_a_profile_was_verified_is_said() -> None:
     assert load_profile("qwen3-vl").verified in list(runtime._notes(load_profile("qwen3-vl"), parse_arguments([])))
+
+
+def test_idle_connections_are_kept_as_long_as_the_settings_say() -> None:
+    nothing: Any = None
+    config = runtime._uvicorn_config(nothing, parse_arguments([]), Settings(idle_timeout=7))
+    assert config.timeout_keep_alive == 7
