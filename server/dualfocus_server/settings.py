@@ -85,7 +85,10 @@ _LIMITS = {
     "max_questions": (1, "questions worked on at once"),
     "max_queued": (0, "questions waiting for their turn; one more is refused with 429 (0: none waits)"),
     "max_questions_per_key": (0, "questions of one client, worked on or waiting (0: no limit)"),
-    "timeout": (0, "seconds for a question (0: no limit)"),
+    "timeout": (
+        0,
+        "seconds for a question by two looks, and for the next token of a stream of vLLM's own (0: no limit)",
+    ),
     "sse_keep_alive_interval": (0, "seconds of silence after which a stream is sent a comment line (0: never)"),
     "drain_timeout": (0, "seconds that running questions get to finish after SIGTERM (0: none)"),
     "engine_timeout": (0, "seconds without a step, while there is work, until the engine counts as dead (0: never)"),

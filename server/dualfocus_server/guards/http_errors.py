@@ -6,6 +6,7 @@ Refusal
 ├── TooLarge       413  the body is larger than the server takes
 ├── TooBusy        429  no place for another question
 ├── TimedOut       504  the question took longer than it may
+├── Stalled        504  a stream had no further token
 ├── Draining       503  the server is stopping
 └── EngineBusy     503  the engine does not answer just now
 """
@@ -65,6 +66,15 @@ class TimedOut(HttpError):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"The question took longer than {seconds:g} s and was stopped.")
+
+
+class Stalled(HttpError):
+    """A stream that vLLM's own serving writes had no further token within the server's limit; it was aborted."""
+
+    status, code = HTTPStatus.GATEWAY_TIMEOUT, "timeout"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"No further token came within {seconds:g} s, and the answer was stopped.")
 
 
 class Draining(HttpError):
