@@ -42,6 +42,7 @@ class Settings:
     max_questions_per_key: int = 0
     timeout: float = 120.0
     sse_keep_alive_interval: int = 0
+    list_modes: bool = False
     answers_log: Path | None = None
     drain_timeout: float = 30.0
     engine_timeout: float = 60.0
@@ -59,6 +60,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     keys.add_argument("--metrics-open", action="store_true", help="let /metrics be read without a key")
     page = parser.add_argument_group("Page")
     page.add_argument("--no-playground", dest="playground", action="store_false", help="serve no page at /playground")
+    models = parser.add_argument_group("Models")
+    models.add_argument(
+        "--list-modes", action="store_true", help="list the names that choose a mode (NAME:macro, …) at /v1/models too"
+    )
     answers = parser.add_argument_group("Answers log")
     answers.add_argument(
         "--answers-log",
@@ -117,6 +122,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         playground=args.playground,
         allowed_media_domains=tuple(args.allowed_media_domains or ()),
         cors=_cors_of(args),
+        list_modes=args.list_modes,
         answers_log=args.answers_log,
         idle_timeout=_idle_timeout_of_environment(),
         **{name: getattr(args, name) for name in _LIMITS},

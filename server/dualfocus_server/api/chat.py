@@ -47,7 +47,7 @@ class Service:
     """What the routes work with; in seconds, 0 for none: `timeout`, and a stream's `keep_alive`.
 
     `timeout` is for a question by two looks, and for the next token of a stream that vLLM writes; `mode` is that of
-    questions that name none.
+    questions that name none, `list_modes` whether the list of models has the names that choose one.
     """
 
     focus: DualFocus
@@ -59,6 +59,7 @@ class Service:
     keep_alive: float = 0
     mode: str = "dual"
     answers_log: AnswersLog | None = None
+    list_modes: bool = False
 
     def deadline(self) -> float | None:
         """The event loop's time at which a question that comes now has taken too long."""

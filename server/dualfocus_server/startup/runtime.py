@@ -210,7 +210,18 @@ async def _answer_requests(
     host, port = listener.getsockname()[:2]
     ready = ready_text(host, port, tls=bool(args.ssl_certfile), keys=keys.is_needed, playground=settings.playground)
     with _writing_answers(settings.answers_log) as log:
-        service = Service(focus, chat, opened, admission, watchdog, settings.timeout, keep_alive, args.mode, log)
+        service = Service(
+            focus,
+            chat,
+            opened,
+            admission,
+            watchdog,
+            settings.timeout,
+            keep_alive,
+            args.mode,
+            log,
+            settings.list_modes,
+        )
         app = create_app(service, settings, keys)
         server = Server(_uvicorn_config(app, args, settings), admission, settings.drain_timeout, lambda: say(ready))
         try:
