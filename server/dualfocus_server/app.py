@@ -8,7 +8,7 @@ A request passes, outermost first:
     CORS             answers other origins' pages, where the operator names some
     UnexpectedErrors what no handler took becomes a 500 in OpenAI's shape
     KeyCheck         no key, no answer
-    BodyLimit        size and time of its body
+    BodyLimit        size, time and encoding of its body
 
 and then its route. The first three see every answer, those of the other middleware too.
 """
@@ -74,6 +74,7 @@ def _add_inner_middleware(app: FastAPI, settings: Settings, keys: KeyRing, keyle
         app.add_middleware(CORSMiddleware, **settings.cors, expose_headers=_EXPOSED)
 
 
+@router.post("/v1/chat/completions/", include_in_schema=False)  # some clients' base URLs end so
 @router.post(
     "/v1/chat/completions", response_model=None, responses={200: {"model": FocusResponse | ChatCompletionResponse}}
 )

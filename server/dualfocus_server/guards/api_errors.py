@@ -164,7 +164,7 @@ async def _respond(request: Request, error: Exception) -> JSONResponse:
 def _routes(app: FastAPI) -> Iterator[str]:
     """Name the routes of the API, those of the page aside."""
     for route in app.routes:
-        if isinstance(route, APIRoute):
+        if isinstance(route, APIRoute) and route.include_in_schema:
             yield f"{', '.join(sorted(route.methods))} {route.path_format}"
 
 

@@ -4,6 +4,7 @@ Refusal
 ├── Unauthorized   401  no key, or a wrong one
 ├── TooSlow        408  the body did not arrive in time
 ├── TooLarge       413  the body is larger than the server takes
+├── Encoded        415  the body is packed
 ├── TooBusy        429  no place for another question
 ├── TimedOut       504  the question took longer than it may
 ├── Stalled        504  a stream had no further token
@@ -48,6 +49,17 @@ class TooLarge(HttpError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"The body is larger than the {limit} bytes the server takes.")
+
+
+class Encoded(HttpError):
+    """The body is packed, or encoded in some other way."""
+
+    status, code = HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding"
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(
+            f"The body has Content-Encoding: {encoding}. Only identity is accepted: send it as plain JSON."
+        )
 
 
 class TooBusy(HttpError):

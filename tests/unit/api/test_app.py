@@ -59,6 +59,15 @@ async def test_every_route_but_the_probes_needs_a_key() -> None:
                 assert (answer.status_code == 401) is (path not in OPEN), (method, path)
 
 
+async def test_a_slash_behind_the_path_of_questions_changes_nothing() -> None:
+    async with client(application()) as http:
+        answers = [await http.post(f"/v1/chat/completions{end}", json={}, headers=KEY) for end in ("", "/")]
+        keyless = await http.post("/v1/chat/completions/", json={})
+    assert [answer.status_code for answer in answers] == [400, 400]
+    assert answers[0].json() == answers[1].json()
+    assert keyless.status_code == 401
+
+
 @pytest.mark.parametrize(
     "path", ["/health/", "//health", "/HEALTH", "/health/../version", "/health;", "/health%00", "/ready/", "/nothing"]
 )
