@@ -29,8 +29,8 @@ class Unauthorized(HttpError):
 
     status, code = HTTPStatus.UNAUTHORIZED, "invalid_api_key"
 
-    def __init__(self) -> None:
-        super().__init__("Give a valid API key: Authorization: Bearer KEY.")
+    def __init__(self, advice: str = "") -> None:
+        super().__init__(f"Give a valid API key: Authorization: Bearer KEY.{advice}")
 
 
 class TooSlow(HttpError):

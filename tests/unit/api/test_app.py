@@ -81,8 +81,10 @@ async def test_what_only_looks_like_a_probe_needs_one(path: str) -> None:
 @pytest.mark.parametrize("is_open", [True, False])
 async def test_metrics_are_open_where_the_operator_says_so(is_open: bool) -> None:
     async with client(application(metrics_open=is_open)) as http:
-        assert (await http.get("/metrics")).status_code == (200 if is_open else 401)
-        assert (await http.get("/version")).status_code == 401
+        metrics, version = await http.get("/metrics"), await http.get("/version")
+    assert (metrics.status_code, version.status_code) == (200 if is_open else 401, 401)
+    assert is_open or "--metrics-open" in metrics.json()["error"]["message"]
+    assert "--metrics-open" not in version.text
 
 
 @pytest.mark.parametrize(
