@@ -28,7 +28,7 @@ VOLUME ["/var/cache/dualfocus", "/tmp"]
 EXPOSE 8000
 # The model is loaded before the server listens: until then a failure does not count.
 HEALTHCHECK --interval=10s --timeout=5s --retries=3 --start-period=30m \
-    CMD ["python3", "-I", "-S", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/health')"]
+    CMD ["python3", "-I", "-S", "/opt/dualfocus/deploy/health.py", "8000"]
 ENTRYPOINT ["dualfocus", "serve", "--host", "0.0.0.0", "--port", "8000"]
 USER 10001:10001
 
@@ -48,6 +48,7 @@ COPY engine engine
 COPY server server
 COPY clients clients
 COPY training training
+COPY deploy/health.py deploy/
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash engine server clients training
 
 FROM dependencies AS dependencies-cpu

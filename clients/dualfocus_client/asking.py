@@ -16,6 +16,7 @@ from dualfocus_client.client import (
     chat_body,
     completion_of,
     image_url,
+    server_address,
     silence_told,
 )
 from dualfocus_client.questions import Question
@@ -111,7 +112,7 @@ class _Asker:
         if self._server.model is not None:
             body = {"model": self._server.model, **body}
         with silence_told(self._server.base_url):
-            response = await self._http.post(f"{self._server.base_url}{CHAT}", json=body)
+            response = await self._http.post(f"{server_address(self._server.base_url)}{CHAT}", json=body)
         return answer_of(completion_of(response))
 
 

@@ -1,6 +1,7 @@
 """A small client: one image, one question, over HTTP. For everything else, OpenAI's own client works as it is."""
 
 import base64
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -49,9 +50,15 @@ def ask(
     `options` are the request's `dualfocus` field: mode, question, box. Raises AskError.
     """
     body = chat_body(image_url(image), question, {name: value for name, value in options.items() if value is not None})
+    url, headers = f"{server_address(base_url)}{CHAT}", authorization(api_key)
     with silence_told(base_url):
-        response = httpx.post(f"{base_url}{CHAT}", json=body, headers=authorization(api_key), timeout=timeout)
+        response = httpx.post(url, json=body, headers=headers, timeout=timeout)
     return completion_of(response)
+
+
+def server_address(base_url: str) -> str:
+    """Return a server's address without `/v1`, which base URLs of OpenAI's clients end with, and closing slashes."""
+    return re.sub(r"(?<!/)(/v1)?/*$", "", base_url)  # `//v1` is a host
 
 
 def chat_body(url: str, question: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ A request passes, outermost first:
     CORS             answers other origins' pages, where the operator names some
     UnexpectedErrors what no handler took becomes a 500 in OpenAI's shape
     KeyCheck         no key, no answer
-    BodyLimit        size and time of its body
+    BodyLimit        size, time and encoding of its body
 
 and then its route. The first three see every answer, those of the other middleware too.
 """
@@ -17,15 +17,14 @@ from importlib.metadata import version
 from typing import cast
 
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.responses import JSONResponse
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
-from dualfocus_server.api import health
+from dualfocus_server.api import health, models
 from dualfocus_server.api.chat import Service, answer
-from dualfocus_server.api.protocol import MODES, FocusRequest, FocusResponse
+from dualfocus_server.api.protocol import FocusRequest, FocusResponse
 from dualfocus_server.api.report import BOX_HEADER, SELECTION_HEADER, WINNER_HEADER
 from dualfocus_server.guards.api_errors import UnexpectedErrors, add_error_handlers
 from dualfocus_server.guards.body_limit import BodyLimit
@@ -51,6 +50,7 @@ def create_app(service: Service, settings: Settings, keys: KeyRing) -> FastAPI:
     )
     app.state.service = service
     app.include_router(router)
+    app.include_router(models.router)
     app.include_router(health.router)
     page = playground_routes() if settings.playground else []
     app.router.routes.extend(page)
@@ -74,10 +74,7 @@ def _add_inner_middleware(app: FastAPI, settings: Settings, keys: KeyRing, keyle
         app.add_middleware(CORSMiddleware, **settings.cors, expose_headers=_EXPOSED)
 
 
-def _service(request: Request) -> Service:
-    return cast("Service", request.app.state.service)
-
-
+@router.post("/v1/chat/completions/", include_in_schema=False)  # some clients' base URLs end so
 @router.post(
     "/v1/chat/completions", response_model=None, responses={200: {"model": FocusResponse | ChatCompletionResponse}}
 )
@@ -89,23 +86,4 @@ async def chat_completions(request: FocusRequest, raw_request: Request) -> Respo
 
 @with_cancellation
 async def _answer_unless_left(request: FocusRequest, raw_request: Request) -> Response:
-    return await answer(_service(raw_request), request, raw_request)
-
-
-@router.get("/v1/models")
-async def models(raw_request: Request) -> Response:
-    """List the served models; those that look twice also by the names that choose a mode."""
-    chat = _service(raw_request).chat
-    listed = (await chat.models()).model_dump()
-    profile = _service(raw_request).focus.profile
-    about = {"dualfocus": {"profile": profile.name, "verified": profile.verified or None}}
-    listed["data"] = [
-        card | {"id": name} | (about if chat.is_base_model(card["id"]) else {})
-        for card in listed["data"]
-        for name in _names(card["id"], chat.is_base_model(card["id"]))
-    ]
-    return JSONResponse(listed)
-
-
-def _names(model: str, takes_modes: bool) -> list[str]:
-    return [model, *(f"{model}:{mode}" for mode in MODES if takes_modes)]
+    return await answer(cast("Service", raw_request.app.state.service), request, raw_request)

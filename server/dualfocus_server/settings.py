@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dualfocus_engine import ConfigError
 from dualfocus_engine.pictures.formats import FORMATS, MAX_PIXELS
 
 _KEYS_VARIABLE = "DUALFOCUS_API_KEY"
 # Whoever guarded `vllm serve` with it stays guarded.
 _VLLM_KEY_VARIABLE = "VLLM_API_KEY"
+_IDLE_VARIABLE = "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,14 @@ class Settings:
     image_formats: tuple[str, ...] = FORMATS
     max_body_bytes: int = 64 << 20
     body_timeout: float = 60.0
+    # Longer than load balancers keep one (60 s in nginx and at AWS): what they take from their pools is open.
+    idle_timeout: int = 120
     max_questions: int = 64
     max_queued: int = 256
     max_questions_per_key: int = 0
     timeout: float = 120.0
     sse_keep_alive_interval: int = 0
+    list_modes: bool = False
     answers_log: Path | None = None
     drain_timeout: float = 30.0
     engine_timeout: float = 60.0
@@ -58,6 +63,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     keys.add_argument("--metrics-open", action="store_true", help="let /metrics be read without a key")
     page = parser.add_argument_group("Page")
     page.add_argument("--no-playground", dest="playground", action="store_false", help="serve no page at /playground")
+    models = parser.add_argument_group("Models")
+    models.add_argument(
+        "--list-modes", action="store_true", help="list the names that choose a mode (NAME:macro, …) at /v1/models too"
+    )
     answers = parser.add_argument_group("Answers log")
     answers.add_argument(
         "--answers-log",
@@ -103,7 +112,10 @@ _LIMITS = {
     "max_questions": (1, "questions worked on at once"),
     "max_queued": (0, "questions waiting for their turn; one more is refused with 429 (0: none waits)"),
     "max_questions_per_key": (0, "questions of one client, worked on or waiting (0: no limit)"),
-    "timeout": (0, "seconds for a question (0: no limit)"),
+    "timeout": (
+        0,
+        "seconds for a question by two looks, and for the next token of a stream of vLLM's own (0: no limit)",
+    ),
     "sse_keep_alive_interval": (0, "seconds of silence after which a stream is sent a comment line (0: never)"),
     "drain_timeout": (0, "seconds that running questions get to finish after SIGTERM (0: none)"),
     "engine_timeout": (0, "seconds without a step, while there is work, until the engine counts as dead (0: never)"),
@@ -124,7 +136,7 @@ def at_least(least: int, kind: type[int] | type[float]) -> Any:
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
-    """Return the settings among parsed flags; keys also come from the environment."""
+    """Return the settings among parsed flags; keys also come from the environment. Raises ConfigError."""
     return Settings(
         api_keys=tuple(args.api_key or _keys_of_environment()),
         api_key_file=args.api_key_file,
@@ -134,7 +146,9 @@ def settings_of(args: argparse.Namespace) -> Settings:
         allowed_media_networks=tuple(args.allowed_media_networks),
         image_formats=tuple(args.image_formats),
         cors=_cors_of(args),
+        list_modes=args.list_modes,
         answers_log=args.answers_log,
+        idle_timeout=_idle_timeout_of_environment(),
         **{name: getattr(args, name) for name in _LIMITS},
     )
 
@@ -157,3 +171,13 @@ def _keys_of_environment() -> Sequence[str]:
         return ours.split(",")
     theirs = os.environ.get(_VLLM_KEY_VARIABLE)
     return [theirs] if theirs else []
+
+
+def _idle_timeout_of_environment() -> int:
+    """Return vLLM's variable, in seconds. Raises ConfigError."""
+    text = os.environ.get(_IDLE_VARIABLE, str(Settings().idle_timeout))
+    try:
+        seconds: int = at_least(0, int)(text)
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise ConfigError(f"{_IDLE_VARIABLE}={text} can't be used: expected whole seconds, 0 or more.") from error
+    return seconds

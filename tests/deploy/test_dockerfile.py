@@ -63,9 +63,10 @@ def test_the_health_check_asks_what_the_server_answers(
     entry = json.loads(re.findall(r"^ENTRYPOINT (.+)$", TEXT, re.MULTILINE)[0])
     assert entry[:2] == ["dualfocus", "serve"]
     accepted([*entry[2:], "/models/mine", "--metrics-open"])
-    asked = re.findall(r"http://127\.0\.0\.1:(\d+)(/\w+)", TEXT)
-    assert asked == [(entry[entry.index("--port") + 1], "/health")]
-    assert asked[0][1] in paths
+    *_, script, port = json.loads(re.findall(r"^HEALTHCHECK .* CMD (.+)$", TEXT, re.MULTILINE)[0])
+    assert port == entry[entry.index("--port") + 1]
+    asked = re.findall(r":\{port\}(/\w+)", (ROOT / Path(script).relative_to("/opt/dualfocus")).read_text())
+    assert set(asked) == {"/health"} <= paths
 
 
 def test_what_is_copied_is_let_in_and_nothing_else() -> None:

@@ -69,7 +69,7 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(server: Server) -> None:
         "argument --max-queued: -1 is less than 0": ["--max-queued", "-1"],
         "error: --api-key-file /nothing/keys: No such file or directory": ["--api-key-file", "/nothing/keys"],
         "error: An API key is empty": ["--api-key", ""],
-        "--uds is a flag of vLLM's own server that this one does not take": ["--uds", "/tmp/socket"],
+        "error: --uds /nothing/socket: No such file or directory": ["--uds", "/nothing/socket"],
     }
     run = [sys.executable, "-c", _ALL, json.dumps(list(wrong.values()))]
     told = subprocess.run(run, capture_output=True, text=True, check=True).stderr.split("\0")

@@ -83,7 +83,7 @@ def questions(tmp_path: Path) -> Path:
 
 def test_a_server_is_calibrated(url: str, questions: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = questions.parent / "out"
-    assert main([str(questions), "--base-url", url, "--out", str(out), "--json"]) == 0
+    assert main([str(questions), "--base-url", f"{url}/v1", "--out", str(out), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["questions"] == 10
     assert found["full"] == {"threshold": 0.0, "skipped": 0.0, "accuracy": 1.0, "seconds": 2.0}

@@ -105,7 +105,7 @@ def url() -> Iterator[str]:
 def test_a_server_is_asked_and_its_figures_written(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["scenes", "--seed", str(SEED), "--count", str(SCENES), "--base-url", url, "--json"]
+    arguments = ["scenes", "--seed", str(SEED), "--count", str(SCENES), "--base-url", f"{url}/v1", "--json"]
     assert main([*arguments, "--out", str(tmp_path)]) == 0
     found = json.loads(capsys.readouterr().out)
     questions = found["overall"]["questions"]

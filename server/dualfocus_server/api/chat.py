@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from dualfocus_engine import DualFocus, FocusResult
@@ -29,7 +30,7 @@ from dualfocus_server.api.report import answers_record, completion, crop_url, he
 from dualfocus_server.api.streaming import Events, EventStream, Silence
 from dualfocus_server.api.vllm_chat import VllmChat, begins_answer, take_id_from_header
 from dualfocus_server.guards.admission import Admission, Slot
-from dualfocus_server.guards.http_errors import TimedOut
+from dualfocus_server.guards.http_errors import HttpError, Stalled, TimedOut
 from dualfocus_server.guards.watchdog import Watchdog
 from dualfocus_server.images.request_images import RequestImages
 from dualfocus_server.telemetry.answers_log import AnswersLog
@@ -43,9 +44,10 @@ _WRITING_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What the routes work with; in seconds, 0 for none: a question's `timeout`, and a stream's `keep_alive`.
+    """What the routes work with; in seconds, 0 for none: `timeout`, and a stream's `keep_alive`.
 
-    `mode` is that of questions that name none.
+    `timeout` is for a question by two looks, and for the next token of a stream that vLLM writes; `mode` is that of
+    questions that name none, `list_modes` whether the list of models has the names that choose one.
     """
 
     focus: DualFocus
@@ -57,6 +59,7 @@ class Service:
     keep_alive: float = 0
     mode: str = "dual"
     answers_log: AnswersLog | None = None
+    list_modes: bool = False
 
     def deadline(self) -> float | None:
         """The event loop's time at which a question that comes now has taken too long."""
@@ -67,18 +70,23 @@ class Service:
         return None if deadline is None else deadline - min(_WRITING_S, self.timeout / 10)
 
     @asynccontextmanager
-    async def until(self, deadline: float | None) -> AsyncIterator[None]:
-        """Cancel what is done within at the deadline. Raises TimedOut, also where vLLM makes something else of it."""
+    async def until(
+        self, deadline: float | None, error_of: Callable[[float], HttpError] = TimedOut
+    ) -> AsyncIterator[asyncio.Timeout]:
+        """Cancel what is done within at the deadline, which can be moved.
+
+        Raises what `error_of` makes of the timeout, also where vLLM makes something else of it.
+        """
         limit = asyncio.timeout_at(deadline)
         try:
             async with limit:
-                yield
+                yield limit
         except Exception as error:
             if not limit.expired():
                 raise
-            raise TimedOut(self.timeout) from error
+            raise error_of(self.timeout) from error
         if limit.expired():
-            raise TimedOut(self.timeout)
+            raise error_of(self.timeout)
 
 
 class _Task(Protocol):
@@ -86,8 +94,8 @@ class _Task(Protocol):
 
     pieces: Pieces
 
-    async def respond(self) -> Response:
-        """Answer it as one body."""
+    async def respond(self, slot: Slot) -> Response:
+        """Answer it as one body, once it has its place."""
 
     async def stream(self, events: Events, slot: Slot) -> None:
         """Answer it piece by piece, once it has its place."""
@@ -101,32 +109,26 @@ async def answer(service: Service, request: FocusRequest, raw_request: Request) 
     service.images.check_number(len(list(image_parts(request))))
     task: _Task = _VllmTask(service, request, raw_request)
     if is_dualfocus_request(request) and service.chat.is_base_model(request.model):
-        task = _FocusTask(service, request, asked_model, stages, service.macro_deadline(deadline))
+        task = _FocusTask(service, request, asked_model, stages, deadline)
     with ExitStack() as held:
         slot = held.enter_context(service.admission.admit(raw_request.scope.get("client_id", ""), stages))
         with question_span(raw_request, held):
             if request.stream:
-                return await _streamed(service, task, slot, held.pop_all(), deadline)
-            async with service.until(deadline):
-                # Images are opened once the question runs: what waits, waits encoded.
-                await slot.acquire()
-                return await task.respond()
+                return await _streamed(service, task, slot, held.pop_all())
+            # Images are opened once the question has its place: what waits, waits encoded.
+            return await task.respond(slot)
 
 
-async def _streamed(service: Service, task: _Task, slot: Slot, held: ExitStack, deadline: float | None) -> Response:
+async def _streamed(service: Service, task: _Task, slot: Slot, held: ExitStack) -> Response:
     """Begin a stream once the answer is on its way, so that what is wrong before has its status."""
-
-    async def make(events: Events) -> None:
-        async with service.until(deadline):
-            await task.stream(events, slot)
-
-    events = Events(make, held, Silence(task.pieces.content(""), service.keep_alive))
+    silence = Silence(task.pieces.content(""), service.keep_alive)
+    events = Events(partial(task.stream, slot=slot), held, silence)
     try:
         await events.begun()
     except BaseException:
         events.stop()
         raise
-    return EventStream(events, deadline)
+    return EventStream(events, service.timeout)
 
 
 class _FocusTask:
@@ -143,9 +145,11 @@ class _FocusTask:
         self._started = time.perf_counter()
         self.pieces = Pieces(f"chatcmpl-{request.request_id}", model, service.chat.role)
 
-    async def respond(self) -> Response:
-        """Answer it as one body."""
-        _, response = await self._answer(None)
+    async def respond(self, slot: Slot) -> Response:
+        """Answer it as one body, once it has its place."""
+        async with self._service.until(self._deadline):
+            await slot.acquire()
+            _, response = await self._answer(None)
         # A crop in it may be megabytes, which Python's own writer takes several times as long for.
         body, headers = to_json(response.model_dump()), headers_of(response.dualfocus)
         return Response(body, media_type="application/json", headers=headers)
@@ -154,14 +158,15 @@ class _FocusTask:
         """Answer it piece by piece, once it has its place."""
         usage = self._service.chat.usage_in_stream(self._request.stream_options)
         writer = FocusWriter(events, self.pieces, self._request.dualfocus.progress, usage)
-        await slot.acquire()
-        result, response = await self._answer(writer)
+        async with self._service.until(self._deadline):
+            await slot.acquire()
+            result, response = await self._answer(writer)
         writer.write_end(result, response)
 
     async def _answer(self, listener: TurnListener | None) -> tuple[FocusResult, FocusResponse]:
         request, service = self._request, self._service
         question = await question_of(request, service.focus, service.images, self._stages)
-        result = await service.focus.answer(question, listener, self._deadline)
+        result = await service.focus.answer(question, listener, service.macro_deadline(self._deadline))
         self._stages |= result.stages
         record_on_span(result)
         record_answer(result, question.mode, self._stages, time.perf_counter() - self._started)
@@ -182,7 +187,7 @@ class _FocusTask:
 
 
 class _VllmTask:
-    """A request that vLLM's own chat serving answers."""
+    """A request that vLLM's own chat serving answers: its whole answer may take as long as it takes."""
 
     def __init__(self, service: Service, request: FocusRequest, raw_request: Request) -> None:
         self._service = service
@@ -191,8 +196,9 @@ class _VllmTask:
         self._started = time.perf_counter()
         self.pieces = Pieces(f"chatcmpl-{request.request_id}", service.chat.signature(request), service.chat.role)
 
-    async def respond(self) -> Response:
-        """Answer it as one body."""
+    async def respond(self, slot: Slot) -> Response:
+        """Answer it as one body, once it has its place."""
+        await slot.acquire()
         await inline_images(self._request, self._service.focus, self._service.images)
         response = await self._service.chat.answer(self._request, self._raw_request)
         record_passthrough(time.perf_counter() - self._started)
@@ -202,12 +208,14 @@ class _VllmTask:
         """Answer it piece by piece, once it has its place."""
         if self._request.dualfocus.progress:
             events.put(self.pieces.progress("waiting"))
-        await slot.acquire()
-        await inline_images(self._request, self._service.focus, self._service.images)
-        vllm_events = await self._service.chat.stream(self._request, self._raw_request)
-        async with aclosing(vllm_events):
-            async for event in vllm_events:
-                events.put(event)
-                if begins_answer(event):
-                    events.begin()
+        async with self._service.until(self._service.deadline(), Stalled) as limit:
+            await slot.acquire()
+            await inline_images(self._request, self._service.focus, self._service.images)
+            vllm_events = await self._service.chat.stream(self._request, self._raw_request)
+            async with aclosing(vllm_events):
+                async for event in vllm_events:
+                    limit.reschedule(self._service.deadline())
+                    events.put(event)
+                    if begins_answer(event):
+                        events.begin()
         record_passthrough(time.perf_counter() - self._started)

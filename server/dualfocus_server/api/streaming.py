@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic_core import to_json
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from vllm.entrypoints.serve.utils.sse_keep_alive import SSE_KEEP_ALIVE_COMMENT
 
 from dualfocus_server.guards.api_errors import to_api_error
@@ -24,8 +24,6 @@ DONE = "data: [DONE]\n\n"
 _COMMENT: str = SSE_KEEP_ALIVE_COMMENT
 # Proxies cut connections on which nothing comes, some of them after 30 s.
 _LONGEST_SILENCE_S = 15.0
-# What a client gets to read the last events after the question's deadline.
-_READ_GRACE_S = 10.0
 
 
 class Silence:
@@ -123,17 +121,20 @@ class Events:
 
 
 class EventStream(StreamingResponse):
-    """Sends events; a client that leaves, or has not read them `_READ_GRACE_S` after the deadline, ends them."""
+    """Sends events; a client that leaves, or takes none for `patience` seconds (0: no limit), ends them."""
 
-    def __init__(self, events: Events, deadline: float | None) -> None:
+    def __init__(self, events: Events, patience: float) -> None:
         super().__init__(events.read(), media_type="text/event-stream")
         self._events = events
-        self._cut_at = deadline + _READ_GRACE_S if deadline is not None else None
+        self._patience = patience or None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            async with asyncio.timeout(self._patience):
+                await send(message)
+
         try:
-            async with asyncio.timeout_at(self._cut_at):
-                await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, send_in_time)
         except TimeoutError:
             logger.warning("A client did not read its stream in time; the connection is cut.")
         finally:

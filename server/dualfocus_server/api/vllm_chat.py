@@ -4,8 +4,8 @@ Leans on vLLM 0.32's `init_app_state` (fills a Starlette state with its servings
 `create_chat_completion`, `_create_chat_logprobs`, `system_fingerprint`, `response_role`, `request_logger` and
 `renderer.mm_processor_cache`, on its flags `enable_force_include_usage`, `enable_per_request_metrics` and
 `enable_log_outputs` with what does them, on its streams (an error is an event and logged, the first pieces say the
-role), on `OpenAIServingModels`, and on what vLLM says of a prompt that is too long: `VLLMValidationError.parameter`,
-and the words of `get_max_tokens`.
+role), on `OpenAIServingModels` (`base_model_paths` and `lora_requests` are what is served), and on what vLLM says of a
+prompt that is too long: `VLLMValidationError.parameter`, and the words of `get_max_tokens`.
 """
 
 import logging
@@ -94,7 +94,9 @@ class VllmChat:
         except GenerationError as error:
             raise VllmResponseError(_api_error(request, create_error_response(error))) from error
         if isinstance(response, ErrorResponse):
-            raise VllmResponseError(_api_error(request, response))
+            is_missing = response.error.code == HTTPStatus.NOT_FOUND
+            problem = self.no_such_model(request.model) if is_missing else _api_error(request, response)
+            raise VllmResponseError(problem)
         return cast("Answer", response)
 
     async def _translate_errors(
@@ -143,6 +145,12 @@ class VllmChat:
     async def models(self) -> ModelList:
         """List what is served."""
         return await self._models.show_available_models()
+
+    def no_such_model(self, name: str | None) -> ApiError:
+        """Describe the error of a model that is not served; it names those that are."""
+        served = ", ".join([*(path.name for path in self._models.base_model_paths), *self._models.lora_requests])
+        message = f"The model `{name}` does not exist. There is: {served}."
+        return ApiError(HTTPStatus.NOT_FOUND, message, param="model")
 
     def is_base_model(self, name: str | None) -> bool:
         """Whether a request's model is the served one (an adapter or an unknown name is vLLM's to judge)."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import httpx
+from dualfocus_client.client import server_address
 from dualfocus_engine import DualFocus, DualFocusError
 
 from dualfocus_server.check.asking import Asker, CantAsk, EngineAsker, ServerAsker
@@ -55,7 +56,8 @@ async def _check(args: argparse.Namespace) -> tuple[str, str, Findings]:
         async with DualFocus(args.model, args.profile, **flags) as focus:
             return await _ask_all(EngineAsker(focus))
     headers = {"Authorization": f"Bearer {args.api_key}"} if args.api_key else {}
-    async with httpx.AsyncClient(base_url=args.base_url, headers=headers, timeout=_TIMEOUT_S) as http:
+    address = server_address(args.base_url)
+    async with httpx.AsyncClient(base_url=address, headers=headers, timeout=_TIMEOUT_S) as http:
         return await _ask_all(await ServerAsker.of(http, args.profile))
 
 

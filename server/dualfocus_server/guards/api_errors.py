@@ -11,6 +11,7 @@ from dualfocus_engine import DualFocusError, EngineDead, ErrorKind
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
@@ -155,8 +156,16 @@ class UnexpectedErrors:
 async def _respond(request: Request, error: Exception) -> JSONResponse:
     problem = to_api_error(error)
     if problem.status == HTTPStatus.NOT_FOUND and isinstance(error, HTTPException):
-        problem = replace(problem, message=f"{problem.message}: {request.method} {request.url.path}")
+        asked = f"{problem.message}: {request.method} {request.url.path}"
+        problem = replace(problem, message=f"{asked}. There is: {', '.join(_routes(request.app))}.")
     return problem.response()
+
+
+def _routes(app: FastAPI) -> Iterator[str]:
+    """Name the routes of the API, those of the page aside."""
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            yield f"{', '.join(sorted(route.methods))} {route.path_format}"
 
 
 def _validation(error: RequestValidationError) -> ApiError:

@@ -1,4 +1,4 @@
-"""The size of a body, judged while it is read, and the time it takes."""
+"""The size of a body, judged while it is read, the time it takes, and whether it is packed."""
 
 import asyncio
 
@@ -6,11 +6,11 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dualfocus_server.guards.api_errors import to_api_error
-from dualfocus_server.guards.http_errors import HttpError, TooLarge, TooSlow
+from dualfocus_server.guards.http_errors import Encoded, HttpError, TooLarge, TooSlow
 
 
 class BodyLimit:
-    """ASGI middleware: refuses bodies of more than `limit` bytes, whatever their header says, and slow ones.
+    """ASGI middleware: refuses bodies of more than `limit` bytes, whatever their header says, slow and packed ones.
 
     `timeout` is seconds for the whole body (0: no limit).
     """
@@ -25,10 +25,18 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         body = _Counted(receive, self._limit, self._timeout)
-        announced = Headers(scope=scope).get("content-length", "0")
-        if announced.isdigit() and int(announced) > self._limit:
-            body.refusal = TooLarge(self._limit)
+        body.refusal = self._refusal(Headers(scope=scope))
         await self._answer(body, scope, send)
+
+    def _refusal(self, headers: Headers) -> HttpError | None:
+        """Judge a body by what is announced of it."""
+        encoding = headers.get("content-encoding", "")
+        if encoding.lower() not in ("", "identity"):
+            return Encoded(encoding)
+        announced = headers.get("content-length", "0")
+        if announced.isdigit() and int(announced) > self._limit:
+            return TooLarge(self._limit)
+        return None
 
     async def _answer(self, body: "_Counted", scope: Scope, send: Send) -> None:
         try:

@@ -4,8 +4,10 @@ Refusal
 ├── Unauthorized   401  no key, or a wrong one
 ├── TooSlow        408  the body did not arrive in time
 ├── TooLarge       413  the body is larger than the server takes
+├── Encoded        415  the body is packed
 ├── TooBusy        429  no place for another question
 ├── TimedOut       504  the question took longer than it may
+├── Stalled        504  a stream had no further token
 ├── Draining       503  the server is stopping
 └── EngineBusy     503  the engine does not answer just now
 """
@@ -27,8 +29,8 @@ class Unauthorized(HttpError):
 
     status, code = HTTPStatus.UNAUTHORIZED, "invalid_api_key"
 
-    def __init__(self) -> None:
-        super().__init__("Give a valid API key: Authorization: Bearer KEY.")
+    def __init__(self, advice: str = "") -> None:
+        super().__init__(f"Give a valid API key: Authorization: Bearer KEY.{advice}")
 
 
 class TooSlow(HttpError):
@@ -49,6 +51,17 @@ class TooLarge(HttpError):
         super().__init__(f"The body is larger than the {limit} bytes the server takes.")
 
 
+class Encoded(HttpError):
+    """The body is packed, or encoded in some other way."""
+
+    status, code = HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding"
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(
+            f"The body has Content-Encoding: {encoding}. Only identity is accepted: send it as plain JSON."
+        )
+
+
 class TooBusy(HttpError):
     """There is no place for another question."""
 
@@ -65,6 +78,15 @@ class TimedOut(HttpError):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"The question took longer than {seconds:g} s and was stopped.")
+
+
+class Stalled(HttpError):
+    """A stream that vLLM's own serving writes had no further token within the server's limit; it was aborted."""
+
+    status, code = HTTPStatus.GATEWAY_TIMEOUT, "timeout"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"No further token came within {seconds:g} s, and the answer was stopped.")
 
 
 class Draining(HttpError):

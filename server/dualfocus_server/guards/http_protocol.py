@@ -1,7 +1,8 @@
 """Connections: as many as the system lets us have, and none that waits for ever for a request.
 
-Leans on uvicorn's `H11Protocol`: `connection_made`, `handle_events` (called whenever bytes have come), `cycle` (the
-latest request) and `connection_lost`. Its other protocol, on httptools, bounds no headers.
+Leans on uvicorn's `H11Protocol`: `connection_made`, `handle_events` (called whenever bytes have come, and once a
+request is answered), `cycle` (the latest request), `timeout_keep_alive_task` (from an answer to the next bytes) and
+`connection_lost`. Its other protocol, on httptools, bounds no headers.
 """
 
 import asyncio
@@ -35,14 +36,14 @@ class Connection(H11Protocol):
     def handle_events(self) -> None:
         """Wait no longer once a request is there; wait again once it is answered and more bytes come.
 
-        Those may be what is left of a body that was refused. It is read so long: cut off at once, its sender might
-        never read why.
+        Until then it is idle, for which uvicorn has a limit. What comes may be the rest of a body that was refused. It
+        is read so long: cut off at once, its sender might never read why.
         """
         super().handle_events()
-        if self.cycle is None or self.cycle.response_complete:
-            self._wait()
-        else:
+        if self.cycle is not None and not self.cycle.response_complete:
             self._wait_no_longer()
+        elif self.timeout_keep_alive_task is None:
+            self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the wait."""

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 # Probes come without a key.
 _OPEN = ("/health", "/ready")
+# For the operator whose Prometheus has no key.
+_ADVICE = {"/metrics": " The server's flag --metrics-open lets /metrics be read without one."}
 
 
 class KeyRing:
@@ -102,7 +104,8 @@ class KeyCheck:
         if scope["type"] == "http" and self._ring.is_needed and _route_of(scope) not in self._open:
             client_id = self._ring.authenticate(Headers(scope=scope))
             if client_id is None:
-                refusal = to_api_error(Unauthorized()).response()
+                advice = _ADVICE.get(_route_of(scope), "")
+                refusal = to_api_error(Unauthorized(advice)).response()
                 refusal.headers["WWW-Authenticate"] = "Bearer"
                 await refusal(scope, receive, send)
                 return

@@ -22,7 +22,7 @@ from dualfocus_server.settings import add_flags, at_least
 
 # Flags of vLLM's server that this one uses, itself or through vLLM's chat serving; it refuses the others.
 _TAKEN = {
-    *("host", "port", "root_path", "uvicorn_log_level", "disable_uvicorn_access_log", "api_key"),
+    *("host", "port", "uds", "root_path", "uvicorn_log_level", "disable_uvicorn_access_log", "api_key"),
     "sse_keep_alive_interval",
     *("ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_cert_reqs"),
     *("allow_credentials", "allowed_origins", "allowed_methods", "allowed_headers"),

@@ -1,9 +1,11 @@
 """What `dualfocus serve` does once vLLM is imported: engine, server.
 
-Leans on vLLM 0.32's `create_server_socket` and `load_chat_template`, and on the fields of `AsyncEngineArgs`.
+Leans on vLLM 0.32's `create_server_socket`, `create_server_unix_socket` and `load_chat_template`, and on the fields of
+`AsyncEngineArgs`.
 """
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
@@ -26,7 +28,7 @@ from dualfocus_engine.shipped import SHIPPED_MODEL, SHIPPED_NAME
 from starlette.types import ASGIApp
 from vllm.config.logging import LoggingConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
-from vllm.entrypoints.launchers.launcher import create_server_socket
+from vllm.entrypoints.launchers.launcher import create_server_socket, create_server_unix_socket
 from vllm.exceptions import VLLMValidationError
 from vllm.renderers.chat_utils import load_chat_template
 
@@ -212,12 +214,23 @@ async def _answer_requests(
     opened = RequestImages(images, settings.max_images, limits)
     watchdog = Watchdog(focus.engine, settings.engine_timeout)
     keep_alive = settings.sse_keep_alive_interval
-    host, port = listener.getsockname()[:2]
-    ready = ready_text(host, port, tls=bool(args.ssl_certfile), keys=keys.is_needed, playground=settings.playground)
+    name, tls = listener.getsockname(), bool(args.ssl_certfile)
+    ready = ready_text(name, tls=tls, keys=keys.is_needed, playground=settings.playground)
     with _writing_answers(settings.answers_log) as log:
-        service = Service(focus, chat, opened, admission, watchdog, settings.timeout, keep_alive, args.mode, log)
+        service = Service(
+            focus,
+            chat,
+            opened,
+            admission,
+            watchdog,
+            settings.timeout,
+            keep_alive,
+            args.mode,
+            log,
+            settings.list_modes,
+        )
         app = create_app(service, settings, keys)
-        server = Server(_uvicorn_config(app, args), admission, settings.drain_timeout, lambda: say(ready))
+        server = Server(_uvicorn_config(app, args, settings), admission, settings.drain_timeout, lambda: say(ready))
         try:
             failing = asyncio.create_task(watchdog.until_failure())
             return await _serve_until(failing, server, focus, admission, listener)
@@ -264,15 +277,27 @@ def _set_vllm_args(args: Namespace, focus: DualFocus) -> None:
 
 
 def _bind(args: Namespace) -> socket.socket:
-    """Take the port without listening on it yet: whoever probes it is refused until there are answers."""
+    """Take the port or the path without listening on it yet: whoever probes it is refused until there are answers."""
     try:
+        if args.uds:
+            return _bind_path(Path(args.uds))
         listener: socket.socket = create_server_socket((args.host or "", args.port), reuse_port=False)
     except OSError as error:
-        raise SystemExit(f"error: {args.host or 'any address'}, port {args.port}: {error.strerror}") from error
+        where = f"--uds {args.uds}" if args.uds else f"{args.host or 'any address'}, port {args.port}"
+        raise SystemExit(f"error: {where}: {error.strerror or error}") from error
     return listener
 
 
-def _uvicorn_config(app: ASGIApp, args: Namespace) -> uvicorn.Config:
+def _bind_path(path: Path) -> socket.socket:
+    """Take a path; a Unix socket that nobody listens on was left behind by a server that ended. Raises OSError."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        if path.is_socket() and probe.connect_ex(str(path)) == errno.ECONNREFUSED:
+            path.unlink()
+    listener: socket.socket = create_server_unix_socket(str(path))
+    return listener
+
+
+def _uvicorn_config(app: ASGIApp, args: Namespace, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         with_outer_middleware(app),
         http=Connection,
@@ -280,6 +305,7 @@ def _uvicorn_config(app: ASGIApp, args: Namespace) -> uvicorn.Config:
         ws="none",
         log_config=None,  # `logs.configure` set up the process's
         access_log=False,  # the server's own has the request's id
+        timeout_keep_alive=settings.idle_timeout,
         timeout_graceful_shutdown=_SHUTDOWN_GRACE_S,
         root_path=args.root_path or "",
         ssl_keyfile=args.ssl_keyfile,

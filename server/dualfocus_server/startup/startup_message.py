@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import shlex
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -14,12 +16,14 @@ _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 _COLOURS = 16
 
 
-def ready_text(host: str, port: int, *, tls: bool, keys: bool, playground: bool) -> str:
-    """Return what is said once the server listens on `host` and `port`."""
-    url = address(host, port, tls)
+def ready_text(name: tuple[Any, ...] | str, *, tls: bool, keys: bool, playground: bool) -> str:
+    """Return what is said once the server listens; `name` is its socket's: host and port, or a Unix socket's path."""
+    uds = name if isinstance(name, str) else ""
+    url = f"http{'s' * tls}://localhost" if isinstance(name, str) else address(name[0], name[1], tls)
     how = " (with a valid key in DUALFOCUS_API_KEY)" if keys else ""
-    page = f"In a browser: {url}{PATH}\n\n" if playground else ""
-    return f"\nDualFocus is ready on {url}. {page}Ask it something{how}:\n\n{example_curl(url, keys)}\n"
+    page = f"In a browser: {url}{PATH}\n\n" if playground and not uds else ""
+    where = f"unix:{uds}" if uds else url
+    return f"\nDualFocus is ready on {where}. {page}Ask it something{how}:\n\n{example_curl(url, keys, uds)}\n"
 
 
 def address(host: str, port: int, tls: bool = False) -> str:
@@ -28,7 +32,7 @@ def address(host: str, port: int, tls: bool = False) -> str:
     return f"{'https' if tls else 'http'}://{f'[{reached}]' if ':' in reached else reached}:{port}"
 
 
-def example_curl(url: str, keys: bool = False) -> str:
+def example_curl(url: str, keys: bool = False, uds: str = "") -> str:
     """Return a request that works when pasted into a shell: a small picture and a question."""
     content = [
         {"type": "image_url", "image_url": {"url": _picture_url()}},
@@ -36,7 +40,8 @@ def example_curl(url: str, keys: bool = False) -> str:
     ]
     body = json.dumps({"messages": [{"role": "user", "content": content}]})
     key = '-H "Authorization: Bearer $DUALFOCUS_API_KEY" ' if keys else ""
-    return f"curl -s {url}/v1/chat/completions {key}-H 'Content-Type: application/json' -d '{body}'"
+    socket = f"--unix-socket {shlex.quote(uds)} " if uds else ""
+    return f"curl -s {socket}{url}/v1/chat/completions {key}-H 'Content-Type: application/json' -d '{body}'"
 
 
 def _picture_url() -> str:

@@ -117,5 +117,5 @@ class RecordFailures:
                 record_failure(message["status"])
             await send(message)
 
-        is_question = scope["type"] == "http" and scope["path"].endswith(_QUESTIONS_PATH)
+        is_question = scope["type"] == "http" and scope["path"].removesuffix("/").endswith(_QUESTIONS_PATH)
         await self._app(scope, receive, note_failure if is_question else send)

@@ -59,6 +59,15 @@ async def test_every_route_but_the_probes_needs_a_key() -> None:
                 assert (answer.status_code == 401) is (path not in OPEN), (method, path)
 
 
+async def test_a_slash_behind_the_path_of_questions_changes_nothing() -> None:
+    async with client(application()) as http:
+        answers = [await http.post(f"/v1/chat/completions{end}", json={}, headers=KEY) for end in ("", "/")]
+        keyless = await http.post("/v1/chat/completions/", json={})
+    assert [answer.status_code for answer in answers] == [400, 400]
+    assert answers[0].json() == answers[1].json()
+    assert keyless.status_code == 401
+
+
 @pytest.mark.parametrize(
     "path", ["/health/", "//health", "/HEALTH", "/health/../version", "/health;", "/health%00", "/ready/", "/nothing"]
 )
@@ -72,8 +81,10 @@ async def test_what_only_looks_like_a_probe_needs_one(path: str) -> None:
 @pytest.mark.parametrize("is_open", [True, False])
 async def test_metrics_are_open_where_the_operator_says_so(is_open: bool) -> None:
     async with client(application(metrics_open=is_open)) as http:
-        assert (await http.get("/metrics")).status_code == (200 if is_open else 401)
-        assert (await http.get("/version")).status_code == 401
+        metrics, version = await http.get("/metrics"), await http.get("/version")
+    assert (metrics.status_code, version.status_code) == (200 if is_open else 401, 401)
+    assert is_open or "--metrics-open" in metrics.json()["error"]["message"]
+    assert "--metrics-open" not in version.text
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -15,7 +16,7 @@ from dualfocus_server.api.protocol import FocusRequest
 from dualfocus_server.api.vllm_chat import VllmChat
 from dualfocus_server.guards.admission import Admission
 from dualfocus_server.guards.api_errors import ApiError, VllmResponseError
-from dualfocus_server.guards.http_errors import TimedOut
+from dualfocus_server.guards.http_errors import Stalled, TimedOut
 from dualfocus_server.guards.watchdog import Watchdog
 from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.images.request_images import RequestImages
@@ -71,9 +72,10 @@ class FakeChat:
 
     async def answer(self, *given: Any) -> Any:
         try:
-            await asyncio.Event().wait()
+            await self.is_read.wait()
         except asyncio.CancelledError:
             raise VllmResponseError(ApiError(400, "Client disconnected")) from None
+        return SimpleNamespace(model_dump=lambda: {"id": "1"})
 
     async def stream(self, *given: Any) -> AsyncGenerator[str, None]:
         async def events() -> AsyncGenerator[str, None]:
@@ -124,31 +126,69 @@ def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_time")
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("messages", [ABOUT_AN_IMAGE, TEXT], ids=["two looks", "vLLM"])
-async def test_a_question_whose_time_is_over_in_the_queue_is_stopped(messages: Any, stream: bool) -> None:
+@pytest.mark.parametrize(
+    ("messages", "stream", "error", "said"),
+    [
+        (ABOUT_AN_IMAGE, False, TimedOut, "longer than 9 s"),
+        (ABOUT_AN_IMAGE, True, TimedOut, "longer than 9 s"),
+        (TEXT, True, Stalled, "No further token came within 9 s"),
+    ],
+)
+async def test_a_question_whose_time_is_over_in_the_queue_is_stopped(
+    messages: Any, stream: bool, error: type[Exception], said: str
+) -> None:
     on = service(timeout=9)
     with on.admission.admit("other", Stages()) as place:
         await place.acquire()
-        with pytest.raises(TimedOut, match="longer than 9 s"):
+        with pytest.raises(error, match=said):
             await answered(on, messages, stream=stream)
         assert on.admission.admitted == 1
 
 
 @pytest.mark.usefixtures("no_time")
+async def test_a_whole_answer_of_vllms_may_take_longer_than_timeout() -> None:
+    chat = FakeChat()
+    asked = asyncio.create_task(answered(service(timeout=9, chat=chat), TEXT))
+    for _ in range(100):  # a question by two looks is stopped at the first of them
+        await asyncio.sleep(0)
+    chat.is_read.set()
+    assert json.loads((await asked).body) == {"id": "1"}
+
+
 async def test_what_vllm_makes_of_its_cancellation_is_a_timeout() -> None:
     with pytest.raises(TimedOut):
-        await answered(service(timeout=9), TEXT)
+        async with service(timeout=9).until(asyncio.get_running_loop().time()):
+            await FakeChat().answer()
 
 
-@pytest.mark.usefixtures("no_time")
-async def test_vllms_streams_end_at_the_deadline_too() -> None:
-    on = service(timeout=9)
-    first, error, done = await lines_of(await answered(on, TEXT, stream=True))
-    assert first == CONTENT
+@pytest.fixture
+def deadlines(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What is called a deadline, one after the other: of the request, of its first token, of each next one."""
+    given: list[float] = []
+    monkeypatch.setattr(Service, "deadline", lambda self: given.pop(0))
+    return given
+
+
+async def test_vllms_streams_end_where_no_further_token_comes_in_time(deadlines: list[float]) -> None:
+    now = asyncio.get_running_loop().time()
+    deadlines += [now + WAIT, now + WAIT, now + WAIT, now]
+    on = service(timeout=9, chat=FakeChat(CONTENT, CONTENT))
+    *pieces, error, done = await lines_of(await answered(on, TEXT, stream=True))
+    assert pieces == [CONTENT, CONTENT]
     assert json.loads(error.removeprefix("data: "))["error"]["code"] == "timeout"
     assert done == "data: [DONE]\n\n"
     assert on.admission.admitted == 0
+
+
+async def test_vllms_streams_may_take_longer_than_timeout_as_long_as_tokens_come(deadlines: list[float]) -> None:
+    now = asyncio.get_running_loop().time()
+    deadlines += [now, now, now, now + WAIT]
+    chat = FakeChat(CONTENT, CONTENT)
+    response = await answered(service(timeout=9, chat=chat), TEXT, stream=True)
+    chat.is_read.set()
+    *pieces, error, _ = await lines_of(response)
+    assert pieces == [CONTENT, CONTENT]
+    assert json.loads(error.removeprefix("data: "))["error"]["type"] == "server_error", "it ended by itself"
 
 
 async def test_a_timeout_of_another_is_not_the_questions() -> None:

@@ -239,17 +239,16 @@ async def test_what_is_held_is_given_up_when_the_answer_is_made_though_nobody_re
     assert await lines_of(events) == ["data: 1\n\n"]
 
 
-async def sent_to(send: Any, events: Events, deadline: float | None = None) -> None:
+async def sent_to(send: Any, events: Events, patience: float = 0) -> None:
     async def receive() -> Message:
         await forever()
         raise AssertionError("unreachable")
 
     async with asyncio.timeout(WAIT):
-        await EventStream(events, deadline)({"type": "http"}, receive, send)
+        await EventStream(events, patience)({"type": "http"}, receive, send)
 
 
-async def test_a_client_that_does_not_read_is_cut_off_after_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "_READ_GRACE_S", 0.01)
+async def test_a_client_that_does_not_read_is_cut_off() -> None:
     held, given_up = ExitStack(), asyncio.Event()
     held.callback(given_up.set)
 
@@ -260,8 +259,23 @@ async def test_a_client_that_does_not_read_is_cut_off_after_the_deadline(monkeyp
     async def never_sent(message: Message) -> None:
         await forever()
 
-    await sent_to(never_sent, made_by(endless, held), asyncio.get_running_loop().time())
+    await sent_to(never_sent, made_by(endless, held), MOMENT)
     await asyncio.wait_for(given_up.wait(), WAIT)
+
+
+async def test_one_that_reads_is_not_however_long_its_stream_takes() -> None:
+    bodies: list[bytes] = []
+
+    async def slow(events: Events) -> None:
+        events.put("data: 1\n\n")
+        await asyncio.sleep(10 * MOMENT)
+        events.put("data: 2\n\n")
+
+    async def read(message: Message) -> None:
+        bodies.append(message.get("body", b""))
+
+    await sent_to(read, made_by(slow), MOMENT)
+    assert b"".join(bodies) == b"data: 1\n\ndata: 2\n\n"
 
 
 async def test_a_client_that_leaves_ends_the_turns() -> None:

@@ -38,6 +38,12 @@ def test_answers_tell_question_answer_and_how_it_was_found(folder: Folder, model
     assert model.bodies[0]["messages"][0]["content"][0]["image_url"]["url"].endswith("iVBORw==")
 
 
+def test_address_is_taken_with_v1_too(folder: Folder, model: Model) -> None:
+    folder.write(line("one"))
+    assert main([str(folder.questions), "--base-url", f"{model.address}/v1/"]) == 0
+    assert [told["answer"] for told in folder.told()] == ["ONE"]
+
+
 def test_options_of_the_line_go_before_those_of_the_command(folder: Folder, model: Model) -> None:
     folder.write(
         line("one"), line("two", mode="micro"), line("three", dualfocus={"mode": "macro", "box": [0, 0, 0.5, 1]})

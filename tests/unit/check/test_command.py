@@ -33,8 +33,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return state
 
 
-def test_what_works_is_said_and_is_status_0(server: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["--base-url", "http://server"]) == 0
+@pytest.mark.parametrize("address", ["http://server", "http://server/v1/"])
+def test_what_works_is_said_and_is_status_0(
+    server: dict[str, Any], capsys: pytest.CaptureFixture[str], address: str
+) -> None:
+    assert command.main(["--base-url", address]) == 0
     told = capsys.readouterr().out
     assert told.startswith("a-model, profile qwen3-vl\n")
     assert told.endswith("Two looks will work.\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dualfocus_client.client import AskError, ask, image_url
+from dualfocus_client.client import AskError, ask, image_url, server_address
 
 from ..local_web import Page, body_of, respond, serving
 
@@ -59,6 +59,16 @@ def test_file_is_sent_inside_the_request(tmp_path: Path, server: str) -> None:
             "dualfocus": {"mode": "micro", "box": [0, 0, 1, 1]},
         }
     ]
+
+
+@pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/"])
+def test_address_is_taken_with_and_without_v1_and_slashes(server: str, end: str) -> None:
+    assert ask("data:,x", "What?", server + end) == COMPLETION
+
+
+@pytest.mark.parametrize(("given", "address"), [("http://h/llm/v1/", "http://h/llm"), ("http://v1/", "http://v1")])
+def test_of_an_address_only_its_end_is_left_out(given: str, address: str) -> None:
+    assert server_address(given) == address
 
 
 def test_options_left_out_are_not_sent(server: str) -> None:

@@ -76,6 +76,21 @@ async def test_a_size_that_is_announced_is_refused_unread() -> None:
     assert client.error["code"] == "body_too_large"
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "br", "GZIP", "identity, gzip", "aws-chunked"])
+async def test_a_packed_body_is_refused_unread_and_told_what_is_accepted(encoding: str) -> None:
+    client = Client(b"", ends=False)
+    await ask(client, scope=POST | {"headers": [(b"content-encoding", encoding.encode())]})
+    assert (client.error["status"], client.error["code"]) == (415, "unsupported_encoding")
+    assert client.error["message"].startswith(f"The body has Content-Encoding: {encoding}. Only identity is accepted")
+
+
+@pytest.mark.parametrize("encoding", [b"identity", b"Identity", b""])
+async def test_one_that_is_not_packed_is_passed_on(encoding: bytes) -> None:
+    client = Client(b"01234")
+    await ask(client, scope=POST | {"headers": [(b"content-encoding", encoding)]})
+    assert client.answered[1]["body"] == b"01234"
+
+
 @pytest.mark.parametrize("pieces", [(), (b"01", b"23")])
 async def test_a_body_that_does_not_arrive_is_refused(pieces: tuple[bytes, ...]) -> None:
     client = Client(*pieces, ends=False)

@@ -36,6 +36,7 @@ async def port() -> AsyncIterator[int]:
         ws="none",
         http=Connection,
         h11_max_incomplete_event_size=HEAD_BYTES,
+        timeout_keep_alive=PATIENCE,
     )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server._serve())
@@ -141,6 +142,16 @@ async def test_an_answer_may_take_longer_than_a_request(port: int, hurry: Callab
     assert await closed(silent) == b""  # one that came later has been hung up on by now
     may_answer.set()
     assert b"200" in await reader.readuntil(b"ok")
+    writer.close()
+    other.close()
+
+
+async def test_an_idle_connection_may_stay_longer_than_a_request_takes(port: int, hurry: Callable[[], None]) -> None:
+    hurry()
+    reader, writer = await answered(port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    silent, other = await asyncio.open_connection("127.0.0.1", port)
+    assert await closed(silent) == b""  # one that came later has been hung up on by now
+    assert not reader.at_eof()
     writer.close()
     other.close()
 

@@ -46,7 +46,7 @@ def test_every_flag_of_the_server_is_listed() -> None:
     listed = {name.removeprefix("--").replace("-", "_") for name in named_in("Flags", OPERATIONS)}
     spelled = {"api_keys": "api_key", "playground": "no_playground", "cors": "allowed_origins"}
     ours = {spelled.get(name, name) for name in Settings.__dataclass_fields__}
-    assert ours - listed == {"allowed_origins"}, "vLLM's flag, as it is there"
+    assert ours - listed == {"allowed_origins", "idle_timeout"}, "vLLM's flag and variable, as they are there"
 
 
 def test_every_reason_for_a_choice_is_listed() -> None:

@@ -1,15 +1,27 @@
 """What `dualfocus serve` makes of its flags and of the server's end."""
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from dualfocus_engine import ConfigError, load_profile
 from dualfocus_engine.machine import platform
+from dualfocus_server.guards.admission import Admission
+from dualfocus_server.settings import Settings
 from dualfocus_server.startup import runtime
 from dualfocus_server.startup.arguments import parse_arguments
+from dualfocus_server.startup.draining import Server
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from ..fake_engine import WAIT
 
 
 def test_flags_about_the_chat_template_go_before_the_profile(tmp_path: Path) -> None:
@@ -83,3 +95,54 @@ def test_image_tokens_are_set_by_flags_where_the_profile_has_views() -> None:
 
 def test_how_far_a_profile_was_verified_is_said() -> None:
     assert load_profile("qwen3-vl").verified in list(runtime._notes(load_profile("qwen3-vl"), parse_arguments([])))
+
+
+@pytest.fixture
+def socket_file() -> Iterator[Path]:
+    """A path that is short enough for a socket."""
+    with TemporaryDirectory() as folder:
+        yield Path(folder) / "socket"
+
+
+@asynccontextmanager
+async def serving(file: Path) -> AsyncIterator[None]:
+    """A server of the path `/` on a Unix socket."""
+    args, ready = parse_arguments(["--uds", str(file)]), asyncio.Event()
+    app = Starlette(routes=[Route("/", PlainTextResponse("there"))])
+    server = Server(runtime._uvicorn_config(app, args, Settings()), Admission(1, 0), 0, ready.set)
+    listener = runtime._bind(args)
+    assert listener.getsockname() == str(file)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    await asyncio.wait_for(ready.wait(), WAIT)
+    yield
+    server.should_exit = True
+    await asyncio.wait_for(task, WAIT)
+
+
+async def test_a_unix_socket_is_served_and_taken_again_after_its_servers_end(socket_file: Path) -> None:
+    for _ in range(2):
+        async with (
+            serving(socket_file),
+            httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(socket_file))) as http,
+        ):
+            assert (await http.get("http://localhost/")).text == "there"
+        assert socket_file.is_socket()
+
+
+async def test_a_unix_socket_of_a_running_server_is_left_to_it(socket_file: Path) -> None:
+    async with serving(socket_file):
+        with pytest.raises(SystemExit, match=f"error: --uds {socket_file}: Address already in use"):
+            runtime._bind(parse_arguments(["--uds", str(socket_file)]))
+
+
+def test_a_file_that_is_no_socket_is_left_alone(socket_file: Path) -> None:
+    socket_file.write_text("mine")
+    with pytest.raises(SystemExit, match="Address already in use"):
+        runtime._bind(parse_arguments(["--uds", str(socket_file)]))
+    assert socket_file.read_text() == "mine"
+
+
+def test_idle_connections_are_kept_as_long_as_the_settings_say() -> None:
+    nothing: Any = None
+    config = runtime._uvicorn_config(nothing, parse_arguments([]), Settings(idle_timeout=7))
+    assert config.timeout_keep_alive == 7

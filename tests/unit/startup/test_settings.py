@@ -3,6 +3,7 @@
 import argparse
 
 import pytest
+from dualfocus_engine import ConfigError
 from dualfocus_server.settings import Settings, add_flags, settings_of
 
 
@@ -14,8 +15,8 @@ def parsed(*argv: str) -> Settings:
 
 
 @pytest.fixture(autouse=True)
-def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DUALFOCUS_API_KEY", "VLLM_API_KEY"):
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DUALFOCUS_API_KEY", "VLLM_API_KEY", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -60,3 +61,16 @@ def test_less_than_a_flags_least_is_refused(
     with pytest.raises(SystemExit):
         parsed(flag, value)
     assert f"argument {flag}: {value} is less than {least}" in capsys.readouterr().err
+
+
+def test_idle_connections_live_as_long_as_vllms_variable_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parsed().idle_timeout == 120
+    monkeypatch.setenv("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "5")
+    assert parsed().idle_timeout == 5
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1", "1.5"])
+def test_what_is_no_time_for_them_is_said(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", text)
+    with pytest.raises(ConfigError, match=f"VLLM_HTTP_TIMEOUT_KEEP_ALIVE={text} can't be used"):
+        parsed()

@@ -134,6 +134,7 @@ def test_a_failure_is_counted_under_its_errors_type(status: int, outcome: str) -
     [
         ("/v1/chat/completions", 400, 1),
         ("/root/v1/chat/completions", 400, 1),
+        ("/v1/chat/completions/", 400, 1),
         ("/v1/chat/completions", 200, 0),
         ("/v1/models", 400, 0),
     ],

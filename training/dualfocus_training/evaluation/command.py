@@ -49,7 +49,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def add_server(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say which server is asked, and how."""
-    parser.add_argument("--base-url", default="http://127.0.0.1:8000", help="where the server is")
+    parser.add_argument("--base-url", default="http://127.0.0.1:8000", help="where the server is, with or without /v1")
     parser.add_argument("--api-key", help="a key, where the server wants one; also DUALFOCUS_API_KEY")
     parser.add_argument("--concurrency", type=at_least_1, default=16, help="questions at a time")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait for an answer")

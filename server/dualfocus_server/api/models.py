@@ -1,0 +1,38 @@
+"""`/v1/models`: what is served, all of it or one by its name."""
+
+from typing import Any, cast
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from dualfocus_server.api.chat import Service
+from dualfocus_server.api.protocol import MODES
+
+router = APIRouter()
+
+
+@router.get("/v1/models")
+async def list_models(raw_request: Request) -> Response:
+    """List what is served; `--list-modes` adds the names that choose a mode, which clients take for more models."""
+    service = cast("Service", raw_request.app.state.service)
+    plain, by_mode = await _cards(service)
+    return JSONResponse({"object": "list", "data": plain + (by_mode if service.list_modes else [])})
+
+
+@router.get("/v1/models/{name:path}")
+async def one_model(name: str, raw_request: Request) -> Response:
+    """Describe what is served under a name, one that chooses a mode too."""
+    service = cast("Service", raw_request.app.state.service)
+    plain, by_mode = await _cards(service)
+    found = next((card for card in plain + by_mode if card["id"] == name), None)
+    return JSONResponse(found) if found else service.chat.no_such_model(name).response()
+
+
+async def _cards(service: Service) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the cards of what is served, and those of the names that choose a mode: an adapter has none."""
+    chat, profile = service.chat, service.focus.profile
+    about = {"dualfocus": {"profile": profile.name, "verified": profile.verified or None}}
+    cards = [card.model_dump() for card in (await chat.models()).data]
+    plain = [card | about if chat.is_base_model(card["id"]) else card for card in cards]
+    looking = [card for card in plain if "dualfocus" in card]
+    return plain, [card | {"id": f"{card['id']}:{mode}"} for card in looking for mode in MODES]

@@ -1,0 +1,107 @@
+"""What is listed as served, one model by its name, and what an unknown one is told."""
+
+from http import HTTPStatus
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from dualfocus_server.api.protocol import FocusRequest
+from dualfocus_server.api.vllm_chat import VllmChat
+from dualfocus_server.app import create_app
+from dualfocus_server.guards.api_errors import ApiError, VllmResponseError
+from dualfocus_server.guards.keys import KeyRing
+from dualfocus_server.settings import Settings
+from fastapi import Request
+from starlette.datastructures import State
+from vllm.entrypoints.serve.engine.protocol import ModelCard, ModelList
+from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+
+NAME, SECOND, ADAPTER = "org/small", "second", "tuned"
+MODES = ("dual", "adaptive", "macro", "micro", "off")
+
+
+class Models:
+    """vLLM's: a model of two names and an adapter."""
+
+    base_model_paths = (SimpleNamespace(name=NAME), SimpleNamespace(name=SECOND))
+    lora_requests = (ADAPTER,)
+    model_config = SimpleNamespace(max_model_len=8)
+
+    async def show_available_models(self) -> ModelList:
+        return ModelList(data=[ModelCard(id=name, root="/models/small") for name in (NAME, SECOND, ADAPTER)])
+
+
+async def refuse(request: FocusRequest, raw_request: Request) -> Any:
+    """As vLLM's chat serving does a model that it does not serve."""
+    return create_error_response(f"The model `{request.model}` does not exist.", status_code=HTTPStatus.NOT_FOUND)
+
+
+def chat() -> VllmChat:
+    renderer = SimpleNamespace(mm_processor_cache=None)
+    serving = SimpleNamespace(create_chat_completion=refuse, renderer=renderer)
+    return VllmChat(State({"openai_serving_chat": serving, "openai_serving_models": Models()}))
+
+
+def client(*, list_modes: bool = False) -> httpx.AsyncClient:
+    profile = SimpleNamespace(name="mine", verified="")
+    service: Any = SimpleNamespace(chat=chat(), focus=SimpleNamespace(profile=profile), list_modes=list_modes)
+    transport = httpx.ASGITransport(create_app(service, Settings(), KeyRing()))
+    return httpx.AsyncClient(transport=transport, base_url="http://server")
+
+
+async def names(http: httpx.AsyncClient) -> list[str]:
+    listed = (await http.get("/v1/models")).json()
+    assert listed["object"] == "list"
+    return [card["id"] for card in listed["data"]]
+
+
+async def test_each_name_is_listed_once() -> None:
+    async with client() as http:
+        assert await names(http) == [NAME, SECOND, ADAPTER]
+
+
+async def test_names_that_choose_a_mode_follow_where_the_flag_asks_for_them() -> None:
+    async with client(list_modes=True) as http:
+        by_mode = [f"{name}:{mode}" for name in (NAME, SECOND) for mode in MODES]
+        assert await names(http) == [NAME, SECOND, ADAPTER, *by_mode]
+
+
+@pytest.mark.parametrize("name", [NAME, "org%2Fsmall", SECOND, ADAPTER, f"{NAME}:macro"])
+async def test_a_model_is_described_by_its_name(name: str) -> None:
+    async with client() as http:
+        card = (await http.get(f"/v1/models/{name}")).json()
+    assert (card["id"], card["object"]) == (name.replace("%2F", "/"), "model")
+    assert card["root"] == "/models/small"
+    assert card.get("dualfocus") == (None if name == ADAPTER else {"profile": "mine", "verified": None})
+
+
+@pytest.mark.parametrize("name", ["small", "org/small/", f"{NAME}:quick", f"{ADAPTER}:macro"])
+async def test_one_that_is_not_served_is_a_404_that_names_those_that_are(name: str) -> None:
+    async with client() as http:
+        answer = await http.get(f"/v1/models/{name}")
+    assert answer.status_code == 404
+    assert answer.json()["error"] == {
+        "message": f"The model `{name}` does not exist. There is: org/small, second, tuned.",
+        "type": "not_found_error",
+        "param": "model",
+        "code": None,
+    }
+
+
+async def test_a_question_to_one_that_is_not_served_is_told_the_same() -> None:
+    request = FocusRequest.model_validate({"model": "gpt-4o", "messages": [{"role": "user", "content": "What?"}]})
+    with pytest.raises(VllmResponseError) as error:
+        await chat().answer(request, Request({"type": "http", "headers": []}))
+    told = "The model `gpt-4o` does not exist. There is: org/small, second, tuned."
+    assert error.value.problem == ApiError(404, told, "model")
+
+
+async def test_an_unknown_route_is_told_which_there_are() -> None:
+    async with client() as http:
+        answer = await http.post("/v1/responses")
+    assert answer.status_code == 404
+    assert answer.json()["error"]["message"] == (
+        "Not Found: POST /v1/responses. There is: POST /v1/chat/completions, GET /v1/models, GET /v1/models/{name}, "
+        "GET /health, GET /ready, GET /version, GET /metrics."
+    )
