@@ -42,6 +42,8 @@ def as_rgb(image: Image.Image) -> Image.Image:
     An ICC profile of RGB stays in `info`, for `in_srgb` to apply once the picture is smaller.
     """
     image.load()
+    if image.mode == "P" and image.palette is None:
+        raise ValueError("its palette is missing")
     convert, turn = _converter(image), _orientation(image)
     shown = Image.new("RGB", image.size if turn not in _SIDEWAYS else image.size[::-1])
     for top, rows in _in_rows(image):

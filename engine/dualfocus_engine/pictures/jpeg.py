@@ -7,9 +7,10 @@ from PIL import Image, ImageChops
 _END = b"\xff\xd9"
 # Bits that decode to something else than what a decoder puts where nothing is left.
 _NOISE = b"\x55"
-# What is compared is an eighth as large; there one row of blocks has two rows, and colour reaches one further.
-_SCALE = 8
-_ROWS_OF_BLOCKS, _LARGEST_SHARE = 3, 64
+# What is compared is smaller: of a progressive file less so, since what is missing there is its details.
+_SCALE, _PROGRESSIVE_SCALE = 8, 2
+# Rows that may be missing: a row of blocks and what their colour reaches, or a share of a large picture.
+_BLOCK_ROWS, _SHARE = 24, 64
 
 
 def with_an_end(data: bytes) -> bytes | None:
@@ -20,15 +21,18 @@ def with_an_end(data: bytes) -> bytes | None:
     data = data.rstrip(_END[:1])  # the first half of an end
     ended = data + _END
     try:
-        shown, noisy = (_small(other) for other in (ended, data + _NOISE * (len(data) // 2) + _END))
+        height, shown = _small(ended)
+        _, noisy = _small(data + _NOISE * (len(data) // 2) + _END)
     except Exception:  # there is no end to what Pillow's readers raise over files that lie
         return None
     differing = ImageChops.difference(shown, noisy).getbbox()
-    rows = shown.height - (differing[1] if differing else shown.height)
-    return ended if rows <= max(_ROWS_OF_BLOCKS, shown.height // _LARGEST_SHARE) else None
+    intact = differing[1] / shown.height if differing else 1.0
+    return ended if (1 - intact) * height <= max(_BLOCK_ROWS, height // _SHARE) else None
 
 
-def _small(data: bytes) -> Image.Image:
+def _small(data: bytes) -> tuple[int, Image.Image]:
+    """Return the height of a JPEG, and the picture made smaller."""
     with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-        image.draft("RGB", (image.width // _SCALE, image.height // _SCALE))
-        return image.convert("RGB")
+        height, scale = image.height, _PROGRESSIVE_SCALE if "progressive" in image.info else _SCALE
+        image.draft("RGB", (image.width // scale, height // scale))
+        return height, image.convert("RGB")
