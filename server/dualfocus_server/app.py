@@ -47,7 +47,12 @@ _EXPOSED = [HEADER, WINNER_HEADER, SELECTION_HEADER, BOX_HEADER]
 def create_app(service: Service, settings: Settings, keys: KeyRing) -> FastAPI:
     """Return the server's application with its inner middleware: CORS and what is below it."""
     app = FastAPI(
-        title="DualFocus", version=version("dualfocus"), docs_url=None, redoc_url=None, redirect_slashes=False
+        title="DualFocus",
+        version=version("dualfocus"),
+        root_path=settings.root_path,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.service = service
     app.include_router(router)

@@ -19,13 +19,15 @@ _VLLM_KEY_VARIABLE = "VLLM_API_KEY"
 class Settings:
     """What the HTTP side of `dualfocus serve` was told; times in seconds. `_LIMITS` says what 0 means for each.
 
-    `cors` are the arguments of Starlette's CORSMiddleware, None where no other origin is answered.
+    `root_path` is the prefix that a proxy shows the server under: `/llm`, or nothing. `cors` are the arguments of
+    Starlette's CORSMiddleware, None where no other origin is answered.
     """
 
     api_keys: tuple[str, ...] = ()
     api_key_file: Path | None = None
     metrics_open: bool = False
     playground: bool = True
+    root_path: str = ""
     allowed_media_domains: tuple[str, ...] = ()
     image_timeout: float = 10.0
     max_images: int = 16
@@ -108,11 +110,18 @@ def settings_of(args: argparse.Namespace) -> Settings:
         api_key_file=args.api_key_file,
         metrics_open=args.metrics_open,
         playground=args.playground,
+        root_path=_prefix_of(args.root_path),
         allowed_media_domains=tuple(args.allowed_media_domains or ()),
         cors=_cors_of(args),
         answers_log=args.answers_log,
         **{name: getattr(args, name) for name in _LIMITS},
     )
+
+
+def _prefix_of(root_path: str | None) -> str:
+    """Return a prefix as paths begin with it, however its slashes were written."""
+    bare = (root_path or "").strip("/")
+    return f"/{bare}" if bare else ""
 
 
 def _cors_of(args: argparse.Namespace) -> dict[str, Any] | None:

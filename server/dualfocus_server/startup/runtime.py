@@ -276,7 +276,6 @@ def _uvicorn_config(app: ASGIApp, args: Namespace) -> uvicorn.Config:
         log_config=None,  # `logs.configure` set up the process's
         access_log=False,  # the server's own has the request's id
         timeout_graceful_shutdown=_SHUTDOWN_GRACE_S,
-        root_path=args.root_path or "",
         ssl_keyfile=args.ssl_keyfile,
         ssl_certfile=args.ssl_certfile,
         ssl_ca_certs=args.ssl_ca_certs,

@@ -40,8 +40,8 @@ def application(**settings: Any) -> FastAPI:
     return create_app(service, Settings(cors=cors, **settings), KeyRing(["good"]))
 
 
-def client(app: FastAPI, root_path: str = "") -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(with_outer_middleware(app), raise_app_exceptions=False, root_path=root_path)
+def client(app: FastAPI) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(with_outer_middleware(app), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://server")
 
 
@@ -80,8 +80,18 @@ async def test_metrics_are_open_where_the_operator_says_so(is_open: bool) -> Non
     ("path", "status"), [("/api/health", 200), ("/api/ready", 200), ("/api/version", 401), ("/api/api/health", 401)]
 )
 async def test_probes_need_no_key_under_a_proxys_prefix(path: str, status: int) -> None:
-    async with client(application(), root_path="/api") as http:
+    async with client(application(root_path="/api")) as http:
         assert (await http.get(path)).status_code == status
+
+
+async def test_every_route_is_there_with_and_without_the_prefix() -> None:
+    """A proxy may strip it (`--root-path`) or leave it."""
+    app = application(root_path="/llm")
+    async with client(app) as http:
+        for path in paths_of(app):
+            method = "POST" if path == "/v1/chat/completions" else "GET"
+            bare, prefixed = [await http.request(method, at, headers=KEY) for at in (path, f"/llm{path}")]
+            assert bare.status_code == prefixed.status_code not in (404, 405), path
 
 
 async def test_ready_says_that_the_server_drains() -> None:

@@ -94,6 +94,11 @@ def test_streams_have_no_comments_but_where_vllms_flag_asks_for_them(argv: list[
     assert settings_of(parse_arguments(argv)).sse_keep_alive_interval == seconds
 
 
+@pytest.mark.parametrize("written", ["/llm", "llm", "/llm/"])
+def test_a_prefix_is_read_however_its_slashes_are_written(written: str) -> None:
+    assert settings_of(parse_arguments(["--root-path", written])).root_path == "/llm"
+
+
 def test_flags_that_are_taken_are_flags_of_vllms() -> None:
     theirs = {field.name for field in fields(FrontendArgs)}
     assert theirs > arguments._TAKEN

@@ -10,6 +10,7 @@ from dualfocus_engine import ConfigError, load_profile
 from dualfocus_engine.machine import platform
 from dualfocus_server.startup import runtime
 from dualfocus_server.startup.arguments import parse_arguments
+from starlette.applications import Starlette
 
 
 def test_flags_about_the_chat_template_go_before_the_profile(tmp_path: Path) -> None:
@@ -27,6 +28,12 @@ def test_flags_about_the_chat_template_go_before_the_profile(tmp_path: Path) -> 
 def test_chat_template_that_is_not_there_is_said() -> None:
     with pytest.raises(ConfigError, match="--chat-template"):
         runtime._with_flags(load_profile("paper"), parse_arguments(["--chat-template", "/nothing/template.jinja"]))
+
+
+def test_prefix_is_the_applications_alone() -> None:
+    """Uvicorn would put it before paths that have it already."""
+    config = runtime._uvicorn_config(Starlette(), parse_arguments(["--root-path", "/llm"]))
+    assert config.root_path == ""
 
 
 async def test_error_that_ends_the_server_is_not_lost() -> None:

@@ -9,7 +9,7 @@ from dualfocus_server.settings import Settings, add_flags, settings_of
 def parsed(*argv: str) -> Settings:
     parser = argparse.ArgumentParser()
     add_flags(parser)
-    parser.set_defaults(allowed_media_domains=None, allowed_origins=None)  # of vLLM's
+    parser.set_defaults(allowed_media_domains=None, allowed_origins=None, root_path=None)  # of vLLM's
     return settings_of(parser.parse_args(argv))
 
 
