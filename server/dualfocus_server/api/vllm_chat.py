@@ -4,10 +4,11 @@ Leans on vLLM 0.32's `init_app_state` (fills a Starlette state with its servings
 `create_chat_completion`, `_create_chat_logprobs`, `system_fingerprint`, `response_role`, `request_logger` and
 `renderer.mm_processor_cache`, on its flags `enable_force_include_usage`, `enable_per_request_metrics` and
 `enable_log_outputs` with what does them, on its streams (an error is an event and logged, the first pieces say the
-role), on `OpenAIServingModels`, and on what vLLM says of a prompt that is too long: `VLLMValidationError.parameter`,
-and the words of `get_max_tokens`.
+role), on the error that it makes of a cancellation, on `OpenAIServingModels`, and on what vLLM says of a prompt that is
+too long: `VLLMValidationError.parameter`, and the words of `get_max_tokens`.
 """
 
+import asyncio
 import logging
 import re
 from argparse import Namespace
@@ -94,6 +95,7 @@ class VllmChat:
         except GenerationError as error:
             raise VllmResponseError(_api_error(request, create_error_response(error))) from error
         if isinstance(response, ErrorResponse):
+            _raise_if_cancelled()
             raise VllmResponseError(_api_error(request, response))
         return cast("Answer", response)
 
@@ -202,6 +204,13 @@ class VllmChat:
             return_as_token_id=request.return_tokens_as_token_ids,
         )
         return made
+
+
+def _raise_if_cancelled() -> None:
+    """Go on with the task's cancellation, which vLLM has made an error of: nobody is left to be told one."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _is_not_the_clients(record: logging.LogRecord) -> bool:
