@@ -50,8 +50,7 @@ def create_app(service: Service, settings: Settings, keys: KeyRing) -> FastAPI:
         title="DualFocus",
         version=version("dualfocus"),
         root_path=settings.root_path,
-        docs_url=None,
-        redoc_url=None,
+        openapi_url="/openapi.json" if settings.docs else None,  # without it there are no /docs and /redoc either
         redirect_slashes=False,
     )
     app.state.service = service

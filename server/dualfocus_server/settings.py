@@ -27,6 +27,7 @@ class Settings:
     api_key_file: Path | None = None
     metrics_open: bool = False
     playground: bool = True
+    docs: bool = True
     root_path: str = ""
     allowed_media_domains: tuple[str, ...] = ()
     image_timeout: float = 10.0
@@ -51,7 +52,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     known = Settings()
     keys = parser.add_argument_group("Keys")
     keys.add_argument(
-        "--api-key", action="append", help=f"a valid API key; repeatable; also {_KEYS_VARIABLE}, {_VLLM_KEY_VARIABLE}"
+        "--api-key", action="extend", nargs="+", help=f"valid API keys; also {_KEYS_VARIABLE}, {_VLLM_KEY_VARIABLE}"
     )
     keys.add_argument("--api-key-file", type=Path, help="a file of valid keys, one a line, read again when it changes")
     keys.add_argument("--metrics-open", action="store_true", help="let /metrics be read without a key")
@@ -68,8 +69,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     limits = parser.add_argument_group("Limits")
     for name, (least, text) in _LIMITS.items():
         default = getattr(known, name)
-        flag = f"--{name.replace('_', '-')}"
-        limits.add_argument(flag, type=at_least(least, type(default)), default=default, help=text)
+        flags = [f"--{name.replace('_', '-')}", *_VLLMS_NAMES.get(name, ())]
+        limits.add_argument(*flags, type=at_least(least, type(default)), default=default, help=text)
 
 
 # The least value of each flag, and its help.
@@ -88,6 +89,8 @@ _LIMITS = {
     "drain_timeout": (0, "seconds that running questions get to finish after SIGTERM (0: none)"),
     "engine_timeout": (0, "seconds without a step, while there is work, until the engine counts as dead (0: never)"),
 }
+# Flags of `vllm serve` that mean the same.
+_VLLMS_NAMES = {"drain_timeout": ("--shutdown-timeout",)}
 
 
 def at_least(least: int, kind: type[int] | type[float]) -> Any:
@@ -110,6 +113,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         api_key_file=args.api_key_file,
         metrics_open=args.metrics_open,
         playground=args.playground,
+        docs=not args.disable_fastapi_docs,
         root_path=_prefix_of(args.root_path),
         allowed_media_domains=tuple(args.allowed_media_domains or ()),
         cors=_cors_of(args),

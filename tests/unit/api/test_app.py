@@ -76,6 +76,15 @@ async def test_metrics_are_open_where_the_operator_says_so(is_open: bool) -> Non
         assert (await http.get("/version")).status_code == 401
 
 
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json"])
+async def test_docs_are_there_behind_the_key_unless_they_are_turned_off(path: str) -> None:
+    async with client(application()) as http:
+        assert (await http.get(path)).status_code == 401
+        assert (await http.get(path, headers=KEY)).status_code == 200
+    async with client(application(docs=False)) as http:
+        assert (await http.get(path, headers=KEY)).status_code == 404
+
+
 @pytest.mark.parametrize(
     ("path", "status"), [("/api/health", 200), ("/api/ready", 200), ("/api/version", 401), ("/api/api/health", 401)]
 )
