@@ -5,6 +5,7 @@ A request passes, outermost first:
     RequestIds       takes or makes its id
     AccessLog        one log line when it is answered
     RecordFailures   counts questions that are answered with an error
+    Instrumentator   vLLM's metrics of HTTP: `http_requests_total` and the like
     CORS             answers other origins' pages, where the operator names some
     UnexpectedErrors what no handler took becomes a 500 in OpenAI's shape
     KeyCheck         no key, no answer
@@ -18,6 +19,7 @@ from typing import cast
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from prometheus_fastapi_instrumentator import Instrumentator
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
@@ -34,7 +36,7 @@ from dualfocus_server.guards.keys import KeyCheck, KeyRing
 from dualfocus_server.playground import playground_routes
 from dualfocus_server.settings import Settings
 from dualfocus_server.telemetry.logs import AccessLog
-from dualfocus_server.telemetry.metrics import RecordFailures
+from dualfocus_server.telemetry.metrics import UNCOUNTED_PATHS, RecordFailures, record_request
 from dualfocus_server.telemetry.request_ids import HEADER, RequestIds
 
 router = APIRouter(route_class=JsonRoute)
@@ -59,7 +61,7 @@ def create_app(service: Service, settings: Settings, keys: KeyRing) -> FastAPI:
     page = playground_routes() if settings.playground else []
     app.router.routes.extend(page)
     add_error_handlers(app)
-    keyless = [*(route.path for route in page), *(["/metrics"] if settings.metrics_open else [])]
+    keyless = [*(route.path for route in page), *(["/metrics", "/metrics/"] if settings.metrics_open else [])]
     _add_inner_middleware(app, settings, keys, keyless)
     return app
 
@@ -76,6 +78,7 @@ def _add_inner_middleware(app: FastAPI, settings: Settings, keys: KeyRing, keyle
     app.add_middleware(UnexpectedErrors)
     if settings.cors is not None:
         app.add_middleware(CORSMiddleware, **settings.cors, expose_headers=_EXPOSED)
+    Instrumentator(excluded_handlers=UNCOUNTED_PATHS).add(record_request).instrument(app)
 
 
 def _service(request: Request) -> Service:

@@ -36,6 +36,7 @@ async def versions() -> Response:
     return JSONResponse({"version": version("dualfocus"), "vllm": vllm.__version__})
 
 
+@router.get("/metrics/", include_in_schema=False)
 @router.get("/metrics")
 async def metrics() -> Response:
     """Return all metrics in Prometheus's text format."""

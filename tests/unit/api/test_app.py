@@ -16,6 +16,7 @@ from dualfocus_server.guards.watchdog import Watchdog
 from dualfocus_server.settings import Settings
 from dualfocus_server.telemetry.request_ids import request_id
 from fastapi import FastAPI
+from prometheus_client import REGISTRY
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
@@ -72,7 +73,8 @@ async def test_what_only_looks_like_a_probe_needs_one(path: str) -> None:
 @pytest.mark.parametrize("is_open", [True, False])
 async def test_metrics_are_open_where_the_operator_says_so(is_open: bool) -> None:
     async with client(application(metrics_open=is_open)) as http:
-        assert (await http.get("/metrics")).status_code == (200 if is_open else 401)
+        for path in ("/metrics", "/metrics/"):
+            assert (await http.get(path)).status_code == (200 if is_open else 401)
         assert (await http.get("/version")).status_code == 401
 
 
@@ -101,6 +103,31 @@ async def test_every_route_is_there_with_and_without_the_prefix() -> None:
             method = "POST" if path == "/v1/chat/completions" else "GET"
             bare, prefixed = [await http.request(method, at, headers=KEY) for at in (path, f"/llm{path}")]
             assert bare.status_code == prefixed.status_code not in (404, 405), path
+
+
+def counted(**labels: str) -> float:
+    return REGISTRY.get_sample_value("http_requests_total", labels) or 0
+
+
+async def test_requests_are_counted_as_vllm_does() -> None:
+    wrong = {"handler": "/v1/chat/completions", "method": "POST", "status": "4xx"}
+    missing = {"handler": "none", "method": "GET", "status": "4xx"}
+    made_up = {"handler": "none", "method": "other", "status": "4xx"}
+    before = [counted(**labels) for labels in (wrong, missing, made_up)]
+    async with client(application(root_path="/llm")) as http:
+        await http.post("/llm/v1/chat/completions", content=b"{", headers=KEY)
+        await http.post("/v1/chat/completions")  # no key
+        await http.get("/nothing", headers=KEY)
+        for method in ("A", "B"):
+            await http.request(method, "/nothing", headers=KEY)
+        await http.get("/metrics", headers=KEY)
+        text = (await http.get("/metrics/", headers=KEY)).text
+    after = [counted(**labels) for labels in (wrong, missing, made_up)]
+    assert [now - then for now, then in zip(after, before, strict=True)] == [2, 1, 2]
+    assert 'handler="/metrics' not in text
+    sizes = ("http_request_size_bytes_sum", "http_response_size_bytes_sum")
+    for name in (*sizes, "http_request_duration_seconds_bucket", "http_request_duration_highr_seconds_bucket"):
+        assert name in text
 
 
 async def test_ready_says_that_the_server_drains() -> None:
