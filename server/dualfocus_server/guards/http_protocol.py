@@ -1,7 +1,7 @@
 """Connections: as many as the system lets us have, and none that waits for ever for a request.
 
 Leans on uvicorn's `H11Protocol`: `connection_made`, `handle_events` (called whenever bytes have come), `cycle` (the
-latest request) and `connection_lost`. Its other protocol, on httptools, bounds no headers.
+latest request), `_should_upgrade` and `connection_lost`. Its other protocol, on httptools, bounds no headers.
 """
 
 import asyncio
@@ -43,6 +43,13 @@ class Connection(H11Protocol):
             self._wait()
         else:
             self._wait_no_longer()
+
+    def _should_upgrade(self) -> bool:
+        """Stay with HTTP/1.1, as every client that asks for an upgrade must expect.
+
+        Java's asks for h2c with each of its first requests; uvicorn warns of that twice, and advises other packages.
+        """
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the wait."""
