@@ -5,6 +5,7 @@ A request passes, outermost first:
     RequestIds       takes or makes its id
     AccessLog        one log line when it is answered
     RecordFailures   counts questions that are answered with an error
+    Instrumentator   vLLM's metrics of HTTP: `http_requests_total` and the like
     CORS             answers other origins' pages, where the operator names some
     UnexpectedErrors what no handler took becomes a 500 in OpenAI's shape
     KeyCheck         no key, no answer
@@ -14,9 +15,10 @@ and then its route. The first three see every answer, those of the other middlew
 """
 
 from importlib.metadata import version
-from typing import cast
+from typing import Any, cast
 
 from fastapi import APIRouter, FastAPI, Request, Response
+from prometheus_fastapi_instrumentator import Instrumentator
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
@@ -24,7 +26,7 @@ from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
 from dualfocus_server.api import health, models
 from dualfocus_server.api.chat import Service, answer
-from dualfocus_server.api.protocol import FocusRequest, FocusResponse
+from dualfocus_server.api.protocol import ErrorBody, FocusRequest, FocusResponse
 from dualfocus_server.api.report import BOX_HEADER, SELECTION_HEADER, WINNER_HEADER
 from dualfocus_server.guards.api_errors import UnexpectedErrors, add_error_handlers
 from dualfocus_server.guards.body_limit import BodyLimit
@@ -33,12 +35,18 @@ from dualfocus_server.guards.keys import KeyCheck, KeyRing
 from dualfocus_server.playground import playground_routes
 from dualfocus_server.settings import Settings
 from dualfocus_server.telemetry.logs import AccessLog
-from dualfocus_server.telemetry.metrics import RecordFailures
+from dualfocus_server.telemetry.metrics import UNCOUNTED_PATHS, RecordFailures, record_request
 from dualfocus_server.telemetry.request_ids import HEADER, RequestIds
 
 router = APIRouter(route_class=JsonRoute)
 # nginx's: the client is gone, only the access log sees it.
 _CLIENT_CLOSED_REQUEST = 499
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorBody, "description": "The request is refused, or was wrong."},
+    "5XX": {"model": ErrorBody, "description": "The server can't answer, or not in time."},
+}
+_EVENTS = {"schema": {"type": "string", "description": "where `stream` is true: chunks as server-sent events"}}
+_ANSWER = {"model": FocusResponse | ChatCompletionResponse, "content": {"text/event-stream": _EVENTS}}
 # What other origins' pages may read of an answer's headers.
 _EXPOSED = [HEADER, WINNER_HEADER, SELECTION_HEADER, BOX_HEADER]
 
@@ -46,7 +54,12 @@ _EXPOSED = [HEADER, WINNER_HEADER, SELECTION_HEADER, BOX_HEADER]
 def create_app(service: Service, settings: Settings, keys: KeyRing) -> FastAPI:
     """Return the server's application with its inner middleware: CORS and what is below it."""
     app = FastAPI(
-        title="DualFocus", version=version("dualfocus"), docs_url=None, redoc_url=None, redirect_slashes=False
+        title="DualFocus",
+        version=version("dualfocus"),
+        root_path=settings.root_path,
+        responses=_ERRORS,
+        openapi_url="/openapi.json" if settings.docs else None,  # without it there are no /docs and /redoc either
+        redirect_slashes=False,
     )
     app.state.service = service
     app.include_router(router)
@@ -55,7 +68,7 @@ def create_app(service: Service, settings: Settings, keys: KeyRing) -> FastAPI:
     page = playground_routes() if settings.playground else []
     app.router.routes.extend(page)
     add_error_handlers(app)
-    keyless = [*(route.path for route in page), *(["/metrics"] if settings.metrics_open else [])]
+    keyless = [*(route.path for route in page), *(["/metrics", "/metrics/"] if settings.metrics_open else [])]
     _add_inner_middleware(app, settings, keys, keyless)
     return app
 
@@ -72,12 +85,11 @@ def _add_inner_middleware(app: FastAPI, settings: Settings, keys: KeyRing, keyle
     app.add_middleware(UnexpectedErrors)
     if settings.cors is not None:
         app.add_middleware(CORSMiddleware, **settings.cors, expose_headers=_EXPOSED)
+    Instrumentator(excluded_handlers=UNCOUNTED_PATHS).add(record_request).instrument(app)
 
 
 @router.post("/v1/chat/completions/", include_in_schema=False)  # some clients' base URLs end so
-@router.post(
-    "/v1/chat/completions", response_model=None, responses={200: {"model": FocusResponse | ChatCompletionResponse}}
-)
+@router.post("/v1/chat/completions", response_model=None, responses={200: _ANSWER})
 async def chat_completions(request: FocusRequest, raw_request: Request) -> Response:
     """Answer a chat completion."""
     response: Response | None = await _answer_unless_left(request, raw_request)

@@ -21,13 +21,16 @@ _IDLE_VARIABLE = "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"
 class Settings:
     """What the HTTP side of `dualfocus serve` was told; times in seconds. `_LIMITS` says what 0 means for each.
 
-    `cors` are the arguments of Starlette's CORSMiddleware, None where no other origin is answered.
+    `root_path` is the prefix that a proxy shows the server under: `/llm`, or nothing. `cors` are the arguments of
+    Starlette's CORSMiddleware, None where no other origin is answered.
     """
 
     api_keys: tuple[str, ...] = ()
     api_key_file: Path | None = None
     metrics_open: bool = False
     playground: bool = True
+    docs: bool = True
+    root_path: str = ""
     allowed_media_domains: tuple[str, ...] = ()
     allowed_media_networks: tuple[str, ...] = ()
     image_timeout: float = 10.0
@@ -57,7 +60,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     known = Settings()
     keys = parser.add_argument_group("Keys")
     keys.add_argument(
-        "--api-key", action="append", help=f"a valid API key; repeatable; also {_KEYS_VARIABLE}, {_VLLM_KEY_VARIABLE}"
+        "--api-key", action="extend", nargs="+", help=f"valid API keys; also {_KEYS_VARIABLE}, {_VLLM_KEY_VARIABLE}"
     )
     keys.add_argument("--api-key-file", type=Path, help="a file of valid keys, one a line, read again when it changes")
     keys.add_argument("--metrics-open", action="store_true", help="let /metrics be read without a key")
@@ -96,8 +99,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     for name, (least, text) in _LIMITS.items():
         default = getattr(known, name)
-        flag = f"--{name.replace('_', '-')}"
-        limits.add_argument(flag, type=at_least(least, type(default)), default=default, help=text)
+        flags = [f"--{name.replace('_', '-')}", *_VLLMS_NAMES.get(name, ())]
+        limits.add_argument(*flags, type=at_least(least, type(default)), default=default, help=text)
 
 
 # The least value of each flag, and its help.
@@ -120,6 +123,8 @@ _LIMITS = {
     "drain_timeout": (0, "seconds that running questions get to finish after SIGTERM (0: none)"),
     "engine_timeout": (0, "seconds without a step, while there is work, until the engine counts as dead (0: never)"),
 }
+# Flags of `vllm serve` that mean the same.
+_VLLMS_NAMES = {"drain_timeout": ("--shutdown-timeout",)}
 
 
 def at_least(least: int, kind: type[int] | type[float]) -> Any:
@@ -142,6 +147,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
         api_key_file=args.api_key_file,
         metrics_open=args.metrics_open,
         playground=args.playground,
+        docs=not args.disable_fastapi_docs,
+        root_path=_prefix_of(args.root_path),
         allowed_media_domains=tuple(args.allowed_media_domains or ()),
         allowed_media_networks=tuple(args.allowed_media_networks),
         image_formats=tuple(args.image_formats),
@@ -151,6 +158,12 @@ def settings_of(args: argparse.Namespace) -> Settings:
         idle_timeout=_idle_timeout_of_environment(),
         **{name: getattr(args, name) for name in _LIMITS},
     )
+
+
+def _prefix_of(root_path: str | None) -> str:
+    """Return a prefix as paths begin with it, however its slashes were written."""
+    bare = (root_path or "").strip("/")
+    return f"/{bare}" if bare else ""
 
 
 def _cors_of(args: argparse.Namespace) -> dict[str, Any] | None:

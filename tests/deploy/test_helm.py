@@ -377,6 +377,7 @@ def test_wrong_values_are_refused_by_the_schema(values: dict[str, Any], complain
         ({"autoscaling": {"minReplicas": 9}}, "autoscaling.minReplicas is 9, more than the 4"),
         ({"server": {"flags": ["--port=9000"]}}, "server.flags has --port=9000: the chart sets it"),
         ({"server": {"flags": ["--drain_timeout=9"]}}, "server.flags has --drain_timeout=9: the chart sets it"),
+        ({"server": {"flags": ["--shutdown-timeout=9"]}}, "server.flags has --shutdown-timeout=9: the chart sets it"),
     ],
 )
 def test_values_that_make_no_sense_together_are_refused(values: dict[str, Any], complaint: str) -> None:

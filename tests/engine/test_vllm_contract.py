@@ -20,12 +20,14 @@ from vllm.distributed.ec_transfer.ec_connector.base import ECConnectorBase
 from vllm.distributed.ec_transfer.ec_connector.encoder_output_width import measure_encoder_output_widths
 from vllm.entrypoints.generate.base.protocol import DeltaMessage
 from vllm.entrypoints.openai.chat_completion import serving
+from vllm.entrypoints.openai.chat_completion.api_router import ENDPOINT_LOAD_METRICS_FORMAT_HEADER_LABEL
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionRequest,
     ChatCompletionResponse,
     ChatCompletionResponseStreamChoice,
 )
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+from vllm.entrypoints.serve.utils.orca_metrics import metrics_header
 from vllm.entrypoints.serve.utils.sse_keep_alive import SSE_KEEP_ALIVE_COMMENT
 from vllm.outputs import RequestOutput
 from vllm.renderers.params import ChatParams
@@ -222,6 +224,20 @@ def test_streams_of_chat_serving_are_what_is_read_and_written_of_them() -> None:
     role = ChatCompletionResponseStreamChoice(index=0, delta=DeltaMessage(role="assistant", content=""))
     assert '"delta":{"role":' in role.model_dump_json(exclude_unset=True)
     assert SSE_KEEP_ALIVE_COMMENT == ": keep-alive\n\n"
+
+
+def test_a_cancellation_of_chat_serving_becomes_an_error() -> None:
+    """Where it no longer does, `_raise_if_cancelled` can go."""
+    written = inspect.getsource(OpenAIServingChat.chat_completion_full_generator)
+    assert (
+        'except asyncio.CancelledError:\n            return self.create_error_response("Client disconnected")'
+        in written
+    )
+
+
+def test_the_engines_load_is_told_in_a_header() -> None:
+    assert ENDPOINT_LOAD_METRICS_FORMAT_HEADER_LABEL == "endpoint-load-metrics-format"
+    assert list(inspect.signature(metrics_header).parameters) == ["metrics_format"]
 
 
 def test_the_end_of_an_engine_can_be_noticed_and_told() -> None:

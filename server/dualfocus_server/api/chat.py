@@ -28,7 +28,7 @@ from dualfocus_server.api.pieces import FocusWriter, Pieces
 from dualfocus_server.api.protocol import FocusRequest, FocusResponse
 from dualfocus_server.api.report import answers_record, completion, crop_url, headers_of
 from dualfocus_server.api.streaming import Events, EventStream, Silence
-from dualfocus_server.api.vllm_chat import VllmChat, begins_answer, take_id_from_header
+from dualfocus_server.api.vllm_chat import VllmChat, begins_answer, load_header, take_id_from_header
 from dualfocus_server.guards.admission import Admission, Slot
 from dualfocus_server.guards.http_errors import HttpError, Stalled, TimedOut
 from dualfocus_server.guards.watchdog import Watchdog
@@ -116,7 +116,9 @@ async def answer(service: Service, request: FocusRequest, raw_request: Request) 
             if request.stream:
                 return await _streamed(service, task, slot, held.pop_all())
             # Images are opened once the question has its place: what waits, waits encoded.
-            return await task.respond(slot)
+            response = await task.respond(slot)
+            response.headers.update(load_header(raw_request))
+            return response
 
 
 async def _streamed(service: Service, task: _Task, slot: Slot, held: ExitStack) -> Response:

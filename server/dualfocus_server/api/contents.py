@@ -5,6 +5,7 @@ What stands here after is all there is: nothing but data is left for it to read.
 """
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 TEXT, IMAGE = "text", "image_url"
@@ -24,6 +25,8 @@ def normalize_message(message: Any) -> dict[str, Any]:
     content = message.get("content")
     if content is None or isinstance(content, str):
         return message
+    if isinstance(content, dict) or not isinstance(content, Iterable):
+        raise ValueError("it must be a string or a list of parts")
     return message | {"content": [_part(part) for part in content]}
 
 
@@ -36,6 +39,8 @@ def parts_of(message: dict[str, Any]) -> list[dict[str, Any]]:
 def _part(part: Any) -> dict[str, Any]:
     if isinstance(part, str):
         return {"type": TEXT, TEXT: part}
+    if not isinstance(part, dict):
+        raise ValueError("a part must be an object with a type, or a string")
     kind = part.get("type") or next((name for name in _KNOWN if name in part), None)
     kind = _ALIASES.get(str(kind), kind)
     if kind == TEXT:

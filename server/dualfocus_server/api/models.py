@@ -4,6 +4,7 @@ from typing import Any, cast
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from vllm.entrypoints.serve.engine.protocol import ModelCard, ModelList
 
 from dualfocus_server.api.chat import Service
 from dualfocus_server.api.protocol import MODES
@@ -11,7 +12,7 @@ from dualfocus_server.api.protocol import MODES
 router = APIRouter()
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", responses={200: {"model": ModelList}})
 async def list_models(raw_request: Request) -> Response:
     """List what is served; `--list-modes` adds the names that choose a mode, which clients take for more models."""
     service = cast("Service", raw_request.app.state.service)
@@ -19,7 +20,7 @@ async def list_models(raw_request: Request) -> Response:
     return JSONResponse({"object": "list", "data": plain + (by_mode if service.list_modes else [])})
 
 
-@router.get("/v1/models/{name:path}")
+@router.get("/v1/models/{name:path}", responses={200: {"model": ModelCard}})
 async def one_model(name: str, raw_request: Request) -> Response:
     """Describe what is served under a name, one that chooses a mode too."""
     service = cast("Service", raw_request.app.state.service)

@@ -17,10 +17,11 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionResponse,
     ChatCompletionStreamResponse,
 )
+from vllm.exceptions import VLLMValidationError
 from vllm.renderers.params import TokenizeParams
 
 from dualfocus_server.api.contents import normalize_message
-from dualfocus_server.guards.json_limits import validate_json
+from dualfocus_server.guards.json_limits import FieldError, validate_json
 
 Corners = tuple[float, float, float, float]
 # What vLLM's validators raise over values of types that they do not expect.
@@ -28,6 +29,8 @@ _STUMBLES = (
     *(AttributeError, LookupError, TypeError, AssertionError),
     *(OverflowError, RecursionError, NotImplementedError),
 )
+# What vLLM judges apart from the request, without the field's name.
+_JUDGED_ALONE = ("structured_outputs", "repetition_detection")
 # OpenAI's own limit.
 _MOST_CHOICES = 128
 # A body of a megabyte could otherwise hold the event loop for seconds.
@@ -128,42 +131,60 @@ class FocusRequest(ChatCompletionRequest):
     def _has_messages(cls, body: Any) -> Any:
         """Judge the shape first: vLLM's own validators take it for granted."""
         if isinstance(body, bytes | str):
-            raise ValueError("the body must be a JSON object, sent with Content-Type: application/json")
+            raise FieldError("the body must be a JSON object, sent with Content-Type: application/json", None)
         validate_json(body)
         messages = body.get("messages") if isinstance(body, dict) else None
         if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
-            raise ValueError("messages must be a list of at least one message, each an object with role and content")
+            shape = "messages must be a list of at least one message, each an object with role and content"
+            raise FieldError(shape, "messages")
         _check_messages(messages)
+        _check_contents(messages)
+        if not isinstance(body.get("structured_outputs"), dict | None):
+            raise FieldError("structured_outputs must be an object", "structured_outputs")
         return body
 
     @model_validator(mode="wrap")
     @classmethod
     def _is_readable(cls, body: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
-        """Tell the client where vLLM's validators stumble over a value's type."""
+        """Tell the client where vLLM's validators stumble over a value's type, which is deep in a message."""
         try:
             return read(body)
+        except VLLMValidationError as error:
+            error.parameter = error.parameter or next((name for name in _JUDGED_ALONE if name in body), None)
+            raise
         except _STUMBLES as error:
-            raise ValueError(f"the request can't be read: {error}") from error
+            raise FieldError(f"messages can't be read: {error}", "messages") from error
 
     @model_validator(mode="after")
     def _is_canonical(self) -> Self:
         if not 1 <= (self.n or 1) <= _MOST_CHOICES:
-            raise ValueError(f"n must be 1 to {_MOST_CHOICES}")
+            raise FieldError(f"n must be 1 to {_MOST_CHOICES}", "n")
         messages: list[Any] = self.messages  # type: ignore[has-type]
         self.messages = [normalize_message(message) for message in messages]
         return self
 
 
 def _check_messages(messages: list[dict[str, Any]]) -> None:
-    """Raise ValueError where there is too much to validate, or a message that vLLM would try as one of every make."""
+    """Raise FieldError where there is too much to validate, or what vLLM would try as a message of every make."""
     if len(messages) > _MOST_MESSAGES:
-        raise ValueError(f"messages has {len(messages):,} messages; {_MOST_MESSAGES:,} are the most")
+        raise FieldError(f"messages has {len(messages):,} messages; {_MOST_MESSAGES:,} are the most", "messages")
     for place, message in enumerate(messages):
-        role, content = message.get("role"), message.get("content")
-        if not isinstance(role, str):
-            raise ValueError(f"messages.{place}.role must be system, developer, user, assistant or tool")
-        if isinstance(content, list) and len(content) > _MOST_PARTS:
-            raise ValueError(f"messages.{place} has {len(content):,} parts; {_MOST_PARTS:,} are the most")
+        role, content = f"messages.{place}.role", f"messages.{place}.content"
+        if not isinstance(message.get("role"), str):
+            raise FieldError(f"{role} must be system, developer, user, assistant or tool", role)
+        parts = message.get("content")
+        if isinstance(parts, list) and len(parts) > _MOST_PARTS:
+            raise FieldError(f"{content} has {len(parts):,} parts; {_MOST_PARTS:,} are the most", content)
+
+
+def _check_contents(messages: list[dict[str, Any]]) -> None:
+    """Raise FieldError over a part that can't be read, which vLLM would try as one of every make."""
+    for place, message in enumerate(messages):
+        try:
+            normalize_message(message)
+        except ValueError as error:
+            content = f"messages.{place}.content"
+            raise FieldError(f"{content}: {error}", content) from error
 
 
 class AnswerReport(BaseModel):
@@ -227,3 +248,18 @@ class FocusPiece(ChatCompletionStreamResponse):
     """A piece of a stream; `dualfocus` is the answer's report, or what is being done."""
 
     dualfocus: dict[str, Any] | None = None
+
+
+class ErrorReport(BaseModel):
+    """What was wrong."""
+
+    message: str
+    type: str
+    param: str | None = Field(description="the field that was wrong")
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """The body of every error."""
+
+    error: ErrorReport

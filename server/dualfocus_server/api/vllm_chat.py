@@ -4,14 +4,16 @@ Leans on vLLM 0.32's `init_app_state` (fills a Starlette state with its servings
 `create_chat_completion`, `_create_chat_logprobs`, `system_fingerprint`, `response_role`, `request_logger` and
 `renderer.mm_processor_cache`, on its flags `enable_force_include_usage`, `enable_per_request_metrics` and
 `enable_log_outputs` with what does them, on its streams (an error is an event and logged, the first pieces say the
-role), on `OpenAIServingModels` (`base_model_paths` and `lora_requests` are what is served), and on what vLLM says of a
-prompt that is too long: `VLLMValidationError.parameter`, and the words of `get_max_tokens`.
+role), on the error that it makes of a cancellation, on `OpenAIServingModels` (`base_model_paths` and `lora_requests`
+are what is served), on `metrics_header`, and on what vLLM says of a prompt that is too long:
+`VLLMValidationError.parameter`, and the words of `get_max_tokens`.
 """
 
+import asyncio
 import logging
 import re
 from argparse import Namespace
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from http import HTTPStatus
 from tempfile import NamedTemporaryFile
@@ -25,6 +27,7 @@ from starlette.datastructures import MutableHeaders, State
 from vllm.entrypoints.generate.base.protocol import PerRequestMetrics, StreamOptions
 from vllm.entrypoints.generate.base.serving import build_per_request_timing_metrics
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+from vllm.entrypoints.openai.chat_completion.api_router import ENDPOINT_LOAD_METRICS_FORMAT_HEADER_LABEL
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionLogProbs,
     ChatCompletionRequest,
@@ -34,6 +37,7 @@ from vllm.entrypoints.openai.models.protocol import BaseModelPath
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelList
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.entrypoints.serve.utils.api_utils import should_include_usage
+from vllm.entrypoints.serve.utils.orca_metrics import metrics_header
 from vllm.exceptions import GenerationError, VLLMClientError, VLLMValidationError
 
 from dualfocus_server.api.contents import parts_of
@@ -94,6 +98,7 @@ class VllmChat:
         except GenerationError as error:
             raise VllmResponseError(_api_error(request, create_error_response(error))) from error
         if isinstance(response, ErrorResponse):
+            _raise_if_cancelled()
             is_missing = response.error.code == HTTPStatus.NOT_FOUND
             problem = self.no_such_model(request.model) if is_missing else _api_error(request, response)
             raise VllmResponseError(problem)
@@ -212,9 +217,23 @@ class VllmChat:
         return made
 
 
+def _raise_if_cancelled() -> None:
+    """Go on with the task's cancellation, which vLLM has made an error of: nobody is left to be told one."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 def _is_not_the_clients(record: logging.LogRecord) -> bool:
     """Keep out of the log what vLLM takes for its own failure, in a stream: that it refused a client's values."""
     return not (record.exc_info and isinstance(record.exc_info[1], VLLMClientError))
+
+
+def load_header(raw_request: Request) -> Mapping[str, str]:
+    """Return the header that tells the engine's load (ORCA's), where a client asks for it as text or JSON."""
+    asked = raw_request.headers.get(ENDPOINT_LOAD_METRICS_FORMAT_HEADER_LABEL, "")
+    # Of other formats vLLM warns in the log, each time.
+    return (asked.lower() in ("text", "json") and metrics_header(asked)) or {}
 
 
 def take_id_from_header(request: ChatCompletionRequest, raw_request: Request) -> None:

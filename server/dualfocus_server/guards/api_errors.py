@@ -1,8 +1,9 @@
 """Errors in OpenAI's shape, for everything: `{"error": {"message", "type", "param", "code"}}`."""
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
@@ -14,15 +15,21 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.exceptions import VLLMError, VLLMValidationError
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from dualfocus_server.guards.http_errors import HttpError
+from dualfocus_server.guards.json_limits import FieldError
 
 logger = logging.getLogger(__name__)
 
+# Where vLLM's messages name fields: at their head, and in backquotes.
+_NAMED = re.compile(r"^\w+|(?<=`)\w+(?=`)")
+# What pydantic says of its own classes.
+_CLASSES = re.compile(r" or (?:instance of|object to extract) .*")
 _STATUS = {
     ErrorKind.BAD_PICTURE: HTTPStatus.BAD_REQUEST,
     ErrorKind.BAD_QUESTION: HTTPStatus.BAD_REQUEST,
@@ -119,7 +126,7 @@ def api_error_from_vllm(response: ErrorResponse) -> ApiError:
         return to_api_error(EngineDead())
     # What is asked for and not there is the client's to change.
     status = HTTPStatus.BAD_REQUEST if response.error.code == HTTPStatus.NOT_IMPLEMENTED else response.error.code
-    return ApiError(status, response.error.message, response.error.param)
+    return ApiError(status, response.error.message, response.error.param or _field_named_in(response.error.message))
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -169,9 +176,35 @@ def _routes(app: FastAPI) -> Iterator[str]:
 
 
 def _validation(error: RequestValidationError) -> ApiError:
-    first = error.errors()[0]
+    first = _likeliest(error.errors())
     if first["type"] == "json_invalid":
         return ApiError(HTTPStatus.BAD_REQUEST, f"The body is not valid JSON: {first['ctx']['error']}.")
-    where = ".".join(str(part) for part in first["loc"] if part != "body")
-    message = first["msg"].removeprefix("Value error, ")
-    return ApiError(HTTPStatus.BAD_REQUEST, f"{where}: {message}" if where else message, param=where or None)
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, FieldError):
+        return ApiError(HTTPStatus.BAD_REQUEST, str(cause), param=cause.field)
+    where = _field_of(error.body, first["loc"][1:], is_missing=first["type"] == "missing")
+    message = _CLASSES.sub("", first["msg"].removeprefix("Value error, "))
+    return ApiError(HTTPStatus.BAD_REQUEST, f"{where or 'the body'}: {message}", param=where or None)
+
+
+def _likeliest(errors: Sequence[Any]) -> Any:
+    """Return the first error that is not of a form whose role or type says already that another one was meant."""
+    others = {error["loc"][:-1] for error in errors if error["type"] == "literal_error"}
+    return next((error for error in errors if error["loc"][:-1] not in others), errors[0])
+
+
+def _field_of(body: Any, place: Sequence[str | int], *, is_missing: bool) -> str:
+    """Return the field that is at pydantic's place in a body, without the names of pydantic's own steps to it."""
+    if place and isinstance(place[0], int):
+        return "messages"  # what is in one, vLLM reads late, and pydantic knows no more where it stood
+    found: list[str] = []
+    for part in place:
+        with suppress(LookupError, TypeError):
+            body = body[part]
+            found.append(str(part))
+    return ".".join([*found, *map(str, place[-1:])] if is_missing else found)
+
+
+def _field_named_in(message: str) -> str | None:
+    """Return the field that a message of vLLM's is about."""
+    return next((name for name in _NAMED.findall(message) if name in ChatCompletionRequest.model_fields), None)

@@ -1,8 +1,8 @@
 """Connections: as many as the system lets us have, and none that waits for ever for a request.
 
 Leans on uvicorn's `H11Protocol`: `connection_made`, `handle_events` (called whenever bytes have come, and once a
-request is answered), `cycle` (the latest request), `timeout_keep_alive_task` (from an answer to the next bytes) and
-`connection_lost`. Its other protocol, on httptools, bounds no headers.
+request is answered), `cycle` (the latest request), `timeout_keep_alive_task` (from an answer to the next bytes),
+`_should_upgrade` and `connection_lost`. Its other protocol, on httptools, bounds no headers.
 """
 
 import asyncio
@@ -44,6 +44,13 @@ class Connection(H11Protocol):
             self._wait_no_longer()
         elif self.timeout_keep_alive_task is None:
             self._wait()
+
+    def _should_upgrade(self) -> bool:
+        """Stay with HTTP/1.1, as every client that asks for an upgrade must expect.
+
+        Java's asks for h2c with each of its first requests; uvicorn warns of that twice, and advises other packages.
+        """
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the wait."""

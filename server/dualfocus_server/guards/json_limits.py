@@ -8,13 +8,21 @@ _LARGEST = 2**63 - 1
 MOST_VALUES = 100_000
 
 
+class FieldError(ValueError):
+    """A value that is not taken; `field` says whose it is, in the client's words."""
+
+    def __init__(self, message: str, field: str | None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
 def validate_json(body: Any) -> None:
-    """Raise ValueError naming the first value of a JSON body that the engine's wire format can't carry."""
+    """Raise FieldError naming the first value of a JSON body that the engine's wire format can't carry."""
     for name, value in _leaves(body):
         if isinstance(value, str):
             _check_text(name, value)
         elif isinstance(value, int) and abs(value) > _LARGEST:
-            raise ValueError(f"{name or 'the body'} has a number of more than 64 bits")
+            raise FieldError(f"{name or 'the body'} has a number of more than 64 bits", name or None)
 
 
 def _check_text(name: str, text: str) -> None:
@@ -24,7 +32,8 @@ def _check_text(name: str, text: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         surrogate = f"an unpaired surrogate (U+{ord(text[error.start]):04X})"
-        raise ValueError(f"{name or 'the body'} has {surrogate} in it, which is not valid text") from error
+        message = f"{name or 'the body'} has {surrogate} in it, which is not valid text"
+        raise FieldError(message, name or None) from error
 
 
 def _leaves(body: Any) -> Iterator[tuple[str, Any]]:
@@ -35,7 +44,7 @@ def _leaves(body: Any) -> Iterator[tuple[str, Any]]:
         name, value = left.pop()
         found += len(value) if isinstance(value, dict | list) else 0
         if found > MOST_VALUES:
-            raise ValueError(f"the body has more than {MOST_VALUES:,} values in it")
+            raise FieldError(f"the body has more than {MOST_VALUES:,} values in it", None)
         if isinstance(value, dict):
             yield from ((name, key) for key in value)
             left += [(name or str(key), inner) for key, inner in value.items()]

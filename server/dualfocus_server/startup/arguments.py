@@ -31,10 +31,10 @@ _TAKEN = {
     *("enable_auto_tool_choice", "exclude_tools_when_tool_choice_none", "tool_call_parser", "tool_strict_level"),
     *("return_tokens_as_token_ids", "enable_force_include_usage", "enable_per_request_metrics"),
     *("max_log_len", "enable_log_outputs", "enable_log_deltas", "log_error_stack"),
-    *("fingerprint_mode", "fingerprint_value"),
+    *("fingerprint_mode", "fingerprint_value", "disable_fastapi_docs"),
     *("enable_prompt_tokens_details", "enable_request_id_headers"),  # done in any case
 }
-_NOT_TAKEN = {field.name for field in fields(FrontendArgs)} - _TAKEN
+_NOT_TAKEN = {field.name for field in fields(FrontendArgs)} - _TAKEN | {"allowed_local_media_path"}
 
 _DESCRIPTION = """Serve a vision-language model that looks twice, behind OpenAI's chat completions API.
 Takes the flags of `vllm serve` beside its own; --help=all shows them, --help=PART those of a part."""
@@ -54,28 +54,13 @@ class _Parser(FlexibleArgumentParser):
     def load_config_file(self, file_path: str) -> list[str]:
         """Return a file's options as arguments, so that both are judged alike."""
         try:
-            given = self._repeated(super().load_config_file(file_path))
+            given = super().load_config_file(file_path)
         except AttributeError:
             self.error(f"--config {file_path}: expected lines of the form `option: value`")
         except (OSError, ValueError, yaml.YAMLError) as error:
             self.error(f"--config {file_path}: {error}")
         # At the end, so that an option with several values takes none of the command line's.
         return [*given, "--config", file_path]
-
-    def _repeated(self, given: Sequence[str]) -> list[str]:
-        """Write an option that takes one value at a time once for each value of a list."""
-        arguments: list[str] = []
-        option = ""
-        for part in given:
-            if part.startswith("--"):
-                option = part
-            elif arguments[-1] != option and self._is_repeatable(option):
-                arguments.append(option)
-            arguments.append(part)
-        return arguments
-
-    def _is_repeatable(self, option: str) -> bool:
-        return isinstance(self._option_string_actions.get(option.replace("_", "-")), argparse._AppendAction)
 
 
 def make_parser() -> FlexibleArgumentParser:

@@ -307,7 +307,6 @@ def _uvicorn_config(app: ASGIApp, args: Namespace, settings: Settings) -> uvicor
         access_log=False,  # the server's own has the request's id
         timeout_keep_alive=settings.idle_timeout,
         timeout_graceful_shutdown=_SHUTDOWN_GRACE_S,
-        root_path=args.root_path or "",
         ssl_keyfile=args.ssl_keyfile,
         ssl_certfile=args.ssl_certfile,
         ssl_ca_certs=args.ssl_ca_certs,

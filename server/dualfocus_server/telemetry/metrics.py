@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from http import HTTPStatus
+from http import HTTPMethod, HTTPStatus
 
 from dualfocus_engine import FocusResult, Mode, Selection
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
+from prometheus_fastapi_instrumentator.metrics import Info, default
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dualfocus_server.guards.api_errors import error_type
@@ -43,6 +44,12 @@ ENCODER_RUNS = Counter("dualfocus_encoder_runs", "Images that the vision encoder
 RUNNING = Gauge("dualfocus_questions_running", "Questions worked on.")
 WAITING = Gauge("dualfocus_questions_waiting", "Questions waiting for their turn.")
 UNFINISHED_TURNS = Gauge("dualfocus_unfinished_turns", "Turns that the engine has not finished.")
+
+# `vllm serve`'s own of HTTP, by the library that it takes them from: made once, also for several applications.
+_HTTP_METRICS = default()
+_METHODS = {*HTTPMethod}
+# Asked too often to be of use, as in vLLM.
+UNCOUNTED_PATHS = ["/metrics", "/health", "/ready", "/version"]
 
 
 def watch(running: Callable[[], int], waiting: Callable[[], int], unfinished_turns: Callable[[], int]) -> None:
@@ -96,6 +103,14 @@ def record_passthrough(seconds: float) -> None:
 def record_failure(status: int) -> None:
     """Count a question that ended in an error, under the error's type."""
     QUESTIONS.labels("client_left" if status == _CLIENT_LEFT else error_type(status)).inc()
+
+
+def record_request(info: Info) -> None:
+    """Count a request in `http_requests_total` and the like."""
+    if info.method not in _METHODS:  # a client can make up as many as it likes, each a line at every scrape
+        info.method = "other"
+    if _HTTP_METRICS is not None:
+        _HTTP_METRICS(info)
 
 
 def outcome_of(result: FocusResult) -> str:

@@ -16,6 +16,7 @@ from dualfocus_server.guards.watchdog import Watchdog
 from dualfocus_server.settings import Settings
 from dualfocus_server.telemetry.request_ids import request_id
 from fastapi import FastAPI
+from prometheus_client import REGISTRY
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
@@ -40,8 +41,8 @@ def application(**settings: Any) -> FastAPI:
     return create_app(service, Settings(cors=cors, **settings), KeyRing(["good"]))
 
 
-def client(app: FastAPI, root_path: str = "") -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(with_outer_middleware(app), raise_app_exceptions=False, root_path=root_path)
+def client(app: FastAPI) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(with_outer_middleware(app), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://server")
 
 
@@ -81,18 +82,76 @@ async def test_what_only_looks_like_a_probe_needs_one(path: str) -> None:
 @pytest.mark.parametrize("is_open", [True, False])
 async def test_metrics_are_open_where_the_operator_says_so(is_open: bool) -> None:
     async with client(application(metrics_open=is_open)) as http:
-        metrics, version = await http.get("/metrics"), await http.get("/version")
-    assert (metrics.status_code, version.status_code) == (200 if is_open else 401, 401)
-    assert is_open or "--metrics-open" in metrics.json()["error"]["message"]
+        found = [await http.get(path) for path in ("/metrics", "/metrics/")]
+        version = await http.get("/version")
+    assert [answer.status_code for answer in found] == [200 if is_open else 401] * 2
+    assert is_open or "--metrics-open" in found[0].json()["error"]["message"]
+    assert version.status_code == 401
     assert "--metrics-open" not in version.text
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json"])
+async def test_docs_are_there_behind_the_key_unless_they_are_turned_off(path: str) -> None:
+    async with client(application()) as http:
+        assert (await http.get(path)).status_code == 401
+        assert (await http.get(path, headers=KEY)).status_code == 200
+    async with client(application(docs=False)) as http:
+        assert (await http.get(path, headers=KEY)).status_code == 404
+
+
+def test_the_document_says_what_comes() -> None:
+    document = application().openapi()
+    error = {"schema": {"$ref": "#/components/schemas/ErrorBody"}}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            answers = {status: told.get("content", {}) for status, told in operation["responses"].items()}
+            assert set(answers) == {"200", "4XX", "5XX"}, path
+            assert answers["4XX"] == answers["5XX"] == {"application/json": error}, path
+            kinds = {"/metrics": ["text/plain"], "/v1/chat/completions": ["application/json", "text/event-stream"]}
+            assert sorted(answers["200"]) == kinds.get(path, ["application/json"])
 
 
 @pytest.mark.parametrize(
     ("path", "status"), [("/api/health", 200), ("/api/ready", 200), ("/api/version", 401), ("/api/api/health", 401)]
 )
 async def test_probes_need_no_key_under_a_proxys_prefix(path: str, status: int) -> None:
-    async with client(application(), root_path="/api") as http:
+    async with client(application(root_path="/api")) as http:
         assert (await http.get(path)).status_code == status
+
+
+async def test_every_route_is_there_with_and_without_the_prefix() -> None:
+    """A proxy may strip it (`--root-path`) or leave it."""
+    app = application(root_path="/llm")
+    async with client(app) as http:
+        for path in paths_of(app):
+            method = "POST" if path == "/v1/chat/completions" else "GET"
+            bare, prefixed = [await http.request(method, at, headers=KEY) for at in (path, f"/llm{path}")]
+            assert bare.status_code == prefixed.status_code not in (404, 405), path
+
+
+def counted(**labels: str) -> float:
+    return REGISTRY.get_sample_value("http_requests_total", labels) or 0
+
+
+async def test_requests_are_counted_as_vllm_does() -> None:
+    wrong = {"handler": "/v1/chat/completions", "method": "POST", "status": "4xx"}
+    missing = {"handler": "none", "method": "GET", "status": "4xx"}
+    made_up = {"handler": "none", "method": "other", "status": "4xx"}
+    before = [counted(**labels) for labels in (wrong, missing, made_up)]
+    async with client(application(root_path="/llm")) as http:
+        await http.post("/llm/v1/chat/completions", content=b"{", headers=KEY)
+        await http.post("/v1/chat/completions")  # no key
+        await http.get("/nothing", headers=KEY)
+        for method in ("A", "B"):
+            await http.request(method, "/nothing", headers=KEY)
+        await http.get("/metrics", headers=KEY)
+        text = (await http.get("/metrics/", headers=KEY)).text
+    after = [counted(**labels) for labels in (wrong, missing, made_up)]
+    assert [now - then for now, then in zip(after, before, strict=True)] == [2, 1, 2]
+    assert 'handler="/metrics' not in text
+    sizes = ("http_request_size_bytes_sum", "http_response_size_bytes_sum")
+    for name in (*sizes, "http_request_duration_seconds_bucket", "http_request_duration_highr_seconds_bucket"):
+        assert name in text
 
 
 async def test_ready_says_that_the_server_drains() -> None:

@@ -85,7 +85,7 @@ def test_no_field_is_the_fields_default() -> None:
         ({"messages": [{"a": 1}]}, "messages.0.role must be"),
         ({"messages": [*MESSAGES, {"role": 5, "content": "x"}]}, "messages.1.role must be"),
         ({"messages": [{"a": 1}] * 2_001}, "messages has 2,001 messages; 2,000 are the most"),
-        ({"messages": [{"role": "user", "content": ["x"] * 1_001}]}, "messages.0 has 1,001 parts; 1,000 are the most"),
+        ({"messages": [{"role": "user", "content": ["x"] * 1_001}]}, "messages.0.content has 1,001 parts"),
         ({"messages": MESSAGES, "x": [1] * 100_000}, "more than 100,000 values"),
     ],
     ids=["no role", "a role of another type", "messages", "parts", "values"],

@@ -1,6 +1,7 @@
 """Every error of every route leaves in OpenAI's shape."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -165,6 +166,71 @@ async def test_bad_field_is_named(client: httpx.AsyncClient, body: dict[str, Any
     error = _error(response)
     assert (response.status_code, error["type"], error["param"]) == (400, "invalid_request_error", param)
     assert part in error["message"]
+
+
+def _says(content: Any, **message: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": content} | message]}
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"messages": ["hi"]}, "messages"),
+        (_says("x", role=3), "messages.0.role"),
+        (_says(5), "messages.0.content"),
+        (_says({"type": "text", "text": "x"}), "messages.0.content"),
+        (_says([5]), "messages.0.content"),
+        (_says([{"type": "nonesuch"}]), "messages.0.content"),
+        (_says([{"type": "image_url"}]), "messages.0.content"),
+        (_says("x", name=3), "messages.0.name"),
+        (_says("x", role="assistant", tool_calls=3), "messages"),
+        (_says("x", role="assistant", tool_calls=[{"id": 3}]), "messages"),
+        (_says("x") | {"seed": 2**65}, "seed"),
+        (_says("x") | {"audio": {"seed": 2**65}}, "audio"),
+        (_says("x") | {"user": "\ud800"}, "user"),
+        (_says("x") | {"n": 1000}, "n"),
+        (_says("x") | {"stop": 3}, "stop"),
+        (_says("x") | {"stop": [1]}, "stop"),
+        (_says("x") | {"logit_bias": {"1": "much"}}, "logit_bias.1"),
+        (_says("x") | {"response_format": 3}, "response_format"),
+        (_says("x") | {"response_format": {"type": "json"}}, "response_format.type"),
+        (_says("x") | {"response_format": {"type": "json_schema"}}, "response_format"),
+        (
+            _says("x") | {"response_format": {"type": "json_schema", "json_schema": {}}},
+            "response_format.json_schema.name",
+        ),
+        (_says("x") | {"tools": [{"type": "function"}]}, "tools.0.function"),
+        (_says("x") | {"tool_choice": "required"}, "tool_choice"),
+        (_says("x") | {"structured_outputs": "[0-9]"}, "structured_outputs"),
+        (_says("x") | {"structured_outputs": {}}, "structured_outputs"),
+        (_says("x") | {"repetition_detection": {"max_pattern_size": -1}}, "repetition_detection"),
+        (_says("x") | {"continue_final_message": True, "add_generation_prompt": True}, "continue_final_message"),
+        (_says("x") | {"dualfocus": {"box": [0, 0]}}, "dualfocus.box.2"),
+    ],
+)
+async def test_a_wrong_field_is_named_as_the_client_wrote_it(
+    client: httpx.AsyncClient, body: dict[str, Any], param: str
+) -> None:
+    written = json.dumps(body)  # as surrogates travel
+    response = await client.post("/chat", content=written, headers={"Content-Type": "application/json"})
+    error = _error(response)
+    assert (response.status_code, error["param"]) == (400, param)
+    assert not re.search(r"function-|Param\b|instance of|Message", error["message"])
+
+
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        ("top_k must be 0 (disable), or at least 1, got -3.", "top_k"),
+        ("structured_outputs.regex must not contain a NUL character", "structured_outputs"),
+        ("Cannot set both `continue_final_message` and `add_generation_prompt` to True.", "continue_final_message"),
+        ("The model's user can't stop.", None),
+    ],
+)
+def test_what_vllm_says_of_a_field_names_it(message: str, param: str | None) -> None:
+    assert api_error_from_vllm(create_error_response(VLLMValidationError(message))).param == param
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"text"', b"{}", b"\xff"])

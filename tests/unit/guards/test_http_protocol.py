@@ -191,3 +191,14 @@ async def test_a_websocket_is_no_way_around(port: int) -> None:
     writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + keys + b"\r\n")
     assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
     writer.close()
+
+
+async def test_an_upgrade_that_is_asked_for_is_neither_made_nor_logged(
+    port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Java's HttpClient asks for h2c with each request."""
+    upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: %s\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n\r\n"
+    for kind in (b"h2c", b"websocket"):
+        _, writer = await answered(port, b"GET / HTTP/1.1\r\nHost: here\r\n" + upgrade % kind)
+        writer.close()
+    assert not caplog.records

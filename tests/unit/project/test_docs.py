@@ -44,7 +44,12 @@ def test_every_field_of_openais_request_is_listed() -> None:
 
 def test_every_flag_of_the_server_is_listed() -> None:
     listed = {name.removeprefix("--").replace("-", "_") for name in named_in("Flags", OPERATIONS)}
-    spelled = {"api_keys": "api_key", "playground": "no_playground", "cors": "allowed_origins"}
+    spelled = {
+        "api_keys": "api_key",
+        "playground": "no_playground",
+        "docs": "disable_fastapi_docs",
+        "cors": "allowed_origins",
+    }
     ours = {spelled.get(name, name) for name in Settings.__dataclass_fields__}
     assert ours - listed == {"allowed_origins", "idle_timeout"}, "vLLM's flag and variable, as they are there"
 

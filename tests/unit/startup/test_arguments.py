@@ -73,6 +73,8 @@ def test_bad_file_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str], te
         (["--middleware", "a.b"], "--middleware is a flag of vLLM's own server that this one does not take"),
         (["--ssl-ciphers", "x"], "--ssl-ciphers is a flag of vLLM's own server"),
         (["--enable-ssl-refresh"], "--enable-ssl-refresh is a flag of vLLM's own server"),
+        (["--allowed-local-media-path", "/pictures"], "--allowed-local-media-path is a flag of vLLM's own server"),
+        (["--shutdown-timeout", "-1"], "--shutdown-timeout: -1 is less than 0"),
         (["--enable-log-outputs"], "--enable-log-outputs needs --enable-log-requests"),
         (["--enable-per-request-metrics", "--disable-log-stats"], "can't be used with --disable-log-stats"),
         (["--mode", "both"], "argument --mode: invalid choice: 'both'"),
@@ -91,6 +93,27 @@ def test_bad_flag_is_said_in_a_line(capsys: pytest.CaptureFixture[str], argv: li
 @pytest.mark.parametrize(("argv", "seconds"), [([], 0), (["--sse-keep-alive-interval", "5"], 5)])
 def test_streams_have_no_comments_but_where_vllms_flag_asks_for_them(argv: list[str], seconds: int) -> None:
     assert settings_of(parse_arguments(argv)).sse_keep_alive_interval == seconds
+
+
+def test_several_keys_after_one_flag_take_nothing_for_the_model() -> None:
+    args = parse_arguments(["ours", "--api-key", "a", "b", "--port", "1"])
+    assert (args.api_key, args.model) == (["a", "b"], "ours")
+
+
+def test_the_drain_is_the_servers_and_not_the_engines() -> None:
+    args = parse_arguments(["--shutdown-timeout", "5"])
+    assert settings_of(args).drain_timeout == 5
+    assert not hasattr(args, "shutdown_timeout")
+
+
+@pytest.mark.parametrize(("argv", "docs"), [([], True), (["--disable-fastapi-docs"], False)])
+def test_docs_can_be_turned_off(argv: list[str], docs: bool) -> None:
+    assert settings_of(parse_arguments(argv)).docs is docs
+
+
+@pytest.mark.parametrize("written", ["/llm", "llm", "/llm/"])
+def test_a_prefix_is_read_however_its_slashes_are_written(written: str) -> None:
+    assert settings_of(parse_arguments(["--root-path", written])).root_path == "/llm"
 
 
 def test_flags_that_are_taken_are_flags_of_vllms() -> None:

@@ -41,6 +41,12 @@ def test_chat_template_that_is_not_there_is_said() -> None:
         runtime._with_flags(load_profile("paper"), parse_arguments(["--chat-template", "/nothing/template.jinja"]))
 
 
+def test_prefix_is_the_applications_alone() -> None:
+    """Uvicorn would put it before paths that have it already."""
+    config = runtime._uvicorn_config(Starlette(), parse_arguments(["--root-path", "/llm"]))
+    assert config.root_path == ""
+
+
 async def test_error_that_ends_the_server_is_not_lost() -> None:
     async def serve(sockets: Any) -> None:
         raise OSError("the listener is gone")

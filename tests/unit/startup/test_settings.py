@@ -10,7 +10,9 @@ from dualfocus_server.settings import Settings, add_flags, settings_of
 def parsed(*argv: str) -> Settings:
     parser = argparse.ArgumentParser()
     add_flags(parser)
-    parser.set_defaults(allowed_media_domains=None, allowed_origins=None)  # of vLLM's
+    parser.set_defaults(
+        allowed_media_domains=None, allowed_origins=None, root_path=None, disable_fastapi_docs=False
+    )  # of vLLM's
     return settings_of(parser.parse_args(argv))
 
 
@@ -28,8 +30,14 @@ def test_the_page_can_be_left_out() -> None:
     assert parsed("--no-playground") == Settings(playground=False)
 
 
-def test_keys_are_repeatable() -> None:
-    assert parsed("--api-key", "a", "--api-key", "b").api_keys == ("a", "b")
+@pytest.mark.parametrize("written", [["--api-key", "a", "--api-key", "b"], ["--api-key", "a", "b"]])
+def test_keys_are_given_one_by_one_or_together(written: list[str]) -> None:
+    assert parsed(*written).api_keys == ("a", "b")
+
+
+@pytest.mark.parametrize("flag", ["--drain-timeout", "--shutdown-timeout"])
+def test_drain_has_vllms_name_too(flag: str) -> None:
+    assert parsed(flag, "5").drain_timeout == 5
 
 
 @pytest.mark.parametrize(("name", "keys"), [("DUALFOCUS_API_KEY", ("a", "b")), ("VLLM_API_KEY", ("a,b",))])
