@@ -12,7 +12,7 @@ export function showAnswer(place, completion, asked) {
   const found = completion.dualfocus;
   const text = completion.choices[0].message.content || SILENT;
   const parts = found
-    ? [verdict(text, asked.question, reason(found), DEGRADED.has(found.selection)), looks(found, asked.picture), measures(completion)]
+    ? [verdict(text, asked.question, reason(found), found), looks(found, asked.picture), measures(completion)]
     : [verdict(text, asked.question, "The model's own chat answered, with one look and nothing to compare."), plain(completion)];
   place.replaceChildren(...parts);
 }
@@ -30,13 +30,14 @@ export function showProblem(place, refused) {
   place.replaceChildren(make("h2", {}, title), ...[refused.message, advice].filter(Boolean).map((text) => make("p", {}, text)));
 }
 
-function verdict(text, question, why, degraded = false) {
+function verdict(text, question, why, found = {}) {
   return make(
     "div",
-    { class: degraded ? "verdict degraded" : "verdict" },
+    { class: DEGRADED.has(found.selection) ? "verdict degraded" : "verdict" },
     make("p", { class: "asked" }, question),
     make("h2", { id: "answer-title" }, text),
     make("p", { class: "why" }, why),
+    ...(found.notes ?? []).map((note) => make("p", { class: "note hint" }, note)),
   );
 }
 

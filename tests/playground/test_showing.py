@@ -96,6 +96,12 @@ def test_every_reason_is_explained_in_words_of_its_own(visit: Open, stub: Stub) 
     assert any("over <b>there</b>" in text for text in told)
 
 
+def test_what_was_done_otherwise_than_by_default_is_told(visit: Open, stub: Stub) -> None:
+    stub.answer_with(notes=["Of the GIF file the first frame alone is looked at.", "Shown <b>smaller</b>."])
+    notes = answered(visit(stub.url)).locator(".verdict .note")
+    expect(notes).to_have_text(["Of the GIF file the first frame alone is looked at.", "Shown <b>smaller</b>."])
+
+
 def test_a_reason_of_a_later_server_is_named(visit: Open, stub: Stub) -> None:
     stub.answer_with(selection="by_lot")
     expect(answered(visit(stub.url)).locator(".why")).to_contain_text("by_lot")

@@ -35,6 +35,17 @@ def test_keys_are_given_one_by_one_or_together(written: list[str]) -> None:
     assert parsed(*written).api_keys == ("a", "b")
 
 
+def test_formats_and_networks_are_lists() -> None:
+    found = parsed("--image-formats", "jpeg", "PNG", "--allowed-media-networks", "10.0.0.0/8", "fd00::/8")
+    assert found == Settings(image_formats=("JPEG", "PNG"), allowed_media_networks=("10.0.0.0/8", "fd00::/8"))
+
+
+def test_format_that_there_is_not_is_refused_naming_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed("--image-formats", "EPS")
+    assert "invalid choice: 'EPS' (choose from 'JPEG', 'PNG', " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flag", ["--drain-timeout", "--shutdown-timeout"])
 def test_drain_has_vllms_name_too(flag: str) -> None:
     assert parsed(flag, "5").drain_timeout == 5
