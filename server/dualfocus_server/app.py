@@ -15,7 +15,7 @@ and then its route. The first three see every answer, those of the other middlew
 """
 
 from importlib.metadata import version
-from typing import cast
+from typing import Any, cast
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -23,11 +23,12 @@ from prometheus_fastapi_instrumentator import Instrumentator
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
+from vllm.entrypoints.serve.engine.protocol import ModelList
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
 from dualfocus_server.api import health
 from dualfocus_server.api.chat import Service, answer
-from dualfocus_server.api.protocol import MODES, FocusRequest, FocusResponse
+from dualfocus_server.api.protocol import MODES, ErrorBody, FocusRequest, FocusResponse
 from dualfocus_server.api.report import BOX_HEADER, SELECTION_HEADER, WINNER_HEADER
 from dualfocus_server.guards.api_errors import UnexpectedErrors, add_error_handlers
 from dualfocus_server.guards.body_limit import BodyLimit
@@ -42,6 +43,15 @@ from dualfocus_server.telemetry.request_ids import HEADER, RequestIds
 router = APIRouter(route_class=JsonRoute)
 # nginx's: the client is gone, only the access log sees it.
 _CLIENT_CLOSED_REQUEST = 499
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorBody, "description": "The request is refused, or was wrong."},
+    "5XX": {"model": ErrorBody, "description": "The server can't answer, or not in time."},
+}
+_ANSWER = {
+    "model": FocusResponse | ChatCompletionResponse,
+    "description": "The answer; where `stream` is true, its pieces as server-sent events.",
+    "content": {"text/event-stream": {}},
+}
 # What other origins' pages may read of an answer's headers.
 _EXPOSED = [HEADER, WINNER_HEADER, SELECTION_HEADER, BOX_HEADER]
 
@@ -52,6 +62,7 @@ def create_app(service: Service, settings: Settings, keys: KeyRing) -> FastAPI:
         title="DualFocus",
         version=version("dualfocus"),
         root_path=settings.root_path,
+        responses=_ERRORS,
         openapi_url="/openapi.json" if settings.docs else None,  # without it there are no /docs and /redoc either
         redirect_slashes=False,
     )
@@ -85,9 +96,7 @@ def _service(request: Request) -> Service:
     return cast("Service", request.app.state.service)
 
 
-@router.post(
-    "/v1/chat/completions", response_model=None, responses={200: {"model": FocusResponse | ChatCompletionResponse}}
-)
+@router.post("/v1/chat/completions", response_model=None, responses={200: _ANSWER})
 async def chat_completions(request: FocusRequest, raw_request: Request) -> Response:
     """Answer a chat completion."""
     response: Response | None = await _answer_unless_left(request, raw_request)
@@ -99,7 +108,7 @@ async def _answer_unless_left(request: FocusRequest, raw_request: Request) -> Re
     return await answer(_service(raw_request), request, raw_request)
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", responses={200: {"model": ModelList}})
 async def models(raw_request: Request) -> Response:
     """List the served models; those that look twice also by the names that choose a mode."""
     chat = _service(raw_request).chat

@@ -37,7 +37,9 @@ async def versions() -> Response:
 
 
 @router.get("/metrics/", include_in_schema=False)
-@router.get("/metrics")
+@router.get(
+    "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+)
 async def metrics() -> Response:
     """Return all metrics in Prometheus's text format."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -248,3 +248,18 @@ class FocusPiece(ChatCompletionStreamResponse):
     """A piece of a stream; `dualfocus` is the answer's report, or what is being done."""
 
     dualfocus: dict[str, Any] | None = None
+
+
+class ErrorReport(BaseModel):
+    """What was wrong."""
+
+    message: str
+    type: str
+    param: str | None = Field(description="the field that was wrong")
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """The body of every error."""
+
+    error: ErrorReport

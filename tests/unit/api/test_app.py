@@ -87,6 +87,18 @@ async def test_docs_are_there_behind_the_key_unless_they_are_turned_off(path: st
         assert (await http.get(path, headers=KEY)).status_code == 404
 
 
+def test_the_document_says_what_comes() -> None:
+    document = application().openapi()
+    error = {"schema": {"$ref": "#/components/schemas/ErrorBody"}}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            answers = {status: told.get("content", {}) for status, told in operation["responses"].items()}
+            assert set(answers) == {"200", "4XX", "5XX"}, path
+            assert answers["4XX"] == answers["5XX"] == {"application/json": error}, path
+            kinds = {"/metrics": ["text/plain"], "/v1/chat/completions": ["application/json", "text/event-stream"]}
+            assert sorted(answers["200"]) == kinds.get(path, ["application/json"])
+
+
 @pytest.mark.parametrize(
     ("path", "status"), [("/api/health", 200), ("/api/ready", 200), ("/api/version", 401), ("/api/api/health", 401)]
 )
