@@ -45,8 +45,11 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorBody, "description": "The request is refused, or was wrong."},
     "5XX": {"model": ErrorBody, "description": "The server can't answer, or not in time."},
 }
-_EVENTS = {"schema": {"type": "string", "description": "where `stream` is true: chunks as server-sent events"}}
-_ANSWER = {"model": FocusResponse | ChatCompletionResponse, "content": {"text/event-stream": _EVENTS}}
+_ANSWER = {
+    "model": FocusResponse | ChatCompletionResponse,
+    "description": "The answer; where `stream` is true, its pieces as server-sent events.",
+    "content": {"text/event-stream": {}},
+}
 # What other origins' pages may read of an answer's headers.
 _EXPOSED = [HEADER, WINNER_HEADER, SELECTION_HEADER, BOX_HEADER]
 

@@ -123,8 +123,8 @@ async def test_every_route_is_there_with_and_without_the_prefix() -> None:
     """A proxy may strip it (`--root-path`) or leave it."""
     app = application(root_path="/llm")
     async with client(app) as http:
-        for path in paths_of(app):
-            method = "POST" if path == "/v1/chat/completions" else "GET"
+        for path in set(paths_of(app)) - {"/v1/models/{name:path}"}:  # which is a 404 of its own about most names
+            method = "POST" if path.startswith("/v1/chat/completions") else "GET"
             bare, prefixed = [await http.request(method, at, headers=KEY) for at in (path, f"/llm{path}")]
             assert bare.status_code == prefixed.status_code not in (404, 405), path
 

@@ -43,7 +43,7 @@ def test_chat_template_that_is_not_there_is_said() -> None:
 
 def test_prefix_is_the_applications_alone() -> None:
     """Uvicorn would put it before paths that have it already."""
-    config = runtime._uvicorn_config(Starlette(), parse_arguments(["--root-path", "/llm"]))
+    config = runtime._uvicorn_config(Starlette(), parse_arguments(["--root-path", "/llm"]), Settings())
     assert config.root_path == ""
 
 
