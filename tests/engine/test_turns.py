@@ -240,3 +240,13 @@ async def test_a_prompt_opens_once_whether_the_template_or_the_tokenizer_writes_
     assert prompt.token_ids[0] == opening
     assert opening not in prompt.token_ids[1:]
     assert opening not in engine.encode("What?")
+
+
+async def test_what_a_turn_tells_the_template_goes_before_what_the_profile_does(focus: DualFocus) -> None:
+    changes = {"chat_template": "{{ messages[0]['content'] }} {{ mood }}", "chat_template_kwargs": {"mood": "calm"}}
+    engine = VllmEngine(focus.engine.llm, focus.profile.model_copy(update=changes), Heartbeat())
+    asked = [Message("user", "What?")]
+    prompts = [await engine.prompt(asked), await engine.prompt(asked, {"mood": "grim"})]
+    assert [list(prompt.token_ids) for prompt in prompts] == [
+        engine.encode(f"What? {mood}") for mood in ("calm", "grim")
+    ]

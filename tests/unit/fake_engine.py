@@ -2,7 +2,8 @@
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from dualfocus_engine.families.profiles import Profile, load_profile
@@ -39,6 +40,7 @@ class FakeEngine:
         self.prompts: dict[str, Prompt] = {}
         self.samplings: dict[str, Any] = {}
         self.has_started: dict[str, asyncio.Event] = {name: asyncio.Event() for name in self.script}
+        self.template_kwargs: list[dict[str, Any]] = []
         self.rendering_fails: Exception | None = None
         self.stopped = False
         self.ranks = 1
@@ -71,7 +73,10 @@ class FakeEngine:
     def answer_sampling(self) -> Any:
         return SamplingParams(max_tokens=self.default_max_tokens)
 
-    async def prompt(self, messages: Sequence[Message]) -> Prompt:
+    async def prompt(
+        self, messages: Sequence[Message], template_kwargs: Mapping[str, Any] = MappingProxyType({})
+    ) -> Prompt:
+        self.template_kwargs.append(dict(template_kwargs))
         pictures = tuple(picture for message in messages for picture in message.pictures)
         return Prompt(tuple(self.encode(_written(messages))), pictures)
 

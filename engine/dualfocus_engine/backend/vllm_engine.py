@@ -6,10 +6,8 @@ shutdown, get_num_unfinished_requests, renderer, model_config, vllm_config.paral
 output_processor.propagate_error, engine_core.resources.engine_dead), the renderer's `render_messages_async`,
 `default_chat_tok_params`, `tokenize_prompts_async`, `render_cmpl_async` and `get_tokenizer` (with
 `max_chars_per_token`), images given as `image_pil: None` with a `uuid`, and as None beside a `uuid` for which
-`mm_processor_cache.is_cached_item` (a ValueError where it no longer is), `RequestOutput.num_cached_tokens`,
-`.num_cache_creation_tokens`, `.add`, `.metrics` and `.ec_transfer_params`, `VLLMClientError`, `SamplingParams.clone`,
-`prompt_logprobs`, `skip_reading_prefix_cache`, raw log-probabilities by default; a rendered prompt's `mm_placeholders`,
-ranges with `length` and `get_num_embeds`.
+`mm_processor_cache.is_cached_item` (a ValueError where it no longer is), `RequestOutput.add`, `VLLMClientError`,
+`SamplingParams.clone`, `prompt_logprobs`, `skip_reading_prefix_cache`, raw log-probabilities by default.
 """
 
 import asyncio
@@ -17,11 +15,11 @@ import math
 import time
 import uuid
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, cast
 
-from opentelemetry.propagate import inject
 from PIL import Image
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -29,22 +27,23 @@ from vllm.exceptions import VLLMClientError
 from vllm.inputs import TokensPrompt
 from vllm.outputs import RequestOutput
 from vllm.renderers.params import ChatParams
-from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from dualfocus_engine.backend.chat_template import as_words, chat_template_of, placeholder_pattern
 from dualfocus_engine.backend.drafts import box_tokens
-from dualfocus_engine.backend.ec_connector import ENCODER_RUNS, ENGINE_STEPS, box_key
+from dualfocus_engine.backend.ec_connector import box_key
 from dualfocus_engine.backend.heartbeat import Heartbeat
 from dualfocus_engine.backend.launch import launch
+from dualfocus_engine.backend.outputs import has_failed, read_turn, tell, trace_headers, unfinished_error, within
 from dualfocus_engine.backend.processor_limits import with_processor_limits
 from dualfocus_engine.errors import BadQuestion, ConfigError, ContextFull, EngineDead
 from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.prompts import Prompt
 from dualfocus_engine.method.questions import Message, Text
-from dualfocus_engine.method.results import Score, Turn, text_without
+from dualfocus_engine.method.results import Score, Turn
 from dualfocus_engine.method.turn_engine import TurnRequest
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_engine.pictures.pictures import Picture
@@ -53,6 +52,8 @@ from dualfocus_engine.pictures.pictures import Picture
 # Nobody can guess it, so that no question holds it.
 _REPLY_MARK = f"answer-{uuid.uuid4().hex}"
 
+_NONE: Mapping[str, Any] = MappingProxyType({})
+_GENERATION_PROMPT = {"add_generation_prompt": True, "tokenize": False}
 # What the engine process gets to end by itself; nothing is in flight by then.
 _SHUTDOWN_TIMEOUT_S = 2.0
 # Between checks of whether the engine's process has ended.
@@ -144,9 +145,9 @@ class VllmEngine:
         finally:
             answering.cancel()
 
-    async def prompt(self, messages: Sequence[Message]) -> Prompt:
-        """Render a conversation up to where the model is to answer."""
-        text = await self._render(messages)
+    async def prompt(self, messages: Sequence[Message], template_kwargs: Mapping[str, Any] = _NONE) -> Prompt:
+        """Render a conversation up to where the model is to answer; the template is given `template_kwargs` besides."""
+        text = await self._render(messages, template_kwargs)
         tokens = await self.llm.renderer.tokenize_prompts_async([{"prompt": text}], self._tokenizing)
         return Prompt(tuple(tokens[0]["prompt_token_ids"]), _pictures(messages))
 
@@ -207,8 +208,8 @@ class VllmEngine:
             raise ContextFull(len(rendered["prompt_token_ids"]), self.context_length)
         if request.on_start is not None:
             request.on_start()
-        output = await self._run_to_end(_within(request, room), rendered)
-        turn = _read_turn(output, time.perf_counter() - started, rendered)
+        output = await self._run_to_end(within(request, room), rendered)
+        turn = read_turn(output, time.perf_counter() - started, rendered)
         if turn.finish_reason == "length" and room < (request.sampling.max_tokens or math.inf):
             turn = replace(turn, is_cut=True)
         if not request.is_answer:
@@ -222,12 +223,12 @@ class VllmEngine:
     async def _run_to_end(self, request: TurnRequest, rendered: Any) -> RequestOutput:
         """Run a request to its end. Raises BadQuestion where a grammar keeps it from one."""
         output = await self._submit(request, rendered)
-        if _has_failed(output) and request.prompt.pictures and not output.outputs[0].token_ids:
+        if has_failed(output) and request.prompt.pictures and not output.outputs[0].token_ids:
             # vLLM's image cache marks an image as sent to the engine when it is rendered, even if that request is then
             # rejected. The failed attempt has evicted it: a retry works.
             output = await self._submit(request, await self._process(request.prompt))
-        if _has_failed(output):
-            raise _unfinished_error(request.sampling)
+        if has_failed(output):
+            raise unfinished_error(request.sampling)
         return output
 
     async def _submit(self, request: TurnRequest, rendered: Any) -> RequestOutput:
@@ -235,9 +236,9 @@ class VllmEngine:
         whole: RequestOutput | None = None
         request_id = f"{request.name}-{uuid.uuid4().hex}"
         try:
-            options = {"trace_headers": _trace_headers(), **self._rank_option(request.prompt)}
+            options = {"trace_headers": trace_headers(), **self._rank_option(request.prompt)}
             async for output in self.llm.generate(rendered, request.sampling, request_id, **options):
-                _tell(request, output, whole is None, self._dropped.values())
+                tell(request, output, whole is None, self._dropped.values())
                 if whole is None:
                     whole = output
                 else:
@@ -319,11 +320,11 @@ class VllmEngine:
         (rendered,) = await self.llm.renderer.render_cmpl_async([tokens], self._tokenizing)
         return rendered
 
-    async def _render(self, messages: Sequence[Message]) -> str:
+    async def _render(self, messages: Sequence[Message], template_kwargs: Mapping[str, Any] = _NONE) -> str:
         params = ChatParams(
             chat_template=self.template.text,
             chat_template_content_format=self.template.content_format,
-            chat_template_kwargs=self.profile.chat_template_kwargs | {"add_generation_prompt": True, "tokenize": False},
+            chat_template_kwargs={**self.profile.chat_template_kwargs, **template_kwargs, **_GENERATION_PROMPT},
         )
         try:
             chat = [self._as_chat_message(message) for message in messages]
@@ -360,62 +361,3 @@ def _known_tokens(renderer: Any, words: Sequence[str]) -> dict[int, str]:
 
 def _pictures(messages: Sequence[Message]) -> tuple[Picture, ...]:
     return tuple(picture for message in messages for picture in message.pictures)
-
-
-def _has_failed(output: RequestOutput) -> bool:
-    return bool(output.outputs[0].finish_reason == "error")
-
-
-def _tell(request: TurnRequest, output: RequestOutput, is_first: bool, dropped: Iterable[str]) -> None:
-    """Tell who asked for a turn what its output says. What vLLM can't compile (a grammar) fails in the first one."""
-    if is_first and request.on_accepted is not None and not _has_failed(output):
-        request.on_accepted()
-    if request.on_text is not None and (text := text_without(output.outputs[0].text, dropped)):
-        request.on_text(text)
-
-
-def _unfinished_error(sampling: SamplingParams) -> Exception:
-    """Return the error of a turn that vLLM could not finish: the client's where it gave a grammar, else ours."""
-    if sampling.structured_outputs is None:
-        return RuntimeError("vLLM could not finish a turn.")
-    return BadQuestion("The engine could not finish the answer; a grammar that nothing can satisfy does this.")
-
-
-def _trace_headers() -> dict[str, str] | None:
-    """Return what makes the turn's span, which vLLM writes, a child of the current one; None without traces."""
-    headers: dict[str, str] = {}
-    inject(headers)
-    return headers or None
-
-
-def _within(request: TurnRequest, room: int) -> TurnRequest:
-    """Return a request that asks for what perplexity needs, a log-probability for every token, and `room` of them."""
-    sampling = request.sampling.clone()
-    sampling.logprobs = sampling.logprobs or 0
-    sampling.max_tokens = min(sampling.max_tokens or room, room)
-    is_followed = request.on_text is not None or request.on_accepted is not None
-    sampling.output_kind = RequestOutputKind.DELTA if is_followed else RequestOutputKind.FINAL_ONLY
-    return replace(request, sampling=sampling)
-
-
-def _read_turn(output: RequestOutput, seconds: float, rendered: Any) -> Turn:
-    answer, places = output.outputs[0], rendered.get("mm_placeholders", {}).get("image", ())
-    by_token = cast("list[dict[int, Any]]", answer.logprobs or [])
-    counts = getattr(output, "ec_transfer_params", None) or {}
-    return Turn(
-        text=answer.text,
-        token_ids=tuple(answer.token_ids),
-        logprobs=tuple(choices[token].logprob for choices, token in zip(by_token, answer.token_ids, strict=True)),
-        finish_reason=answer.finish_reason or "stop",
-        prompt_token_ids=tuple(output.prompt_token_ids or ()),
-        cached_tokens=output.num_cached_tokens or 0,
-        encoder_runs=counts.get(ENCODER_RUNS),
-        engine_steps=counts.get(ENGINE_STEPS),
-        seconds=seconds,
-        top_logprobs=by_token,
-        stop_reason=answer.stop_reason,
-        image_tokens=sum(place.get_num_embeds() for place in places),
-        image_places=sum(place.length for place in places),
-        cache_writes=output.num_cache_creation_tokens or 0,
-        times=output.metrics,
-    )

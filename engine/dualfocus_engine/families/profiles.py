@@ -65,6 +65,9 @@ class Profile(BaseModel):
         default="auto", description="whether the template takes a message's content as text or as parts"
     )
     chat_template_kwargs: dict[str, Any] = Field(default={}, description="what the template is given besides")
+    grounding_template_kwargs: dict[str, Any] = Field(
+        default={}, description="the same of the grounding turn alone, over those: a model that thinks need not there"
+    )
     drop_tokens: tuple[str, ...] = Field(
         default=(), description="tokens that are no part of an answer: left out of its text and of its perplexity"
     )

@@ -105,7 +105,7 @@ async def _text_tokens(engine: TurnEngine, question: Question) -> int:
     conversation = grounding_turn(question, profile, pictures_first=engine.pictures_first)
     if question.mode is not Mode.MACRO:
         with contextlib.suppress(BadQuestion, ContextFull):  # then there is no second look to keep room for
-            grounding = await engine.prompt(conversation)
+            grounding = await engine.prompt(conversation, profile.grounding_template_kwargs)
             follow_up = await engine.continuation(conversation, micro_turn(question, question.picture, profile))
             return len(grounding.token_ids) + profile.max_box_tokens + len(follow_up.token_ids)
     return len((await engine.prompt(macro_turn(question))).token_ids)

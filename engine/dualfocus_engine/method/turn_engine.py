@@ -1,8 +1,8 @@
 """What the method needs of an engine: `backend` fulfils it with vLLM, tests with a script."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.families.views import Views
@@ -67,8 +67,8 @@ class TurnEngine(Protocol):
     def answer_sampling(self) -> "SamplingParams":
         """Return how answers are drawn where the client says nothing."""
 
-    async def prompt(self, messages: Sequence[Message]) -> Prompt:
-        """Render a conversation up to where the model is to answer."""
+    async def prompt(self, messages: Sequence[Message], template_kwargs: Mapping[str, Any] = ...) -> Prompt:
+        """Render a conversation up to where the model is to answer; the template is given `template_kwargs` besides."""
 
     async def continuation(self, messages: Sequence[Message], follow_up: Message) -> Prompt:
         """Render what follows the model's reply to `messages`: its closing token, then the user's follow-up."""

@@ -77,9 +77,8 @@ class TurnRunner:
         look = SecondLook()
         try:
             conversation = grounding_turn(self._question, self._profile, pictures_first=self._engine.pictures_first)
-            prompt = (await self._engine.prompt(conversation)).opened(
-                self._engine.encode(self._profile.box_format.opening)
-            )
+            rendered = await self._engine.prompt(conversation, self._profile.grounding_template_kwargs)
+            prompt = rendered.opened(self._engine.encode(self._profile.box_format.opening))
             with self._engine.pictures.ahead(self._question.picture):
                 look, reply = await self._locate(prompt)
             if self._crop is None:

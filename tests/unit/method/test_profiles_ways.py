@@ -39,6 +39,13 @@ async def test_the_crop_may_come_back_as_a_tools_result() -> None:
     assert "user:#" in _text(plainly.prompts["micro"].token_ids[len(grounding.token_ids) :])
 
 
+async def test_the_template_may_be_told_something_in_the_grounding_turn_alone() -> None:
+    engine = _engine(grounding_template_kwargs={"enable_thinking": False})
+    await _answered(engine)
+    assert sorted(map(len, engine.template_kwargs)) == [0, 1]
+    assert {"enable_thinking": False} in engine.template_kwargs
+
+
 async def test_a_model_of_one_picture_a_prompt_is_asked_about_the_crop_alone() -> None:
     engine = _engine(crop_alone=True)
     engine.max_images = 1

@@ -1,0 +1,79 @@
+"""What vLLM is asked of a turn besides its prompt, and what is read from its outputs.
+
+Leans on vLLM 0.32's `RequestOutput.num_cached_tokens`, `.num_cache_creation_tokens`, `.metrics` and
+`.ec_transfer_params`, on `SamplingParams.clone`, and on a rendered prompt's `mm_placeholders`, ranges with `length` and
+`get_num_embeds` (tests/engine/test_vllm_contract.py).
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, cast
+
+from opentelemetry.propagate import inject
+from vllm import SamplingParams
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import RequestOutputKind
+
+from dualfocus_engine.backend.ec_connector import ENCODER_RUNS, ENGINE_STEPS
+from dualfocus_engine.errors import BadQuestion
+from dualfocus_engine.method.results import Turn, text_without
+from dualfocus_engine.method.turn_engine import TurnRequest
+
+
+def has_failed(output: RequestOutput) -> bool:
+    return bool(output.outputs[0].finish_reason == "error")
+
+
+def tell(request: TurnRequest, output: RequestOutput, is_first: bool, dropped: Iterable[str]) -> None:
+    """Tell who asked for a turn what its output says. What vLLM can't compile (a grammar) fails in the first one."""
+    if is_first and request.on_accepted is not None and not has_failed(output):
+        request.on_accepted()
+    if request.on_text is not None and (text := text_without(output.outputs[0].text, dropped)):
+        request.on_text(text)
+
+
+def unfinished_error(sampling: SamplingParams) -> Exception:
+    """Return the error of a turn that vLLM could not finish: the client's where it gave a grammar, else ours."""
+    if sampling.structured_outputs is None:
+        return RuntimeError("vLLM could not finish a turn.")
+    return BadQuestion("The engine could not finish the answer; a grammar that nothing can satisfy does this.")
+
+
+def trace_headers() -> dict[str, str] | None:
+    """Return what makes the turn's span, which vLLM writes, a child of the current one; None without traces."""
+    headers: dict[str, str] = {}
+    inject(headers)
+    return headers or None
+
+
+def within(request: TurnRequest, room: int) -> TurnRequest:
+    """Return a request that asks for what perplexity needs, a log-probability for every token, and `room` of them."""
+    sampling = request.sampling.clone()
+    sampling.logprobs = sampling.logprobs or 0
+    sampling.max_tokens = min(sampling.max_tokens or room, room)
+    is_followed = request.on_text is not None or request.on_accepted is not None
+    sampling.output_kind = RequestOutputKind.DELTA if is_followed else RequestOutputKind.FINAL_ONLY
+    return replace(request, sampling=sampling)
+
+
+def read_turn(output: RequestOutput, seconds: float, rendered: Any) -> Turn:
+    answer, places = output.outputs[0], rendered.get("mm_placeholders", {}).get("image", ())
+    by_token = cast("list[dict[int, Any]]", answer.logprobs or [])
+    counts = getattr(output, "ec_transfer_params", None) or {}
+    return Turn(
+        text=answer.text,
+        token_ids=tuple(answer.token_ids),
+        logprobs=tuple(choices[token].logprob for choices, token in zip(by_token, answer.token_ids, strict=True)),
+        finish_reason=answer.finish_reason or "stop",
+        prompt_token_ids=tuple(output.prompt_token_ids or ()),
+        cached_tokens=output.num_cached_tokens or 0,
+        encoder_runs=counts.get(ENCODER_RUNS),
+        engine_steps=counts.get(ENGINE_STEPS),
+        seconds=seconds,
+        top_logprobs=by_token,
+        stop_reason=answer.stop_reason,
+        image_tokens=sum(place.get_num_embeds() for place in places),
+        image_places=sum(place.length for place in places),
+        cache_writes=output.num_cache_creation_tokens or 0,
+        times=output.metrics,
+    )
