@@ -24,7 +24,7 @@ from starlette.types import ASGIApp
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
-from dualfocus_server.api import health, models
+from dualfocus_server.api import health, models, tokens
 from dualfocus_server.api.chat import Service, answer
 from dualfocus_server.api.protocol import ErrorBody, FocusRequest, FocusResponse
 from dualfocus_server.api.report import BOX_HEADER, SELECTION_HEADER, WINNER_HEADER
@@ -67,6 +67,9 @@ def create_app(service: Service, settings: Settings, keys: KeyRing) -> FastAPI:
     app.state.service = service
     app.include_router(router)
     app.include_router(models.router)
+    app.include_router(tokens.router)
+    if settings.tokenizer_info:
+        app.include_router(tokens.info_router)
     app.include_router(health.router)
     page = playground_routes() if settings.playground else []
     app.router.routes.extend(page)

@@ -30,6 +30,7 @@ class Settings:
     metrics_open: bool = False
     playground: bool = True
     docs: bool = True
+    tokenizer_info: bool = False
     root_path: str = ""
     allowed_media_domains: tuple[str, ...] = ()
     allowed_media_networks: tuple[str, ...] = ()
@@ -148,6 +149,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         metrics_open=args.metrics_open,
         playground=args.playground,
         docs=not args.disable_fastapi_docs,
+        tokenizer_info=args.enable_tokenizer_info_endpoint,
         root_path=_prefix_of(args.root_path),
         allowed_media_domains=tuple(args.allowed_media_domains or ()),
         allowed_media_networks=tuple(args.allowed_media_networks),

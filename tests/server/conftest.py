@@ -14,7 +14,7 @@ from running_server import PATIENCE, Server, start_server
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The model to start with, served in full precision."""
-    tools = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    tools = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--enable-tokenizer-info-endpoint"]
     running = start_server(tmp_path_factory.mktemp("server") / "log", "--dtype", "float32", *tools)
     yield running
     running.process.terminate()

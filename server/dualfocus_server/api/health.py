@@ -1,4 +1,4 @@
-"""What probes and operators ask: `/health`, `/ready`, `/version`, `/metrics`."""
+"""What probes and operators ask: `/health`, `/ready`, `/ping`, `/version`, `/metrics`."""
 
 from importlib.metadata import version
 from typing import cast
@@ -28,6 +28,12 @@ async def ready(raw_request: Request) -> Response:
         return to_api_error(service.admission.closed).response()
     await service.watchdog.check_ready()
     return JSONResponse({"status": "ready"})
+
+
+@router.api_route("/ping", methods=["GET", "POST"])
+async def ping(raw_request: Request) -> Response:
+    """Say the same, where SageMaker asks."""
+    return await ready(raw_request)
 
 
 @router.get("/version")

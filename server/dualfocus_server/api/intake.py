@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from dualfocus_engine import BadQuestion, Box, DualFocus, Message, Mode, Picture, Question, Scoring, Text
 from dualfocus_engine.method.stages import Stages
@@ -10,7 +10,7 @@ from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_engine.pictures.pictures import ImageLimits, read_source_image
 
 from dualfocus_server.api.contents import IMAGE, TEXT, parts_of
-from dualfocus_server.api.protocol import MODES, FocusRequest
+from dualfocus_server.api.protocol import MODES, Conversation, FocusRequest
 from dualfocus_server.guards.api_errors import as_client_errors
 from dualfocus_server.images.request_images import RequestImages
 
@@ -49,7 +49,7 @@ def is_dualfocus_request(request: FocusRequest) -> bool:
         return False
     if any(_is_asked(request, name) for name in _VLLM_ONLY):
         return False
-    messages = cast("list[Any]", request.messages)
+    messages = request.messages
     if not messages or messages[-1].get("role") != "user":
         return False
     if not all(_is_plain(message) for message in messages):
@@ -57,9 +57,9 @@ def is_dualfocus_request(request: FocusRequest) -> bool:
     return any(image_parts(request))
 
 
-def image_parts(request: FocusRequest) -> Iterator[dict[str, Any]]:
+def image_parts(request: Conversation) -> Iterator[dict[str, Any]]:
     """Yield the parts of a request that are images, in their order."""
-    for message in cast("list[Any]", request.messages):
+    for message in request.messages:
         yield from (part for part in parts_of(message) if part["type"] == IMAGE)
 
 
@@ -89,7 +89,7 @@ async def question_of(request: FocusRequest, focus: DualFocus, images: RequestIm
         _check_tokens(name, getattr(options, name), focus)
     urls = [part[IMAGE]["url"] for part in image_parts(request)]
     pictures = iter(await images.opened(urls, stages, focus.engine.pictures.open))
-    messages = [_message(message, pictures) for message in cast("list[Any]", request.messages)]
+    messages = [_message(message, pictures) for message in request.messages]
     return Question(
         messages=tuple(messages),
         mode=Mode(options.mode),
@@ -121,28 +121,32 @@ def take_mode(request: FocusRequest, is_served: Callable[[str], bool], default: 
 
     The name is for clients that can't send the field; what is left of it is the model.
     """
-    name, _, mode = (request.model or "").rpartition(":")
-    if mode in MODES and is_served(name):
-        request.model, default = name, mode
+    request.model, mode = model_and_mode(request.model, is_served)
     if "mode" not in request.dualfocus.model_fields_set:
-        request.dualfocus = request.dualfocus.model_copy(update={"mode": default})
+        request.dualfocus = request.dualfocus.model_copy(update={"mode": mode or default})
 
 
-async def inline_images(request: FocusRequest, focus: DualFocus, images: RequestImages) -> None:
+def model_and_mode(asked: str | None, is_served: Callable[[str], bool]) -> tuple[str | None, str | None]:
+    """Split `NAME:MODE` into the model and the mode, which is None in any other name."""
+    name, _, mode = (asked or "").rpartition(":")
+    return (name, mode) if mode in MODES and is_served(name) else (asked, None)
+
+
+async def inline_images(request: Conversation, focus: DualFocus, images: RequestImages) -> None:
     """Open the images of a request that vLLM answers, by the same rules: vLLM fetches nothing and decodes no image.
 
     What stands for a picture in the model's prompts is words in its texts, as it is where two looks answer.
     Raises BadPicture; BadQuestion where the prompt is to be cut, which vLLM can't do to one with images.
     """
     parts = list(image_parts(request))
-    if parts and request.truncate_prompt_tokens is not None:
+    if parts and getattr(request, "truncate_prompt_tokens", None) is not None:
         raise BadQuestion("truncate_prompt_tokens can't be used with images.")
     opening = partial(_as_sent, focus.engine.pictures)
     opened = await images.opened([part[IMAGE]["url"] for part in parts], Stages(), opening)
     for part, image in zip(parts, opened, strict=True):
         part.clear()
         part |= image
-    for message in cast("list[Any]", request.messages):
+    for message in request.messages:
         _put_into_words(message, focus)
 
 

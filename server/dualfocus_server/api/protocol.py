@@ -1,6 +1,6 @@
 """What goes over the wire besides OpenAI's own fields: the `dualfocus` field of requests and of answers."""
 
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import (
     AliasChoices,
@@ -104,7 +104,46 @@ class _Counting(TokenizeParams):
         return arguments if self.truncate_prompt_tokens is not None else arguments | {"truncation": False}
 
 
-class FocusRequest(ChatCompletionRequest):
+class Conversation(BaseModel):
+    """What every request with `messages` has in common: their shape is judged before vLLM's validators see them."""
+
+    if TYPE_CHECKING:  # of what it is mixed into
+        messages: list[Any]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_messages(cls, body: Any) -> Any:
+        """Judge the shape first: vLLM's own validators take it for granted."""
+        if isinstance(body, bytes | str):
+            raise FieldError("the body must be a JSON object, sent with Content-Type: application/json", None)
+        validate_json(body)
+        messages = body.get("messages") if isinstance(body, dict) else None
+        if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
+            shape = "messages must be a list of at least one message, each an object with role and content"
+            raise FieldError(shape, "messages")
+        _check_messages(messages)
+        _check_contents(messages)
+        return body
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _is_readable(cls, body: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
+        """Tell the client where vLLM's validators stumble over a value's type, which is deep in a message."""
+        try:
+            return read(body)
+        except VLLMValidationError as error:
+            error.parameter = error.parameter or next((name for name in _JUDGED_ALONE if name in body), None)
+            raise
+        except _STUMBLES as error:
+            raise FieldError(f"messages can't be read: {error}", "messages") from error
+
+    @model_validator(mode="after")
+    def _is_canonical(self) -> Self:
+        self.messages = [normalize_message(message) for message in self.messages]
+        return self
+
+
+class FocusRequest(Conversation, ChatCompletionRequest):
     """A chat completion request as vLLM takes it, with the `dualfocus` field."""
 
     dualfocus: FocusOptions = Field(default_factory=FocusOptions)
@@ -128,39 +167,15 @@ class FocusRequest(ChatCompletionRequest):
 
     @model_validator(mode="before")
     @classmethod
-    def _has_messages(cls, body: Any) -> Any:
-        """Judge the shape first: vLLM's own validators take it for granted."""
-        if isinstance(body, bytes | str):
-            raise FieldError("the body must be a JSON object, sent with Content-Type: application/json", None)
-        validate_json(body)
-        messages = body.get("messages") if isinstance(body, dict) else None
-        if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
-            shape = "messages must be a list of at least one message, each an object with role and content"
-            raise FieldError(shape, "messages")
-        _check_messages(messages)
-        _check_contents(messages)
-        if not isinstance(body.get("structured_outputs"), dict | None):
+    def _has_an_object(cls, body: Any) -> Any:
+        if isinstance(body, dict) and not isinstance(body.get("structured_outputs"), dict | None):
             raise FieldError("structured_outputs must be an object", "structured_outputs")
         return body
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _is_readable(cls, body: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
-        """Tell the client where vLLM's validators stumble over a value's type, which is deep in a message."""
-        try:
-            return read(body)
-        except VLLMValidationError as error:
-            error.parameter = error.parameter or next((name for name in _JUDGED_ALONE if name in body), None)
-            raise
-        except _STUMBLES as error:
-            raise FieldError(f"messages can't be read: {error}", "messages") from error
-
     @model_validator(mode="after")
-    def _is_canonical(self) -> Self:
+    def _has_few_choices(self) -> Self:
         if not 1 <= (self.n or 1) <= _MOST_CHOICES:
             raise FieldError(f"n must be 1 to {_MOST_CHOICES}", "n")
-        messages: list[Any] = self.messages  # type: ignore[has-type]
-        self.messages = [normalize_message(message) for message in messages]
         return self
 
 

@@ -36,6 +36,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
 from vllm.entrypoints.openai.models.protocol import BaseModelPath
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelList
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+from vllm.entrypoints.serve.tokenize.protocol import DetokenizeRequest, TokenizeRequest
 from vllm.entrypoints.serve.utils.api_utils import should_include_usage
 from vllm.entrypoints.serve.utils.orca_metrics import metrics_header
 from vllm.exceptions import GenerationError, VLLMClientError, VLLMValidationError
@@ -60,6 +61,7 @@ class VllmChat:
     def __init__(self, state: State) -> None:
         self._chat = state.openai_serving_chat
         self._models = state.openai_serving_models
+        self._tokens = state.serving_tokenization
 
     @classmethod
     async def on(cls, engine: VllmEngine, args: Namespace) -> "VllmChat":
@@ -150,6 +152,26 @@ class VllmChat:
     async def models(self) -> ModelList:
         """List what is served."""
         return await self._models.show_available_models()
+
+    async def tokenize(self, request: TokenizeRequest, raw_request: Request) -> dict[str, Any]:
+        """Tokenize a text or a conversation as `vllm serve` would. Raises VllmRefusal and vLLM's errors."""
+        with as_client_errors():
+            return self._whole(request, await self._tokens.create_tokenize(request, _as_ours(raw_request)))
+
+    async def detokenize(self, request: DetokenizeRequest, raw_request: Request) -> dict[str, Any]:
+        """Write tokens out as `vllm serve` would. Raises the same."""
+        with as_client_errors():
+            return self._whole(request, await self._tokens.create_detokenize(request, _as_ours(raw_request)))
+
+    async def tokenizer_info(self) -> dict[str, Any]:
+        """Describe the tokenizer as `vllm serve` does."""
+        return cast("dict[str, Any]", (await self._tokens.get_tokenizer_info()).model_dump())
+
+    def _whole(self, request: Any, response: Any) -> dict[str, Any]:
+        if not isinstance(response, ErrorResponse):
+            return cast("dict[str, Any]", response.model_dump())
+        is_missing = response.error.code == HTTPStatus.NOT_FOUND
+        raise VllmResponseError(self.no_such_model(request.model) if is_missing else api_error_from_vllm(response))
 
     def no_such_model(self, name: str | None) -> ApiError:
         """Describe the error of a model that is not served; it names those that are."""

@@ -16,7 +16,7 @@ from dualfocus_server.guards.http_errors import Unauthorized
 logger = logging.getLogger(__name__)
 
 # Probes come without a key.
-_OPEN = ("/health", "/ready")
+_OPEN = ("/health", "/ready", "/ping")
 # For the operator whose Prometheus has no key.
 _ADVICE = {"/metrics": " The server's flag --metrics-open lets /metrics be read without one."}
 

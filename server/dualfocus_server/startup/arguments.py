@@ -24,6 +24,7 @@ from dualfocus_server.settings import add_flags, at_least
 _TAKEN = {
     *("host", "port", "uds", "root_path", "uvicorn_log_level", "disable_uvicorn_access_log", "api_key"),
     "sse_keep_alive_interval",
+    "enable_tokenizer_info_endpoint",
     *("ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_cert_reqs"),
     *("allow_credentials", "allowed_origins", "allowed_methods", "allowed_headers"),
     *("chat_template", "chat_template_content_format", "default_chat_template_kwargs", "cohere_format"),

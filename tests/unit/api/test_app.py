@@ -21,7 +21,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 KEY = {"Authorization": "Bearer good"}
-OPEN = ("/health", "/ready")
+OPEN = ("/health", "/ready", "/ping")
 PAGE = "https://app.example"
 
 
@@ -119,12 +119,17 @@ async def test_probes_need_no_key_under_a_proxys_prefix(path: str, status: int) 
         assert (await http.get(path)).status_code == status
 
 
+async def test_the_tokenizer_is_described_where_its_flag_is_given() -> None:
+    assert "/tokenizer_info" not in paths_of(application())
+    assert "/tokenizer_info" in paths_of(application(tokenizer_info=True))
+
+
 async def test_every_route_is_there_with_and_without_the_prefix() -> None:
     """A proxy may strip it (`--root-path`) or leave it."""
     app = application(root_path="/llm")
     async with client(app) as http:
         for path in set(paths_of(app)) - {"/v1/models/{name:path}"}:  # which is a 404 of its own about most names
-            method = "POST" if path.startswith("/v1/chat/completions") else "GET"
+            method = "POST" if path.startswith(("/v1/chat/completions", "/tokenize", "/detokenize")) else "GET"
             bare, prefixed = [await http.request(method, at, headers=KEY) for at in (path, f"/llm{path}")]
             assert bare.status_code == prefixed.status_code not in (404, 405), path
 

@@ -40,7 +40,9 @@ async def refuse(request: FocusRequest, raw_request: Request) -> Any:
 def chat() -> VllmChat:
     renderer = SimpleNamespace(mm_processor_cache=None)
     serving = SimpleNamespace(create_chat_completion=refuse, renderer=renderer)
-    return VllmChat(State({"openai_serving_chat": serving, "openai_serving_models": Models()}))
+    return VllmChat(
+        State({"openai_serving_chat": serving, "openai_serving_models": Models(), "serving_tokenization": None})
+    )
 
 
 def client(*, list_modes: bool = False) -> httpx.AsyncClient:
@@ -103,5 +105,5 @@ async def test_an_unknown_route_is_told_which_there_are() -> None:
     assert answer.status_code == 404
     assert answer.json()["error"]["message"] == (
         "Not Found: POST /v1/responses. There is: POST /v1/chat/completions, GET /v1/models, GET /v1/models/{name}, "
-        "GET /health, GET /ready, GET /version, GET /metrics."
+        "POST /tokenize, POST /detokenize, GET /health, GET /ready, GET, POST /ping, GET /version, GET /metrics."
     )

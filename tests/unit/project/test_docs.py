@@ -48,6 +48,7 @@ def test_every_flag_of_the_server_is_listed() -> None:
         "api_keys": "api_key",
         "playground": "no_playground",
         "docs": "disable_fastapi_docs",
+        "tokenizer_info": "enable_tokenizer_info_endpoint",
         "cors": "allowed_origins",
     }
     ours = {spelled.get(name, name) for name in Settings.__dataclass_fields__}

@@ -11,7 +11,11 @@ def parsed(*argv: str) -> Settings:
     parser = argparse.ArgumentParser()
     add_flags(parser)
     parser.set_defaults(
-        allowed_media_domains=None, allowed_origins=None, root_path=None, disable_fastapi_docs=False
+        allowed_media_domains=None,
+        allowed_origins=None,
+        root_path=None,
+        disable_fastapi_docs=False,
+        enable_tokenizer_info_endpoint=False,
     )  # of vLLM's
     return settings_of(parser.parse_args(argv))
 

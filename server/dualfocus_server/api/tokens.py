@@ -1,0 +1,95 @@
+"""vLLM's `/tokenize` and `/detokenize`: no step of the engine is made for them, and images are opened by our rules.
+
+Leans on vLLM 0.32's `ServingTokenization`, which leaves its image cache as it is.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, cast
+
+from dualfocus_engine.method.stages import Stages
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Discriminator, Tag, model_validator
+from vllm.entrypoints.serve.tokenize.protocol import (
+    DetokenizeRequest,
+    DetokenizeResponse,
+    TokenizeChatRequest,
+    TokenizeCompletionRequest,
+    TokenizeResponse,
+    TokenizerInfoResponse,
+)
+
+from dualfocus_server.api.chat import Service
+from dualfocus_server.api.intake import image_parts, inline_images, model_and_mode
+from dualfocus_server.api.protocol import Conversation
+from dualfocus_server.guards.json_body import JsonRoute
+from dualfocus_server.guards.json_limits import validate_json
+
+router = APIRouter(route_class=JsonRoute)
+# `--enable-tokenizer-info-endpoint`, as in vLLM: it tells the chat template.
+info_router = APIRouter()
+
+
+class _Readable(BaseModel):
+    @model_validator(mode="before")
+    @classmethod
+    def _is_readable(cls, body: Any) -> Any:
+        validate_json(body)
+        return body
+
+
+class TokenizeConversation(Conversation, TokenizeChatRequest):
+    """A conversation to be tokenized; its images count as their placeholders."""
+
+
+class TokenizeText(_Readable, TokenizeCompletionRequest):
+    """A text to be tokenized."""
+
+
+class Detokenize(_Readable, DetokenizeRequest):
+    """Tokens to be written out."""
+
+
+def _kind(body: Any) -> str:
+    return "conversation" if isinstance(body, dict) and "messages" in body else "text"
+
+
+Tokenize = Annotated[
+    Annotated[TokenizeConversation, Tag("conversation")] | Annotated[TokenizeText, Tag("text")], Discriminator(_kind)
+]
+
+
+@router.post("/tokenize", responses={200: {"model": TokenizeResponse}})
+async def tokenize(request: Tokenize, raw_request: Request) -> Response:
+    """Tokenize a text, or a conversation as it is put to the model."""
+    async with _admitted(request, raw_request) as service:
+        if isinstance(request, TokenizeConversation):
+            service.images.check_number(len(list(image_parts(request))))
+            await inline_images(request, service.focus, service.images)
+        return JSONResponse(await service.chat.tokenize(request, raw_request))
+
+
+@router.post("/detokenize", responses={200: {"model": DetokenizeResponse}})
+async def detokenize(request: Detokenize, raw_request: Request) -> Response:
+    """Write tokens out as text."""
+    async with _admitted(request, raw_request) as service:
+        return JSONResponse(await service.chat.detokenize(request, raw_request))
+
+
+@info_router.get("/tokenizer_info", responses={200: {"model": TokenizerInfoResponse}})
+async def tokenizer_info(raw_request: Request) -> Response:
+    """Describe the tokenizer."""
+    service = cast("Service", raw_request.app.state.service)
+    return JSONResponse(await service.chat.tokenizer_info())
+
+
+@asynccontextmanager
+async def _admitted(request: Any, raw_request: Request) -> AsyncIterator[Service]:
+    """Hold a question's place and time limit; a name that chooses a mode is its model's."""
+    service = cast("Service", raw_request.app.state.service)
+    request.model, _ = model_and_mode(request.model, service.chat.is_base_model)
+    with service.admission.admit(raw_request.scope.get("client_id", ""), Stages()) as slot:
+        async with service.until(service.deadline()):
+            await slot.acquire()
+            yield service
