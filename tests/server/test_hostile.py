@@ -91,6 +91,12 @@ def ask(web: httpx.Client, content: Any, mode: str, **fields: Any) -> httpx.Resp
     return web.post("/v1/chat/completions", content=json.dumps(body).encode(), headers=headers)
 
 
+def tokenize(web: httpx.Client, content: Any) -> httpx.Response:
+    """Have the same question tokenized."""
+    body = {"messages": [{"role": "user", "content": content}]}
+    return web.post("/tokenize", content=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
+
+
 def about(url: str) -> list[dict[str, Any]]:
     """An image and a question."""
     return [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What is it?"}]
@@ -135,6 +141,14 @@ def test_hostile_images(web: httpx.Client, image: HostileImage, mode: str) -> No
         assert names_the_image(error_of(answer))
 
 
+@pytest.mark.parametrize("image", HOSTILE_IMAGES, ids=lambda image: image.name)
+def test_hostile_images_that_are_tokenized(web: httpx.Client, image: HostileImage) -> None:
+    answer = tokenize(web, about(image.url()))
+    assert answer.status_code in image.accepted, answer.text
+    if answer.status_code != 200:
+        assert names_the_image(error_of(answer))
+
+
 def test_questions_are_answered_after_all_images(web: httpx.Client) -> None:
     check_answers(web)
 
@@ -149,6 +163,15 @@ def test_hostile_urls(web: httpx.Client, canary: Canary, url: HostileUrl, mode: 
     error = error_of(answer)
     assert names_the_image(error)
     assert url.why.search(error["message"]), error["message"]
+
+
+@pytest.mark.parametrize("url", HOSTILE_URLS, ids=lambda url: url.name)
+def test_hostile_urls_that_are_tokenized(web: httpx.Client, canary: Canary, url: HostileUrl) -> None:
+    before = canary.visits
+    answer = tokenize(web, about(url.at(canary.port)))
+    assert canary.visits == before
+    assert answer.status_code == 400, answer.text
+    assert url.why.search(error_of(answer)["message"])
 
 
 @pytest.mark.parametrize("mode", MODES)
