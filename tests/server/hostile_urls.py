@@ -19,7 +19,7 @@ UNREACHABLE = re.compile(
     f"{NOT_PUBLIC.pattern}|could not be fetched: (?!All connection attempts failed)|253 is the longest"
     "|unpaired surrogate"
 )
-UNREADABLE = re.compile("in no format that can be read|not valid base64|no comma")
+UNREADABLE = re.compile("in no format that can be read|is an SVG drawing|is no bytes|not valid base64|no comma")
 
 
 @dataclass(frozen=True)
@@ -153,12 +153,9 @@ _PARTS = (
     ),
     *_urls(UNREACHABLE, "http://127.0.0.1:{port}/" + "a" * 1_000_000, "http://" + "a@" * 500_000 + "127.0.0.1/"),
     *_urls(NO_ADDRESS, "http://nothing.invalid/", "https://nothing.invalid:{port}/", "http://metadata.google.invalid/"),
+    *_urls(NOT_PUBLIC, " {canary}", "\t{canary}", "\n{canary}", "\0{canary}"),
     *_urls(
         SCHEME,
-        " {canary}",
-        "\t{canary}",
-        "\n{canary}",
-        "\0{canary}",
         "ht\ntp://127.0.0.1:{port}/",
         "//127.0.0.1:{port}/",
     ),
