@@ -93,6 +93,7 @@ const PROBLEMS = {
     advice: "Make it smaller, or let the server's operator raise --max-body-bytes.",
   },
   body_too_slow: { title: "The picture took too long to arrive", advice: "A smaller one is there sooner." },
+  unsupported_encoding: { title: "The picture was sent packed", advice: "Something between this page and the server did so." },
   too_busy: { title: "The server is busy", advice: "" },
   timeout: { title: "The answer took too long", advice: "Ask again, or look only once (macro)." },
   shutting_down: { title: "The server is stopping", advice: "Ask again in a minute: another may take its place." },

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import json
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,10 +13,11 @@ from dualfocus_server.app import create_app
 from dualfocus_server.guards.keys import KeyRing
 from dualfocus_server.settings import Settings
 from fastapi import Request
-from prometheus_client import REGISTRY, Gauge
+from prometheus_client import CollectorRegistry, Gauge
 from starlette.datastructures import State
 from starlette.types import Message
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+from vllm.v1.metrics import reader
 
 from .test_chat_service import ABOUT_AN_IMAGE, TEXT, FakeChat, asking, service
 
@@ -84,11 +84,11 @@ class Answers(FakeChat):
 
 
 @pytest.fixture
-def load() -> Iterator[None]:
-    gauge = Gauge("vllm:kv_cache_usage_perc", "As vLLM's, of an engine that is half full.")
-    gauge.set(0.5)
-    yield
-    REGISTRY.unregister(gauge)
+def load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metrics of an engine that is half full, whatever else this process has run."""
+    registry = CollectorRegistry()
+    Gauge("vllm:kv_cache_usage_perc", "As vLLM's.", registry=registry).set(0.5)
+    monkeypatch.setattr(reader, "REGISTRY", registry)
 
 
 @pytest.mark.usefixtures("load")
