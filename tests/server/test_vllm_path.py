@@ -21,7 +21,7 @@ TOOL = {"type": "function", "function": {"name": "look", "parameters": SIDES, "s
 
 
 def test_text_alone(client: OpenAI) -> None:
-    answer = ask(client, TEXT_ONLY, max_tokens=5)
+    answer = ask(client, TEXT_ONLY, max_tokens=5, logit_bias={END: -100})
     assert answer.usage.completion_tokens == 5
     assert not hasattr(answer, "dualfocus")
 
@@ -37,7 +37,7 @@ def test_requests_with_an_image(client: OpenAI, about: About, options: dict[str,
 
 
 def test_streams(client: OpenAI) -> None:
-    chunks = list(ask(client, TEXT_ONLY, max_tokens=6, stream=True))
+    chunks = list(ask(client, TEXT_ONLY, max_tokens=6, logit_bias={END: -100}, stream=True))
     assert chunks[0].choices[0].delta.role == "assistant"
     assert chunks[-1].choices[0].finish_reason == "length"
 
