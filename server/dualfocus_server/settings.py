@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dualfocus_engine import ConfigError
-from dualfocus_engine.pictures.formats import FORMATS, MAX_PIXELS
+from dualfocus_engine.pictures.formats import FORMATS, MAX_DECODING_BYTES, MAX_PIXELS
 
 _KEYS_VARIABLE = "DUALFOCUS_API_KEY"
 # Whoever guarded `vllm serve` with it stays guarded.
@@ -38,7 +38,7 @@ class Settings:
     max_images: int = 16
     max_image_bytes: int = 32 << 20
     max_image_pixels: int = MAX_PIXELS
-    max_decoding_bytes: int = 2 << 30
+    max_decoding_bytes: int = MAX_DECODING_BYTES
     image_formats: tuple[str, ...] = FORMATS
     max_body_bytes: int = 64 << 20
     body_timeout: float = 60.0

@@ -21,6 +21,7 @@ from dualfocus_engine.method.turn_engine import TurnRequest
 
 
 def has_failed(output: RequestOutput) -> bool:
+    """Whether vLLM could not finish a request."""
     return bool(output.outputs[0].finish_reason == "error")
 
 
@@ -57,6 +58,7 @@ def within(request: TurnRequest, room: int) -> TurnRequest:
 
 
 def read_turn(output: RequestOutput, seconds: float, rendered: Any) -> Turn:
+    """Return what a turn said and cost: `output` is all of it, `rendered` its prompt."""
     answer, places = output.outputs[0], rendered.get("mm_placeholders", {}).get("image", ())
     by_token = cast("list[dict[int, Any]]", answer.logprobs or [])
     counts = getattr(output, "ec_transfer_params", None) or {}

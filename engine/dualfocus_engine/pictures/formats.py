@@ -12,7 +12,7 @@ from dualfocus_engine.pictures.png import without_text
 
 pi_heif.register_heif_opener()
 
-# Pillow's own alarm comes at a size that can't be chosen; every file is judged by `max_pixels` before it is decoded.
+# Pillow's own alarm comes at a size that can't be chosen; every file is judged by its header before it is decoded.
 Image.MAX_IMAGE_PIXELS = None
 # By Pillow's names, with the bytes that decoding one pixel takes, its result and ours included: measured, and rounded
 # up for what was not (10 bits, a channel for transparency).
@@ -26,6 +26,8 @@ _DECODING_BYTES = {
 FORMATS = tuple(_DECODING_BYTES)
 # vLLM's own bound.
 MAX_PIXELS = 178_956_970
+# Holds one JPEG or PNG of as many pixels.
+MAX_DECODING_BYTES = 2 << 30
 # What a file is by its first bytes, at an offset, and what to send in its place.
 _OTHERS = (
     (0, b"%PDF-", "a PDF: send a page of it as PNG"),

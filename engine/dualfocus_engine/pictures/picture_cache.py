@@ -15,9 +15,9 @@ from dualfocus_engine.machine.memory_budget import MemoryBudget
 from dualfocus_engine.machine.pool import submit
 from dualfocus_engine.pictures.colours import in_srgb
 from dualfocus_engine.pictures.fitting import Colour, fit, within_aspect
+from dualfocus_engine.pictures.formats import MAX_DECODING_BYTES
 from dualfocus_engine.pictures.pictures import (
-    NO_LIMITS,
-    PIXEL_BYTES,
+    DEFAULT_LIMITS,
     ImageLimits,
     Picture,
     SourceImage,
@@ -30,6 +30,8 @@ _DECODED_CACHE_BYTES = 256 << 20
 _ENCODER_INPUT_CACHE_BYTES = 64 << 20
 # Images known to be readable, by their content.
 _MAX_KNOWN_IMAGES = 1 << 16
+# Pillow's for a pixel in RGB.
+_PIXEL_BYTES = 4
 # A JPEG of more pixels is decoded smaller for the encoder, and whole for crops only; one of fewer once, for both.
 _MIN_PIXELS_TO_DOWNSCALE = 2_000_000
 # A downscaled JPEG keeps at least this multiple of the encoder's input size.
@@ -55,9 +57,9 @@ class PictureCache:
         self._encoder_input = cached(self._encoder_inputs, key, condition=Condition())(self._fit)
         self._decode_ahead_hits = {True: 0, False: 0}  # by whether they found their picture decoded
         self._bytes_ahead = 0
-        self.memory = MemoryBudget(NO_LIMITS.decoding_bytes)
+        self.memory = MemoryBudget(MAX_DECODING_BYTES)
 
-    def open(self, source: bytes | str | Path | Image.Image, limits: ImageLimits = NO_LIMITS) -> Picture:
+    def open(self, source: bytes | str | Path | Image.Image, limits: ImageLimits = DEFAULT_LIMITS) -> Picture:
         """Open an image as `open_picture` does; one whose content is known is not decoded. Raises BadPicture."""
         original = read_source_image(source, limits)
         with self._room_for(original, is_made=original.key in self._sizes):
@@ -97,7 +99,7 @@ class PictureCache:
 
         What is decoded ahead is bounded as what is kept is: where there is no room, the crop waits.
         """
-        size = picture.size[0] * picture.size[1] * PIXEL_BYTES
+        size = picture.size[0] * picture.size[1] * _PIXEL_BYTES
         is_known = picture.original.key in self._wholes
         self._decode_ahead_hits[is_known] += 1
         if is_known or self._bytes_ahead + size > _DECODED_CACHE_BYTES:
@@ -166,7 +168,7 @@ class PictureCache:
 
 
 def _size_in_bytes(image: Image.Image) -> int:
-    return image.width * image.height * PIXEL_BYTES
+    return image.width * image.height * _PIXEL_BYTES
 
 
 def _size_among_wholes(image: Image.Image) -> int:

@@ -12,6 +12,7 @@ from dualfocus_engine.families.boxes import Region, Size
 from dualfocus_engine.pictures.colours import as_rgb, in_srgb, is_sideways
 from dualfocus_engine.pictures.formats import (
     FORMATS,
+    MAX_DECODING_BYTES,
     MAX_PIXELS,
     decoding_bytes,
     format_of,
@@ -22,8 +23,6 @@ from dualfocus_engine.pictures.formats import (
 from dualfocus_engine.pictures.jpeg import with_an_end
 from dualfocus_engine.pictures.png import rows_are_missing
 
-# Pillow's for a pixel in RGB.
-PIXEL_BYTES = 4
 # Rows of pixels that are hashed at once: all of a large picture's bytes would hold the interpreter for long.
 _ROWS_AT_ONCE = 64
 
@@ -37,10 +36,10 @@ class ImageLimits:
 
     pixels: int = MAX_PIXELS
     formats: tuple[str, ...] = FORMATS
-    decoding_bytes: int = 2 << 30
+    decoding_bytes: int = MAX_DECODING_BYTES
 
 
-NO_LIMITS = ImageLimits()
+DEFAULT_LIMITS = ImageLimits()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,7 +108,7 @@ class Picture:
         return replace(self, shown=size)
 
 
-def open_picture(source: bytes | str | Path | Image.Image, limits: ImageLimits = NO_LIMITS) -> Picture:
+def open_picture(source: bytes | str | Path | Image.Image, limits: ImageLimits = DEFAULT_LIMITS) -> Picture:
     """Open an image from its encoded bytes, a file or Pillow: orientation honoured, converted to RGB.
 
     Of an animation the first frame is taken; metadata is dropped. Raises BadPicture where the image can't be read or is
@@ -119,7 +118,7 @@ def open_picture(source: bytes | str | Path | Image.Image, limits: ImageLimits =
     return Picture(original, original.decode().size)
 
 
-def read_source_image(source: bytes | str | Path | Image.Image, limits: ImageLimits = NO_LIMITS) -> SourceImage:
+def read_source_image(source: bytes | str | Path | Image.Image, limits: ImageLimits = DEFAULT_LIMITS) -> SourceImage:
     """Read an image as `open_picture` does, but judge it by its header alone: it may be damaged."""
     if isinstance(source, Image.Image):
         _check_pixels(source.size, limits)

@@ -9,7 +9,7 @@ from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.method.tasks import unwrap_exception_group
 from dualfocus_engine.pictures.formats import opened
-from dualfocus_engine.pictures.pictures import NO_LIMITS, ImageLimits
+from dualfocus_engine.pictures.pictures import DEFAULT_LIMITS, ImageLimits
 
 from dualfocus_server.images.image_fetcher import ImageFetcher
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 class RequestImages:
     """Opens a request's images: at most `max_images`; the limit of pixels is for all of them together as well."""
 
-    def __init__(self, source: ImageFetcher, max_images: int = 16, limits: ImageLimits = NO_LIMITS) -> None:
+    def __init__(self, source: ImageFetcher, max_images: int = 16, limits: ImageLimits = DEFAULT_LIMITS) -> None:
         self._source = source
         self._max_images = max_images
         self._limits = limits

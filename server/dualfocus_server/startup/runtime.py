@@ -213,21 +213,16 @@ async def _answer_requests(
     limits = ImageLimits(settings.max_image_pixels, settings.image_formats, settings.max_decoding_bytes)
     opened = RequestImages(images, settings.max_images, limits)
     watchdog = Watchdog(focus.engine, settings.engine_timeout)
-    keep_alive = settings.sse_keep_alive_interval
     name, tls = listener.getsockname(), bool(args.ssl_certfile)
     ready = ready_text(name, tls=tls, keys=keys.is_needed, playground=settings.playground)
     with _writing_answers(settings.answers_log) as log:
         service = Service(
-            focus,
-            chat,
-            opened,
-            admission,
-            watchdog,
-            settings.timeout,
-            keep_alive,
-            args.mode,
-            log,
-            settings.list_modes,
+            *(focus, chat, opened, admission, watchdog),
+            timeout=settings.timeout,
+            keep_alive=settings.sse_keep_alive_interval,
+            mode=args.mode,
+            answers_log=log,
+            list_modes=settings.list_modes,
         )
         app = create_app(service, settings, keys)
         server = Server(_uvicorn_config(app, args, settings), admission, settings.drain_timeout, lambda: say(ready))
