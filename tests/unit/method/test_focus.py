@@ -2,17 +2,14 @@
 
 import asyncio
 import logging
-import threading
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from dualfocus_engine.errors import BadPicture, BadQuestion, ConfigError, ContextFull, EngineDead
+from dualfocus_engine.errors import BadPicture, BadQuestion, ContextFull, EngineDead
 from dualfocus_engine.families.boxes import Box, Region
-from dualfocus_engine.focus import DualFocus
 from dualfocus_engine.method.questions import Message, Question
 from dualfocus_engine.method.results import FocusResult, Mode, Scoring, Selection
-from dualfocus_engine.pictures.pictures import Picture
 from PIL import Image
 
 from ..builders import CLOSING, asked, plain, turn
@@ -311,60 +308,6 @@ async def test_what_to_ground_reaches_only_the_grounding_text() -> None:
     assert written["micro"].endswith(f"question: {QUESTION.asked};")
 
 
-class Notes:
-    """A watcher that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.begun: list[str] = []
-        self.accepted: list[str] = []
-        self.written: list[str] = []
-
-    def on_turn_start(self, turn: str) -> None:
-        self.begun.append(turn)
-
-    def on_turn_accepted(self, turn: str) -> None:
-        self.accepted.append(turn)
-
-    def on_text(self, text: str) -> None:
-        self.written.append(text)
-
-
-@pytest.mark.parametrize(
-    ("mode", "begun", "written"),
-    [
-        (Mode.DUAL, {"macro", "grounding", "micro"}, []),
-        (Mode.MICRO, {"grounding", "micro"}, []),
-        (Mode.MACRO, {"macro"}, ["macro", "answer"]),
-    ],
-)
-async def test_watcher_sees_turns_begin_and_an_answer_that_can_not_lose(
-    mode: Mode, begun: set[str], written: list[str]
-) -> None:
-    notes = Notes()
-    await focus_on(FakeEngine()).answer(replace(QUESTION, mode=mode), notes)
-    assert (set(notes.begun), len(notes.begun), notes.written) == (begun, len(begun), written)
-    if mode is not Mode.MACRO:
-        assert notes.begun.index("grounding") < notes.begun.index("micro")
-
-
-@pytest.mark.parametrize(
-    ("mode", "accepted"), [(Mode.DUAL, ["macro", "micro"]), (Mode.MACRO, ["macro"]), (Mode.MICRO, ["micro"])]
-)
-async def test_watcher_is_told_of_each_answer_that_the_engine_has_taken(mode: Mode, accepted: list[str]) -> None:
-    """Never of the grounding turn: the client has no say in how that is sampled."""
-    notes = Notes()
-    await focus_on(FakeEngine()).answer(replace(QUESTION, mode=mode), notes)
-    assert notes.accepted == accepted
-
-
-@pytest.mark.parametrize("mode", list(Mode))
-async def test_watcher_is_not_told_of_an_answer_that_the_engine_refuses(mode: Mode) -> None:
-    notes, refused = Notes(), BadQuestion("out of vocabulary", "logit_bias")
-    with pytest.raises(BadQuestion):
-        await focus_on(FakeEngine(macro=refused, micro=refused)).answer(replace(QUESTION, mode=mode), notes)
-    assert notes.accepted == []
-
-
 async def test_many_questions_come_back_in_their_order() -> None:
     engine = FakeEngine()
     focus = focus_on(engine)
@@ -387,59 +330,6 @@ async def test_one_image_and_one_question(coffee: Image.Image) -> None:
     assert engine.prompts["macro"].pictures[0].size == coffee.size
     with pytest.raises(BadPicture):
         await focus_on(engine).ask(b"no image", "What is it?")
-
-
-async def test_warming_up_runs_every_turn_even_where_the_model_writes_no_box() -> None:
-    engine = FakeEngine(grounding=boxed("no box"))
-    await focus_on(engine).warm_up()
-    assert set(engine.finished) == {"macro", "grounding", "micro"}
-
-
-async def test_warming_up_asks_every_rank() -> None:
-    engine = FakeEngine()
-    engine.ranks = 3
-    await focus_on(engine).warm_up()
-    assert engine.finished.count("macro") == engine.finished.count("grounding") == 3
-
-
-def test_engine_must_be_started_first() -> None:
-    with pytest.raises(RuntimeError, match="not running"):
-        _ = DualFocus("no-such-model", "paper").engine
-
-
-@pytest.mark.parametrize("failing", [ContextFull(2, 1), RuntimeError("two images are too many")])
-async def test_warming_up_says_where_no_question_could_be_looked_at_twice(failing: Exception) -> None:
-    with pytest.raises(ConfigError, match=r"'\{\"image\": 2\}'.*--max-model-len.*--chat-template"):
-        await focus_on(FakeEngine(micro=failing)).warm_up()
-
-
-async def test_engine_that_can_not_be_warmed_up_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = FakeEngine(micro=ContextFull(2, 1))
-    focus = focus_on(engine)
-    monkeypatch.setattr(focus, "start", lambda: None)
-    with pytest.raises(ConfigError):
-        await focus.__aenter__()
-    assert engine.stopped
-
-
-async def test_pictures_are_opened_off_the_event_loop(monkeypatch: pytest.MonkeyPatch, coffee: Image.Image) -> None:
-    opened_in: list[int] = []
-    engine = FakeEngine()
-    opening = engine.pictures.open
-
-    def noted(*given: Any) -> Picture:
-        opened_in.append(threading.get_ident())
-        return opening(*given)
-
-    monkeypatch.setattr(engine.pictures, "open", noted)
-    await focus_on(engine).ask(coffee, "What is it?")
-    assert opened_in != [threading.get_ident()]
-
-
-async def test_leaving_the_context_stops_the_engine() -> None:
-    engine = FakeEngine()
-    await focus_on(engine).__aexit__(None, None, None)
-    assert engine.stopped
 
 
 @pytest.mark.parametrize("late", ["grounding", "micro"])

@@ -1,0 +1,68 @@
+"""Images of requests that vLLM answers are opened before it sees them."""
+
+import json
+from typing import Any, cast
+
+import pytest
+from dualfocus_engine import (
+    DualFocusError,
+    open_picture,
+)
+from dualfocus_engine.method.stages import Stages
+from dualfocus_server.api.intake import inline_images
+from dualfocus_server.images.hosts import HostRules
+from dualfocus_server.images.image_fetcher import ImageFetcher
+from dualfocus_server.images.request_images import RequestImages
+from PIL import Image
+from vllm.renderers.chat_utils import _parse_chat_message_content_mm_part as as_vllm_reads
+
+from ..builders import encoded
+from ..local_web import respond, serving
+from .test_intake import focus, images, request, text, user
+
+
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("kind", ["image_url", "input_image"])
+async def test_image_reaches_vllm_opened_upright_and_under_our_key(kind: str, nested: bool) -> None:
+    turned = Image.new("RGB", (40, 30), (255, 0, 0))
+    turned.getexif()[0x0112] = 6
+    with serving({"/a": respond(body=encoded(turned, exif=turned.getexif()))}) as web:
+        source = ImageFetcher(HostRules(["*"], public=lambda address: True))
+        url = f"{web.address}/a"
+        part = {"type": kind, "image_url": {"url": url} if nested else url, "uuid": "the client's own"}
+        asked = request(user(part, text()), dualfocus={"mode": "off"})
+        await inline_images(asked, focus(), RequestImages(source))
+        (picture,) = await RequestImages(source).opened([url], Stages(), open_picture)
+        await source.close()
+    name, shown = as_vllm_reads(cast("Any", asked.messages)[-1]["content"][0])
+    assert name == "image_pil"
+    assert shown.size == (30, 40)
+    assert picture.key in cast("Any", asked.messages)[-1]["content"][0]["uuid"]
+
+
+FETCHES = {
+    "image_url": {"type": "image_url", "image_url": {"url": "URL"}},
+    "image_url as text": {"type": "image_url", "image_url": "URL"},
+    "input_image": {"type": "input_image", "image_url": "URL", "detail": "auto"},
+    "no type": {"image_url": "URL"},
+    "no type, nested": {"image_url": {"url": "URL"}},
+    # vLLM looks past the type of a part that has a uuid.
+    "text with a uuid": {"type": "text", "text": "x", "image_url": "URL", "uuid": "u"},
+    "video_url": {"type": "video_url", "video_url": {"url": "URL"}},
+    "audio_url": {"type": "audio_url", "audio_url": {"url": "URL"}},
+    "no type, video": {"video_url": "URL"},
+}
+
+
+@pytest.mark.parametrize("part", FETCHES.values(), ids=FETCHES)
+@pytest.mark.parametrize("role", ["user", "system"])
+async def test_vllm_is_given_nothing_to_fetch_by_itself(part: dict[str, Any], role: str) -> None:
+    """Whatever vLLM would take for a URL to fetch is refused, or is data by then (docs: vLLM fetches nothing)."""
+    address = "http://169.254.169.254/latest"
+    written = json.loads(json.dumps(part).replace("URL", address))
+    try:
+        asked = request({"role": role, "content": [written, text()]}, user(text()), stream=True)
+        await inline_images(asked, focus(), images())
+    except (DualFocusError, ValueError):
+        return
+    assert address not in repr(asked.messages)
