@@ -78,7 +78,7 @@ class PictureCache:
     def within_aspect(self, original: SourceImage) -> Image.Image:
         """Return the whole of an image, such that no processor makes gigabytes of it. Raises BadPicture."""
         with self._room_for(original):
-            return in_srgb(within_aspect(self._decoded(original)))
+            return within_aspect(in_srgb(self._decoded(original)))
 
     @contextmanager
     def _room_for(self, original: SourceImage, is_made: bool = False) -> Iterator[None]:

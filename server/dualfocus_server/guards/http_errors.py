@@ -48,7 +48,7 @@ class TooLarge(HttpError):
     status, code = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"The body is larger than the {limit} bytes the server takes.")
+        super().__init__(f"The body is larger than the {limit} bytes the server takes (--max-body-bytes).")
 
 
 class Encoded(HttpError):

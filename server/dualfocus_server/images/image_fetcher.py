@@ -59,7 +59,7 @@ class ImageFetcher:
             async with asyncio.timeout(self._timeout):
                 return await self._follow(httpx.URL(url))
         except TimeoutError as error:
-            raise BadPicture(f"The image did not arrive within {self._timeout} s.") from error
+            raise BadPicture(f"The image did not arrive within {self._timeout} s (--image-timeout).") from error
         except FETCH_ERRORS as error:
             raise BadPicture(f"The image could not be fetched: {str(error) or type(error).__name__}.") from error
 
@@ -101,7 +101,7 @@ class ImageFetcher:
 
     def _check_size(self, size: int) -> None:
         if size > self._max_bytes:
-            raise BadPicture(f"The image is larger than {self._max_bytes} bytes.")
+            raise BadPicture(f"The image is larger than {self._max_bytes} bytes (--max-image-bytes).")
 
 
 def decode_data_url(url: str) -> bytes:

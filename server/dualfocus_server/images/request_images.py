@@ -27,7 +27,9 @@ class RequestImages:
     def check_number(self, images: int) -> None:
         """Judge how many images a request has. Raises BadQuestion."""
         if images > self._max_images:
-            raise BadQuestion(f"The request has {images} images; this server takes {self._max_images} in one.")
+            raise BadQuestion(
+                f"The request has {images} images; this server takes {self._max_images} in one (--max-images)."
+            )
 
     async def opened(self, urls: Sequence[str], stages: Stages, opening: Callable[[bytes, ImageLimits], T]) -> list[T]:
         """Return the images behind URLs, in their order, opened in threads; counts the stages fetch and decode.
@@ -49,7 +51,7 @@ class RequestImages:
         if len(encoded) > 1 and pixels > self._limits.pixels:
             raise BadPicture(
                 f"The {len(encoded)} images have {pixels:,} pixels together; "
-                f"those of one request may have {self._limits.pixels:,}."
+                f"those of one request may have {self._limits.pixels:,} (--max-image-pixels)."
             )
 
 

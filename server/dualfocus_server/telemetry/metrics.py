@@ -49,7 +49,7 @@ UNFINISHED_TURNS = Gauge("dualfocus_unfinished_turns", "Turns that the engine ha
 _HTTP_METRICS = default()
 _METHODS = {*HTTPMethod}
 # Asked too often to be of use, as in vLLM.
-UNCOUNTED_PATHS = ["/metrics", "/health", "/ready", "/version"]
+UNCOUNTED_PATHS = ["/metrics", "/health", "/ready", "/ping", "/version"]
 
 
 def watch(running: Callable[[], int], waiting: Callable[[], int], unfinished_turns: Callable[[], int]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
@@ -149,11 +150,12 @@ async def test_requests_are_counted_as_vllm_does() -> None:
         await http.get("/nothing", headers=KEY)
         for method in ("A", "B"):
             await http.request(method, "/nothing", headers=KEY)
-        await http.get("/metrics", headers=KEY)
+        for path in ("/metrics", "/ping"):
+            await http.get(path, headers=KEY)
         text = (await http.get("/metrics/", headers=KEY)).text
     after = [counted(**labels) for labels in (wrong, missing, made_up)]
     assert [now - then for now, then in zip(after, before, strict=True)] == [2, 1, 2]
-    assert 'handler="/metrics' not in text
+    assert not re.search(r'handler="/(metrics|ping)', text)
     sizes = ("http_request_size_bytes_sum", "http_response_size_bytes_sum")
     for name in (*sizes, "http_request_duration_seconds_bucket", "http_request_duration_highr_seconds_bucket"):
         assert name in text

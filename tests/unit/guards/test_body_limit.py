@@ -68,6 +68,7 @@ async def test_one_byte_more_is_refused() -> None:
     client = Client(b"01234", b"567890", ends=False)
     await ask(client)
     assert (client.error["status"], client.error["code"]) == (413, "body_too_large")
+    assert "--max-body-bytes" in client.error["message"]
 
 
 async def test_a_size_that_is_announced_is_refused_unread() -> None:

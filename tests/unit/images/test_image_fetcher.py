@@ -96,7 +96,7 @@ async def test_limit_of_bytes_holds_for_data_urls_too(size: int, taken: bool) ->
     if taken:
         assert len(await source.read(url)) == size
     else:
-        with pytest.raises(BadPicture, match="larger than 100 bytes"):
+        with pytest.raises(BadPicture, match=r"larger than 100 bytes \(--max-image-bytes\)"):
             await source.read(url)
 
 

@@ -21,7 +21,7 @@ WIDE = data_url(encoded(Image.new("1", (30, 10))))
 def test_a_number_of_images_is_taken_and_one_more_is_not() -> None:
     images = RequestImages(ImageFetcher(), max_images=2)
     images.check_number(2)
-    with pytest.raises(BadQuestion, match="has 3 images; this server takes 2"):
+    with pytest.raises(BadQuestion, match=r"has 3 images; this server takes 2 in one \(--max-images\)"):
         images.check_number(3)
 
 
@@ -36,7 +36,9 @@ async def test_all_of_them_are_judged_before_any_is_decoded() -> None:
     def decoded(*given: Any) -> Any:
         raise AssertionError("an image was decoded")
 
-    with pytest.raises(BadPicture, match="3 images have 700 pixels together; those of one request may have 699"):
+    with pytest.raises(
+        BadPicture, match=r"3 images have 700 pixels together; those of one request may have 699 \(--max-image-pixels"
+    ):
         await RequestImages(ImageFetcher(), limits=ImageLimits(699)).opened([WIDE, SMALL, WIDE], Stages(), decoded)
 
 

@@ -79,6 +79,10 @@ def test_profile_is_applied_to_what_is_shown_and_cropped_once(monkeypatch: pytes
         assert crop.info == {}
     assert max(sizes) < 3000 * 2000 / 4
     assert cache.within_aspect(picture.original).getpixel((5, 5)) == pytest.approx(LINEAR, abs=2)
+    strip = encoded(Image.new("RGB", (900, 9), (128, 128, 128)), icc_profile=_linear())
+    padded = PictureCache(None, None).within_aspect(open_picture(strip).original)
+    assert padded.getpixel((450, 22)) == pytest.approx(LINEAR, abs=2)
+    assert padded.getpixel((450, 2)) == (255, 255, 255)
 
 
 def test_cmyk_of_a_printer_is_shown_by_its_profile(monkeypatch: pytest.MonkeyPatch) -> None:
