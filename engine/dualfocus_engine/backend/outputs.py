@@ -25,7 +25,7 @@ def has_failed(output: RequestOutput) -> bool:
     return bool(output.outputs[0].finish_reason == "error")
 
 
-def tell(request: TurnRequest, output: RequestOutput, is_first: bool, dropped: Iterable[str]) -> None:
+def tell_listener(request: TurnRequest, output: RequestOutput, is_first: bool, dropped: Iterable[str]) -> None:
     """Tell who asked for a turn what its output says. What vLLM can't compile (a grammar) fails in the first one."""
     if is_first and request.on_accepted is not None and not has_failed(output):
         request.on_accepted()
@@ -47,7 +47,7 @@ def trace_headers() -> dict[str, str] | None:
     return headers or None
 
 
-def within(request: TurnRequest, room: int) -> TurnRequest:
+def bounded_request(request: TurnRequest, room: int) -> TurnRequest:
     """Return a request that asks for what perplexity needs, a log-probability for every token, and `room` of them."""
     sampling = request.sampling.clone()
     sampling.logprobs = sampling.logprobs or 0

@@ -36,7 +36,14 @@ from dualfocus_engine.backend.drafts import box_tokens
 from dualfocus_engine.backend.ec_connector import box_key
 from dualfocus_engine.backend.heartbeat import Heartbeat
 from dualfocus_engine.backend.launch import launch
-from dualfocus_engine.backend.outputs import has_failed, read_turn, tell, trace_headers, unfinished_error, within
+from dualfocus_engine.backend.outputs import (
+    bounded_request,
+    has_failed,
+    read_turn,
+    tell_listener,
+    trace_headers,
+    unfinished_error,
+)
 from dualfocus_engine.backend.processor_limits import with_processor_limits
 from dualfocus_engine.errors import BadQuestion, ConfigError, ContextFull, EngineDead
 from dualfocus_engine.families.profiles import Profile
@@ -208,7 +215,7 @@ class VllmEngine:
             raise ContextFull(len(rendered["prompt_token_ids"]), self.context_length)
         if request.on_start is not None:
             request.on_start()
-        output = await self._run_to_end(within(request, room), rendered)
+        output = await self._run_to_end(bounded_request(request, room), rendered)
         turn = read_turn(output, time.perf_counter() - started, rendered)
         if turn.finish_reason == "length" and room < (request.sampling.max_tokens or math.inf):
             turn = replace(turn, is_cut=True)
@@ -238,7 +245,7 @@ class VllmEngine:
         try:
             options = {"trace_headers": trace_headers(), **self._rank_option(request.prompt)}
             async for output in self.llm.generate(rendered, request.sampling, request_id, **options):
-                tell(request, output, whole is None, self._dropped.values())
+                tell_listener(request, output, whole is None, self._dropped.values())
                 if whole is None:
                     whole = output
                 else:

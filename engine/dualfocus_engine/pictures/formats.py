@@ -54,7 +54,7 @@ def opened(data: bytes, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Im
 
     Raises BadPicture, also for whatever Pillow raises about it inside the block.
     """
-    with readable():
+    with raise_bad_picture():
         try:
             image = Image.open(io.BytesIO(without_text(data)), formats=formats)
         except UnidentifiedImageError as error:
@@ -66,7 +66,7 @@ def opened(data: bytes, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Im
 
 
 @contextlib.contextmanager
-def readable() -> Iterator[None]:
+def raise_bad_picture() -> Iterator[None]:
     """Turn what Pillow raises about an image into BadPicture."""
     try:
         yield

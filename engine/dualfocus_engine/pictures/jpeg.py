@@ -1,9 +1,10 @@
-"""JPEGs that lack their last bytes, as browsers show them."""
+"""Truncated JPEGs: those that lack their last bytes only are read, as browsers show them."""
 
 import io
 
 from PIL import Image, ImageChops
 
+# The marker EOI.
 _END = b"\xff\xd9"
 # Bits that decode to something else than what a decoder puts where nothing is left.
 _NOISE = b"\x55"
@@ -13,8 +14,8 @@ _SCALE, _PROGRESSIVE_SCALE = 8, 2
 _BLOCK_ROWS, _SHARE = 24, 64
 
 
-def with_an_end(data: bytes) -> bytes | None:
-    """Return a JPEG that lacks only its last bytes with an end put to it; None where more of it is missing.
+def complete_truncated(data: bytes) -> bytes | None:
+    """Return a truncated JPEG that lacks only its last bytes with an end put to it; None where more of it is missing.
 
     What is missing is what changes with other bytes in its place.
     """

@@ -17,10 +17,10 @@ from dualfocus_engine.pictures.formats import (
     decoding_bytes,
     format_of,
     opened,
-    readable,
+    raise_bad_picture,
     what_is_left_out,
 )
-from dualfocus_engine.pictures.jpeg import with_an_end
+from dualfocus_engine.pictures.jpeg import complete_truncated
 from dualfocus_engine.pictures.png import rows_are_missing
 
 # Rows of pixels that are hashed at once: all of a large picture's bytes would hold the interpreter for long.
@@ -122,7 +122,7 @@ def read_source_image(source: bytes | str | Path | Image.Image, limits: ImageLim
     """Read an image as `open_picture` does, but judge it by its header alone: it may be damaged."""
     if isinstance(source, Image.Image):
         _check_pixels(source.size, limits)
-        with readable():
+        with raise_bad_picture():
             upright = as_rgb(source)
         return SourceImage(upright, _key(_pixel_bands(upright)))
     data = source if isinstance(source, bytes) else _read_file(source)
@@ -152,7 +152,7 @@ def _decode(data: bytes, name: str, min_side: int | None) -> Image.Image:
     try:
         return _decode_whole(data, name, min_side)
     except BadPicture:
-        if name != "JPEG" or (ended := with_an_end(data)) is None:
+        if name != "JPEG" or (ended := complete_truncated(data)) is None:
             raise
         return _decode_whole(ended, name, min_side)
 

@@ -9,7 +9,7 @@ import pytest
 from dualfocus_engine.backend import vllm_engine
 from dualfocus_engine.backend.heartbeat import Heartbeat
 from dualfocus_engine.backend.launch import engine_args
-from dualfocus_engine.backend.outputs import within
+from dualfocus_engine.backend.outputs import bounded_request
 from dualfocus_engine.backend.vllm_engine import VllmEngine
 from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.profiles import load_profile
@@ -82,8 +82,8 @@ async def test_a_turn_is_taken_once_its_first_output_is_no_failure(reasons: list
 
 def test_who_waits_for_a_turn_to_be_taken_is_given_its_first_output() -> None:
     request = TurnRequest("macro", Prompt((1,), ()), SamplingParams(), on_accepted=lambda: None)
-    assert within(request, room=5).sampling.output_kind is RequestOutputKind.DELTA
-    assert within(replace(request, on_accepted=None), 5).sampling.output_kind is RequestOutputKind.FINAL_ONLY
+    assert bounded_request(request, room=5).sampling.output_kind is RequestOutputKind.DELTA
+    assert bounded_request(replace(request, on_accepted=None), 5).sampling.output_kind is RequestOutputKind.FINAL_ONLY
 
 
 def test_only_ranks_of_this_server_are_named() -> None:
@@ -94,7 +94,7 @@ def test_only_ranks_of_this_server_are_named() -> None:
 @pytest.mark.parametrize(("asked", "given"), [(None, 0), (0, 0), (5, 5), (-1, -1)])
 def test_every_token_gets_a_log_probability_and_as_many_as_were_asked_for(asked: int | None, given: int) -> None:
     request = TurnRequest("macro", Prompt((1,), ()), SamplingParams(logprobs=asked, max_tokens=7))
-    sampling = within(request, room=5).sampling
+    sampling = bounded_request(request, room=5).sampling
     assert (sampling.logprobs, sampling.max_tokens) == (given, 5)
     assert request.sampling.max_tokens == 7, "the client's own is left as it is"
 

@@ -9,10 +9,11 @@ from dualfocus_engine.families.views import Grid, View, Views
 from dualfocus_engine.method.questions import Message, Question
 from dualfocus_engine.method.results import Mode, Selection
 from dualfocus_engine.method.showing import show_pictures
+from dualfocus_engine.pictures.pictures import open_picture
 from PIL import Image
 from vllm import SamplingParams
 
-from ..builders import turn
+from ..builders import encoded, turn
 from ..fake_engine import FakeEngine, focus_on
 
 GRID = Views(rule=Grid(kind="grid", cell=10, most=100_000), crop=View(least=16, most=64))
@@ -116,3 +117,16 @@ async def test_a_crop_never_takes_more_than_its_part_of_a_small_context() -> Non
     assert shown.crop_tokens == 1024
     shown, _ = await show_pictures(_engine(views, 4096), replace(_asked((100, 100)), crop_tokens=100))
     assert shown.crop_tokens == 100
+
+
+@pytest.mark.parametrize("views", [None, GRID])
+async def test_what_of_a_file_is_not_looked_at_is_said_in_the_answer(views: Views | None) -> None:
+    frame = Image.new("RGB", (160, 120))
+    file = encoded(frame, "GIF", save_all=True, append_images=[Image.new("RGB", (160, 120), (9, 9, 9))])
+    still = open_picture(frame)
+    question = Question(
+        (Message("user", "What is it?", (open_picture(file), open_picture(file), still)),), image_index=0
+    )
+    result = await focus_on(_engine(views)).answer(question)
+    assert result.notes == ("Of the GIF file the first frame alone is looked at.",)
+    assert (await focus_on(_engine(views)).answer(Question((Message("user", "What is it?", (still,)),)))).notes == ()
