@@ -15,22 +15,19 @@ and then its route. The first three see every answer, those of the other middlew
 """
 
 from importlib.metadata import version
-from typing import Any, cast
+from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI
 from prometheus_fastapi_instrumentator import Instrumentator
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
-from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
-from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
-from dualfocus_server.api import health, models, tokens
-from dualfocus_server.api.chat import Service, answer
-from dualfocus_server.api.protocol import ErrorBody, FocusRequest, FocusResponse
-from dualfocus_server.api.report import BOX_HEADER, SELECTION_HEADER, WINNER_HEADER
+from dualfocus_server.answering.protocol import ErrorBody
+from dualfocus_server.answering.report import BOX_HEADER, SELECTION_HEADER, WINNER_HEADER
+from dualfocus_server.answering.service import Service
+from dualfocus_server.api import chat, health, models, tokens
 from dualfocus_server.guards.api_errors import UnexpectedErrors, add_error_handlers
 from dualfocus_server.guards.body_limit import BodyLimit
-from dualfocus_server.guards.json_body import JsonRoute
 from dualfocus_server.guards.keys import KeyCheck, KeyRing
 from dualfocus_server.playground import playground_routes
 from dualfocus_server.settings import Settings
@@ -38,17 +35,9 @@ from dualfocus_server.telemetry.logs import AccessLog
 from dualfocus_server.telemetry.metrics import UNCOUNTED_PATHS, RecordFailures, record_request
 from dualfocus_server.telemetry.request_ids import HEADER, RequestIds
 
-router = APIRouter(route_class=JsonRoute)
-# nginx's: the client is gone, only the access log sees it.
-_CLIENT_CLOSED_REQUEST = 499
 _ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorBody, "description": "The request is refused, or was wrong."},
     "5XX": {"model": ErrorBody, "description": "The server can't answer, or not in time."},
-}
-_ANSWER = {
-    "model": FocusResponse | ChatCompletionResponse,
-    "description": "The answer; where `stream` is true, its pieces as server-sent events.",
-    "content": {"text/event-stream": {}},
 }
 # What other origins' pages may read of an answer's headers.
 _EXPOSED = [HEADER, WINNER_HEADER, SELECTION_HEADER, BOX_HEADER]
@@ -65,7 +54,7 @@ def create_app(service: Service, settings: Settings, keys: KeyRing) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = service
-    app.include_router(router)
+    app.include_router(chat.router)
     app.include_router(models.router)
     app.include_router(tokens.router)
     if settings.tokenizer_info:
@@ -92,16 +81,3 @@ def _add_inner_middleware(app: FastAPI, settings: Settings, keys: KeyRing, keyle
     if settings.cors is not None:
         app.add_middleware(CORSMiddleware, **settings.cors, expose_headers=_EXPOSED)
     Instrumentator(excluded_handlers=UNCOUNTED_PATHS).add(record_request).instrument(app)
-
-
-@router.post("/v1/chat/completions/", include_in_schema=False)  # some clients' base URLs end so
-@router.post("/v1/chat/completions", response_model=None, responses={200: _ANSWER})
-async def chat_completions(request: FocusRequest, raw_request: Request) -> Response:
-    """Answer a chat completion."""
-    response: Response | None = await _answer_unless_left(request, raw_request)
-    return response or Response(status_code=_CLIENT_CLOSED_REQUEST)
-
-
-@with_cancellation
-async def _answer_unless_left(request: FocusRequest, raw_request: Request) -> Response:
-    return await answer(cast("Service", raw_request.app.state.service), request, raw_request)

@@ -12,10 +12,10 @@ from dualfocus_engine import DualFocus, FocusResult
 from dualfocus_engine.families.choosing import profile_of
 from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.method.stages import Stages
-from dualfocus_server.api.intake import inline_images, is_dualfocus_request, question_of
-from dualfocus_server.api.protocol import FocusRequest
-from dualfocus_server.api.report import usage
-from dualfocus_server.api.vllm_chat import VllmChat
+from dualfocus_server.answering.intake import inline_images, is_dualfocus_request, question_of
+from dualfocus_server.answering.protocol import FocusRequest
+from dualfocus_server.answering.report import usage
+from dualfocus_server.answering.vllm_chat import VllmChat
 from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.images.request_images import RequestImages
 from dualfocus_server.startup.arguments import parse_arguments

@@ -1,1 +1,1 @@
-"""The endpoints: from a request to a question, from a result to an answer."""
+"""The routes: each API's own form of request and answer."""

@@ -1,223 +1,106 @@
-"""`POST /v1/chat/completions`: by two looks where it asks about an image, by vLLM's own serving otherwise."""
+"""`POST /v1/chat/completions`."""
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass
-from functools import partial
-from typing import Protocol
+from collections.abc import AsyncGenerator
+from typing import Any, cast
 
-from dualfocus_engine import DualFocus, FocusResult
-from dualfocus_engine.machine.pool import run_in_image_pool
-from dualfocus_engine.method.stages import Stages
-from dualfocus_engine.method.turn_runner import TurnListener
-from fastapi import Request, Response
-from fastapi.responses import JSONResponse
-from pydantic_core import to_json
+from fastapi import APIRouter, Request, Response
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
+from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
-from dualfocus_server.api.intake import (
-    image_parts,
-    inline_images,
-    is_dualfocus_request,
-    may_be_kept,
-    question_of,
-    take_mode,
-)
-from dualfocus_server.api.pieces import FocusWriter, Pieces
-from dualfocus_server.api.protocol import FocusRequest, FocusResponse
-from dualfocus_server.api.report import answers_record, completion, crop_url, headers_of
-from dualfocus_server.api.streaming import Events, EventStream, Silence
-from dualfocus_server.api.vllm_chat import VllmChat, begins_answer, load_header, take_id_from_header
-from dualfocus_server.guards.admission import Admission, Slot
-from dualfocus_server.guards.http_errors import HttpError, Stalled, TimedOut
-from dualfocus_server.guards.watchdog import Watchdog
-from dualfocus_server.images.request_images import RequestImages
-from dualfocus_server.telemetry.answers_log import AnswersLog
-from dualfocus_server.telemetry.metrics import record_answer, record_passthrough
-from dualfocus_server.telemetry.request_ids import request_id
-from dualfocus_server.telemetry.traces import question_span, record_on_span
+from dualfocus_server.answering.answer import answer
+from dualfocus_server.answering.intake import inline_images, take_mode
+from dualfocus_server.answering.protocol import FocusRequest, FocusResponse
+from dualfocus_server.answering.service import Service
+from dualfocus_server.answering.streaming import Events
+from dualfocus_server.answering.vllm_chat import begins_answer, take_id_from_header
+from dualfocus_server.api.pieces import FocusWriter, Pieces, error_events
+from dualfocus_server.guards.api_errors import ApiError
+from dualfocus_server.guards.json_body import JsonRoute
 
-# What is left of a question's time to write its answer.
-_WRITING_S = 0.5
+router = APIRouter(route_class=JsonRoute)
+# nginx's: the client is gone, only the access log sees it.
+_CLIENT_CLOSED_REQUEST = 499
+_ANSWER = {
+    "model": FocusResponse | ChatCompletionResponse,
+    "description": "The answer; where `stream` is true, its pieces as server-sent events.",
+    "content": {"text/event-stream": {}},
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
-    """What the routes work with; in seconds, 0 for none: `timeout`, and a stream's `keep_alive`.
-
-    `timeout` is for a question by two looks, and for the next token of a stream that vLLM writes; `mode` is that of
-    questions that name none, `list_modes` whether the list of models has the names that choose one.
-    """
-
-    focus: DualFocus
-    chat: VllmChat
-    images: RequestImages
-    admission: Admission
-    watchdog: Watchdog
-    timeout: float
-    keep_alive: float = 0
-    mode: str = "dual"
-    answers_log: AnswersLog | None = None
-    list_modes: bool = False
-
-    def deadline(self) -> float | None:
-        """The event loop's time at which a question that comes now has taken too long."""
-        return asyncio.get_running_loop().time() + self.timeout if self.timeout else None
-
-    def macro_deadline(self, deadline: float | None) -> float | None:
-        """The time from which a macro answer is returned without its second look: a little before `deadline`."""
-        return None if deadline is None else deadline - min(_WRITING_S, self.timeout / 10)
-
-    @asynccontextmanager
-    async def until(
-        self, deadline: float | None, error_of: Callable[[float], HttpError] = TimedOut
-    ) -> AsyncIterator[asyncio.Timeout]:
-        """Cancel what is done within at the deadline, which can be moved.
-
-        Raises what `error_of` makes of the timeout, also where vLLM makes something else of it.
-        """
-        limit = asyncio.timeout_at(deadline)
-        try:
-            async with limit:
-                yield limit
-        except Exception as error:
-            if not limit.expired():
-                raise
-            raise error_of(self.timeout) from error
-        if limit.expired():
-            raise error_of(self.timeout)
+@router.post("/v1/chat/completions/", include_in_schema=False)  # some clients' base URLs end so
+@router.post("/v1/chat/completions", response_model=None, responses={200: _ANSWER})
+async def chat_completions(request: FocusRequest, raw_request: Request) -> Response:
+    """Answer a chat completion."""
+    response: Response | None = await _answer_unless_left(request, raw_request)
+    return response or Response(status_code=_CLIENT_CLOSED_REQUEST)
 
 
-class _Task(Protocol):
-    """A request on its way through the engine; `pieces` makes those of its stream."""
-
-    pieces: Pieces
-
-    async def respond(self, slot: Slot) -> Response:
-        """Answer it as one body, once it has its place."""
-
-    async def stream(self, events: Events, slot: Slot) -> None:
-        """Answer it piece by piece, once it has its place."""
+@with_cancellation
+async def _answer_unless_left(request: FocusRequest, raw_request: Request) -> Response:
+    return await answer_chat(cast("Service", raw_request.app.state.service), request, raw_request)
 
 
-async def answer(service: Service, request: FocusRequest, raw_request: Request) -> Response:
+async def answer_chat(service: Service, request: FocusRequest, raw_request: Request) -> Response:
     """Answer one chat completion request. Raises Refusal, DualFocusError, VllmRefusal and vLLM's errors."""
-    asked_model, deadline, stages = request.model or service.chat.model_name, service.deadline(), Stages()
+    asked_model = request.model
     take_mode(request, service.chat.is_base_model, service.mode)
     take_id_from_header(request, raw_request)
-    service.images.check_number(len(list(image_parts(request))))
-    task: _Task = _VllmTask(service, request, raw_request)
-    if is_dualfocus_request(request) and service.chat.is_base_model(request.model):
-        task = _FocusTask(service, request, asked_model, stages, deadline)
-    with ExitStack() as held:
-        slot = held.enter_context(service.admission.admit(raw_request.scope.get("client_id", ""), stages))
-        with question_span(raw_request, held):
-            if request.stream:
-                return await _streamed(service, task, slot, held.pop_all())
-            # Images are opened once the question has its place: what waits, waits encoded.
-            response = await task.respond(slot)
-            response.headers.update(load_header(raw_request))
-            return response
+    return await answer(service, request, raw_request, ChatWire(service, request, raw_request, asked_model))
 
 
-async def _streamed(service: Service, task: _Task, slot: Slot, held: ExitStack) -> Response:
-    """Begin a stream once the answer is on its way, so that what is wrong before has its status."""
-    silence = Silence(task.pieces.content(""), service.keep_alive)
-    events = Events(partial(task.stream, slot=slot), held, silence)
-    try:
-        await events.begun()
-    except BaseException:
-        events.stop()
-        raise
-    return EventStream(events, service.timeout)
+class ChatWire:
+    """A chat completion request: its answers are written as they are."""
 
-
-class _FocusTask:
-    """A question for two looks; `stages` are counted on from what it has waited."""
-
-    def __init__(
-        self, service: Service, request: FocusRequest, model: str, stages: Stages, deadline: float | None
-    ) -> None:
-        self._service = service
-        self._request = request
-        self._model = model
-        self._stages = stages
-        self._deadline = deadline
-        self._started = time.perf_counter()
-        self.pieces = Pieces(f"chatcmpl-{request.request_id}", model, service.chat.role)
-
-    async def respond(self, slot: Slot) -> Response:
-        """Answer it as one body, once it has its place."""
-        async with self._service.until(self._deadline):
-            await slot.acquire()
-            _, response = await self._answer(None)
-        # A crop in it may be megabytes, which Python's own writer takes several times as long for.
-        body, headers = to_json(response.model_dump()), headers_of(response.dualfocus)
-        return Response(body, media_type="application/json", headers=headers)
-
-    async def stream(self, events: Events, slot: Slot) -> None:
-        """Answer it piece by piece, once it has its place."""
-        usage = self._service.chat.usage_in_stream(self._request.stream_options)
-        writer = FocusWriter(events, self.pieces, self._request.dualfocus.progress, usage)
-        async with self._service.until(self._deadline):
-            await slot.acquire()
-            result, response = await self._answer(writer)
-        writer.write_end(result, response)
-
-    async def _answer(self, listener: TurnListener | None) -> tuple[FocusResult, FocusResponse]:
-        request, service = self._request, self._service
-        question = await question_of(request, service.focus, service.images, self._stages)
-        result = await service.focus.answer(question, listener, service.macro_deadline(self._deadline))
-        self._stages |= result.stages
-        record_on_span(result)
-        record_answer(result, question.mode, self._stages, time.perf_counter() - self._started)
-        logprobs = service.chat.logprobs(result.answer, request)
-        response = completion(result, question.mode, self._model, request.request_id, service.chat.role, logprobs)
-        response.system_fingerprint = service.chat.system_fingerprint
-        response.metrics = service.chat.metrics(result.answer)
-        service.chat.log_answer(response.id, result.answer, is_streaming=listener is not None)
-        response.dualfocus.stages = self._stages
-        if service.answers_log is not None and may_be_kept(request):
-            service.answers_log.add(answers_record(response, request_id.get()))
-        if request.dualfocus.return_crop and result.look.crop_box is not None:
-            pictures = service.focus.engine.pictures
-            response.dualfocus.crop_image = await run_in_image_pool(
-                crop_url, pictures, question.picture, result.look.crop_box
-            )
-        return result, response
-
-
-class _VllmTask:
-    """A request that vLLM's own chat serving answers: its whole answer may take as long as it takes."""
-
-    def __init__(self, service: Service, request: FocusRequest, raw_request: Request) -> None:
+    def __init__(self, service: Service, request: FocusRequest, raw_request: Request, model: str | None) -> None:
         self._service = service
         self._request = request
         self._raw_request = raw_request
-        self._started = time.perf_counter()
-        self.pieces = Pieces(f"chatcmpl-{request.request_id}", service.chat.signature(request), service.chat.role)
+        self._model = model or service.chat.model_name
+        self._pieces = self._pieces_of(service.chat.signature(request))
 
-    async def respond(self, slot: Slot) -> Response:
-        """Answer it as one body, once it has its place."""
-        await slot.acquire()
+    @property
+    def model(self) -> str:
+        """The name as the client wrote it."""
+        return self._model
+
+    def body(self, response: FocusResponse) -> dict[str, Any]:
+        """Return a whole answer of two looks."""
+        return dict(response.model_dump())
+
+    def writer(self, events: Events) -> FocusWriter:
+        """Return what writes an answer of two looks as pieces."""
+        self._pieces = self._pieces_of(self._model)
+        usage = self._service.chat.usage_in_stream(self._request.stream_options)
+        return FocusWriter(events, self._pieces, self._request.dualfocus.progress, usage)
+
+    def _pieces_of(self, model: str) -> Pieces:
+        return Pieces(f"chatcmpl-{self._request.request_id}", model, self._service.chat.role)
+
+    async def vllm_body(self) -> dict[str, Any]:
+        """Have vLLM answer."""
+        await self._inline_images()
+        return dict((await self._service.chat.answer(self._request, self._raw_request)).model_dump())
+
+    async def vllm_events(self) -> AsyncGenerator[str, None]:
+        """Have vLLM answer as events."""
+        await self._inline_images()
+        return await self._service.chat.stream(self._request, self._raw_request)
+
+    async def _inline_images(self) -> None:
         await inline_images(self._request, self._service.focus, self._service.images)
-        response = await self._service.chat.answer(self._request, self._raw_request)
-        record_passthrough(time.perf_counter() - self._started)
-        return JSONResponse(response.model_dump())
 
-    async def stream(self, events: Events, slot: Slot) -> None:
-        """Answer it piece by piece, once it has its place."""
-        if self._request.dualfocus.progress:
-            events.put(self.pieces.progress("waiting"))
-        async with self._service.until(self._service.deadline(), Stalled) as limit:
-            await slot.acquire()
-            await inline_images(self._request, self._service.focus, self._service.images)
-            vllm_events = await self._service.chat.stream(self._request, self._raw_request)
-            async with aclosing(vllm_events):
-                async for event in vllm_events:
-                    limit.reschedule(self._service.deadline())
-                    events.put(event)
-                    if begins_answer(event):
-                        events.begin()
-        record_passthrough(time.perf_counter() - self._started)
+    def begins_answer(self, event: str) -> bool:
+        """Whether an event of vLLM's says more than the role."""
+        return begins_answer(event)
+
+    def progress(self, doing: str) -> str:
+        """Return a piece that tells what is being done."""
+        return self._pieces.progress(doing)
+
+    def silence(self) -> str:
+        """Return a piece without text."""
+        return self._pieces.content("")
+
+    def failure(self, problem: ApiError) -> list[str]:
+        """Return the error as OpenAI's streams tell it."""
+        return error_events(problem)

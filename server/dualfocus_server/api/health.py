@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from dualfocus_server.api.chat import Service
+from dualfocus_server.answering.service import Service
 from dualfocus_server.guards.api_errors import to_api_error
 
 router = APIRouter()

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from vllm.entrypoints.serve.engine.protocol import ModelCard, ModelList
 
-from dualfocus_server.api.chat import Service
-from dualfocus_server.api.protocol import MODES
+from dualfocus_server.answering.protocol import MODES
+from dualfocus_server.answering.service import Service
 
 router = APIRouter()
 

@@ -8,12 +8,21 @@ import time
 from typing import Any
 
 from dualfocus_engine import FocusResult
+from pydantic_core import to_json
 from vllm.entrypoints.generate.base.protocol import DeltaMessage
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionLogProbs, ChatCompletionResponseStreamChoice
 from vllm.entrypoints.serve.engine.protocol import UsageInfo
 
-from dualfocus_server.api.protocol import FocusPiece, FocusResponse
-from dualfocus_server.api.streaming import DONE, Events
+from dualfocus_server.answering.protocol import FocusPiece, FocusResponse
+from dualfocus_server.answering.streaming import Events
+from dualfocus_server.guards.api_errors import ApiError
+
+DONE = "data: [DONE]\n\n"
+
+
+def error_events(problem: ApiError) -> list[str]:
+    """Return an error as OpenAI's streams tell it, and their end."""
+    return [f"data: {to_json(problem.body()).decode()}\n\n", DONE]
 
 
 class Pieces:

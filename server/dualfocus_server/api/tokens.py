@@ -20,9 +20,9 @@ from vllm.entrypoints.serve.tokenize.protocol import (
     TokenizerInfoResponse,
 )
 
-from dualfocus_server.api.chat import Service
-from dualfocus_server.api.intake import image_parts, inline_images, model_and_mode
-from dualfocus_server.api.protocol import Conversation
+from dualfocus_server.answering.intake import image_parts, inline_images, model_and_mode
+from dualfocus_server.answering.protocol import Conversation
+from dualfocus_server.answering.service import Service
 from dualfocus_server.guards.json_body import JsonRoute
 from dualfocus_server.guards.json_limits import validate_json
 

@@ -73,7 +73,7 @@ class EngineAsker:
 
     async def ask(self, drawn: Drawn) -> Reply:
         # Only now: it imports vLLM, which whoever asks a server need not have.
-        from dualfocus_server.api.report import focus_report
+        from dualfocus_server.answering.report import focus_report
 
         sampling = self._focus.engine.answer_sampling()
         sampling.max_tokens = _ANSWER_TOKENS

@@ -17,7 +17,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import FrontendArgs
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-from dualfocus_server.api.protocol import MODES
+from dualfocus_server.answering.protocol import MODES
 from dualfocus_server.settings import add_flags, at_least
 
 # Flags of vLLM's server that this one uses, itself or through vLLM's chat serving; it refuses the others.

@@ -32,8 +32,8 @@ from vllm.entrypoints.launchers.launcher import create_server_socket, create_ser
 from vllm.exceptions import VLLMValidationError
 from vllm.renderers.chat_utils import load_chat_template
 
-from dualfocus_server.api.chat import Service
-from dualfocus_server.api.vllm_chat import VllmChat
+from dualfocus_server.answering.service import Service
+from dualfocus_server.answering.vllm_chat import VllmChat
 from dualfocus_server.app import create_app, with_outer_middleware
 from dualfocus_server.guards.admission import Admission
 from dualfocus_server.guards.http_protocol import HEAD_BYTES, Connection, allow_many

@@ -11,9 +11,10 @@ import pytest
 from dualfocus_engine import BadQuestion, ContextFull, DualFocus, Turn
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.method.turn_engine import TurnRequest
-from dualfocus_server.api.chat import Service, answer
-from dualfocus_server.api.protocol import FocusRequest
-from dualfocus_server.api.vllm_chat import VllmChat
+from dualfocus_server.answering.protocol import FocusRequest
+from dualfocus_server.answering.service import Service
+from dualfocus_server.answering.vllm_chat import VllmChat
+from dualfocus_server.api.chat import answer_chat
 from dualfocus_server.guards.admission import Admission
 from dualfocus_server.guards.api_errors import ApiError, VllmResponseError
 from dualfocus_server.guards.http_errors import Stalled, TimedOut
@@ -105,7 +106,7 @@ def asking(messages: Any, **fields: Any) -> FocusRequest:
 
 async def answered(on: Service, messages: Any, **fields: Any) -> Any:
     async with asyncio.timeout(WAIT):
-        return await answer(on, asking(messages, **fields), RAW)
+        return await answer_chat(on, asking(messages, **fields), RAW)
 
 
 async def admitted(on: Service, number: int) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from dualfocus_engine import FocusResult, Mode, SecondLook, Selection
+from dualfocus_server.answering.protocol import FocusResponse
+from dualfocus_server.answering.report import completion
 from dualfocus_server.api.pieces import FocusWriter, Pieces
-from dualfocus_server.api.protocol import FocusResponse
-from dualfocus_server.api.report import completion
 from openai.types.chat import ChatCompletionChunk
 
 from ..builders import turn

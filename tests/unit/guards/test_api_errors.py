@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from dualfocus_engine import BadPicture, BadQuestion, ContextFull, EngineDead, ErrorKind
-from dualfocus_server.api.protocol import FocusRequest
+from dualfocus_server.answering.protocol import FocusRequest
 from dualfocus_server.guards.api_errors import (
     _STATUS,
     ApiError,

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from dualfocus_server.api.chat import answer
-from dualfocus_server.api.vllm_chat import VllmChat
+from dualfocus_server.answering.vllm_chat import VllmChat
+from dualfocus_server.api.chat import answer_chat
 from dualfocus_server.app import create_app
 from dualfocus_server.guards.keys import KeyRing
 from dualfocus_server.settings import Settings
@@ -19,7 +19,7 @@ from starlette.types import Message
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.v1.metrics import reader
 
-from .test_chat_service import ABOUT_AN_IMAGE, TEXT, FakeChat, asking, service
+from ..api.test_chat_service import ABOUT_AN_IMAGE, TEXT, FakeChat, asking, service
 
 SCOPE = {
     "type": "http",
@@ -107,6 +107,6 @@ async def test_the_engines_load_is_told_to_who_asks_for_it(
 ) -> None:
     headers = [(b"endpoint-load-metrics-format", asked)] if asked else []
     request = Request({"type": "http", "headers": headers})
-    response = await answer(service(chat=Answers()), asking(messages), request)
+    response = await answer_chat(service(chat=Answers()), asking(messages), request)
     assert response.headers.get("endpoint-load-metrics") == told
     assert not [record for record in caplog.records if record.levelname == "WARNING"]

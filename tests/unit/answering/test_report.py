@@ -11,7 +11,7 @@ import pytest
 from dualfocus_engine import Box, FocusResult, Mode, Region, SecondLook, Selection
 from dualfocus_engine.method.results import Score, Shared
 from dualfocus_engine.pictures.picture_cache import PictureCache
-from dualfocus_server.api.report import completion, crop_url, focus_report, usage
+from dualfocus_server.answering.report import completion, crop_url, focus_report, usage
 from PIL import Image
 
 from ..builders import plain, turn

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from dualfocus_engine import Mode
-from dualfocus_server.api import protocol
-from dualfocus_server.api.protocol import FocusOptions, FocusRequest
+from dualfocus_server.answering import protocol
+from dualfocus_server.answering.protocol import FocusOptions, FocusRequest
 from pydantic import ValidationError
 
 MESSAGES = [{"role": "user", "content": "What?"}]

@@ -20,7 +20,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
 from vllm.exceptions import VLLMValidationError
 from vllm.renderers.params import TokenizeParams
 
-from dualfocus_server.api.contents import normalize_message
+from dualfocus_server.answering.contents import normalize_message
 from dualfocus_server.guards.json_limits import FieldError, validate_json
 
 Corners = tuple[float, float, float, float]

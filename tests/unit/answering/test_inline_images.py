@@ -9,7 +9,7 @@ from dualfocus_engine import (
     open_picture,
 )
 from dualfocus_engine.method.stages import Stages
-from dualfocus_server.api.intake import inline_images
+from dualfocus_server.answering.intake import inline_images
 from dualfocus_server.images.hosts import HostRules
 from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.images.request_images import RequestImages

@@ -41,7 +41,7 @@ from vllm.entrypoints.serve.utils.api_utils import should_include_usage
 from vllm.entrypoints.serve.utils.orca_metrics import metrics_header
 from vllm.exceptions import GenerationError, VLLMClientError, VLLMValidationError
 
-from dualfocus_server.api.contents import parts_of
+from dualfocus_server.answering.contents import parts_of
 from dualfocus_server.guards.api_errors import ApiError, VllmResponseError, api_error_from_vllm, as_client_errors
 from dualfocus_server.telemetry.request_ids import HEADER, request_id
 

@@ -9,8 +9,8 @@ from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_engine.pictures.pictures import ImageLimits, read_source_image
 
-from dualfocus_server.api.contents import IMAGE, TEXT, parts_of
-from dualfocus_server.api.protocol import MODES, Conversation, FocusRequest
+from dualfocus_server.answering.contents import IMAGE, TEXT, parts_of
+from dualfocus_server.answering.protocol import MODES, Conversation, FocusRequest
 from dualfocus_server.guards.api_errors import as_client_errors
 from dualfocus_server.images.request_images import RequestImages
 

@@ -6,21 +6,19 @@ Leans on vLLM 0.32's `SSE_KEEP_ALIVE_COMMENT`.
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from pydantic_core import to_json
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 from vllm.entrypoints.serve.utils.sse_keep_alive import SSE_KEEP_ALIVE_COMMENT
 
-from dualfocus_server.guards.api_errors import to_api_error
+from dualfocus_server.guards.api_errors import ApiError, to_api_error
 from dualfocus_server.telemetry.metrics import record_failure
 
 logger = logging.getLogger(__name__)
 
-DONE = "data: [DONE]\n\n"
 _COMMENT: str = SSE_KEEP_ALIVE_COMMENT
 # Proxies cut connections on which nothing comes, some of them after 30 s.
 _LONGEST_SILENCE_S = 15.0
@@ -33,7 +31,7 @@ class Silence:
     clients can't read comments, and a client's own limit may not count them.
     """
 
-    def __init__(self, piece: str, keep_alive: float) -> None:
+    def __init__(self, piece: Callable[[], str], keep_alive: float) -> None:
         self._piece = piece
         self._keep_alive = keep_alive or math.inf
         self._lasted = 0.0
@@ -49,7 +47,7 @@ class Silence:
         if self._lasted < _LONGEST_SILENCE_S:
             return _COMMENT
         self.end()
-        return self._piece
+        return self._piece()
 
     def end(self) -> None:
         """Count anew: something came."""
@@ -57,13 +55,21 @@ class Silence:
 
 
 class Events:
-    """The events of one answer, made by a task; what is `held` is given up when it ends, however they are read."""
+    """The events of one answer, made by a task; what is `held` is given up when it ends, however they are read.
+
+    What goes wrong once it has begun is written by `failure`.
+    """
 
     def __init__(
-        self, make: Callable[["Events"], Coroutine[Any, Any, None]], held: ExitStack, silence: Silence
+        self,
+        make: Callable[["Events"], Coroutine[Any, Any, None]],
+        held: ExitStack,
+        silence: Silence,
+        failure: Callable[[ApiError], Iterable[str]],
     ) -> None:
         self._queue: asyncio.Queue[str | None] = asyncio.Queue()
         self._silence = silence
+        self._failure = failure
         self._begun = asyncio.Event()
         self._held = held
         self._making = asyncio.create_task(make(self))
@@ -96,8 +102,8 @@ class Events:
         except Exception as error:
             problem = to_api_error(error)
             record_failure(problem.status)
-            yield f"data: {to_json(problem.body()).decode()}\n\n"
-            yield DONE
+            for event in self._failure(problem):
+                yield event
 
     def stop(self) -> None:
         """End what makes the events."""

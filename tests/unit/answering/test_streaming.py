@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from dualfocus_engine import ContextFull
-from dualfocus_server.api import streaming
-from dualfocus_server.api.pieces import FocusWriter, Pieces
-from dualfocus_server.api.streaming import Events, EventStream, Silence
+from dualfocus_server.answering import streaming
+from dualfocus_server.answering.streaming import Events, EventStream, Silence
+from dualfocus_server.api.pieces import FocusWriter, Pieces, error_events
 from starlette.types import Message
 from vllm.entrypoints.serve.utils.sse_keep_alive import SSE_KEEP_ALIVE_COMMENT
 
@@ -35,7 +35,7 @@ async def forever() -> None:
 
 
 def made_by(make: Make, held: ExitStack | None = None, keep_alive: float = 0) -> Events:
-    return Events(make, held or ExitStack(), Silence(NOTHING, keep_alive))
+    return Events(make, held or ExitStack(), Silence(lambda: NOTHING, keep_alive), error_events)
 
 
 async def lines_of(events: Events) -> list[str]:
@@ -79,12 +79,12 @@ def writer(events: Events, progress: bool = False) -> FocusWriter:
 def test_a_silence_has_a_piece_every_15_s_and_a_comment_every_n_where_the_flag_says_so(
     keep_alive: int, fills: list[tuple[float, str]]
 ) -> None:
-    silence = Silence("piece", keep_alive)
+    silence = Silence(lambda: "piece", keep_alive)
     assert [(silence.seconds, silence.fill().replace(COMMENT, "comment")) for _ in fills] == fills
 
 
 def test_a_silence_is_counted_anew_once_something_came() -> None:
-    silence = Silence("piece", 10)
+    silence = Silence(lambda: "piece", 10)
     assert silence.fill() == COMMENT
     assert silence.seconds == 5
     silence.end()

@@ -16,7 +16,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
 )
 from vllm.entrypoints.serve.engine.protocol import CompletionTokenUsageInfo, PromptTokenUsageInfo, UsageInfo
 
-from dualfocus_server.api.protocol import AnswerReport, FocusReport, FocusResponse, GroundingReport, TurnReport
+from dualfocus_server.answering.protocol import AnswerReport, FocusReport, FocusResponse, GroundingReport, TurnReport
 
 WINNER_HEADER, SELECTION_HEADER, BOX_HEADER = "X-DualFocus-Winner", "X-DualFocus-Selection", "X-DualFocus-Box"
 _LOGGED = {"mode", "winner", "selection", "box", "crop", "macro", "micro"}

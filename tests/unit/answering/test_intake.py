@@ -20,9 +20,9 @@ from dualfocus_engine import (
 from dualfocus_engine.families.views import View
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.pictures.picture_cache import PictureCache
-from dualfocus_server.api import intake
-from dualfocus_server.api.intake import is_dualfocus_request, question_of, take_mode
-from dualfocus_server.api.protocol import FocusRequest
+from dualfocus_server.answering import intake
+from dualfocus_server.answering.intake import is_dualfocus_request, question_of, take_mode
+from dualfocus_server.answering.protocol import FocusRequest
 from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.images.request_images import RequestImages
 from PIL import Image

@@ -1,0 +1,152 @@
+"""Answers a request in the form of a chat completion: by two looks where it asks about an image, else by vLLM."""
+
+import time
+from contextlib import ExitStack, aclosing
+from functools import partial
+from typing import Protocol
+
+from dualfocus_engine import FocusResult
+from dualfocus_engine.machine.pool import run_in_image_pool
+from dualfocus_engine.method.stages import Stages
+from dualfocus_engine.method.turn_runner import TurnListener
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+from pydantic_core import to_json
+
+from dualfocus_server.answering.intake import image_parts, is_dualfocus_request, may_be_kept, question_of
+from dualfocus_server.answering.protocol import FocusRequest, FocusResponse
+from dualfocus_server.answering.report import answers_record, completion, crop_url, headers_of
+from dualfocus_server.answering.service import Service
+from dualfocus_server.answering.streaming import Events, EventStream, Silence
+from dualfocus_server.answering.vllm_chat import load_header
+from dualfocus_server.answering.wire import Wire
+from dualfocus_server.guards.admission import Slot
+from dualfocus_server.guards.http_errors import Stalled
+from dualfocus_server.telemetry.metrics import record_answer, record_passthrough
+from dualfocus_server.telemetry.request_ids import request_id
+from dualfocus_server.telemetry.traces import question_span, record_on_span
+
+
+class _Task(Protocol):
+    """A request on its way through the engine."""
+
+    async def respond(self, slot: Slot) -> Response:
+        """Answer it as one body, once it has its place."""
+
+    async def stream(self, events: Events, slot: Slot) -> None:
+        """Answer it piece by piece, once it has its place."""
+
+
+async def answer(service: Service, request: FocusRequest, raw_request: Request, wire: Wire) -> Response:
+    """Answer one request as `wire` writes it. Raises Refusal, DualFocusError, VllmRefusal and vLLM's errors."""
+    deadline, stages = service.deadline(), Stages()
+    service.images.check_number(len(list(image_parts(request))))
+    task: _Task = _VllmTask(service, request, wire)
+    if is_dualfocus_request(request) and service.chat.is_base_model(request.model):
+        task = _FocusTask(service, request, wire, stages, deadline)
+    with ExitStack() as held:
+        slot = held.enter_context(service.admission.admit(raw_request.scope.get("client_id", ""), stages))
+        with question_span(raw_request, held):
+            if request.stream:
+                return await _streamed(service, task, wire, slot, held.pop_all())
+            # Images are opened once the question has its place: what waits, waits encoded.
+            response = await task.respond(slot)
+            response.headers.update(load_header(raw_request))
+            return response
+
+
+async def _streamed(service: Service, task: _Task, wire: Wire, slot: Slot, held: ExitStack) -> Response:
+    """Begin a stream once the answer is on its way, so that what is wrong before has its status."""
+    silence = Silence(wire.silence, service.keep_alive)
+    events = Events(partial(task.stream, slot=slot), held, silence, wire.failure)
+    try:
+        await events.begun()
+    except BaseException:
+        events.stop()
+        raise
+    return EventStream(events, service.timeout)
+
+
+class _FocusTask:
+    """A question for two looks; `stages` are counted on from what it has waited."""
+
+    def __init__(
+        self, service: Service, request: FocusRequest, wire: Wire, stages: Stages, deadline: float | None
+    ) -> None:
+        self._service = service
+        self._request = request
+        self._wire = wire
+        self._stages = stages
+        self._deadline = deadline
+        self._started = time.perf_counter()
+
+    async def respond(self, slot: Slot) -> Response:
+        """Answer it as one body, once it has its place."""
+        async with self._service.until(self._deadline):
+            await slot.acquire()
+            _, response = await self._answer(None)
+        # A crop in it may be megabytes, which Python's own writer takes several times as long for.
+        body, headers = to_json(self._wire.body(response)), headers_of(response.dualfocus)
+        return Response(body, media_type="application/json", headers=headers)
+
+    async def stream(self, events: Events, slot: Slot) -> None:
+        """Answer it piece by piece, once it has its place."""
+        writer = self._wire.writer(events)
+        async with self._service.until(self._deadline):
+            await slot.acquire()
+            result, response = await self._answer(writer)
+        writer.write_end(result, response)
+
+    async def _answer(self, listener: TurnListener | None) -> tuple[FocusResult, FocusResponse]:
+        request, service = self._request, self._service
+        question = await question_of(request, service.focus, service.images, self._stages)
+        result = await service.focus.answer(question, listener, service.macro_deadline(self._deadline))
+        self._stages |= result.stages
+        record_on_span(result)
+        record_answer(result, question.mode, self._stages, time.perf_counter() - self._started)
+        logprobs = service.chat.logprobs(result.answer, request)
+        response = completion(result, question.mode, self._wire.model, request.request_id, service.chat.role, logprobs)
+        response.system_fingerprint = service.chat.system_fingerprint
+        response.metrics = service.chat.metrics(result.answer)
+        service.chat.log_answer(response.id, result.answer, is_streaming=listener is not None)
+        response.dualfocus.stages = self._stages
+        if service.answers_log is not None and may_be_kept(request):
+            service.answers_log.add(answers_record(response, request_id.get()))
+        if request.dualfocus.return_crop and result.look.crop_box is not None:
+            pictures = service.focus.engine.pictures
+            response.dualfocus.crop_image = await run_in_image_pool(
+                crop_url, pictures, question.picture, result.look.crop_box
+            )
+        return result, response
+
+
+class _VllmTask:
+    """A request that vLLM's own serving answers: its whole answer may take as long as it takes."""
+
+    def __init__(self, service: Service, request: FocusRequest, wire: Wire) -> None:
+        self._service = service
+        self._request = request
+        self._wire = wire
+        self._started = time.perf_counter()
+
+    async def respond(self, slot: Slot) -> Response:
+        """Answer it as one body, once it has its place."""
+        await slot.acquire()
+        body = await self._wire.vllm_body()
+        record_passthrough(time.perf_counter() - self._started)
+        return JSONResponse(body)
+
+    async def stream(self, events: Events, slot: Slot) -> None:
+        """Answer it piece by piece, once it has its place."""
+        if self._request.dualfocus.progress:
+            events.put(self._wire.progress("waiting"))
+        async with self._service.until(self._service.deadline(), Stalled) as limit:
+            await slot.acquire()
+            vllm_events = await self._wire.vllm_events()
+            async with aclosing(vllm_events):
+                async for event in vllm_events:
+                    limit.reschedule(self._service.deadline())
+                    events.put(event)
+                    if self._wire.begins_answer(event):
+                        events.begin()
+        record_passthrough(time.perf_counter() - self._started)

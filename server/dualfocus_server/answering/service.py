@@ -1,0 +1,65 @@
+"""What the routes work with, and how long what they do may take."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from dualfocus_engine import DualFocus
+
+from dualfocus_server.answering.vllm_chat import VllmChat
+from dualfocus_server.guards.admission import Admission
+from dualfocus_server.guards.http_errors import HttpError, TimedOut
+from dualfocus_server.guards.watchdog import Watchdog
+from dualfocus_server.images.request_images import RequestImages
+from dualfocus_server.telemetry.answers_log import AnswersLog
+
+# What is left of a question's time to write its answer.
+_WRITING_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What the routes work with; in seconds, 0 for none: `timeout`, and a stream's `keep_alive`.
+
+    `timeout` is for a question by two looks, and for the next token of a stream that vLLM writes; `mode` is that of
+    questions that name none, `list_modes` whether the list of models has the names that choose one.
+    """
+
+    focus: DualFocus
+    chat: VllmChat
+    images: RequestImages
+    admission: Admission
+    watchdog: Watchdog
+    timeout: float
+    keep_alive: float = 0
+    mode: str = "dual"
+    answers_log: AnswersLog | None = None
+    list_modes: bool = False
+
+    def deadline(self) -> float | None:
+        """The event loop's time at which a question that comes now has taken too long."""
+        return asyncio.get_running_loop().time() + self.timeout if self.timeout else None
+
+    def macro_deadline(self, deadline: float | None) -> float | None:
+        """The time from which a macro answer is returned without its second look: a little before `deadline`."""
+        return None if deadline is None else deadline - min(_WRITING_S, self.timeout / 10)
+
+    @asynccontextmanager
+    async def until(
+        self, deadline: float | None, error_of: Callable[[float], HttpError] = TimedOut
+    ) -> AsyncIterator[asyncio.Timeout]:
+        """Cancel what is done within at the deadline, which can be moved.
+
+        Raises what `error_of` makes of the timeout, also where vLLM makes something else of it.
+        """
+        limit = asyncio.timeout_at(deadline)
+        try:
+            async with limit:
+                yield limit
+        except Exception as error:
+            if not limit.expired():
+                raise
+            raise error_of(self.timeout) from error
+        if limit.expired():
+            raise error_of(self.timeout)

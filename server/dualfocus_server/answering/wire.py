@@ -1,0 +1,50 @@
+"""How one of the APIs writes what is answered: the method knows none of them."""
+
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from typing import Any, Protocol
+
+from dualfocus_engine import FocusResult
+from dualfocus_engine.method.turn_runner import TurnListener
+
+from dualfocus_server.answering.protocol import FocusResponse
+from dualfocus_server.answering.streaming import Events
+from dualfocus_server.guards.api_errors import ApiError
+
+
+class AnswerWriter(TurnListener, Protocol):
+    """Writes what a question's turns do, and then its answer, as an API's events."""
+
+    def write_end(self, result: FocusResult, response: FocusResponse) -> None:
+        """Write what is left to be said once the answer is chosen."""
+
+
+class Wire(Protocol):
+    """One request as its API has it: how its answer is written, and how vLLM's own serving answers it."""
+
+    @property
+    def model(self) -> str:
+        """The name that an answer of two looks is signed with."""
+
+    def body(self, response: FocusResponse) -> Mapping[str, Any]:
+        """Return a whole answer of two looks."""
+
+    def writer(self, events: Events) -> AnswerWriter:
+        """Return what writes an answer of two looks as events; its first ones are written with it."""
+
+    async def vllm_body(self) -> Mapping[str, Any]:
+        """Have vLLM answer, once the request's images are opened. Raises BadPicture, VllmRefusal and vLLM's errors."""
+
+    async def vllm_events(self) -> AsyncGenerator[str, None]:
+        """Have vLLM answer as events. Raises the same, also while they are read."""
+
+    def begins_answer(self, event: str) -> bool:
+        """Whether an event of vLLM's says that the engine has taken the request."""
+
+    def progress(self, doing: str) -> str:
+        """Return an event that tells what is being done, and adds nothing to the answer."""
+
+    def silence(self) -> str:
+        """Return an event that breaks a silence, and adds nothing to the answer."""
+
+    def failure(self, problem: ApiError) -> Iterable[str]:
+        """Return the events that end a stream in which something went wrong."""
