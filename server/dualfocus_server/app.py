@@ -26,6 +26,7 @@ from dualfocus_server.answering.protocol import ErrorBody
 from dualfocus_server.answering.report import BOX_HEADER, SELECTION_HEADER, WINNER_HEADER
 from dualfocus_server.answering.service import Service
 from dualfocus_server.api import chat, health, models, tokens
+from dualfocus_server.api.messages import routes as messages
 from dualfocus_server.guards.api_errors import UnexpectedErrors, add_error_handlers
 from dualfocus_server.guards.body_limit import BodyLimit
 from dualfocus_server.guards.keys import KeyCheck, KeyRing
@@ -55,6 +56,7 @@ def create_app(service: Service, settings: Settings, keys: KeyRing) -> FastAPI:
     )
     app.state.service = service
     app.include_router(chat.router)
+    app.include_router(messages.router)
     app.include_router(models.router)
     app.include_router(tokens.router)
     if settings.tokenizer_info:

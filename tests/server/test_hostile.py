@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from asking import MODEL
 from dualfocus_engine import BadPicture
 from dualfocus_server.images.hosts import HostRules
 from dualfocus_server.images.image_fetcher import ImageFetcher
@@ -97,6 +98,26 @@ def tokenize(web: httpx.Client, content: Any) -> httpx.Response:
     return web.post("/tokenize", content=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
 
 
+def ask_by_messages(web: httpx.Client, url: str, mode: str, path: str = "/v1/messages") -> httpx.Response:
+    """Send one as Anthropic's clients do: a data: URL of base64 as such, anything else as a URL."""
+    head, _, data = url.partition(";base64,")
+    source = {"type": "url", "url": url}
+    if head.startswith("data:"):
+        source = {"type": "base64", "media_type": head.removeprefix("data:"), "data": data}
+    content = [{"type": "image", "source": source}, {"type": "text", "text": "What is it?"}]
+    body = {"model": MODEL, "messages": [{"role": "user", "content": content}], "dualfocus": {"mode": mode}}
+    headers = {"Content-Type": "application/json"}
+    return web.post(path, content=json.dumps(body | {"max_tokens": 4}).encode(), headers=headers)
+
+
+def message_of(response: httpx.Response) -> str:
+    """The message of a refusal in Anthropic's shape."""
+    body = response.json()
+    assert (set(body), body["type"], set(body["error"])) == ({"type", "error"}, "error", {"type", "message"})
+    assert 0 < len(body["error"]["message"]) <= LONGEST_MESSAGE
+    return str(body["error"]["message"])
+
+
 def about(url: str) -> list[dict[str, Any]]:
     """An image and a question."""
     return [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What is it?"}]
@@ -149,6 +170,16 @@ def test_hostile_images_that_are_tokenized(web: httpx.Client, image: HostileImag
         assert names_the_image(error_of(answer))
 
 
+@pytest.mark.parametrize("way", [*MODES, "count_tokens"])
+@pytest.mark.parametrize("image", HOSTILE_IMAGES, ids=lambda image: image.name)
+def test_hostile_images_by_messages(web: httpx.Client, image: HostileImage, way: str) -> None:
+    path = "/v1/messages/count_tokens" if way == "count_tokens" else "/v1/messages"
+    answer = ask_by_messages(web, image.url(), "dual" if way == "count_tokens" else way, path)
+    assert answer.status_code in image.accepted, answer.text
+    if answer.status_code != 200:
+        message_of(answer)
+
+
 def test_questions_are_answered_after_all_images(web: httpx.Client) -> None:
     check_answers(web)
 
@@ -172,6 +203,15 @@ def test_hostile_urls_that_are_tokenized(web: httpx.Client, canary: Canary, url:
     assert canary.visits == before
     assert answer.status_code == 400, answer.text
     assert url.why.search(error_of(answer)["message"])
+
+
+@pytest.mark.parametrize("url", HOSTILE_URLS, ids=lambda url: url.name)
+def test_hostile_urls_by_messages(web: httpx.Client, canary: Canary, url: HostileUrl) -> None:
+    before = canary.visits
+    answer = ask_by_messages(web, url.at(canary.port), "dual")
+    assert canary.visits == before
+    assert answer.status_code == 400, answer.text
+    assert url.why.search(message_of(answer)), answer.text
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -1,6 +1,7 @@
 """Answers a request in the form of a chat completion: by two looks where it asks about an image, else by vLLM."""
 
 import time
+from collections.abc import Awaitable
 from contextlib import ExitStack, aclosing
 from functools import partial
 from typing import Protocol
@@ -12,6 +13,7 @@ from dualfocus_engine.method.turn_runner import TurnListener
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from pydantic_core import to_json
+from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
 from dualfocus_server.answering.intake import image_parts, is_dualfocus_request, may_be_kept, question_of
 from dualfocus_server.answering.protocol import FocusRequest, FocusResponse
@@ -26,6 +28,9 @@ from dualfocus_server.telemetry.metrics import record_answer, record_passthrough
 from dualfocus_server.telemetry.request_ids import request_id
 from dualfocus_server.telemetry.traces import question_span, record_on_span
 
+# nginx's: the client is gone, only the access log sees it.
+_CLIENT_CLOSED_REQUEST = 499
+
 
 class _Task(Protocol):
     """A request on its way through the engine."""
@@ -35,6 +40,17 @@ class _Task(Protocol):
 
     async def stream(self, events: Events, slot: Slot) -> None:
         """Answer it piece by piece, once it has its place."""
+
+
+async def unless_left(raw_request: Request, answering: Awaitable[Response]) -> Response:
+    """Return an answer, or nothing where the client leaves before there is one: what makes it is cancelled."""
+    response: Response | None = await _awaited(answering, raw_request)
+    return response or Response(status_code=_CLIENT_CLOSED_REQUEST)
+
+
+@with_cancellation
+async def _awaited(answering: Awaitable[Response], raw_request: Request) -> Response:
+    return await answering
 
 
 async def answer(service: Service, request: FocusRequest, raw_request: Request, wire: Wire) -> Response:

@@ -117,11 +117,7 @@ class Conversation(BaseModel):
         if isinstance(body, bytes | str):
             raise FieldError("the body must be a JSON object, sent with Content-Type: application/json", None)
         validate_json(body)
-        messages = body.get("messages") if isinstance(body, dict) else None
-        if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
-            shape = "messages must be a list of at least one message, each an object with role and content"
-            raise FieldError(shape, "messages")
-        _check_messages(messages)
+        messages = check_messages(body)
         _check_contents(messages)
         return body
 
@@ -179,21 +175,27 @@ class FocusRequest(Conversation, ChatCompletionRequest):
         return self
 
 
-def _check_messages(messages: list[dict[str, Any]]) -> None:
-    """Raise FieldError where there is too much to validate, or what vLLM would try as a message of every make."""
+def check_messages(body: Any) -> list[dict[str, Any]]:
+    """Return the messages of a body. Raises FieldError where they are no messages, or too much to validate."""
+    messages = body.get("messages") if isinstance(body, dict) else None
+    if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
+        shape = "messages must be a list of at least one message, each an object with role and content"
+        raise FieldError(shape, "messages")
     if len(messages) > _MOST_MESSAGES:
         raise FieldError(f"messages has {len(messages):,} messages; {_MOST_MESSAGES:,} are the most", "messages")
     for place, message in enumerate(messages):
-        role, content = f"messages.{place}.role", f"messages.{place}.content"
-        if not isinstance(message.get("role"), str):
-            raise FieldError(f"{role} must be system, developer, user, assistant or tool", role)
-        parts = message.get("content")
+        content, parts = f"messages.{place}.content", message.get("content")
         if isinstance(parts, list) and len(parts) > _MOST_PARTS:
             raise FieldError(f"{content} has {len(parts):,} parts; {_MOST_PARTS:,} are the most", content)
+    return messages
 
 
 def _check_contents(messages: list[dict[str, Any]]) -> None:
-    """Raise FieldError over a part that can't be read, which vLLM would try as one of every make."""
+    """Raise FieldError over a role or a part that can't be read: vLLM would try them as those of every make."""
+    for place, message in enumerate(messages):
+        if not isinstance(message.get("role"), str):
+            role = f"messages.{place}.role"
+            raise FieldError(f"{role} must be system, developer, user, assistant or tool", role)
     for place, message in enumerate(messages):
         try:
             normalize_message(message)

@@ -62,6 +62,7 @@ class VllmChat:
         self._chat = state.openai_serving_chat
         self._models = state.openai_serving_models
         self._tokens = state.serving_tokenization
+        self.messages = state.anthropic_serving_messages
 
     @classmethod
     async def on(cls, engine: VllmEngine, args: Namespace) -> "VllmChat":

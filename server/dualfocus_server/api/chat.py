@@ -5,9 +5,8 @@ from typing import Any, cast
 
 from fastapi import APIRouter, Request, Response
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
-from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
-from dualfocus_server.answering.answer import answer
+from dualfocus_server.answering.answer import answer, unless_left
 from dualfocus_server.answering.intake import inline_images, take_mode
 from dualfocus_server.answering.protocol import FocusRequest, FocusResponse
 from dualfocus_server.answering.service import Service
@@ -18,8 +17,6 @@ from dualfocus_server.guards.api_errors import ApiError
 from dualfocus_server.guards.json_body import JsonRoute
 
 router = APIRouter(route_class=JsonRoute)
-# nginx's: the client is gone, only the access log sees it.
-_CLIENT_CLOSED_REQUEST = 499
 _ANSWER = {
     "model": FocusResponse | ChatCompletionResponse,
     "description": "The answer; where `stream` is true, its pieces as server-sent events.",
@@ -31,13 +28,8 @@ _ANSWER = {
 @router.post("/v1/chat/completions", response_model=None, responses={200: _ANSWER})
 async def chat_completions(request: FocusRequest, raw_request: Request) -> Response:
     """Answer a chat completion."""
-    response: Response | None = await _answer_unless_left(request, raw_request)
-    return response or Response(status_code=_CLIENT_CLOSED_REQUEST)
-
-
-@with_cancellation
-async def _answer_unless_left(request: FocusRequest, raw_request: Request) -> Response:
-    return await answer_chat(cast("Service", raw_request.app.state.service), request, raw_request)
+    service = cast("Service", raw_request.app.state.service)
+    return await unless_left(raw_request, answer_chat(service, request, raw_request))
 
 
 async def answer_chat(service: Service, request: FocusRequest, raw_request: Request) -> Response:

@@ -25,7 +25,7 @@ async def ready(raw_request: Request) -> Response:
     """Say whether new questions are taken and the engine answers."""
     service = cast("Service", raw_request.app.state.service)
     if service.admission.closed is not None:
-        return to_api_error(service.admission.closed).response()
+        return to_api_error(service.admission.closed).response(raw_request.scope)
     await service.watchdog.check_ready()
     return JSONResponse({"status": "ready"})
 

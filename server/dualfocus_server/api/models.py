@@ -26,7 +26,7 @@ async def one_model(name: str, raw_request: Request) -> Response:
     service = cast("Service", raw_request.app.state.service)
     plain, by_mode = await _cards(service)
     found = next((card for card in plain + by_mode if card["id"] == name), None)
-    return JSONResponse(found) if found else service.chat.no_such_model(name).response()
+    return JSONResponse(found) if found else service.chat.no_such_model(name).response(raw_request.scope)
 
 
 async def _cards(service: Service) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -63,11 +63,16 @@ Tokenize = Annotated[
 @router.post("/tokenize", responses={200: {"model": TokenizeResponse}})
 async def tokenize(request: Tokenize, raw_request: Request) -> Response:
     """Tokenize a text, or a conversation as it is put to the model."""
+    return JSONResponse(await tokenized(request, raw_request))
+
+
+async def tokenized(request: TokenizeConversation | TokenizeText, raw_request: Request) -> dict[str, Any]:
+    """Return what vLLM answers. Raises Refusal, BadPicture, VllmRefusal and vLLM's errors."""
     async with _admitted(request, raw_request) as service:
         if isinstance(request, TokenizeConversation):
             service.images.check_number(len(list(image_parts(request))))
             await inline_images(request, service.focus, service.images)
-        return JSONResponse(await service.chat.tokenize(request, raw_request))
+        return await service.chat.tokenize(request, raw_request)
 
 
 @router.post("/detokenize", responses={200: {"model": DetokenizeResponse}})

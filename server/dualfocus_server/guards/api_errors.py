@@ -1,4 +1,4 @@
-"""Errors in OpenAI's shape, for everything: `{"error": {"message", "type", "param", "code"}}`."""
+"""Errors in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`; on the Messages API in Anthropic's."""
 
 import logging
 import re
@@ -46,6 +46,15 @@ _TYPES: dict[int, str] = {
     HTTPStatus.GATEWAY_TIMEOUT: "timeout_error",
 }
 
+# Anthropic's, where they are others.
+_ANTHROPIC_TYPES: dict[int, str] = {
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "request_too_large",
+    HTTPStatus.FORBIDDEN: "permission_error",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "api_error",
+    HTTPStatus.SERVICE_UNAVAILABLE: "overloaded_error",
+}
+_MESSAGES = "/v1/messages"
+
 
 def error_type(status: int) -> str:
     """Return OpenAI's type of an error for its status."""
@@ -68,9 +77,22 @@ class ApiError:
         kind = error_type(self.status)
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
-    def response(self) -> JSONResponse:
-        """Return it as a response."""
-        return JSONResponse(self.body(), status_code=self.status, headers=self.headers)
+    def anthropic_body(self) -> dict[str, Any]:
+        """Return it as Anthropic writes errors; a message names the field that was wrong."""
+        kind = _ANTHROPIC_TYPES.get(self.status, error_type(self.status))
+        return {"type": "error", "error": {"type": kind, "message": self.message}}
+
+    def response(self, scope: Scope) -> JSONResponse:
+        """Return it as a response to a request, as its API writes errors."""
+        is_anthropic = route_of(scope).startswith(_MESSAGES)
+        body = self.anthropic_body() if is_anthropic else self.body()
+        return JSONResponse(body, status_code=self.status, headers=self.headers)
+
+
+def route_of(scope: Scope) -> str:
+    """Return the path that routes are chosen by: without the prefix under which a proxy shows the server."""
+    path, prefix = str(scope["path"]), str(scope.get("root_path", ""))
+    return path.removeprefix(prefix) if path.startswith(f"{prefix}/") else path
 
 
 class VllmResponseError(Exception):
@@ -130,7 +152,7 @@ def api_error_from_vllm(response: ErrorResponse) -> ApiError:
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Let every error of every route leave in OpenAI's shape."""
+    """Let every error of every route leave in its API's shape."""
     for kind in (HttpError, DualFocusError, RequestValidationError, HTTPException, VLLMError, VllmResponseError):
         app.add_exception_handler(kind, _respond)
 
@@ -157,7 +179,7 @@ class UnexpectedErrors:
         except Exception as error:
             if begun or scope["type"] != "http":
                 raise
-            await to_api_error(error).response()(scope, receive, send)
+            await to_api_error(error).response(scope)(scope, receive, send)
 
 
 async def _respond(request: Request, error: Exception) -> JSONResponse:
@@ -165,7 +187,7 @@ async def _respond(request: Request, error: Exception) -> JSONResponse:
     if problem.status == HTTPStatus.NOT_FOUND and isinstance(error, HTTPException):
         asked = f"{problem.message}: {request.method} {request.url.path}"
         problem = replace(problem, message=f"{asked}. There is: {', '.join(_routes(request.app))}.")
-    return problem.response()
+    return problem.response(request.scope)
 
 
 def _routes(app: FastAPI) -> Iterator[str]:

@@ -47,7 +47,7 @@ class BodyLimit:
             if body.refusal is None:
                 raise
         if body.refusal is not None:
-            await to_api_error(body.refusal).response()(scope, body.receive, send)
+            await to_api_error(body.refusal).response(scope)(scope, body.receive, send)
 
 
 class _Counted:

@@ -10,7 +10,7 @@ from dualfocus_engine import ConfigError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dualfocus_server.guards.api_errors import to_api_error
+from dualfocus_server.guards.api_errors import route_of, to_api_error
 from dualfocus_server.guards.http_errors import Unauthorized
 
 logger = logging.getLogger(__name__)
@@ -44,8 +44,11 @@ class KeyRing:
         return bool(self._fixed) or self._file is not None
 
     def authenticate(self, headers: Headers) -> str | None:
-        """Name the client by its key's digest, or None where the key is missing or wrong."""
-        scheme, _, key = headers.get("authorization", "").partition(" ")
+        """Name the client by its key's digest, or None where the key is missing or wrong.
+
+        Anthropic's clients have a header of their own for it.
+        """
+        scheme, _, key = headers.get("authorization", f"Bearer {headers.get('x-api-key', '')}").partition(" ")
         given = _digest(key.strip())
         self._refresh()
         known = [hmac.compare_digest(given, valid) for valid in (*self._fixed, *self._from_file)]
@@ -101,19 +104,13 @@ class KeyCheck:
         self._open = {*_OPEN, *also_open}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._ring.is_needed and _route_of(scope) not in self._open:
+        if scope["type"] == "http" and self._ring.is_needed and route_of(scope) not in self._open:
             client_id = self._ring.authenticate(Headers(scope=scope))
             if client_id is None:
-                advice = _ADVICE.get(_route_of(scope), "")
-                refusal = to_api_error(Unauthorized(advice)).response()
+                advice = _ADVICE.get(route_of(scope), "")
+                refusal = to_api_error(Unauthorized(advice)).response(scope)
                 refusal.headers["WWW-Authenticate"] = "Bearer"
                 await refusal(scope, receive, send)
                 return
             scope["client_id"] = client_id
         await self._app(scope, receive, send)
-
-
-def _route_of(scope: Scope) -> str:
-    """Return the path that routes are chosen by: without the prefix under which a proxy shows the server."""
-    path, prefix = str(scope["path"]), str(scope.get("root_path", ""))
-    return path.removeprefix(prefix) if path.startswith(f"{prefix}/") else path

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dualfocus_server.guards.api_errors import error_type
 
 OFF = "off"  # the mode of what vLLM's own chat serving answered
-_QUESTIONS_PATH = "/v1/chat/completions"
+_QUESTION_PATHS = ("/v1/chat/completions", "/v1/messages")
 _CLIENT_LEFT = 499
 _SKIPPED = {Selection.SKIPPED: "skipped", Selection.NO_BOX: "no_box"}
 _DEGRADED = {
@@ -132,5 +132,5 @@ class RecordFailures:
                 record_failure(message["status"])
             await send(message)
 
-        is_question = scope["type"] == "http" and scope["path"].removesuffix("/").endswith(_QUESTIONS_PATH)
+        is_question = scope["type"] == "http" and scope["path"].removesuffix("/").endswith(_QUESTION_PATHS)
         await self._app(scope, receive, note_failure if is_question else send)

@@ -56,7 +56,14 @@ async def test_a_client_that_leaves_a_whole_answer_leaves_no_error_behind() -> N
         base_model_paths=[SimpleNamespace(name="model")], model_config=SimpleNamespace(max_model_len=1)
     )
     chat: Any = VllmChat(
-        State({"openai_serving_chat": serving, "openai_serving_models": models, "serving_tokenization": None})
+        State(
+            {
+                "openai_serving_chat": serving,
+                "openai_serving_models": models,
+                "serving_tokenization": None,
+                "anthropic_serving_messages": None,
+            }
+        )
     )
     app = create_app(service(chat=chat), Settings(playground=False), KeyRing())
     body = iter([{"type": "http.request", "body": json.dumps({"messages": TEXT}).encode()}])

@@ -17,6 +17,7 @@ from dualfocus_server.guards.watchdog import Watchdog
 from dualfocus_server.settings import Settings
 from dualfocus_server.telemetry.request_ids import request_id
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from prometheus_client import REGISTRY
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
@@ -102,14 +103,16 @@ async def test_docs_are_there_behind_the_key_unless_they_are_turned_off(path: st
 
 def test_the_document_says_what_comes() -> None:
     document = application().openapi()
-    error = {"schema": {"$ref": "#/components/schemas/ErrorBody"}}
     for path, operations in document["paths"].items():
         for operation in operations.values():
             answers = {status: told.get("content", {}) for status, told in operation["responses"].items()}
             assert set(answers) == {"200", "4XX", "5XX"}, path
+            name = "AnthropicErrorResponse" if path.startswith("/v1/messages") else "ErrorBody"
+            error = {"schema": {"$ref": f"#/components/schemas/{name}"}}
             assert answers["4XX"] == answers["5XX"] == {"application/json": error}, path
-            kinds = {"/metrics": ["text/plain"], "/v1/chat/completions": ["application/json", "text/event-stream"]}
-            assert sorted(answers["200"]) == kinds.get(path, ["application/json"])
+            streams = path in ("/v1/chat/completions", "/v1/messages")
+            kinds = ["application/json", "text/event-stream"] if streams else ["application/json"]
+            assert sorted(answers["200"]) == (["text/plain"] if path == "/metrics" else kinds)
 
 
 @pytest.mark.parametrize(
@@ -129,8 +132,9 @@ async def test_every_route_is_there_with_and_without_the_prefix() -> None:
     """A proxy may strip it (`--root-path`) or leave it."""
     app = application(root_path="/llm")
     async with client(app) as http:
-        for path in set(paths_of(app)) - {"/v1/models/{name:path}"}:  # which is a 404 of its own about most names
-            method = "POST" if path.startswith(("/v1/chat/completions", "/tokenize", "/detokenize")) else "GET"
+        routes = {route.path: min(route.methods) for route in app.routes if isinstance(route, APIRoute)}
+        del routes["/v1/models/{name:path}"]  # which is a 404 of its own about most names
+        for path, method in routes.items():
             bare, prefixed = [await http.request(method, at, headers=KEY) for at in (path, f"/llm{path}")]
             assert bare.status_code == prefixed.status_code not in (404, 405), path
 

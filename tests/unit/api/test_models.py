@@ -1,5 +1,6 @@
 """What is listed as served, one model by its name, and what an unknown one is told."""
 
+import re
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
@@ -41,7 +42,14 @@ def chat() -> VllmChat:
     renderer = SimpleNamespace(mm_processor_cache=None)
     serving = SimpleNamespace(create_chat_completion=refuse, renderer=renderer)
     return VllmChat(
-        State({"openai_serving_chat": serving, "openai_serving_models": Models(), "serving_tokenization": None})
+        State(
+            {
+                "openai_serving_chat": serving,
+                "openai_serving_models": Models(),
+                "serving_tokenization": None,
+                "anthropic_serving_messages": None,
+            }
+        )
     )
 
 
@@ -101,9 +109,9 @@ async def test_a_question_to_one_that_is_not_served_is_told_the_same() -> None:
 
 async def test_an_unknown_route_is_told_which_there_are() -> None:
     async with client() as http:
-        answer = await http.post("/v1/responses")
+        answer = await http.post("/v1/nothing")
     assert answer.status_code == 404
-    assert answer.json()["error"]["message"] == (
-        "Not Found: POST /v1/responses. There is: POST /v1/chat/completions, GET /v1/models, GET /v1/models/{name}, "
-        "POST /tokenize, POST /detokenize, GET /health, GET /ready, GET, POST /ping, GET /version, GET /metrics."
-    )
+    begin, _, routes = answer.json()["error"]["message"].removesuffix(".").partition(" There is: ")
+    assert begin == "Not Found: POST /v1/nothing."
+    assert routes.startswith("POST /v1/chat/completions, ")
+    assert {"GET /v1/models", "GET /v1/models/{name}", "GET, POST /ping"} <= set(re.findall(r"[A-Z].*?/[^,]+", routes))

@@ -265,6 +265,27 @@ def test_every_kind_of_error_has_a_status() -> None:
 
 @pytest.mark.parametrize("status", [400, 404, 499, 500, 503, 520])
 def test_any_status_can_be_answered(status: int) -> None:
-    response = ApiError(status, "message", "param", "code").response()
+    response = ApiError(status, "message", "param", "code").response({"path": "/v1/models"})
     assert response.status_code == status
     assert json.loads(bytes(response.body))["error"]["param"] == "param"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, "invalid_request_error"),
+        (401, "authentication_error"),
+        (404, "not_found_error"),
+        (413, "request_too_large"),
+        (429, "rate_limit_error"),
+        (500, "api_error"),
+        (503, "overloaded_error"),
+        (504, "timeout_error"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens", "/prefix/v1/messages"])
+def test_the_messages_api_has_anthropics_errors(status: int, kind: str, path: str) -> None:
+    scope = {"path": path, "root_path": "/prefix"}
+    response = ApiError(status, "message", "param", "code", {"Retry-After": "1"}).response(scope)
+    assert json.loads(bytes(response.body)) == {"type": "error", "error": {"type": kind, "message": "message"}}
+    assert (response.status_code, response.headers["Retry-After"]) == (status, "1")

@@ -44,6 +44,13 @@ def test_anything_else_is_no_key(value: str) -> None:
     assert authenticate(KeyRing(["good"]), value) is None
 
 
+def test_anthropics_clients_send_theirs_in_a_header_of_its_own() -> None:
+    ring = KeyRing(["good"])
+    assert ring.authenticate(Headers({"x-api-key": "good"})) == authenticate(ring, "Bearer good")
+    assert ring.authenticate(Headers({"x-api-key": "bad"})) is None
+    assert ring.authenticate(Headers({"x-api-key": "good", "authorization": "Bearer bad"})) is None
+
+
 def test_an_owner_is_named_without_its_key() -> None:
     ring = KeyRing(["one", "two"])
     names = {authenticate(ring, "Bearer one"), authenticate(ring, "Bearer two")}

@@ -1,0 +1,174 @@
+"""Answers in the form of the Messages API; a whole one, and vLLM's own streams, by vLLM's conversion.
+
+Leans on vLLM 0.32's `messages_full_converter`, `message_stream_converter` (which makes an event of what goes wrong in
+the stream it reads) and `wrap_data_with_event`.
+"""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any, TypeAlias
+
+from dualfocus_engine import FocusResult
+from fastapi import Request
+from pydantic_core import to_json
+from vllm.entrypoints.anthropic.protocol import (
+    AnthropicContentBlock,
+    AnthropicDelta,
+    AnthropicMessagesResponse,
+    AnthropicStreamEvent,
+    AnthropicUsage,
+)
+from vllm.entrypoints.anthropic.serving import AnthropicServingMessages, wrap_data_with_event
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
+
+from dualfocus_server.answering.intake import inline_images
+from dualfocus_server.answering.protocol import FocusReport, FocusRequest, FocusResponse
+from dualfocus_server.answering.service import Service
+from dualfocus_server.answering.streaming import Events
+from dualfocus_server.guards.api_errors import ApiError
+
+_START = "event: message_start"
+_Convert: TypeAlias = Callable[[ChatCompletionResponse], AnthropicMessagesResponse]
+
+
+class MessagesWire:
+    """A request of the Messages API; `request` is the same as a chat completion's, `model` as the client wrote it."""
+
+    def __init__(
+        self,
+        service: Service,
+        vllm: AnthropicServingMessages,
+        request: FocusRequest,
+        raw_request: Request,
+        model: str,
+    ) -> None:
+        self.model = model
+        self._service = service
+        self._vllm = vllm
+        self._request = request
+        self._raw_request = raw_request
+
+    def body(self, response: FocusResponse) -> dict[str, Any]:
+        """Return a whole answer of two looks."""
+        return self._message(response) | {"dualfocus": response.dualfocus.model_dump()}
+
+    def writer(self, events: Events) -> "MessageWriter":
+        """Return what writes an answer of two looks as events."""
+        start = AnthropicMessagesResponse(
+            id=f"chatcmpl-{self._request.request_id}",  # as vLLM's conversion has it
+            type="message",
+            role="assistant",
+            content=[],
+            model=self.model,
+            stop_reason=None,
+            stop_sequence=None,
+            usage=AnthropicUsage(input_tokens=0, output_tokens=0),
+        )
+        return MessageWriter(events, start, self._request.dualfocus.progress, self._vllm.messages_full_converter)
+
+    async def vllm_body(self) -> dict[str, Any]:
+        """Have vLLM answer."""
+        await inline_images(self._request, self._service.focus, self._service.images)
+        return self._message(await self._service.chat.answer(self._request, self._raw_request))
+
+    async def vllm_events(self) -> AsyncGenerator[str, None]:
+        """Have vLLM answer as events."""
+        await inline_images(self._request, self._service.focus, self._service.images)
+        pieces = await self._service.chat.stream(self._request, self._raw_request)
+        return self._converted(pieces)
+
+    async def _converted(self, pieces: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+        """Yield the events of a chat completion's pieces. Raises what went wrong in those."""
+        failures: list[Exception] = []
+
+        async def noting_failures() -> AsyncGenerator[str, None]:
+            try:
+                async for piece in pieces:
+                    yield piece
+            except Exception as error:
+                failures.append(error)
+
+        async with aclosing(pieces), aclosing(self._vllm.message_stream_converter(noting_failures())) as events:
+            async for event in events:
+                yield event
+        for error in failures:
+            raise error
+
+    def _message(self, response: ChatCompletionResponse) -> dict[str, Any]:
+        return dict(self._vllm.messages_full_converter(response).model_dump(exclude_none=True))
+
+    def begins_answer(self, event: str) -> bool:
+        """Whether an event of vLLM's says more than that a message starts."""
+        return not event.startswith(_START)
+
+    def progress(self, doing: str) -> str:
+        """Return a ping that tells what is being done."""
+        return _ping(doing)
+
+    def silence(self) -> str:
+        """Return a ping."""
+        return _ping()
+
+    def failure(self, problem: ApiError) -> list[str]:
+        """Return the error as Anthropic's streams tell it."""
+        return [wrap_data_with_event(to_json(problem.anthropic_body()).decode(), "error")]
+
+
+class MessageWriter:
+    """Writes what a question's turns do (it is their listener) and its answer as events."""
+
+    def __init__(self, events: Events, start: AnthropicMessagesResponse, progress: bool, convert: _Convert) -> None:
+        """`convert` makes a message of a chat completion."""
+        self._events = events
+        self._progress = progress
+        self._convert = convert
+        self._has_text = False
+        self._put("message_start", message=start)
+        self._tell("waiting")
+
+    def on_turn_start(self, turn: str) -> None:
+        """Name the turn."""
+        self._tell(turn)
+
+    def on_turn_accepted(self, turn: str) -> None:
+        """Let the answer begin: from here on the engine may fail, but not refuse."""
+        self._events.begin()
+
+    def on_text(self, text: str) -> None:
+        """Write the text, in the one block that there is."""
+        if not self._has_text:
+            self._put("content_block_start", index=0, content_block=AnthropicContentBlock(type="text", text=""))
+        self._has_text = True
+        self._put("content_block_delta", index=0, delta=AnthropicDelta(type="text_delta", text=text))
+
+    def write_end(self, result: FocusResult, response: FocusResponse) -> None:
+        """Write what is left of the text, why it ended, usage, and the `dualfocus` field."""
+        answer = self._convert(response)
+        if not self._has_text:
+            self.on_text(result.text)
+        self._put("content_block_stop", index=0)
+        ending = AnthropicDelta(stop_reason=answer.stop_reason, stop_sequence=answer.stop_sequence)
+        self._put("message_delta", delta=ending, usage=answer.usage, dualfocus=response.dualfocus)
+        self._put("message_stop")
+
+    def _tell(self, doing: str) -> None:
+        if self._progress:
+            self._events.put(_ping(doing))
+
+    def _put(self, kind: str, **fields: Any) -> None:
+        self._events.put(_event(kind, **fields))
+
+
+class _Event(AnthropicStreamEvent):
+    """vLLM's, with the `dualfocus` field: the answer's report, or what is being done."""
+
+    dualfocus: FocusReport | dict[str, str] | None = None
+
+
+def _event(kind: str, **fields: Any) -> str:
+    return str(wrap_data_with_event(_Event(type=kind, **fields).model_dump_json(exclude_unset=True), kind))
+
+
+def _ping(doing: str | None = None) -> str:
+    """Return what adds nothing to an answer; clients skip it."""
+    return _event("ping", **({} if doing is None else {"dualfocus": {"progress": doing}}))
