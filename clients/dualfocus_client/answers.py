@@ -13,9 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from dualfocus_client.questions import BatchError, Faults, Question
+from dualfocus_client.line_formats.line_format import Question
+from dualfocus_client.questions import BatchError, Faults, QuestionFile
 
 _NONE, _FAILED = -1, 0
 
@@ -26,9 +25,10 @@ class Answers:
     Raises BatchError where the file is not one of answers, can't be written, or another batch is writing it.
     """
 
-    def __init__(self, path: Path, questions: Path, lines: int) -> None:
+    def __init__(self, path: Path, questions: QuestionFile) -> None:
         self._path, self._questions = path, questions
         self.was_torn = False
+        lines = questions.count_lines()
         # By line number: where in the file its newest answer begins, and the fingerprint of what was answered.
         self._places = array("q", [_NONE]) * (lines + 1)
         self._prints = array("Q", [_FAILED]) * (lines + 1)
@@ -81,23 +81,17 @@ class Answers:
 
     def _changed(self, what: str, how: str) -> BatchError:
         return BatchError(
-            f"{self._path} answers {what} of {self._questions}, {how}: the question, its image or id, the mode "
-            "or the model has changed. Give those it was begun with, or name another --output."
+            f"{self._path} answers {what} of {self._questions.path}, {how}: the line, the mode or the model has "
+            "changed. Give those it was begun with, or name another --output."
         )
 
     def add(self, question: Question, found: dict[str, Any]) -> None:
         """Write a question's answer, or its `error`. Raises OSError."""
-        told = {
-            "line": question.line,
-            "id": question.id,
-            "image": _short(question.image),
-            "question": question.question,
-        }
-        text = json.dumps({**told, **found, "asked": question.fingerprint}, ensure_ascii=False) + "\n"
+        text = json.dumps(question.told(found), ensure_ascii=False) + "\n"
         data = text.encode("utf-8", "backslashreplace")
         if self._file.write(data) != len(data):
             raise OSError(f"{self._path}: no space left")
-        self._note(question.line, self._end, question.fingerprint, "error" in found)
+        self._note(question.line, self._end, question.fingerprint, found.get("error") is not None)
         self._end += len(data)
 
     def failures(self) -> Faults:
@@ -105,7 +99,7 @@ class Answers:
         faults = Faults()
         for line, text in self._newest():
             if not self.has(line):
-                faults.add(line, json.loads(text)["error"])
+                faults.add(line, self._questions.format.kept(text).error)
         return faults
 
     def put_in_order(self) -> None:
@@ -131,7 +125,7 @@ class Answers:
 
     def _opened(self) -> BinaryIO:
         try:
-            if self._path.exists() and (not self._path.is_file() or self._path.samefile(self._questions)):
+            if self._path.exists() and (not self._path.is_file() or self._path.samefile(self._questions.path)):
                 raise BatchError(f"{self._path}: answers need a file of their own")
             # Unbuffered: an answer is in the file, whole, once it is written.
             file = self._path.open("ab", buffering=0)
@@ -161,8 +155,8 @@ class Answers:
     def _mended(self, text: bytes, place: int) -> bool:
         """Drop a last line that its writer did not finish; one that lacks its line feed alone is given it."""
         try:
-            _Kept.model_validate_json(text)
-        except ValidationError:
+            self._questions.format.kept(text)
+        except ValueError:
             self.was_torn = True
             self._file.truncate(place)
             return False
@@ -171,28 +165,15 @@ class Answers:
 
     def _note_kept(self, number: int, text: bytes, place: int) -> None:
         try:
-            kept = _Kept.model_validate_json(text)
-        except ValidationError as error:
+            kept = self._questions.format.kept(text)
+        except ValueError as error:
             raise BatchError(f"{self._path}: line {number} is no answer of a batch: name another --output") from error
         if kept.line >= len(self._places):
             raise self._changed(f"line {kept.line}", "which is not there")
-        self._note(kept.line, place, kept.asked, kept.error is not None)
+        self._note(kept.line, place, kept.fingerprint, kept.error is not None)
 
     def _note(self, line: int, place: int, fingerprint: str, failed: bool) -> None:
         self._in_order = self._in_order and line > self._last
         self._last = line
         self._places[line] = place
         self._prints[line] = _FAILED if failed else int(fingerprint, 16)
-
-
-class _Kept(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-    line: int = Field(ge=1)
-    asked: str = Field(pattern="^[0-9a-f]{16}$")
-    error: str | None = None
-
-
-def _short(image: str) -> str:
-    """Return an image as its question names it; of one that stands in the question itself, the beginning."""
-    return f"{image[:64]}…" if image.startswith("data:") else image

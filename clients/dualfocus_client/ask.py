@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from dualfocus_client.client import AskError, ask
+from dualfocus_client.client import MODES, AskError, ask
 from dualfocus_client.options import add_server, config_parser, key_of, parse
 from dualfocus_client.pictures import check_target, open_picture, save_picture
 from dualfocus_client.sheet import draw_sheet
@@ -53,6 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("image", help="a file, or an http(s) URL that the server may fetch")
     parser.add_argument("question", help="what to ask about the image")
     add_server(parser)
+    parser.add_argument("--mode", default="dual", choices=MODES, help="which looks")
     parser.add_argument("--box", type=float, nargs=4, metavar=("X1", "Y1", "X2", "Y2"), help="where to look, 0 to 1")
     parser.add_argument(
         "--save", type=Path, metavar="FILE", help="draw picture, box, crop and answers into one picture (out.png)"

@@ -8,24 +8,12 @@ from typing import Any
 
 import httpx
 
-from dualfocus_client.client import (
-    CHAT,
-    AskError,
-    Unanswered,
-    authorization,
-    chat_body,
-    completion_of,
-    image_url,
-    server_address,
-    silence_told,
-)
-from dualfocus_client.questions import Question
+from dualfocus_client.client import AskError, Unanswered, authorization, server_address, silence_told
+from dualfocus_client.line_formats.line_format import Question
 
 Keep = Callable[[Question, dict[str, Any]], None]
 # Seconds before the second attempt, doubled before each further one up to the most.
 FIRST_WAIT, MOST_WAIT = 1.0, 30.0
-# Refusals that are not about the question: a wrong key, no such model or route. All others would get the same.
-_FOR_ALL = (401, 403, 404)
 
 
 @dataclass(frozen=True)
@@ -34,7 +22,6 @@ class Server:
 
     base_url: str
     api_key: str | None = None
-    model: str | None = None
     timeout: float = 120.0
     concurrency: int = 8
     retries: int = 5
@@ -89,35 +76,33 @@ class _Asker:
     async def _found(self, question: Question) -> dict[str, Any] | None:
         """Return what is to be written of a question; None where it is left for the next run."""
         try:
-            url = await asyncio.to_thread(image_url, question.source)
-            return await self._asked(chat_body(url, question.question, question.options))
+            body = await asyncio.to_thread(question.body)
+            return await self._asked(question, body)
         except AskError as error:
-            if not _is_for_all(error):
-                return {"error": str(error)}
+            if not _is_for_all(error, question):
+                return question.failure(error)
             self._halt.call(str(error))
             return None
 
-    async def _asked(self, body: dict[str, Any]) -> dict[str, Any] | None:
+    async def _asked(self, question: Question, body: dict[str, Any]) -> dict[str, Any] | None:
         for attempt in range(self._server.retries):
             try:
-                return await self._post(body)
+                return await self._post(question, body)
             except AskError as error:
                 if not _may_pass(error):
                     raise
                 if await self._halt.comes_within(_wait(attempt, error)):
                     return None
-        return await self._post(body)
+        return await self._post(question, body)
 
-    async def _post(self, body: dict[str, Any]) -> dict[str, Any]:
-        if self._server.model is not None:
-            body = {"model": self._server.model, **body}
+    async def _post(self, question: Question, body: dict[str, Any]) -> dict[str, Any]:
         with silence_told(self._server.base_url):
-            response = await self._http.post(f"{server_address(self._server.base_url)}{CHAT}", json=body)
-        return answer_of(completion_of(response))
+            response = await self._http.post(f"{server_address(self._server.base_url)}{question.url}", json=body)
+        return question.answer(response)
 
 
-def _is_for_all(error: AskError) -> bool:
-    return error.status in _FOR_ALL or (isinstance(error, Unanswered) and not error.reached)
+def _is_for_all(error: AskError, question: Question) -> bool:
+    return error.status in question.refusals_of_all or (isinstance(error, Unanswered) and not error.reached)
 
 
 def _may_pass(error: AskError) -> bool:
@@ -128,19 +113,3 @@ def _wait(attempt: int, error: AskError) -> float:
     """Return the seconds to wait: no less than the server asked for, and not the same for all that were refused."""
     backoff = min(FIRST_WAIT * 2.0**attempt, MOST_WAIT)
     return max(error.retry_after or 0.0, backoff * random.uniform(0.5, 1.0))
-
-
-def answer_of(completion: dict[str, Any]) -> dict[str, Any]:
-    """Return what is kept of a chat completion. Raises AskError where it is none."""
-    try:
-        focus = completion.get("dualfocus") or {}
-        return {
-            "answer": completion["choices"][0]["message"]["content"],
-            "winner": focus.get("winner"),
-            "selection": focus.get("selection"),
-            "box": focus.get("box"),
-            "perplexity": {name: (focus.get(name) or {}).get("perplexity") for name in ("macro", "micro")},
-            "usage": completion.get("usage"),
-        }
-    except (LookupError, TypeError, AttributeError) as error:
-        raise AskError(f"The server's answer is no chat completion: {str(completion)[:200]}", 200) from error

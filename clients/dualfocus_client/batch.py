@@ -12,8 +12,10 @@ from tqdm import tqdm
 
 from dualfocus_client.answers import Answers
 from dualfocus_client.asking import Halt, Server, ask_all
+from dualfocus_client.client import MODES
+from dualfocus_client.line_formats.line_format import Question
 from dualfocus_client.options import add_server, config_parser, key_of, parse
-from dualfocus_client.questions import BatchError, Question, QuestionFile, missing_image
+from dualfocus_client.questions import BatchError, QuestionFile
 
 _SOME_FAILED, _NOTHING_ASKED, _INTERRUPTED = 1, 2, 130
 _INTERRUPTION = "interrupted"
@@ -25,7 +27,7 @@ def main(argv: list[str]) -> int:
     output = args.output or args.questions.with_name(f"{args.questions.stem}.answers.jsonl")
     try:
         server, questions = _server(args), QuestionFile(args.questions, args.mode, args.model)
-        with Answers(output, args.questions, questions.count_lines()) as answers:
+        with Answers(output, questions) as answers:
             count = questions.check(lambda question: _fault(question, answers))
             answers.check_all_met()
             return _run(server, questions, answers, count, output)
@@ -45,13 +47,20 @@ def make_parser() -> argparse.ArgumentParser:
         parents=[config_parser()],
     )
     parser.add_argument(
-        "questions", type=Path, help="a JSON object a line: image (a file beside it, or a URL), question"
+        "questions",
+        type=Path,
+        help="a JSON object a line: image (a file beside it, or a URL), question; or the lines of OpenAI's batch API",
     )
     parser.add_argument(
         "-o", "--output", type=Path, help="where answers go; QUESTIONS.answers.jsonl beside the questions if left out"
     )
     add_server(parser)
-    parser.add_argument("--model", help="the model's name, where the server is to check it")
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        help="which looks, for lines that name none; left out, dual for our own lines and nothing for OpenAI's",
+    )
+    parser.add_argument("--model", help="the model's name for lines that name none, where the server is to check it")
     parser.add_argument("--concurrency", type=_at_least(1), default=8, metavar="N", help="questions asked at a time")
     parser.add_argument(
         "--retries", type=_at_least(0), default=5, metavar="N", help="times that a question is asked again, for each"
@@ -77,13 +86,13 @@ def _server(args: argparse.Namespace) -> Server:
         raise BatchError(f"--base-url {args.base_url}: {error}") from error
     if url.scheme not in ("http", "https") or not url.host:
         raise BatchError(f"--base-url {args.base_url}: expected an address such as http://127.0.0.1:8000")
-    return Server(args.base_url, key_of(args), args.model, args.timeout, args.concurrency, args.retries)
+    return Server(args.base_url, key_of(args), args.timeout, args.concurrency, args.retries)
 
 
 def _fault(question: Question, answers: Answers) -> str | None:
     """Return what is wrong with a question that is to be asked. Raises BatchError for one that has changed."""
     answers.check(question)
-    return None if answers.has(question.line) else missing_image(question)
+    return None if answers.has(question.line) else question.fault()
 
 
 def _run(server: Server, questions: QuestionFile, answers: Answers, count: int, output: Path) -> int:
@@ -113,7 +122,7 @@ async def _ask(server: Server, questions: QuestionFile, answers: Answers, count:
         def keep(question: Question, found: dict[str, Any]) -> None:
             nonlocal failed
             answers.add(question, found)
-            failed += "error" in found
+            failed += not answers.has(question.line)
             bar.set_postfix({"failed": failed} if failed else {}, refresh=False)
             bar.update()
 

@@ -21,12 +21,20 @@ class AskError(Exception):
     """The server refused or could not be reached, or the image can't be read; the message says which and why.
 
     `status` is the server's, None without one; `retry_after` the seconds it asked to be left alone, None without.
+    `response` is what it said as JSON, None where it did not.
     """
 
-    def __init__(self, message: str, status: int | None = None, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        status: int | None = None,
+        retry_after: float | None = None,
+        response: httpx.Response | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after
+        self.response = response
 
 
 class Unanswered(AskError):
@@ -53,7 +61,7 @@ def ask(
     url, headers = f"{server_address(base_url)}{CHAT}", authorization(api_key)
     with silence_told(base_url):
         response = httpx.post(url, json=body, headers=headers, timeout=timeout)
-    return completion_of(response)
+    return answer_body(response)
 
 
 def server_address(base_url: str) -> str:
@@ -103,8 +111,8 @@ def silence_told(base_url: str) -> Iterator[None]:
 _NO_CONNECTION = (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.ProxyError)
 
 
-def completion_of(response: httpx.Response) -> dict[str, Any]:
-    """Return the chat completion of a response. Raises AskError where it is none."""
+def answer_body(response: httpx.Response) -> dict[str, Any]:
+    """Return the JSON object that a response answers with. Raises AskError where it is a refusal or none."""
     status, wait = response.status_code, _retry_after(response.headers.get("Retry-After"))
     try:
         body = response.json()
@@ -112,7 +120,7 @@ def completion_of(response: httpx.Response) -> dict[str, Any]:
         raise AskError(f"The server answered {status} and no JSON.", status, wait) from error
     if response.is_success and isinstance(body, dict):
         return body
-    raise AskError(f"{status}: {_complaint(body)}", status, wait)
+    raise AskError(f"{status}: {_complaint(body)}", status, wait, response)
 
 
 def _complaint(body: Any) -> str:

@@ -6,14 +6,11 @@ from pathlib import Path
 
 import yaml
 
-from dualfocus_client.client import MODES
-
 
 def add_server(parser: argparse.ArgumentParser) -> None:
     """Add where the server is and how it is asked."""
     parser.add_argument("--base-url", default="http://127.0.0.1:8000", help="where the server is, with or without /v1")
     parser.add_argument("--api-key", help="a key, where the server wants one; also DUALFOCUS_API_KEY")
-    parser.add_argument("--mode", default="dual", choices=MODES, help="which looks")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait for an answer")
 
 

@@ -1,23 +1,17 @@
 """A file of questions, one JSON object a line, read a line at a time."""
 
 import codecs
-import json
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import blake2b
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
-from dualfocus_client.client import URL_SCHEMES
+from dualfocus_client.line_formats.line_format import LineFormat, Question
+from dualfocus_client.line_formats.openai_lines import OpenAILines, is_openais
+from dualfocus_client.line_formats.own_lines import OwnLines
 
-ACCEPTED = (
-    'accepted is a JSON object a line: {"image": a file beside the questions or a URL, "question": a text}, and if '
-    'wanted "id" (a text or an integer), "mode" (dual, adaptive, macro, micro, off), "dualfocus" (the request\'s field '
-    "of that name); other fields are left alone"
-)
 _SHOWN = 20
 
 
@@ -26,28 +20,20 @@ class BatchError(Exception):
 
 
 @dataclass(frozen=True)
-class Question:
-    """A line of the file: `source` is its image for the client, `options` the request's `dualfocus` field.
-
-    `fingerprint` is eight bytes of what is asked, as hexadecimal digits: it changes when the question does.
-    """
-
-    line: int
-    id: str | int | None
-    image: str
-    source: str
-    question: str
-    options: dict[str, Any]
-    fingerprint: str
-
-
-@dataclass(frozen=True)
 class QuestionFile:
-    """Questions by their lines; `mode` and `model` are for those that name no mode themselves, and for all."""
+    """Questions by their lines, all of the first one's format; `mode` and `model` are for lines that name none."""
 
     path: Path
-    mode: str
+    mode: str | None = None
     model: str | None = None
+
+    @cached_property
+    def format(self) -> LineFormat:
+        """How the lines are written."""
+        _, first = next(self._lines(), (0, b""))
+        if is_openais(first):
+            return OpenAILines(self.mode, self.model)
+        return OwnLines(self.path.parent, self.mode or "dual", self.model)
 
     def count_lines(self) -> int:
         """Return how many lines there are. Raises BatchError where there is no file, which is read several times."""
@@ -65,18 +51,18 @@ class QuestionFile:
         for number, text in self._lines():
             count += 1
             try:
-                faults.add(number, fault(self._question(number, text)))
+                faults.add(number, fault(self.format.question(number, text)))
             except ValueError as error:
                 faults.add(number, _told(error))
         if faults.count:
-            raise BatchError(f"{self.path}: {faults}\n{ACCEPTED}")
+            raise BatchError(f"{self.path}: {faults}\n{self.format.accepted}")
         if not count:
-            raise BatchError(f"{self.path}: there is no question in it; {ACCEPTED}")
+            raise BatchError(f"{self.path}: there is no question in it; {self.format.accepted}")
         return count
 
     def read(self, wanted: Callable[[int], bool]) -> Iterator[Question]:
         """Yield the questions whose line numbers are wanted. Raises ValueError for a line that is none."""
-        return (self._question(number, text) for number, text in self._lines() if wanted(number))
+        return (self.format.question(number, text) for number, text in self._lines() if wanted(number))
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         """Yield the lines that are not blank, with their numbers; only line feeds end one, as JSON Lines has it."""
@@ -84,14 +70,6 @@ class QuestionFile:
             for number, text in enumerate(lines, 1):
                 if line := text.removeprefix(codecs.BOM_UTF8).strip():
                     yield number, line
-
-    def _question(self, number: int, text: bytes) -> Question:
-        line = _Line.model_validate_json(text)
-        options = {"mode": line.mode or self.mode, **line.dualfocus}
-        asked = json.dumps([line.id, line.image, line.question, options, self.model], sort_keys=True, allow_nan=False)
-        fingerprint = blake2b(asked.encode(), digest_size=8).hexdigest()
-        source = line.image if line.image.startswith(URL_SCHEMES) else str(self.path.parent / line.image)
-        return Question(number, line.id, line.image, source, line.question, options, fingerprint)
 
 
 class Faults:
@@ -112,26 +90,6 @@ class Faults:
     def __str__(self) -> str:
         more = [f"and {self.count - _SHOWN} more"] if self.count > _SHOWN else []
         return "\n".join([*self._told, *more])
-
-
-def missing_image(question: Question) -> str | None:
-    """Say that a question's image is no file, where it is neither that nor a URL."""
-    if question.source.startswith(URL_SCHEMES):
-        return None
-    with suppress(OSError):  # a name that is too long, say
-        if Path(question.source).is_file():
-            return None
-    return f"image: there is no file {question.source}"
-
-
-class _Line(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-    image: Annotated[str, Field(min_length=1)]
-    question: Annotated[str, Field(min_length=1)]
-    id: str | int | None = None
-    mode: Literal["dual", "adaptive", "macro", "micro", "off"] | None = None
-    dualfocus: dict[str, Any] = {}
 
 
 def _told(error: ValueError) -> str:

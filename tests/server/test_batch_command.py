@@ -1,16 +1,21 @@
-"""`dualfocus batch` against a server with the model that ships: stopped half-way, and gone on with."""
+"""`dualfocus batch` against a server with the model that ships: stopped half-way, and gone on with; OpenAI's lines."""
 
+import base64
 import json
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from anthropic.types import Message
 from dualfocus_training.scenes.writing import QUESTIONS_FILE, write_scenes
+from openai.types.chat import ChatCompletion
 from running_server import PATIENCE, Server, frozen_engine, start_server, wait_until
 
 QUESTIONS = 12
@@ -84,3 +89,41 @@ def test_it_is_interrupted_and_goes_on(shipped: Server, questions: Path) -> None
     right = sum(line["answer"].strip() == true["answer"] for line, true in zip(found, given, strict=True))
     assert right >= QUESTIONS // 2
     assert all(line["perplexity"]["macro"] >= 1 for line in found)
+
+
+def request(number: int, url: str, data: bytes, question: str) -> dict[str, Any]:
+    """A line of OpenAI's format: a question by one of the APIs."""
+    encoded = base64.b64encode(data).decode()
+    picture: dict[str, Any] = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{encoded}"}}
+    if url == "/v1/messages":
+        source = {"type": "base64", "media_type": "image/png", "data": encoded}
+        picture = {"type": "image", "source": source}
+    messages = [{"role": "user", "content": [picture, {"type": "text", "text": question}]}]
+    body = {"max_tokens": 32, "messages": messages}
+    return {"custom_id": f"my {number}", "method": "POST", "url": url, "body": body}
+
+
+def test_openais_lines_are_answered_by_the_api_that_each_names(shipped: Server, questions: Path) -> None:
+    file, answers = questions.with_name("batch.jsonl"), questions.with_name("batch.answers.jsonl")
+    scene = json.loads(questions.read_text(encoding="utf-8").split("\n")[0])
+    data, text = (questions.parent / scene["image"]).read_bytes(), scene["question"]
+    asked = product((data, b"no image"), ("/v1/chat/completions", "/v1/messages"))
+    lines = [request(number, url, image, text) for number, (image, url) in enumerate(asked)]
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    model = httpx.get(f"{shipped.url}/v1/models", timeout=PATIENCE).json()["data"][0]["id"]
+    command = [sys.executable, "-m", "dualfocus_client.batch", str(file), "--base-url", shipped.url, "--model", model]
+    before = asked_of(shipped)
+    for _ in range(2):  # the second run asks those that failed, no other
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        assert done.returncode == 1, done.stderr
+    found = [json.loads(line) for line in answers.read_text(encoding="utf-8").split("\n")[:-1]]
+    assert [line["custom_id"] for line in found] == [f"my {number}" for number in range(4)]
+    assert [line["response"]["status_code"] for line in found] == [200, 200, 400, 400]
+    assert all(line["response"]["request_id"] for line in found)
+    bodies = [line["response"]["body"] for line in found]
+    by_chat, by_messages = ChatCompletion.model_validate(bodies[0]), Message.model_validate(bodies[1])
+    assert by_chat.choices[0].message.content == by_messages.content[0].text  # type: ignore[union-attr]
+    assert all(body["dualfocus"]["winner"] for body in bodies[:2])
+    assert [line["error"] is None for line in found] == [True, True, False, False]
+    assert all(line["response"]["body"]["error"]["message"] in line["error"]["message"] for line in found[2:])
+    assert asked_of(shipped) - before == 2 + 2 * 2

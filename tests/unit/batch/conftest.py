@@ -7,7 +7,7 @@ import pytest
 from dualfocus_client import asking
 
 from ..local_web import serving
-from .model import CHAT, Folder, Model
+from .model import ROUTES, Folder, Form, Model, OpenAIForm, OwnForm
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def _no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def model() -> Iterator[Model]:
     model = Model()
-    with serving({CHAT: model.page}) as web:
+    with serving(dict.fromkeys(ROUTES, model.page)) as web:
         model.address = web.address
         yield model
 
@@ -26,3 +26,9 @@ def model() -> Iterator[Model]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
+
+
+@pytest.fixture(params=[OwnForm(), OpenAIForm()], ids=["own", "openai"])
+def form(request: pytest.FixtureRequest) -> Form:
+    """Either format of lines: what a test does with it holds for both."""
+    return request.param  # type: ignore[no-any-return]

@@ -14,7 +14,7 @@ from dualfocus_client.batch import main
 
 from ..fake_engine import WAIT
 from ..local_web import respond, serving
-from .model import Folder, Model, completion, line, refusal
+from .model import Folder, Form, Model, completion, line, refusal
 
 
 def test_answers_tell_question_answer_and_how_it_was_found(folder: Folder, model: Model) -> None:
@@ -57,7 +57,9 @@ def test_options_of_the_line_go_before_those_of_the_command(folder: Folder, mode
     assert {body["model"] for body in model.bodies} == {"mine"}
 
 
-def test_answers_are_in_the_order_of_the_questions_and_so_many_asked_at_a_time(folder: Folder, model: Model) -> None:
+def test_answers_are_in_the_order_of_the_questions_and_so_many_asked_at_a_time(
+    folder: Folder, model: Model, form: Form
+) -> None:
     first_waits = threading.Event()
 
     def slow(request: BaseHTTPRequestHandler) -> None:
@@ -69,21 +71,20 @@ def test_answers_are_in_the_order_of_the_questions_and_so_many_asked_at_a_time(f
         respond(body=json.dumps(completion("q11")).encode())(request)
 
     model.pages = {"q0": [slow], "q11": [last]}
-    folder.write(*(line(f"q{number}") for number in range(12)))
+    folder.write(*(form.line(f"q{number}") for number in range(12)))
     assert folder.ask_of(model, "--concurrency", "3") == 0
-    assert [told["answer"] for told in folder.told()] == [f"Q{number}" for number in range(12)]
-    assert [told["line"] for told in folder.told()] == list(range(1, 13))
+    assert [form.answer(told) for told in folder.told()] == [f"Q{number}" for number in range(12)]
     assert model.most <= 3
     assert sorted(model.asked) == sorted(f"q{number}" for number in range(12))
 
 
 def test_only_what_has_no_answer_is_asked_again(
-    folder: Folder, model: Model, capsys: pytest.CaptureFixture[str]
+    folder: Folder, model: Model, form: Form, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model.pages = {"two": [refusal(400, "The image is damaged.")]}
-    folder.write(line("one"), line("two"), line("three"))
+    folder.write(form.line("one"), form.line("two"), form.line("three"))
     assert folder.ask_of(model) == 1
-    assert folder.told()[1]["error"] == "400: The image is damaged."
+    assert form.error(folder.told()[1]) == "400: The image is damaged."
     err = capsys.readouterr().err
     assert "1 failed:\nline 2: 400: The image is damaged." in err
     assert "2 of 3 questions are answered" in err
@@ -91,32 +92,32 @@ def test_only_what_has_no_answer_is_asked_again(
     model.asked.clear()
     assert folder.ask_of(model) == 0
     assert model.asked == ["two"]
-    assert [told["answer"] for told in folder.told()] == ["ONE", "TWO", "THREE"]
+    assert [form.answer(told) for told in folder.told()] == ["ONE", "TWO", "THREE"]
     assert folder.ask_of(model) == 0
     assert model.asked == ["two"]
 
 
-def test_questions_may_be_added(folder: Folder, model: Model) -> None:
-    folder.write(line("one"))
+def test_questions_may_be_added(folder: Folder, model: Model, form: Form) -> None:
+    folder.write(form.line("one"))
     assert folder.ask_of(model) == 0
-    folder.write(line("one"), line("two"))
+    folder.write(form.line("one"), form.line("two"))
     assert folder.ask_of(model) == 0
     assert model.asked == ["one", "two"]
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503, 504])
-def test_what_may_pass_is_asked_again(folder: Folder, model: Model, status: int) -> None:
+def test_what_may_pass_is_asked_again(folder: Folder, model: Model, form: Form, status: int) -> None:
     model.pages = {"one": [refusal(status), refusal(status)]}
-    folder.write(line("one"))
+    folder.write(form.line("one"))
     assert folder.ask_of(model, "--retries", "2") == 0
     assert model.asked == ["one"] * 3
 
 
-def test_failure_that_stays_is_recorded(folder: Folder, model: Model) -> None:
+def test_failure_that_stays_is_recorded(folder: Folder, model: Model, form: Form) -> None:
     model.pages = {"one": [refusal(503, "full")] * 3}
-    folder.write(line("one"), line("two"))
+    folder.write(form.line("one"), form.line("two"))
     assert folder.ask_of(model, "--retries", "2") == 1
-    assert [told.get("error") for told in folder.told()] == ["503: full", None]
+    assert [form.error(told) for told in folder.told()] == ["503: full", None]
 
 
 def test_retry_after_is_heeded(folder: Folder, model: Model) -> None:
@@ -127,7 +128,7 @@ def test_retry_after_is_heeded(folder: Folder, model: Model) -> None:
     assert time.monotonic() - started >= 1
 
 
-def test_timeouts_are_asked_again(folder: Folder, model: Model) -> None:
+def test_timeouts_are_asked_again(folder: Folder, model: Model, form: Form) -> None:
     over = threading.Event()
 
     def silent(request: BaseHTTPRequestHandler) -> None:
@@ -135,7 +136,7 @@ def test_timeouts_are_asked_again(folder: Folder, model: Model) -> None:
         request.close_connection = True
 
     model.pages = {"one": [silent]}
-    folder.write(line("one"))
+    folder.write(form.line("one"))
     # On a busy machine an answer may come too late as well.
     assert folder.ask_of(model, "--timeout", "1", "--retries", "60") == 0
     over.set()
@@ -155,9 +156,9 @@ def test_refusal_of_all_questions_ends_the_run(
 
 
 def test_absent_server_ends_the_run_and_fails_no_question(
-    folder: Folder, model: Model, capsys: pytest.CaptureFixture[str]
+    folder: Folder, model: Model, form: Form, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder.write(line("one"), line("two"))
+    folder.write(form.line("one"), form.line("two"))
     with serving({}) as gone:
         address = gone.address
     assert main([str(folder.questions), "--base-url", address, "--retries", "1"]) == 1
@@ -174,15 +175,15 @@ def test_answer_that_is_none_is_recorded(folder: Folder, model: Model, body: byt
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_torn_last_line_is_mended(folder: Folder, model: Model, whole: bool) -> None:
-    folder.write(line("one"), line("two"))
+def test_torn_last_line_is_mended(folder: Folder, model: Model, form: Form, whole: bool) -> None:
+    folder.write(form.line("one"), form.line("two"))
     assert folder.ask_of(model) == 0
     content = folder.answers.read_bytes()
     folder.answers.write_bytes(content[:-1] if whole else content[:-9])
     model.asked.clear()
     assert folder.ask_of(model) == 0
     assert model.asked == ([] if whole else ["two"])
-    assert [told["answer"] for told in folder.told()] == ["ONE", "TWO"]
+    assert [form.answer(told) for told in folder.told()] == ["ONE", "TWO"]
 
 
 @pytest.mark.parametrize(
@@ -226,7 +227,9 @@ def test_progress_is_told(folder: Folder, model: Model, capsys: pytest.CaptureFi
     assert "question/s" in err or "s/question" in err
 
 
-def test_one_batch_at_a_time_writes_a_file(folder: Folder, model: Model, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_batch_at_a_time_writes_a_file(
+    folder: Folder, model: Model, form: Form, capsys: pytest.CaptureFixture[str]
+) -> None:
     status: list[int] = []
 
     def second(request: BaseHTTPRequestHandler) -> None:
@@ -234,7 +237,7 @@ def test_one_batch_at_a_time_writes_a_file(folder: Folder, model: Model, capsys:
         respond(body=json.dumps(completion("one")).encode())(request)
 
     model.pages = {"one": [second]}
-    folder.write(line("one"))
+    folder.write(form.line("one"))
     assert folder.ask_of(model) == 0
     assert status == [2]
     assert model.asked == ["one"]
@@ -259,23 +262,23 @@ def _interrupt_at(model: Model, text: str) -> None:
 
 
 def test_interruption_waits_for_what_is_asked_and_leaves_the_rest(
-    folder: Folder, model: Model, capsys: pytest.CaptureFixture[str]
+    folder: Folder, model: Model, form: Form, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder.write(*(line(f"q{number}") for number in range(6)))
+    folder.write(*(form.line(f"q{number}") for number in range(6)))
     _interrupt_at(model, "q2")
     assert folder.ask_of(model, "--concurrency", "1") == 130
-    assert [told["answer"] for told in folder.told()] == ["Q0", "Q1", "Q2"]
+    assert [form.answer(told) for told in folder.told()] == ["Q0", "Q1", "Q2"]
     assert "interrupted" in capsys.readouterr().err
     assert folder.ask_of(model, "--concurrency", "1") == 0
     assert model.asked == [f"q{number}" for number in range(6)]
 
 
-def test_interruption_ends_a_wait_for_another_attempt(folder: Folder, model: Model) -> None:
+def test_interruption_ends_a_wait_for_another_attempt(folder: Folder, model: Model, form: Form) -> None:
     def page(request: BaseHTTPRequestHandler) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         refusal(429, Retry_After="600")(request)
 
     model.pages = {"one": [page]}
-    folder.write(line("one"))
+    folder.write(form.line("one"))
     assert folder.ask_of(model) == 130
     assert folder.told() == []
