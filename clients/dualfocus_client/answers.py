@@ -88,7 +88,7 @@ class Answers:
     def add(self, question: Question, found: dict[str, Any]) -> None:
         """Write a question's answer, or its `error`. Raises OSError."""
         text = json.dumps(question.told(found), ensure_ascii=False) + "\n"
-        data = text.encode("utf-8", "backslashreplace")
+        data = text.encode("utf-8", "replace")
         if self._file.write(data) != len(data):
             raise OSError(f"{self._path}: no space left")
         self._note(question.line, self._end, question.fingerprint, found.get("error") is not None)

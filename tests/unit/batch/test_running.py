@@ -243,6 +243,13 @@ def test_one_batch_at_a_time_writes_a_file(
     assert model.asked == ["one"]
 
 
+def test_half_a_character_in_an_answer_can_be_read_again(folder: Folder, model: Model, form: Form) -> None:
+    model.pages = {"one": [respond(body=json.dumps(completion("\ud83d")).encode())]}
+    folder.write(form.line("one"))
+    assert [folder.ask_of(model) for _ in range(2)] == [0, 0]
+    assert [form.answer(told) for told in folder.told()] == ["?"]
+
+
 def _command(folder: Folder, model: Model) -> str:
     return f"{sys.executable} -m dualfocus_client.batch {folder.questions} --base-url {model.address} 2>/dev/null"
 
