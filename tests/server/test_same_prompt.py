@@ -4,7 +4,7 @@ import io
 import itertools
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import pytest
@@ -12,8 +12,9 @@ from dualfocus_engine import DualFocus, FocusResult
 from dualfocus_engine.families.choosing import profile_of
 from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.method.stages import Stages
-from dualfocus_server.answering.intake import inline_images, is_dualfocus_request, question_of
+from dualfocus_server.answering.intake import inline_images, question_of
 from dualfocus_server.answering.protocol import FocusRequest
+from dualfocus_server.answering.reasons import reason_for_vllm
 from dualfocus_server.answering.report import usage
 from dualfocus_server.answering.vllm_chat import VllmChat
 from dualfocus_server.images.image_fetcher import ImageFetcher
@@ -77,7 +78,7 @@ class Both:
 
     async def macro(self, request: FocusRequest) -> FocusResult:
         """Answer by two looks; `turns["macro"]` is the turn."""
-        assert is_dualfocus_request(request)
+        assert reason_for_vllm(request) is None
         question = await question_of(request, self.focus, RequestImages(ImageFetcher()), Stages())
         return await self.focus.answer(question)
 
@@ -127,12 +128,22 @@ async def _on(engines: dict[str, DualFocus], model: str, profile: Profile) -> Bo
     if model not in engines:
         engines[model] = DualFocus(model, dtype="float32")
         engines[model].start()
-    running = engines[model].engine
-    focus = DualFocus(model, profile)
-    focus._engine = type(running)(running.llm, profile, running._heartbeat)
-    args = parse_arguments([model])
+    focus = with_profile(engines[model], profile)
+    return Both(focus, await chat_on(focus))
+
+
+def with_profile(focus: DualFocus, profile: Profile) -> DualFocus:
+    """Return another that asks the same engine in another profile's words."""
+    other = DualFocus(focus.model, profile)
+    other._engine = type(focus.engine)(focus.engine.llm, profile, focus.engine._heartbeat)
+    return other
+
+
+async def chat_on(focus: DualFocus) -> VllmChat:
+    """Return vLLM's own way on an engine."""
+    args = parse_arguments([focus.model])
     args.served_model_name, args.enable_prompt_tokens_details = ["a-model"], True
-    return Both(focus, await VllmChat.on(focus.engine, args))
+    return await VllmChat.on(focus.engine, args)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -194,6 +205,55 @@ async def test_a_placeholder_that_is_split_over_texts_is_words_too(both: Both, s
 async def test_a_placeholder_in_a_text_without_pictures_is_words_too(both: Both, word: str) -> None:
     answered = await both.off(asked([user(f"What does {word} mean?")], return_token_ids=True))
     assert both.focus.engine.llm.model_config.hf_config.image_token_id not in (answered.prompt_token_ids or [])
+
+
+def heeding(both: Both, **changes: Any) -> Both:
+    """The same with a template that says the mood and the effort that it is told."""
+    own = both.focus.engine.template.text or both.focus.engine.llm.renderer.get_tokenizer().chat_template
+    template = "{{ mood }} {{ reasoning_effort }} " + str(own)
+    profile = both.focus.profile.model_copy(update={"chat_template": template} | changes)
+    return replace(both, focus=with_profile(both.focus, profile))
+
+
+@pytest.mark.parametrize("both", ["llava"], indirect=True)
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"chat_template_kwargs": {"mood": "merry"}}, "merry"),
+        ({"reasoning_effort": "high"}, "high"),
+        ({"reasoning_effort": "high", "chat_template_kwargs": {"mood": "merry"}, "cache_salt": "a"}, "merry high"),
+    ],
+)
+async def test_what_the_template_is_told_reaches_all_turns(both: Both, fields: dict[str, Any], said: str) -> None:
+    both = replace(heeding(both), chat=await chat_on(heeding(both).focus))
+    turns = (await both.macro(asked([user(A, text())], **fields))).turns
+    decode = both.focus.engine.llm.renderer.get_tokenizer().decode
+    assert set(turns) >= {"macro", "grounding"}
+    assert all(said in decode(turn.prompt_token_ids) for turn in turns.values())
+    off = await both.off(asked([user(A, text())], return_token_ids=True, **fields))
+    assert list(turns["macro"].prompt_token_ids) == off.prompt_token_ids
+
+
+@pytest.mark.parametrize("both", ["llava"], indirect=True)
+async def test_what_a_profile_tells_of_the_grounding_turn_goes_before_the_clients(both: Both) -> None:
+    both = heeding(both, grounding_template_kwargs={"mood": "terse"})
+    turns = (await both.macro(asked([user(A, text())], chat_template_kwargs={"mood": "merry"}))).turns
+    decode = both.focus.engine.llm.renderer.get_tokenizer().decode
+    moods = {name: decode(turn.prompt_token_ids).split()[0] for name, turn in turns.items()}
+    assert (moods["macro"], moods["grounding"]) == ("merry", "terse")
+
+
+async def test_under_another_salt_nothing_is_shared(both: Both) -> None:
+    """Not the prefix, not the encoder's output: who asks can't tell whether somebody asked before."""
+    picture = fresh()
+
+    async def ask(salt: str | None) -> FocusResult:
+        salted = {} if salt is None else {"cache_salt": salt}
+        return await both.macro(asked([user(picture, text())], dualfocus={"mode": "macro"}, **salted))
+
+    assert [encoder_runs(await ask(salt)) for salt in ("a", "b", None, "a", "b", None)] == [1, 1, 1, 0, 0, 0]
+    first, again = [await ask("c") for _ in range(2)]
+    assert (first.turns["macro"].cached_tokens, again.turns["macro"].cached_tokens > 0) == (0, True)
 
 
 def fresh() -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from asking import CHAT, MODEL, TEXT_ONLY, About, ask
+from asking import CHAT, MODEL, TEXT_ONLY, About, ask, chunks, events
 from openai import BadRequestError, NotFoundError, OpenAI
 
 # Tokens: tab, line feed, carriage return, space; and what closes an answer.
@@ -26,14 +26,56 @@ def test_text_alone(client: OpenAI) -> None:
     assert not hasattr(answer, "dualfocus")
 
 
+@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
-    ("options", "choices"),
-    [({"n": 2, "temperature": 1.0}, 2), ({"tools": [TOOL], "tool_choice": "none"}, 1), ({"n": 1, "logit_bias": {}}, 1)],
+    ("options", "reason"),
+    [
+        ({"n": 2, "temperature": 1.0}, "n"),
+        ({"tools": [TOOL], "tool_choice": "none"}, "tools"),
+        ({"extra_body": {"echo": True}}, "echo"),
+        ({"extra_body": {"dualfocus": {"mode": "off"}, "echo": True}}, None),
+    ],
 )
-def test_requests_with_an_image(client: OpenAI, about: About, options: dict[str, Any], choices: int) -> None:
-    answer = ask(client, about("coffee", "What is it?"), max_tokens=5, **options)
-    assert len(answer.choices) == choices
-    assert hasattr(answer, "dualfocus") is ("logit_bias" in options)
+def test_what_keeps_a_picture_from_a_second_look_is_said(
+    client: OpenAI, about: About, options: dict[str, Any], reason: str | None, stream: bool
+) -> None:
+    asked = {"model": MODEL, "messages": about("coffee", "What is it?"), "max_tokens": 5} | options
+    answer: Any = client.chat.completions.create(**asked, stream=stream)
+    last = [piece for piece in answer if piece.choices and piece.choices[0].finish_reason] if stream else [answer]
+    told = {"mode": "off", "because": reason}
+    assert [getattr(piece, "dualfocus", None) for piece in last] == [told if reason else None] * len(last)
+    assert len(last) == (options.get("n", 1) if stream else 1)
+    assert stream or len(answer.choices) == options.get("n", 1)
+
+
+def test_the_reason_is_counted(http: httpx.Client, client: OpenAI, about: About) -> None:
+    def count() -> float:
+        line = 'dualfocus_passthrough_questions_total{reason="add_special_tokens"} '
+        found = [text for text in http.get("/metrics").text.splitlines() if text.startswith(line)]
+        return float(found[0].removeprefix(line)) if found else 0
+
+    before = count()
+    extra = {"add_special_tokens": True}
+    client.chat.completions.create(
+        model=MODEL,
+        messages=about("coffee", "What?"),
+        max_tokens=2,
+        extra_body=extra,  # type: ignore[arg-type]
+    )
+    assert count() == before + 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_chosen_answers_tokens(client: OpenAI, http: httpx.Client, about: About, stream: bool) -> None:
+    body = {"model": MODEL, "messages": about("coffee", "What?"), "max_tokens": 5, "return_token_ids": True}
+    if stream:
+        pieces = chunks(events(http, **body))
+        (told,) = [piece for piece in pieces if "dualfocus" in piece]
+    else:
+        told = http.post(CHAT, json=body).json()
+    focus = told["dualfocus"]
+    assert len(told["choices"][0]["token_ids"]) == focus[focus["winner"]]["tokens"]
+    assert len(told["prompt_token_ids"]) == focus["turns"][focus["winner"]]["prompt_tokens"]
 
 
 def test_streams(client: OpenAI) -> None:

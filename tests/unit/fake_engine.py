@@ -2,15 +2,14 @@
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from dualfocus_engine.families.profiles import Profile, load_profile
 from dualfocus_engine.families.views import Views
 from dualfocus_engine.focus import DualFocus
 from dualfocus_engine.machine.pool import run_in_image_pool
-from dualfocus_engine.method.prompts import Prompt
+from dualfocus_engine.method.prompts import NO_OPTIONS, Prompt, TurnOptions
 from dualfocus_engine.method.questions import Message
 from dualfocus_engine.method.results import Score, Turn
 from dualfocus_engine.method.turn_engine import TurnRequest
@@ -73,14 +72,14 @@ class FakeEngine:
     def answer_sampling(self) -> Any:
         return SamplingParams(max_tokens=self.default_max_tokens)
 
-    async def prompt(
-        self, messages: Sequence[Message], template_kwargs: Mapping[str, Any] = MappingProxyType({})
-    ) -> Prompt:
-        self.template_kwargs.append(dict(template_kwargs))
+    async def prompt(self, messages: Sequence[Message], options: TurnOptions = NO_OPTIONS) -> Prompt:
+        self.template_kwargs.append(dict(options.template_kwargs))
         pictures = tuple(picture for message in messages for picture in message.pictures)
-        return Prompt(tuple(self.encode(_written(messages))), pictures)
+        return Prompt(tuple(self.encode(_written(messages))), pictures, options)
 
-    async def continuation(self, messages: Sequence[Message], follow_up: Message) -> Prompt:
+    async def continuation(
+        self, messages: Sequence[Message], follow_up: Message, options: TurnOptions = NO_OPTIONS
+    ) -> Prompt:
         if self.rendering_fails is not None:
             raise self.rendering_fails
         return Prompt((CLOSING, *self.encode(_written([follow_up]))), follow_up.pictures)

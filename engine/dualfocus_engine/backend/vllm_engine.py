@@ -17,7 +17,6 @@ import uuid
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any, cast
 
 from PIL import Image
@@ -48,7 +47,7 @@ from dualfocus_engine.backend.processor_limits import with_processor_limits
 from dualfocus_engine.errors import BadQuestion, ConfigError, ContextFull, EngineDead
 from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.machine.pool import run_in_image_pool
-from dualfocus_engine.method.prompts import Prompt
+from dualfocus_engine.method.prompts import NO_OPTIONS, Prompt, TurnOptions
 from dualfocus_engine.method.questions import Message, Text
 from dualfocus_engine.method.results import Score, Turn
 from dualfocus_engine.method.turn_engine import TurnRequest
@@ -59,7 +58,6 @@ from dualfocus_engine.pictures.pictures import Picture
 # Nobody can guess it, so that no question holds it.
 _REPLY_MARK = f"answer-{uuid.uuid4().hex}"
 
-_NONE: Mapping[str, Any] = MappingProxyType({})
 _GENERATION_PROMPT = {"add_generation_prompt": True, "tokenize": False}
 # What the engine process gets to end by itself; nothing is in flight by then.
 _SHUTDOWN_TIMEOUT_S = 2.0
@@ -152,16 +150,18 @@ class VllmEngine:
         finally:
             answering.cancel()
 
-    async def prompt(self, messages: Sequence[Message], template_kwargs: Mapping[str, Any] = _NONE) -> Prompt:
-        """Render a conversation up to where the model is to answer; the template is given `template_kwargs` besides."""
-        text = await self._render(messages, template_kwargs)
+    async def prompt(self, messages: Sequence[Message], options: TurnOptions = NO_OPTIONS) -> Prompt:
+        """Render a conversation up to where the model is to answer."""
+        text = await self._render(messages, options)
         tokens = await self.llm.renderer.tokenize_prompts_async([{"prompt": text}], self._tokenizing)
-        return Prompt(tuple(tokens[0]["prompt_token_ids"]), _pictures(messages))
+        return Prompt(tuple(tokens[0]["prompt_token_ids"]), _pictures(messages), options)
 
-    async def continuation(self, messages: Sequence[Message], follow_up: Message) -> Prompt:
+    async def continuation(
+        self, messages: Sequence[Message], follow_up: Message, options: TurnOptions = NO_OPTIONS
+    ) -> Prompt:
         """Render what follows the model's reply to `messages`: its closing token, then the user's follow-up."""
         reply = Message("assistant", _REPLY_MARK)
-        text = await self._render([*messages, reply, follow_up])
+        text = await self._render([*messages, reply, follow_up], options)
         _, found, rest = text.rpartition(_REPLY_MARK)
         if not found:
             raise BadQuestion("The model's chat template does not show earlier answers: it can't continue a turn.")
@@ -243,8 +243,15 @@ class VllmEngine:
         whole: RequestOutput | None = None
         request_id = f"{request.name}-{uuid.uuid4().hex}"
         try:
-            options = {"trace_headers": trace_headers(), **self._rank_option(request.prompt)}
-            async for output in self.llm.generate(rendered, request.sampling, request_id, **options):
+            async for output in self.llm.generate(
+                rendered,
+                request.sampling,
+                request_id,
+                lora_request=request.prompt.options.lora_request,
+                trace_headers=trace_headers(),
+                priority=request.prompt.options.priority,
+                **self._rank_option(request.prompt),
+            ):
                 tell_listener(request, output, whole is None, self._dropped.values())
                 if whole is None:
                     whole = output
@@ -285,7 +292,7 @@ class VllmEngine:
         `cached` takes the prompt from the prefix cache where it can. None where the answer fills the context: the last
         token's place is needed for the one that vLLM always generates.
         """
-        answered = Prompt(prompt.token_ids + tuple(answer), prompt.pictures)
+        answered = prompt.opened(answer)
         rendered = await self._process(answered)
         if len(rendered["prompt_token_ids"]) >= self.context_length:
             return None
@@ -321,17 +328,19 @@ class VllmEngine:
 
     async def _process_with(self, prompt: Prompt, images: Sequence[Image.Image | None]) -> Any:
         tokens = TokensPrompt(prompt_token_ids=list(prompt.token_ids))
+        if prompt.options.cache_salt is not None:
+            tokens["cache_salt"] = prompt.options.cache_salt
         if images:
             tokens["multi_modal_data"] = {"image": list(images)}
             tokens["multi_modal_uuids"] = {"image": [picture.key for picture in prompt.pictures]}
         (rendered,) = await self.llm.renderer.render_cmpl_async([tokens], self._tokenizing)
         return rendered
 
-    async def _render(self, messages: Sequence[Message], template_kwargs: Mapping[str, Any] = _NONE) -> str:
+    async def _render(self, messages: Sequence[Message], options: TurnOptions) -> str:
         params = ChatParams(
             chat_template=self.template.text,
             chat_template_content_format=self.template.content_format,
-            chat_template_kwargs={**self.profile.chat_template_kwargs, **template_kwargs, **_GENERATION_PROMPT},
+            chat_template_kwargs={**self.profile.chat_template_kwargs, **options.template_kwargs, **_GENERATION_PROMPT},
         )
         try:
             chat = [self._as_chat_message(message) for message in messages]

@@ -3,22 +3,48 @@
 The micro turn's begins with the grounding turn's (`TurnRunner._continue`), so the engine finds it in its prefix cache.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from dualfocus_engine.pictures.pictures import Picture
+
+if TYPE_CHECKING:
+    from vllm.lora.request import LoRARequest
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOptions:
+    """What all turns of a question are run with, besides its text: vLLM's own fields of a request.
+
+    `template_kwargs` are given to the chat template over the profile's. Prefixes are shared only among turns of one
+    `cache_salt` and one adapter. A lower `priority` goes first, where the engine heeds it.
+    """
+
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    cache_salt: str | None = None
+    priority: int = 0
+    lora_request: "LoRARequest | None" = None
+
+    def with_template_kwargs(self, more: Mapping[str, Any]) -> "TurnOptions":
+        """Return the options with more for the template, over what it was given."""
+        return replace(self, template_kwargs={**self.template_kwargs, **more})
+
+
+NO_OPTIONS = TurnOptions()
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Token ids with one placeholder an image, and the pictures of the placeholders in their order."""
+    """Token ids with one placeholder an image, the pictures of the placeholders in their order, and how it is run."""
 
     token_ids: tuple[int, ...]
     pictures: tuple[Picture, ...]
+    options: TurnOptions = NO_OPTIONS
 
     def opened(self, opening: Sequence[int]) -> "Prompt":
         """Return this prompt with the first tokens of the reply written already."""
-        return Prompt(self.token_ids + tuple(opening), self.pictures)
+        return replace(self, token_ids=self.token_ids + tuple(opening))
 
     def continued(self, reply: Sequence[int], follow_up: "Prompt") -> "Prompt":
         """Return this prompt, the model's reply to it, and what follows the reply.
@@ -27,4 +53,4 @@ class Prompt:
         """
         closed = bool(reply and follow_up.token_ids and reply[-1] == follow_up.token_ids[0])
         body = tuple(reply[:-1] if closed else reply)
-        return Prompt(self.token_ids + body + follow_up.token_ids, self.pictures + follow_up.pictures)
+        return Prompt(self.token_ids + body + follow_up.token_ids, self.pictures + follow_up.pictures, self.options)

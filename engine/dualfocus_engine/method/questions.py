@@ -11,6 +11,7 @@ from dualfocus_engine.errors import BadQuestion
 from dualfocus_engine.families.boxes import Box, Size
 from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.method.multiple_choice import options_of
+from dualfocus_engine.method.prompts import NO_OPTIONS, TurnOptions
 from dualfocus_engine.method.results import Mode, Scoring
 from dualfocus_engine.pictures.pictures import Picture, open_picture
 
@@ -68,6 +69,7 @@ class Question:
     `grounding_question` is what to ground instead of what is asked; `box` makes the grounding turn unnecessary.
     `sampling` is what macro and micro answers are drawn with; None takes the profile's defaults. `scoring` is how the
     answers are compared; `skip_below` is the perplexity below which `Mode.ADAPTIVE` takes macro's, None the profile's.
+    `turns` are vLLM's fields of a request, the same for all turns.
     `whole_tokens` and `crop_tokens` are the most image tokens that a picture and the crop are shown in, where that is
     less than the profile's views say.
     Raises BadQuestion where there is nothing to look at.
@@ -83,6 +85,7 @@ class Question:
     skip_below: float | None = None
     whole_tokens: int | None = None
     crop_tokens: int | None = None
+    turns: TurnOptions = NO_OPTIONS
 
     def __post_init__(self) -> None:
         if not self.messages or self.messages[-1].role != "user" or not self.pictures:
@@ -154,6 +157,11 @@ def grounding_turn(question: Question, profile: Profile, *, pictures_first: bool
     if last.begins_with_text and not pictures_first:
         return [*earlier, Message.from_parts("user", (*last.in_order, Text(asked)))]
     return [*earlier, Message("user", asked, last.pictures)]
+
+
+def grounding_options(question: Question, profile: Profile) -> TurnOptions:
+    """Return what the grounding turn is run with: what its profile tells the template goes before the client's."""
+    return question.turns.with_template_kwargs(profile.grounding_template_kwargs)
 
 
 def micro_turn(question: Question, crop: Picture, profile: Profile) -> Message:

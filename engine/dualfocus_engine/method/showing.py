@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dualfocus_engine.errors import BadQuestion, ContextFull
 from dualfocus_engine.families.boxes import Region, Size
 from dualfocus_engine.families.views import Views
-from dualfocus_engine.method.questions import Question, grounding_turn, macro_turn, micro_turn
+from dualfocus_engine.method.questions import Question, grounding_options, grounding_turn, macro_turn, micro_turn
 from dualfocus_engine.method.results import Mode
 from dualfocus_engine.method.turn_engine import TurnEngine
 from dualfocus_engine.pictures.pictures import Picture
@@ -105,10 +105,11 @@ async def _text_tokens(engine: TurnEngine, question: Question) -> int:
     conversation = grounding_turn(question, profile, pictures_first=engine.pictures_first)
     if question.mode is not Mode.MACRO:
         with contextlib.suppress(BadQuestion, ContextFull):  # then there is no second look to keep room for
-            grounding = await engine.prompt(conversation, profile.grounding_template_kwargs)
-            follow_up = await engine.continuation(conversation, micro_turn(question, question.picture, profile))
+            grounding = await engine.prompt(conversation, grounding_options(question, profile))
+            micro = micro_turn(question, question.picture, profile)
+            follow_up = await engine.continuation(conversation, micro, question.turns)
             return len(grounding.token_ids) + profile.max_box_tokens + len(follow_up.token_ids)
-    return len((await engine.prompt(macro_turn(question))).token_ids)
+    return len((await engine.prompt(macro_turn(question), question.turns)).token_ids)
 
 
 def _fair_share(wanted: Sequence[int], room: int) -> int:

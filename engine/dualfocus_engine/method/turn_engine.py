@@ -1,12 +1,12 @@
 """What the method needs of an engine: `backend` fulfils it with vLLM, tests with a script."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.families.views import Views
-from dualfocus_engine.method.prompts import Prompt
+from dualfocus_engine.method.prompts import Prompt, TurnOptions
 from dualfocus_engine.method.questions import Message
 from dualfocus_engine.method.results import OnText, Score, Turn
 from dualfocus_engine.pictures.picture_cache import PictureCache
@@ -67,10 +67,10 @@ class TurnEngine(Protocol):
     def answer_sampling(self) -> "SamplingParams":
         """Return how answers are drawn where the client says nothing."""
 
-    async def prompt(self, messages: Sequence[Message], template_kwargs: Mapping[str, Any] = ...) -> Prompt:
-        """Render a conversation up to where the model is to answer; the template is given `template_kwargs` besides."""
+    async def prompt(self, messages: Sequence[Message], options: TurnOptions) -> Prompt:
+        """Render a conversation up to where the model is to answer."""
 
-    async def continuation(self, messages: Sequence[Message], follow_up: Message) -> Prompt:
+    async def continuation(self, messages: Sequence[Message], follow_up: Message, options: TurnOptions) -> Prompt:
         """Render what follows the model's reply to `messages`: its closing token, then the user's follow-up."""
 
     async def encoder_input(self, picture: Picture) -> "Image.Image | None":

@@ -10,7 +10,15 @@ from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
 from dualfocus_engine.families.boxes import Box, Size, crop_region
 from dualfocus_engine.method.multiple_choice import chosen_option
 from dualfocus_engine.method.prompts import Prompt
-from dualfocus_engine.method.questions import Message, Question, grounding_turn, macro_turn, micro_turn, shared_turn
+from dualfocus_engine.method.questions import (
+    Message,
+    Question,
+    grounding_options,
+    grounding_turn,
+    macro_turn,
+    micro_turn,
+    shared_turn,
+)
 from dualfocus_engine.method.results import OnText, SecondLook, Selection, Shared, Turn
 from dualfocus_engine.method.showing import enlarges, show_crop
 from dualfocus_engine.method.stages import Stages
@@ -69,7 +77,7 @@ class TurnRunner:
     async def run_macro(self, on_text: OnText | None = None) -> Turn:
         """Answer from the whole picture. Raises ContextFull, EngineDead."""
         with self.stages.time("macro"):
-            prompt = await self._engine.prompt(macro_turn(self._question))
+            prompt = await self._engine.prompt(macro_turn(self._question), self._question.turns)
             return await self._engine.generate(self._answer_request("macro", prompt, on_text))
 
     async def run_second_look(self) -> SecondLook:
@@ -77,7 +85,7 @@ class TurnRunner:
         look = SecondLook()
         try:
             conversation = grounding_turn(self._question, self._profile, pictures_first=self._engine.pictures_first)
-            rendered = await self._engine.prompt(conversation, self._profile.grounding_template_kwargs)
+            rendered = await self._engine.prompt(conversation, grounding_options(self._question, self._profile))
             prompt = rendered.opened(self._engine.encode(self._profile.box_format.opening))
             with self._engine.pictures.ahead(self._question.picture):
                 look, reply = await self._locate(prompt)
@@ -162,8 +170,8 @@ class TurnRunner:
     async def _continue(self, zoomed: _Zoomed, follow_up: Message) -> Prompt:
         """Return the prompt that continues the grounding turn, token for token, with a turn about the crop."""
         if self._profile.crop_alone:
-            return await self._engine.prompt([follow_up])
-        rest = await self._engine.continuation(zoomed.conversation, follow_up)
+            return await self._engine.prompt([follow_up], self._question.turns)
+        rest = await self._engine.continuation(zoomed.conversation, follow_up, self._question.turns)
         return zoomed.prompt.continued(zoomed.reply, rest)
 
     def _tokens_to_score(self, turn: Turn) -> Sequence[int]:

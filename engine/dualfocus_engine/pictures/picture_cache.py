@@ -59,9 +59,14 @@ class PictureCache:
         self._bytes_ahead = 0
         self.memory = MemoryBudget(MAX_DECODING_BYTES)
 
-    def open(self, source: bytes | str | Path | Image.Image, limits: ImageLimits = DEFAULT_LIMITS) -> Picture:
-        """Open an image as `open_picture` does; one whose content is known is not decoded. Raises BadPicture."""
-        original = read_source_image(source, limits)
+    def open(
+        self, source: bytes | str | Path | Image.Image, limits: ImageLimits = DEFAULT_LIMITS, salt: str | None = None
+    ) -> Picture:
+        """Open an image as `open_picture` does; one whose content is known is not decoded. Raises BadPicture.
+
+        Under another `salt` it is another image.
+        """
+        original = read_source_image(source, limits, salt)
         with self._room_for(original, is_made=original.key in self._sizes):
             return Picture(original, self._size(original))
 

@@ -118,13 +118,18 @@ def open_picture(source: bytes | str | Path | Image.Image, limits: ImageLimits =
     return Picture(original, original.decode().size)
 
 
-def read_source_image(source: bytes | str | Path | Image.Image, limits: ImageLimits = DEFAULT_LIMITS) -> SourceImage:
-    """Read an image as `open_picture` does, but judge it by its header alone: it may be damaged."""
+def read_source_image(
+    source: bytes | str | Path | Image.Image, limits: ImageLimits = DEFAULT_LIMITS, salt: str | None = None
+) -> SourceImage:
+    """Read an image as `open_picture` does, but judge it by its header alone: it may be damaged.
+
+    Under another `salt` the same image has another key, so that no cache tells whether it was there before.
+    """
     if isinstance(source, Image.Image):
         _check_pixels(source.size, limits)
         with raise_bad_picture():
             upright = as_rgb(source)
-        return SourceImage(upright, _key(_pixel_bands(upright)))
+        return SourceImage(upright, _key(_pixel_bands(upright), salt))
     data = source if isinstance(source, bytes) else _read_file(source)
     with opened(data, limits.formats) as image:
         _check_pixels(image.size, limits)
@@ -136,7 +141,7 @@ def read_source_image(source: bytes | str | Path | Image.Image, limits: ImageLim
                 f"the {limits.decoding_bytes:,} that this server has for it (--max-decoding-bytes)."
             )
         left_out = what_is_left_out(image)
-    return SourceImage(data, _key([data]), name, takes, left_out)
+    return SourceImage(data, _key([data], salt), name, takes, left_out)
 
 
 def _read_file(path: str | Path) -> bytes:
@@ -182,8 +187,9 @@ def _check_pixels(size: Size, limits: ImageLimits) -> None:
         raise BadPicture(f"The image is {width}x{height}: more than {limits.pixels:,} pixels (--max-image-pixels).")
 
 
-def _key(pieces: Iterable[bytes]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+def _key(pieces: Iterable[bytes], salt: str | None) -> str:
+    salted = b"" if salt is None else hashlib.blake2b(salt.encode()).digest()
+    digest = hashlib.blake2b(digest_size=16, key=salted)
     for piece in pieces:
         digest.update(piece)
     return f"picture-{digest.hexdigest()}"

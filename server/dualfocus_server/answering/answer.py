@@ -15,8 +15,9 @@ from fastapi.responses import JSONResponse
 from pydantic_core import to_json
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
-from dualfocus_server.answering.intake import image_parts, is_dualfocus_request, may_be_kept, question_of
+from dualfocus_server.answering.intake import image_parts, may_be_kept, question_of
 from dualfocus_server.answering.protocol import FocusRequest, FocusResponse
+from dualfocus_server.answering.reasons import MODE, NO_IMAGE, reason_for_vllm
 from dualfocus_server.answering.report import answers_record, completion, crop_url, headers_of
 from dualfocus_server.answering.service import Service
 from dualfocus_server.answering.streaming import Events, EventStream, Silence
@@ -57,9 +58,10 @@ async def answer(service: Service, request: FocusRequest, raw_request: Request, 
     """Answer one request as `wire` writes it. Raises Refusal, DualFocusError, VllmRefusal and vLLM's errors."""
     deadline, stages = service.deadline(), Stages()
     service.images.check_number(len(list(image_parts(request))))
-    task: _Task = _VllmTask(service, request, wire)
-    if is_dualfocus_request(request) and service.chat.is_base_model(request.model):
-        task = _FocusTask(service, request, wire, stages, deadline)
+    reason = reason_for_vllm(request) if service.chat.is_served(request.model) else "model"
+    task: _Task = _FocusTask(service, request, wire, stages, deadline)
+    if reason is not None:
+        task = _VllmTask(service, request, wire, reason)
     with ExitStack() as held:
         slot = held.enter_context(service.admission.admit(raw_request.scope.get("client_id", ""), stages))
         with question_span(raw_request, held):
@@ -115,7 +117,8 @@ class _FocusTask:
 
     async def _answer(self, listener: TurnListener | None) -> tuple[FocusResult, FocusResponse]:
         request, service = self._request, self._service
-        question = await question_of(request, service.focus, service.images, self._stages)
+        adapter = service.chat.adapter(request)
+        question = await question_of(request, service.focus, service.images, self._stages, adapter)
         result = await service.focus.answer(question, listener, service.macro_deadline(self._deadline))
         self._stages |= result.stages
         record_on_span(result)
@@ -124,6 +127,9 @@ class _FocusTask:
         response = completion(result, question.mode, self._wire.model, request.request_id, service.chat.role, logprobs)
         response.system_fingerprint = service.chat.system_fingerprint
         response.metrics = service.chat.metrics(result.answer)
+        if request.return_token_ids:
+            response.prompt_token_ids = list(result.answer.prompt_token_ids)
+            response.choices[0].token_ids = list(result.answer.token_ids)
         service.chat.log_answer(response.id, result.answer, is_streaming=listener is not None)
         response.dualfocus.stages = self._stages
         if service.answers_log is not None and may_be_kept(request):
@@ -137,20 +143,23 @@ class _FocusTask:
 
 
 class _VllmTask:
-    """A request that vLLM's own serving answers: its whole answer may take as long as it takes."""
+    """A request that vLLM's own serving answers, for a reason: its whole answer may take as long as it takes."""
 
-    def __init__(self, service: Service, request: FocusRequest, wire: Wire) -> None:
+    def __init__(self, service: Service, request: FocusRequest, wire: Wire, reason: str) -> None:
         self._service = service
         self._request = request
         self._wire = wire
+        self._reason = reason
+        # What a client that has sent a picture, and did not ask for one look, is told.
+        self._told = None if reason in (NO_IMAGE, MODE) else {"mode": "off", "because": reason}
         self._started = time.perf_counter()
 
     async def respond(self, slot: Slot) -> Response:
         """Answer it as one body, once it has its place."""
         await slot.acquire()
         body = await self._wire.vllm_body()
-        record_passthrough(time.perf_counter() - self._started)
-        return JSONResponse(body)
+        record_passthrough(time.perf_counter() - self._started, self._reason)
+        return JSONResponse({**body, **({"dualfocus": self._told} if self._told else {})})
 
     async def stream(self, events: Events, slot: Slot) -> None:
         """Answer it piece by piece, once it has its place."""
@@ -162,7 +171,7 @@ class _VllmTask:
             async with aclosing(vllm_events):
                 async for event in vllm_events:
                     limit.reschedule(self._service.deadline())
-                    events.put(event)
+                    events.put(self._wire.with_field(event, self._told) if self._told else event)
                     if self._wire.begins_answer(event):
                         events.begin()
-        record_passthrough(time.perf_counter() - self._started)
+        record_passthrough(time.perf_counter() - self._started, self._reason)

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dualfocus_engine import BadQuestion, Box, DualFocus, Message, Mode, Picture, Question, Scoring, Text
+from dualfocus_engine.method.prompts import TurnOptions
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_engine.pictures.pictures import ImageLimits, read_source_image
@@ -14,61 +15,17 @@ from dualfocus_server.answering.protocol import MODES, Conversation, FocusReques
 from dualfocus_server.guards.api_errors import as_client_errors
 from dualfocus_server.images.request_images import RequestImages
 
-# What only vLLM's own chat serving does; a request that uses one of these is not a DualFocus question.
-_VLLM_ONLY = (
-    "tools",
-    "use_beam_search",
-    "echo",
-    "add_generation_prompt",
-    "add_special_tokens",
-    "continue_final_message",
-    "documents",
-    "chat_template",
-    "chat_template_kwargs",
-    "media_io_kwargs",
-    "mm_processor_kwargs",
-    "prompt_logprobs",
-    "logprob_token_ids",
-    "truncate_prompt_tokens",
-    "cache_salt",
-    "priority",
-    "return_token_ids",
-    "return_prompt_text",
-    "routed_experts_prompt_start",
-    "kv_transfer_params",
-    "ec_transfer_params",
-)
+if TYPE_CHECKING:
+    from vllm.lora.request import LoRARequest
 
-# The roles of a conversation of text and images.
-_ROLES = ("system", "developer", "user", "assistant")
-
-
-def is_dualfocus_request(request: FocusRequest) -> bool:
-    """Whether a request asks about an image in a way two looks can answer; the rest is vLLM's."""
-    if request.dualfocus.mode == "off" or (request.n or 1) > 1:
-        return False
-    if any(_is_asked(request, name) for name in _VLLM_ONLY):
-        return False
-    messages = request.messages
-    if not messages or messages[-1].get("role") != "user":
-        return False
-    if not all(_is_plain(message) for message in messages):
-        return False
-    return any(image_parts(request))
+# How a turn ends is the turn's own.
+_OWN_TEMPLATE_KWARGS = ("add_generation_prompt", "continue_final_message")
 
 
 def image_parts(request: Conversation) -> Iterator[dict[str, Any]]:
     """Yield the parts of a request that are images, in their order."""
     for message in request.messages:
         yield from (part for part in parts_of(message) if part["type"] == IMAGE)
-
-
-def _is_asked(request: FocusRequest, name: str) -> bool:
-    """Whether a field asks for something: its default, an empty list or null does not, 0 may."""
-    value, default = getattr(request, name), FocusRequest.model_fields[name].default
-    if default is True:
-        return value is False
-    return value != default and value is not None and value is not False and value not in ([], {}, "")
 
 
 def may_be_kept(request: FocusRequest) -> bool:
@@ -78,8 +35,14 @@ def may_be_kept(request: FocusRequest) -> bool:
     return (store is None or store is True) and request.cache_salt is None
 
 
-async def question_of(request: FocusRequest, focus: DualFocus, images: RequestImages, stages: Stages) -> Question:
-    """Return the question a request asks; `stages` count what its images take.
+async def question_of(
+    request: FocusRequest,
+    focus: DualFocus,
+    images: RequestImages,
+    stages: Stages,
+    lora_request: "LoRARequest | None" = None,
+) -> Question:
+    """Return the question a request asks, of an adapter where one is named; `stages` count what its images take.
 
     Raises BadPicture, BadQuestion, and vLLM's errors for its sampling.
     """
@@ -88,7 +51,8 @@ async def question_of(request: FocusRequest, focus: DualFocus, images: RequestIm
     for name in ("whole_tokens", "crop_tokens"):
         _check_tokens(name, getattr(options, name), focus)
     urls = [part[IMAGE]["url"] for part in image_parts(request)]
-    pictures = iter(await images.opened(urls, stages, focus.engine.pictures.open))
+    opening = partial(focus.engine.pictures.open, salt=request.cache_salt)
+    pictures = iter(await images.opened(urls, stages, opening))
     messages = [_message(message, pictures) for message in request.messages]
     return Question(
         messages=tuple(messages),
@@ -101,7 +65,15 @@ async def question_of(request: FocusRequest, focus: DualFocus, images: RequestIm
         sampling=sampling,
         whole_tokens=options.whole_tokens,
         crop_tokens=options.crop_tokens,
+        turns=_turn_options(request, lora_request),
     )
+
+
+def _turn_options(request: FocusRequest, lora_request: "LoRARequest | None") -> TurnOptions:
+    """Return what vLLM is told with every turn: what its own serving tells it of such a request."""
+    given = request.build_chat_params(None, "auto").chat_template_kwargs
+    template_kwargs = {name: value for name, value in given.items() if name not in _OWN_TEMPLATE_KWARGS}
+    return TurnOptions(template_kwargs, request.cache_salt, request.priority, lora_request)
 
 
 def _check_tokens(name: str, asked: int | None, focus: DualFocus) -> None:
@@ -141,7 +113,7 @@ async def inline_images(request: Conversation, focus: DualFocus, images: Request
     parts = list(image_parts(request))
     if parts and getattr(request, "truncate_prompt_tokens", None) is not None:
         raise BadQuestion("truncate_prompt_tokens can't be used with images.")
-    opening = partial(_as_sent, focus.engine.pictures)
+    opening = partial(_as_sent, focus.engine.pictures, salt=getattr(request, "cache_salt", None))
     opened = await images.opened([part[IMAGE]["url"] for part in parts], Stages(), opening)
     for part, image in zip(parts, opened, strict=True):
         part.clear()
@@ -160,9 +132,9 @@ def _put_into_words(message: dict[str, Any], focus: DualFocus) -> None:
         part[part["type"]] = text
 
 
-def _as_sent(pictures: PictureCache, data: bytes, limits: ImageLimits) -> dict[str, Any]:
+def _as_sent(pictures: PictureCache, data: bytes, limits: ImageLimits, salt: str | None) -> dict[str, Any]:
     """Return an image as the part of a message that vLLM takes it from; work for a thread."""
-    original = read_source_image(data, limits)
+    original = read_source_image(data, limits, salt)
     return {"type": "image_pil", "image_pil": pictures.within_aspect(original), "uuid": f"{original.key}-as-sent"}
 
 
@@ -185,12 +157,3 @@ def _message(message: dict[str, Any], pictures: Iterator[Picture]) -> Message:
 def _text(part: dict[str, Any]) -> Text:
     extra = {name: value for name, value in part.items() if name not in ("type", TEXT)}
     return Text(part[TEXT], extra)
-
-
-def _is_plain(message: dict[str, Any]) -> bool:
-    """Whether a message is text and images only (no tool calls, audio, video)."""
-    return (
-        message["role"] in _ROLES
-        and all(part["type"] in (TEXT, IMAGE) for part in parts_of(message))
-        and not message.get("tool_calls")
-    )

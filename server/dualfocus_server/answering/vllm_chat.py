@@ -25,7 +25,7 @@ from fastapi import Request
 from opentelemetry.propagate import inject
 from starlette.datastructures import MutableHeaders, State
 from vllm.entrypoints.generate.base.protocol import PerRequestMetrics, StreamOptions
-from vllm.entrypoints.generate.base.serving import build_per_request_timing_metrics
+from vllm.entrypoints.generate.base.serving import GenerateBaseServing, build_per_request_timing_metrics
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.openai.chat_completion.api_router import ENDPOINT_LOAD_METRICS_FORMAT_HEADER_LABEL
 from vllm.entrypoints.openai.chat_completion.protocol import (
@@ -40,6 +40,7 @@ from vllm.entrypoints.serve.tokenize.protocol import DetokenizeRequest, Tokenize
 from vllm.entrypoints.serve.utils.api_utils import should_include_usage
 from vllm.entrypoints.serve.utils.orca_metrics import metrics_header
 from vllm.exceptions import GenerationError, VLLMClientError, VLLMValidationError
+from vllm.lora.request import LoRARequest
 
 from dualfocus_server.answering.contents import parts_of
 from dualfocus_server.guards.api_errors import ApiError, VllmResponseError, api_error_from_vllm, as_client_errors
@@ -180,8 +181,16 @@ class VllmChat:
         message = f"The model `{name}` does not exist. There is: {served}."
         return ApiError(HTTPStatus.NOT_FOUND, message, param="model")
 
+    def is_served(self, name: str | None) -> bool:
+        """Whether a request's model is the served one, or one of its adapters."""
+        return self.is_base_model(name) or name in self._models.lora_requests
+
+    def adapter(self, request: ChatCompletionRequest) -> LoRARequest | None:
+        """Return the adapter that answers a request whose model is served; None for the model itself."""
+        return self._chat._maybe_get_adapters(request, supports_default_mm_loras=True)
+
     def is_base_model(self, name: str | None) -> bool:
-        """Whether a request's model is the served one (an adapter or an unknown name is vLLM's to judge)."""
+        """Whether a request's model is the served one itself."""
         paths: list[BaseModelPath] = self._models.base_model_paths
         return not name or name in [path.name for path in paths]
 
@@ -259,8 +268,12 @@ def load_header(raw_request: Request) -> Mapping[str, str]:
     return (asked.lower() in ("text", "json") and metrics_header(asked)) or {}
 
 
-def take_id_from_header(request: ChatCompletionRequest, raw_request: Request) -> None:
-    """Give a request the id that vLLM's answer to it has: the checked one of the header, where the client gave one."""
+def take_headers(request: ChatCompletionRequest, raw_request: Request) -> None:
+    """Give a request the id and the priority that vLLM answers it with: those of the headers, where they are given.
+
+    The id is the checked one.
+    """
+    request.priority = GenerateBaseServing._get_priority(request, raw_request)
     if HEADER in raw_request.headers:
         request.request_id = request_id.get() or request.request_id
 

@@ -37,6 +37,9 @@ class Wire(Protocol):
     async def vllm_events(self) -> AsyncGenerator[str, None]:
         """Have vLLM answer as events. Raises the same, also while they are read."""
 
+    def with_field(self, event: str, field: Mapping[str, str]) -> str:
+        """Return an event of vLLM's with the answer's `dualfocus` field, where it is the one that tells the end."""
+
     def begins_answer(self, event: str) -> bool:
         """Whether an event of vLLM's says that the engine has taken the request."""
 

@@ -1,6 +1,6 @@
 """`POST /v1/chat/completions`."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, cast
 
 from fastapi import APIRouter, Request, Response
@@ -11,12 +11,14 @@ from dualfocus_server.answering.intake import inline_images, take_mode
 from dualfocus_server.answering.protocol import FocusRequest, FocusResponse
 from dualfocus_server.answering.service import Service
 from dualfocus_server.answering.streaming import Events
-from dualfocus_server.answering.vllm_chat import begins_answer, take_id_from_header
-from dualfocus_server.api.pieces import FocusWriter, Pieces, error_events
+from dualfocus_server.answering.vllm_chat import begins_answer, take_headers
+from dualfocus_server.api.pieces import FocusWriter, Pieces, error_events, with_field
 from dualfocus_server.guards.api_errors import ApiError
 from dualfocus_server.guards.json_body import JsonRoute
 
 router = APIRouter(route_class=JsonRoute)
+# In the last piece of each choice; within a text its quotation marks are escaped.
+_FINISH = '"finish_reason":"'
 _ANSWER = {
     "model": FocusResponse | ChatCompletionResponse,
     "description": "The answer; where `stream` is true, its pieces as server-sent events.",
@@ -35,8 +37,8 @@ async def chat_completions(request: FocusRequest, raw_request: Request) -> Respo
 async def answer_chat(service: Service, request: FocusRequest, raw_request: Request) -> Response:
     """Answer one chat completion request. Raises Refusal, DualFocusError, VllmRefusal and vLLM's errors."""
     asked_model = request.model
-    take_mode(request, service.chat.is_base_model, service.mode)
-    take_id_from_header(request, raw_request)
+    take_mode(request, service.chat.is_served, service.mode)
+    take_headers(request, raw_request)
     return await answer(service, request, raw_request, ChatWire(service, request, raw_request, asked_model))
 
 
@@ -80,6 +82,10 @@ class ChatWire:
 
     async def _inline_images(self) -> None:
         await inline_images(self._request, self._service.focus, self._service.images)
+
+    def with_field(self, event: str, field: Mapping[str, str]) -> str:
+        """Return an event of vLLM's with the answer's `dualfocus` field, where it says why the answer ends."""
+        return with_field(event, field) if _FINISH in event else event
 
     def begins_answer(self, event: str) -> bool:
         """Whether an event of vLLM's says more than the role."""

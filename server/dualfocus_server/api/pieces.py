@@ -5,10 +5,11 @@ key is written where it is set, were it to null.
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from dualfocus_engine import FocusResult
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from vllm.entrypoints.generate.base.protocol import DeltaMessage
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionLogProbs, ChatCompletionResponseStreamChoice
 from vllm.entrypoints.serve.engine.protocol import UsageInfo
@@ -18,6 +19,12 @@ from dualfocus_server.answering.streaming import Events
 from dualfocus_server.guards.api_errors import ApiError
 
 DONE = "data: [DONE]\n\n"
+
+
+def with_field(event: str, field: Mapping[str, str]) -> str:
+    """Return an event, of any API, with the `dualfocus` field in what it holds."""
+    head, mark, data = event.partition("data: ")
+    return f"{head}{mark}{to_json({**from_json(data), 'dualfocus': field}).decode()}\n\n"
 
 
 def error_events(problem: ApiError) -> list[str]:
@@ -43,9 +50,16 @@ class Pieces:
         choice = _choice(DeltaMessage(role=self._role, content=""))
         return self._event([choice], prompt_token_ids=None, prompt_text=None)
 
-    def content(self, text: str, logprobs: ChatCompletionLogProbs | None = None, **fields: Any) -> str:
+    def content(self, text: str, **fields: Any) -> str:
         """Return some of the answer's text; with none of it, a piece that only breaks the silence."""
-        return self._event([_choice(DeltaMessage(content=text), logprobs, token_ids=None)], **fields)
+        return self._event([_choice(DeltaMessage(content=text), token_ids=None)], **fields)
+
+    def rest(self, text: str, response: FocusResponse) -> str:
+        """Return the last of the answer's text, with what is told of all of it."""
+        answer = response.choices[0]
+        fields = {} if response.prompt_token_ids is None else {"prompt_token_ids": response.prompt_token_ids}
+        told = _choice(DeltaMessage(content=text), answer.logprobs, token_ids=answer.token_ids)
+        return self._event([told], dualfocus=response.dualfocus.model_dump(), **fields)
 
     def progress(self, doing: str) -> str:
         """Return what is being done."""
@@ -113,7 +127,7 @@ class FocusWriter:
         if self._tells_usage:
             self._pieces.usage_so_far = response.usage
         rest = self._held or result.text
-        self._events.put(self._pieces.content(rest, choice.logprobs, dualfocus=response.dualfocus.model_dump()))
+        self._events.put(self._pieces.rest(rest, response))
         named = None if self._ends_in_usage else fingerprint
         self._events.put(self._pieces.finish(choice.finish_reason, choice.stop_reason, named))
         if self._ends_in_usage:

@@ -93,7 +93,7 @@ async def tokenizer_info(raw_request: Request) -> Response:
 async def _admitted(request: Any, raw_request: Request) -> AsyncIterator[Service]:
     """Hold a question's place and time limit; a name that chooses a mode is its model's."""
     service = cast("Service", raw_request.app.state.service)
-    request.model, _ = model_and_mode(request.model, service.chat.is_base_model)
+    request.model, _ = model_and_mode(request.model, service.chat.is_served)
     with service.admission.admit(raw_request.scope.get("client_id", ""), Stages()) as slot:
         async with service.until(service.deadline()):
             await slot.acquire()

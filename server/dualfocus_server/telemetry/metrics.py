@@ -37,6 +37,9 @@ STAGE_SECONDS = Histogram(
     "dualfocus_stage_seconds", "Seconds of a question's stages.", ["stage"], buckets=_STAGE_SECONDS
 )
 QUESTIONS = Counter("dualfocus_questions", "Questions by how they ended.", ["outcome"])
+PASSED_ON = Counter(
+    "dualfocus_passthrough_questions", "Requests that vLLM's own serving answered, by the reason.", ["reason"]
+)
 PERPLEXITY = Histogram("dualfocus_perplexity", "Perplexity of the answers (Eq. 7).", ["turn"], buckets=_PERPLEXITIES)
 BOX_AREA = Histogram("dualfocus_box_area_ratio", "Share of the picture that the box covers.", buckets=_SHARES)
 PROMPT_TOKENS = Counter("dualfocus_prompt_tokens", "Prompt tokens of the turns.", ["turn", "source"])
@@ -94,9 +97,10 @@ def record_answer(result: FocusResult, mode: Mode, stages: Mapping[str, float], 
         BOX_AREA.observe(max(box.x2 - box.x1, 0.0) * max(box.y2 - box.y1, 0.0))
 
 
-def record_passthrough(seconds: float) -> None:
-    """Count a request that vLLM's own chat serving answered."""
+def record_passthrough(seconds: float, reason: str) -> None:
+    """Count a request that vLLM's own serving answered, and the reason."""
     QUESTIONS.labels(OFF).inc()
+    PASSED_ON.labels(reason).inc()
     QUESTION_SECONDS.labels(OFF).observe(seconds)
 
 

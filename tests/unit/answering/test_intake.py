@@ -20,9 +20,9 @@ from dualfocus_engine import (
 from dualfocus_engine.families.views import View
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.pictures.picture_cache import PictureCache
-from dualfocus_server.answering import intake
-from dualfocus_server.answering.intake import is_dualfocus_request, question_of, take_mode
+from dualfocus_server.answering.intake import question_of, take_mode
 from dualfocus_server.answering.protocol import FocusRequest
+from dualfocus_server.answering.reasons import VLLM_ONLY, reason_for_vllm
 from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.images.request_images import RequestImages
 from PIL import Image
@@ -95,29 +95,32 @@ async def _question(*messages: dict[str, Any], **fields: Any) -> Any:
     ],
 )
 def test_image_in_the_conversation_gets_two_looks(messages: list[dict[str, Any]]) -> None:
-    assert is_dualfocus_request(request(*messages))
+    assert reason_for_vllm(request(*messages)) is None
 
 
 @pytest.mark.parametrize(
-    "messages",
+    ("messages", "reason"),
     [
-        pytest.param([{"role": "user", "content": "What?"}], id="text"),
-        pytest.param([user(text())], id="text part"),
-        pytest.param([user(), {"role": "assistant", "content": "Red."}], id="assistant last"),
-        pytest.param([{"role": "tool", "tool_call_id": "c", "content": "x"}, user()], id="tool"),
-        pytest.param([{"role": "assistant", "content": "", "tool_calls": [CALL]}, user()], id="tool call"),
-        pytest.param([user(image(), {"type": "video_url", "video_url": {"url": RED}}, text())], id="video"),
-        pytest.param([user(image(), AUDIO)], id="audio"),
+        ([{"role": "user", "content": "What?"}], "no_image"),
+        ([user(text())], "no_image"),
+        ([user(), {"role": "assistant", "content": "Red."}], "last_message"),
+        ([{"role": "tool", "tool_call_id": "c", "content": "x"}, user()], "tool_message"),
+        ([{"role": "assistant", "content": "", "tool_calls": [CALL]}, user()], "tool_calls"),
+        ([user(image(), {"type": "video_url", "video_url": {"url": RED}}, text())], "video_url"),
+        ([user(image(), AUDIO)], "input_audio"),
     ],
 )
-def test_other_conversations_are_vllms(messages: list[dict[str, Any]]) -> None:
-    assert not is_dualfocus_request(request(*messages))
+def test_other_conversations_are_vllms(messages: list[dict[str, Any]], reason: str) -> None:
+    assert reason_for_vllm(request(*messages)) == reason
+
+
+def test_one_look_is_nothing_lost_where_it_is_asked_for() -> None:
+    assert reason_for_vllm(request(user(), dualfocus={"mode": "off"}, n=2)) == "mode"
 
 
 @pytest.mark.parametrize(
     "fields",
     [
-        {"dualfocus": {"mode": "off"}},
         {"n": 2},
         {"tools": [TOOL]},
         {"use_beam_search": True},
@@ -125,27 +128,23 @@ def test_other_conversations_are_vllms(messages: list[dict[str, Any]]) -> None:
         {"continue_final_message": True, "add_generation_prompt": False},
         {"add_generation_prompt": False},
         {"add_special_tokens": True},
-        {"priority": 1},
-        {"return_token_ids": True},
         {"return_prompt_text": True},
         {"routed_experts_prompt_start": 1},
         {"kv_transfer_params": {"a": 1}},
         {"ec_transfer_params": {"a": 1}},
         {"documents": [{"title": "a", "text": "b"}]},
         {"chat_template": "{{ messages }}"},
-        {"chat_template_kwargs": {"a": 1}},
         {"media_io_kwargs": {"image": {}}},
         {"mm_processor_kwargs": {"a": 1}},
         {"prompt_logprobs": 1},
         pytest.param({"prompt_logprobs": 0}, id="prompt_logprobs of the prompt's own tokens"),
         {"logprobs": True, "logprob_token_ids": [1]},
         {"truncate_prompt_tokens": 10},
-        {"cache_salt": "salt"},
     ],
     ids=lambda fields: next(reversed(fields)),
 )
 def test_what_only_vllm_does_is_vllms(fields: dict[str, Any]) -> None:
-    assert not is_dualfocus_request(request(**fields))
+    assert reason_for_vllm(request(**fields)) == next(reversed(fields))
 
 
 @pytest.mark.parametrize(
@@ -166,16 +165,21 @@ def test_what_only_vllm_does_is_vllms(fields: dict[str, Any]) -> None:
         {"temperature": 0.7, "top_p": 0.9, "seed": 1, "stop": ["."], "max_tokens": 5},
         {"logprobs": True, "top_logprobs": 3},
         {"user": "someone"},
+        {"chat_template_kwargs": {"enable_thinking": False}},
+        {"cache_salt": "salt"},
+        {"priority": 1},
+        {"return_token_ids": True},
     ],
 )
 def test_ordinary_options_keep_the_two_looks(fields: dict[str, Any]) -> None:
-    assert is_dualfocus_request(request(**fields))
+    assert reason_for_vllm(request(**fields)) is None
 
 
 # What is done with the other fields on a question of two looks.
 USED = {
     *("messages", "model", "dualfocus", "stream", "stream_options", "n", "request_id"),
-    *("logprobs", "top_logprobs", "return_tokens_as_token_ids"),
+    *("logprobs", "top_logprobs", "return_tokens_as_token_ids", "return_token_ids"),
+    *("chat_template_kwargs", "reasoning_effort", "cache_salt", "priority"),
     *("max_tokens", "max_completion_tokens", "min_tokens", "stop", "stop_token_ids", "ignore_eos", "bad_words"),
     *("temperature", "top_p", "top_k", "min_p", "seed", "logit_bias", "allowed_token_ids"),
     *("frequency_penalty", "presence_penalty", "repetition_penalty", "repetition_detection"),
@@ -186,7 +190,6 @@ IGNORED = {
     *(
         "user",
         "session_id",
-        "reasoning_effort",
         "include_reasoning",
         "tool_choice",
         "parallel_tool_calls",
@@ -197,10 +200,10 @@ IGNORED = {
 
 
 def test_every_field_is_used_or_vllms_or_said_to_do_nothing() -> None:
-    sorted_out = [*USED, *IGNORED, *intake._VLLM_ONLY]
+    sorted_out = [*USED, *IGNORED, *VLLM_ONLY]
     assert sorted(sorted_out) == sorted(FocusRequest.model_fields)
     documented = Path(__file__).parents[3].joinpath("docs", "api.md").read_text()
-    assert [name for name in (*IGNORED, *intake._VLLM_ONLY) if f"`{name}`" not in documented] == []
+    assert [name for name in (*IGNORED, *VLLM_ONLY) if f"`{name}`" not in documented] == []
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,10 @@ class FakeChat:
     def signature(self, request: FocusRequest) -> str:
         return "model"
 
-    def is_base_model(self, name: str | None) -> bool:
+    def adapter(self, request: FocusRequest) -> None:
+        return None
+
+    def is_served(self, name: str | None) -> bool:
         return name in (None, "model")
 
     def logprobs(self, *given: Any) -> None:

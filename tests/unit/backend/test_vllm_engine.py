@@ -59,7 +59,7 @@ async def test_the_rank_reaches_vllm() -> None:
     await engine._submit(TurnRequest("macro", prompt, SamplingParams()), None)
     rank = engine._rank_option(prompt)
     assert rank
-    assert given == [{"trace_headers": None, **rank}]
+    assert given == [{"lora_request": None, "trace_headers": None, "priority": 0, **rank}]
 
 
 @pytest.mark.parametrize(

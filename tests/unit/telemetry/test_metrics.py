@@ -104,10 +104,12 @@ def test_what_was_not_counted_or_not_found_is_left_out() -> None:
 
 def test_what_vllm_answered_is_counted_too() -> None:
     change = Change(
-        ("dualfocus_questions_total", {"outcome": "off"}), ("dualfocus_question_seconds_sum", {"mode": "off"})
+        ("dualfocus_questions_total", {"outcome": "off"}),
+        ("dualfocus_question_seconds_sum", {"mode": "off"}),
+        ("dualfocus_passthrough_questions_total", {"reason": "tools"}),
     )
-    record_passthrough(0.5)
-    assert change() == [1, 0.5]
+    record_passthrough(0.5, "tools")
+    assert change() == [1, 0.5, 1]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,7 @@ async def test_questions_worked_on_and_waiting_are_read_at_each_scrape() -> None
 def test_names_are_ours_and_end_in_what_they_count() -> None:
     ends = ("seconds", "ratio", "perplexity", "questions", "tokens", "runs", "running", "waiting", "turns", "failures")
     ours = [item for item in vars(metrics).values() if isinstance(item, MetricWrapperBase)]
-    assert len(ours) == 11
+    assert len(ours) == 12
     for metric in ours:
         (family,) = metric.collect()
         assert family.name.startswith("dualfocus_")

@@ -13,7 +13,7 @@ from vllm.entrypoints.anthropic.protocol import (
 from dualfocus_server.answering.answer import answer, unless_left
 from dualfocus_server.answering.intake import take_mode
 from dualfocus_server.answering.service import Service
-from dualfocus_server.answering.vllm_chat import take_id_from_header
+from dualfocus_server.answering.vllm_chat import take_headers
 from dualfocus_server.api.messages.protocol import CountTokensRequest, MessagesRequest, MessagesResponse
 from dualfocus_server.api.messages.reading import chat_request, tokenize_request
 from dualfocus_server.api.messages.wire import MessagesWire
@@ -42,8 +42,8 @@ async def answer_message(asked: MessagesRequest, raw_request: Request) -> Respon
     """Answer one request. Raises Refusal, DualFocusError, RequestValidationError, VllmRefusal and vLLM's errors."""
     service = cast("Service", raw_request.app.state.service)
     request = await chat_request(asked, service.chat.messages)
-    take_mode(request, service.chat.is_base_model, service.mode)
-    take_id_from_header(request, raw_request)
+    take_mode(request, service.chat.is_served, service.mode)
+    take_headers(request, raw_request)
     wire = MessagesWire(service, service.chat.messages, request, raw_request, asked.model)
     return await answer(service, request, raw_request, wire)
 

@@ -4,7 +4,7 @@ Leans on vLLM 0.32's `messages_full_converter`, `message_stream_converter` (whic
 the stream it reads) and `wrap_data_with_event`.
 """
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
@@ -25,9 +25,10 @@ from dualfocus_server.answering.intake import inline_images
 from dualfocus_server.answering.protocol import FocusReport, FocusRequest, FocusResponse
 from dualfocus_server.answering.service import Service
 from dualfocus_server.answering.streaming import Events
+from dualfocus_server.api.pieces import with_field
 from dualfocus_server.guards.api_errors import ApiError
 
-_START = "event: message_start"
+_START, _END = "event: message_start", "event: message_delta"
 _Convert: TypeAlias = Callable[[ChatCompletionResponse], AnthropicMessagesResponse]
 
 
@@ -96,6 +97,10 @@ class MessagesWire:
 
     def _message(self, response: ChatCompletionResponse) -> dict[str, Any]:
         return dict(self._vllm.messages_full_converter(response).model_dump(exclude_none=True))
+
+    def with_field(self, event: str, field: Mapping[str, str]) -> str:
+        """Return an event of vLLM's with the answer's `dualfocus` field, where it says why the answer ends."""
+        return with_field(event, field) if event.startswith(_END) else event
 
     def begins_answer(self, event: str) -> bool:
         """Whether an event of vLLM's says more than that a message starts."""
