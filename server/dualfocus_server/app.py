@@ -25,7 +25,7 @@ from starlette.types import ASGIApp
 from dualfocus_server.answering.protocol import ErrorBody
 from dualfocus_server.answering.report import BOX_HEADER, SELECTION_HEADER, WINNER_HEADER
 from dualfocus_server.answering.service import Service
-from dualfocus_server.api import chat, health, models, tokens
+from dualfocus_server.api import chat, chat_batch, completions, health, invocations, models, tokens
 from dualfocus_server.api.messages import routes as messages
 from dualfocus_server.guards.api_errors import UnexpectedErrors, add_error_handlers
 from dualfocus_server.guards.body_limit import BodyLimit
@@ -56,7 +56,10 @@ def create_app(service: Service, settings: Settings, keys: KeyRing) -> FastAPI:
     )
     app.state.service = service
     app.include_router(chat.router)
+    app.include_router(chat_batch.router)
     app.include_router(messages.router)
+    app.include_router(completions.router)
+    app.include_router(invocations.router)
     app.include_router(models.router)
     app.include_router(tokens.router)
     if settings.tokenizer_info:

@@ -1,11 +1,12 @@
 """Every field of a request and every name in `vllm_xargs`, with values that don't fit: the engine answers after each.
 
-On both ways through the server (two looks, vLLM's own chat), with boxes drafted and not.
+On both ways through the server (two looks, vLLM's own chat) and in completions, with boxes drafted and not.
 """
 
 import asyncio
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -24,6 +25,8 @@ QUESTION = {
     "messages": [{"role": "user", "content": [IMAGE, {"type": "text", "text": "What?"}]}],
     "max_tokens": 2,
 }
+TEXT = {"prompt": "What?", "max_tokens": 2}
+TEXTS = "/v1/completions"
 RESERVED = ("kv_transfer_params", "ec_transfer_params", "kv_cache_report_mode", "dualfocus_box", "dualfocus-box-0")
 # Whatever vLLM reads from `extra_args` anywhere, and what a client can't guess but an attacker reads in our sources.
 _READ = re.compile(r"""extra(?:_args)?(?:\.get\(|\[)\s*["'](\w+)["']""")
@@ -63,20 +66,21 @@ def names_read() -> set[str]:
 
 
 def send(web: httpx.Client, mode: str, fields: dict[str, Any]) -> httpx.Response:
-    """Send a question with these fields, judge the answer, and see that the engine answers."""
-    body = QUESTION | {"dualfocus": {"mode": mode}} | fields
-    response = web.post(CHAT, content=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
+    """Send a question (or a text: mode `TEXTS`) with these fields, judge the answer, see that the engine answers."""
+    body = TEXT | fields if mode == TEXTS else QUESTION | {"dualfocus": {"mode": mode}} | fields
+    route, kind = (TEXTS if mode == TEXTS else CHAT), {"Content-Type": "application/json"}
+    response = web.post(route, content=json.dumps(body).encode(), headers=kind)
     check(response, fields)
     check_ready(web)
     return response
 
 
-@pytest.mark.parametrize("mode", ["dual", "off"])
+@pytest.mark.parametrize("mode", ["dual", "off", TEXTS])
 def test_values_that_do_not_fit(web: httpx.Client, document: dict[str, Any], mode: str) -> None:
     schemas = document["components"]["schemas"]
-    fields = schemas["FocusRequest"]["properties"]
-    assert len(fields) > 60
-    failures = []
+    fields = schemas["Completion" if mode == TEXTS else "FocusRequest"]["properties"]
+    assert len(fields) > 50
+    failures: list[str] = []
     for field, schema in fields.items():
         for value in (*ODD, *bounds(schema, schemas)):
             try:
@@ -86,7 +90,7 @@ def test_values_that_do_not_fit(web: httpx.Client, document: dict[str, Any], mod
     assert not failures, "\n".join(failures)
 
 
-@pytest.mark.parametrize("mode", ["dual", "off"])
+@pytest.mark.parametrize("mode", ["dual", "off", TEXTS])
 def test_names_in_vllm_xargs(web: httpx.Client, mode: str) -> None:
     names = {*RESERVED, *names_read(), "session_id", "box_key", "box", "x"}
     assert names >= {"ngram_size", "kv_transfer_params"}, "the sources are read otherwise now"
@@ -95,7 +99,7 @@ def test_names_in_vllm_xargs(web: httpx.Client, mode: str) -> None:
             send(web, mode, {"vllm_xargs": {name: value}})
 
 
-@pytest.mark.parametrize("mode", ["dual", "off"])
+@pytest.mark.parametrize("mode", ["dual", "off", TEXTS])
 @pytest.mark.parametrize("name", RESERVED)
 def test_reserved_names_are_refused_by_name(web: httpx.Client, name: str, mode: str) -> None:
     for value in (1.5, "x", 0, [1, 2], None, {"a": 1}):
@@ -106,6 +110,69 @@ def test_reserved_names_are_refused_by_name(web: httpx.Client, name: str, mode: 
 
 
 # Values that fit, any of which may meet any other in a batch.
+# Prompts that vLLM reads one way or another, and that end nothing.
+PROMPTS: list[Any] = [
+    *(
+        [],
+        [[]],
+        [[], [1]],
+        [[[1]]],
+        ["a", 1],
+        [1, "a"],
+        [1, [2]],
+        [True],
+        [1.5],
+        [0],
+        [0] * 600,
+        "a" * 10_000,
+        "",
+        [""],
+    ),
+    *([2**31 - 1], [2**31], [10**9], [[1], [2**40]], ["a", ""], "\0", ["<image>"], "<image>" * 50, {"prompt": "a"}),
+    *([["a"]], [None], ["a"] * 64, [[5]] * 64),
+]
+EMBEDS: list[Any] = ["", "AAAA", "no base64", ["AAAA"] * 3, [], [""], 3, [1], "A" * 100_000]
+
+
+def test_prompts_of_every_shape(web: httpx.Client) -> None:
+    for prompt in PROMPTS:
+        for fields in ({}, {"echo": True, "logprobs": 2}, {"echo": True, "max_tokens": 0, "prompt_logprobs": 1}):
+            for stream in (False, True):
+                send(web, TEXTS, {"prompt": prompt, "stream": stream, **fields})
+
+
+def test_prompts_as_embeddings(web: httpx.Client) -> None:
+    """Refused without vLLM's --enable-prompt-embeds."""
+    for embeds in EMBEDS:
+        for prompt in (None, "a"):
+            send(web, TEXTS, {"prompt": prompt, "prompt_embeds": embeds})
+    error = send(web, TEXTS, {"prompt_embeds": "AAAA"}).json()["error"]
+    assert error["param"] == "prompt_embeds"
+
+
+def test_tokens_that_stand_for_a_picture_are_refused_by_their_field(web: httpx.Client) -> None:
+    tokens = web.post("/tokenize", json={"messages": QUESTION["messages"]}).json()["tokens"]
+    ((image, _),) = Counter(tokens).most_common(1)
+    for prompt in ([image], [[5], [5, image, image]], [image] * 400):
+        for stream in (False, True):
+            response = send(web, TEXTS, {"prompt": prompt, "stream": stream})
+            assert response.status_code == 400
+            assert response.json()["error"]["param"] == "prompt"
+            assert str(image) in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("value", ["x", "-1", "99", "9" * 30, "9" * 5000, "1.5", "", "0"])
+@pytest.mark.parametrize("name", ["X-data-parallel-rank", "X-Vllm-Priority", "X-Session-ID", "X-Request-Id"])
+@pytest.mark.parametrize("route", [CHAT, TEXTS])
+def test_headers_that_vllm_reads(web: httpx.Client, route: str, name: str, value: str) -> None:
+    for body in ({"messages": [{"role": "user", "content": "hi"}]}, QUESTION) if route == CHAT else (TEXT,):
+        for stream in (False, True):
+            check(
+                web.post(route, json={**body, "max_tokens": 2, "stream": stream}, headers={name: value}), (name, value)
+            )
+            check_ready(web)
+
+
 FITTING: dict[str, list[Any]] = {
     "temperature": [0, 0.7, 2],
     "top_p": [0.1, 1],
@@ -139,10 +206,17 @@ FITTING: dict[str, list[Any]] = {
 
 
 def combined(random: Random) -> dict[str, Any]:
-    """Return a question by either way, with up to six fields."""
+    """Return a question by either way, or a text, with up to six fields."""
     chosen = random.sample(sorted(FITTING), random.randint(1, 6))
     fields = {name: random.choice(FITTING[name]) for name in chosen}
+    if random.random() < 0.3:
+        numbers = {"logprobs": 2} if "logprobs" in fields else {}
+        return TEXT | {"prompt": random.choice(["a", ["a", "b c"], [5, 6], [[5], [6, 7]]])} | fields | numbers
     return QUESTION | {"max_tokens": 4, "dualfocus": {"mode": random.choice(["dual", "off", "macro"])}} | fields
+
+
+def route_of(body: dict[str, Any]) -> str:
+    return CHAT if "messages" in body else TEXTS
 
 
 async def test_values_that_fit_in_one_batch(served: Server, web: httpx.Client) -> None:
@@ -151,7 +225,7 @@ async def test_values_that_fit_in_one_batch(served: Server, web: httpx.Client) -
         for _ in range(40):
             bodies = [combined(random) for _ in range(8)]
             for body, response in zip(
-                bodies, await asyncio.gather(*(http.post(CHAT, json=body) for body in bodies)), strict=True
+                bodies, await asyncio.gather(*(http.post(route_of(body), json=body) for body in bodies)), strict=True
             ):
                 check(response, body)
                 answered += response.status_code == 200
@@ -164,6 +238,7 @@ async def test_values_that_fit_in_one_batch(served: Server, web: httpx.Client) -
 def test_what_connectors_are_told(web: httpx.Client, name: str, value: Any) -> None:
     for fields in ({name: value}, {"vllm_xargs": {name: value}}):
         send(web, "dual", fields)
+        send(web, TEXTS, fields)
         body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2, **fields}
         check(web.post(CHAT, json=body), fields)
         check_ready(web)

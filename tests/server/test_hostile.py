@@ -19,6 +19,8 @@ from hostile_urls import CARRIERS, HOSTILE_URLS, REDIRECTS, Carrier, HostileUrl
 from running_server import PATIENCE, Server, settles, start_server
 
 MODES = ("dual", "off")
+# Besides on chat completions: where an image can come to the server too.
+ROUTES = ("/v1/chat/completions/batch", "/invocations")
 LONGEST_MESSAGE = 2_000
 FLAGS = ("--max-model-len", "512", "--max-image-pixels", "50000000", "--image-timeout", str(PATIENCE))
 ERROR_FIELDS = {"message", "type", "param", "code"}
@@ -86,10 +88,14 @@ def canary() -> Iterator[Canary]:
 
 
 def ask(web: httpx.Client, content: Any, mode: str, **fields: Any) -> httpx.Response:
-    """Send one question; lone surrogates and NULs go as JSON escapes them."""
-    body = {"messages": [{"role": "user", "content": content}], "max_tokens": 4, "dualfocus": {"mode": mode}} | fields
+    """Send one question in a mode, or to another route; lone surrogates and NULs go as JSON escapes them."""
+    route = mode if mode in ROUTES else "/v1/chat/completions"
+    focus = {} if mode in ROUTES else {"dualfocus": {"mode": mode}}
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": content}], "max_tokens": 4, **focus} | fields
+    if route.endswith("/batch"):
+        body["messages"] = [[{"role": "user", "content": "What?"}], body["messages"]]
     headers = {"Content-Type": "application/json"}
-    return web.post("/v1/chat/completions", content=json.dumps(body).encode(), headers=headers)
+    return web.post(route, content=json.dumps(body).encode(), headers=headers)
 
 
 def tokenize(web: httpx.Client, content: Any) -> httpx.Response:
@@ -153,7 +159,7 @@ def names_the_image(error: dict[str, Any]) -> bool:
     return error["code"] in ("invalid_image", "body_too_large") or SURROGATE in error["message"]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [*MODES, *ROUTES])
 @pytest.mark.parametrize("image", HOSTILE_IMAGES, ids=lambda image: image.name)
 def test_hostile_images(web: httpx.Client, image: HostileImage, mode: str) -> None:
     answer = ask(web, about(image.url()), mode)
@@ -184,7 +190,7 @@ def test_questions_are_answered_after_all_images(web: httpx.Client) -> None:
     check_answers(web)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [*MODES, *ROUTES])
 @pytest.mark.parametrize("url", HOSTILE_URLS, ids=lambda url: url.name)
 def test_hostile_urls(web: httpx.Client, canary: Canary, url: HostileUrl, mode: str) -> None:
     before = canary.visits
@@ -214,7 +220,7 @@ def test_hostile_urls_by_messages(web: httpx.Client, canary: Canary, url: Hostil
     assert url.why.search(message_of(answer)), answer.text
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [*MODES, *ROUTES])
 @pytest.mark.parametrize("carrier", CARRIERS, ids=lambda carrier: carrier.name)
 def test_no_part_of_a_request_is_fetched(web: httpx.Client, canary: Canary, carrier: Carrier, mode: str) -> None:
     fields = carrier.at(f"http://127.0.0.1:{canary.port}/a.png")

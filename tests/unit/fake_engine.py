@@ -53,6 +53,7 @@ class FakeEngine:
         self.pictures = PictureCache(self.profile.pad_color, self.profile.image_size)
         self.views: Views | None = None
         self.context_length = 4096
+        self.placeholder_tokens = frozenset({9})
 
     def rank(self, picture: Picture) -> int:
         return zlib.crc32(picture.key.encode()) % self.ranks

@@ -86,10 +86,23 @@ def placeholder_pattern(llm: AsyncLLM) -> "re.Pattern[str] | None":
     return re.compile("|".join(map(re.escape, words))) if words else None
 
 
+def placeholder_tokens(llm: AsyncLLM) -> frozenset[int]:
+    """Return the tokens that stand for a picture or a film in the model's prompts."""
+    words = set(_placeholders(llm))
+    return _media_tokens(llm) | {number for word, number in _added_tokens(llm).items() if word in words}
+
+
+def _media_tokens(llm: AsyncLLM) -> frozenset[int]:
+    named = vars(llm.model_config.hf_config).items()
+    return frozenset(value for name, value in named if _MEDIA_TOKEN.search(name) and isinstance(value, int))
+
+
+def _added_tokens(llm: AsyncLLM) -> dict[str, int]:
+    return getattr(llm.renderer.get_tokenizer(), "get_added_vocab", dict[str, int])()
+
+
 def _placeholders(llm: AsyncLLM) -> Iterator[str]:
-    tokenizer, config = llm.renderer.get_tokenizer(), llm.model_config
-    added: dict[str, int] = getattr(tokenizer, "get_added_vocab", dict)()
-    ids = {value for name, value in vars(config.hf_config).items() if _MEDIA_TOKEN.search(name)}
+    config, added, ids = llm.model_config, _added_tokens(llm), _media_tokens(llm)
     yield from (word for word, number in added.items() if number in ids)
     for modality in ("image", "video"):
         try:

@@ -30,7 +30,7 @@ from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from dualfocus_engine.backend.chat_template import as_words, chat_template_of, placeholder_pattern
+from dualfocus_engine.backend.chat_template import as_words, chat_template_of, placeholder_pattern, placeholder_tokens
 from dualfocus_engine.backend.drafts import box_tokens
 from dualfocus_engine.backend.ec_connector import box_key
 from dualfocus_engine.backend.heartbeat import Heartbeat
@@ -78,6 +78,7 @@ class VllmEngine:
         )
         self.template = chat_template_of(llm, profile)
         self._placeholders = placeholder_pattern(llm)
+        self.placeholder_tokens = placeholder_tokens(llm)
         self.pictures = PictureCache(profile.pad_color, profile.image_size)
         self._dropped = _known_tokens(llm.renderer, profile.drop_tokens)
         self.views = with_processor_limits(profile.views, llm.renderer)

@@ -1,4 +1,4 @@
-"""Answers a request in the form of a chat completion: by two looks where it asks about an image, else by vLLM."""
+"""Answers a request: by two looks where it is a conversation that asks about an image, else by vLLM."""
 
 import time
 from collections.abc import Awaitable
@@ -22,7 +22,7 @@ from dualfocus_server.answering.report import answers_record, completion, crop_u
 from dualfocus_server.answering.service import Service
 from dualfocus_server.answering.streaming import Events, EventStream, Silence
 from dualfocus_server.answering.vllm_chat import load_header
-from dualfocus_server.answering.wire import Wire
+from dualfocus_server.answering.wire import VllmWire, Wire
 from dualfocus_server.guards.admission import Slot
 from dualfocus_server.guards.http_errors import Stalled
 from dualfocus_server.telemetry.metrics import record_answer, record_passthrough
@@ -61,11 +61,24 @@ async def answer(service: Service, request: FocusRequest, raw_request: Request, 
     reason = reason_for_vllm(request) if service.chat.is_served(request.model) else "model"
     task: _Task = _FocusTask(service, request, wire, stages, deadline)
     if reason is not None:
-        task = _VllmTask(service, request, wire, reason)
+        task = _VllmTask(service, wire, reason, wire.progress("waiting") if request.dualfocus.progress else None)
+    return await _admitted(service, task, raw_request, wire, stages, is_streamed=bool(request.stream))
+
+
+async def answer_by_vllm(service: Service, raw_request: Request, wire: VllmWire, *, is_streamed: bool) -> Response:
+    """Have vLLM answer what holds no picture. Raises Refusal, VllmRefusal and vLLM's errors."""
+    task = _VllmTask(service, wire, NO_IMAGE)
+    return await _admitted(service, task, raw_request, wire, Stages(), is_streamed=is_streamed)
+
+
+async def _admitted(
+    service: Service, task: _Task, raw_request: Request, wire: VllmWire, stages: Stages, *, is_streamed: bool
+) -> Response:
+    """Do a task once it is admitted; its place is given up when it ends."""
     with ExitStack() as held:
         slot = held.enter_context(service.admission.admit(raw_request.scope.get("client_id", ""), stages))
         with question_span(raw_request, held):
-            if request.stream:
+            if is_streamed:
                 return await _streamed(service, task, wire, slot, held.pop_all())
             # Images are opened once the question has its place: what waits, waits encoded.
             response = await task.respond(slot)
@@ -73,7 +86,7 @@ async def answer(service: Service, request: FocusRequest, raw_request: Request, 
             return response
 
 
-async def _streamed(service: Service, task: _Task, wire: Wire, slot: Slot, held: ExitStack) -> Response:
+async def _streamed(service: Service, task: _Task, wire: VllmWire, slot: Slot, held: ExitStack) -> Response:
     """Begin a stream once the answer is on its way, so that what is wrong before has its status."""
     silence = Silence(wire.silence, service.keep_alive)
     events = Events(partial(task.stream, slot=slot), held, silence, wire.failure)
@@ -143,13 +156,16 @@ class _FocusTask:
 
 
 class _VllmTask:
-    """A request that vLLM's own serving answers, for a reason: its whole answer may take as long as it takes."""
+    """A request that vLLM's own serving answers, for a reason: its whole answer may take as long as it takes.
 
-    def __init__(self, service: Service, request: FocusRequest, wire: Wire, reason: str) -> None:
+    `progress` is what its stream says first, where it says what is being done.
+    """
+
+    def __init__(self, service: Service, wire: VllmWire, reason: str, progress: str | None = None) -> None:
         self._service = service
-        self._request = request
         self._wire = wire
         self._reason = reason
+        self._progress = progress
         # What a client that has sent a picture, and did not ask for one look, is told.
         self._told = None if reason in (NO_IMAGE, MODE) else {"mode": "off", "because": reason}
         self._started = time.perf_counter()
@@ -163,8 +179,8 @@ class _VllmTask:
 
     async def stream(self, events: Events, slot: Slot) -> None:
         """Answer it piece by piece, once it has its place."""
-        if self._request.dualfocus.progress:
-            events.put(self._wire.progress("waiting"))
+        if self._progress is not None:
+            events.put(self._progress)
         async with self._service.until(self._service.deadline(), Stalled) as limit:
             await slot.acquire()
             vllm_events = await self._wire.vllm_events()

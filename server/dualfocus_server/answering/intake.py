@@ -9,6 +9,7 @@ from dualfocus_engine.method.prompts import TurnOptions
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_engine.pictures.pictures import ImageLimits, read_source_image
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 
 from dualfocus_server.answering.contents import IMAGE, TEXT, parts_of
 from dualfocus_server.answering.protocol import MODES, Conversation, FocusRequest
@@ -120,6 +121,22 @@ async def inline_images(request: Conversation, focus: DualFocus, images: Request
         part |= image
     for message in request.messages:
         _put_into_words(message, focus)
+
+
+def prompts_into_words(request: CompletionRequest, focus: DualFocus) -> None:
+    """Make words of what stands for a picture in a completion's prompts, as it is in a message's text.
+
+    Raises BadQuestion over a prompt of tokens with such a one in it: to the model it would mean a picture there is not.
+    """
+    prompt, placeholders = request.prompt, focus.engine.placeholder_tokens
+    several = prompt if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else [prompt]
+    for tokens in several:
+        if isinstance(tokens, list) and (found := placeholders.intersection(tokens)):
+            raise BadQuestion(f"Token {min(found)} stands for a picture: send pictures as a message's parts.", "prompt")
+    said = [focus.engine.as_words([text])[0] if isinstance(text, str) else text for text in several]
+    request.prompt = said if several is prompt else said[0]
+    if request.suffix is not None:
+        (request.suffix,) = focus.engine.as_words([request.suffix])
 
 
 def _put_into_words(message: dict[str, Any], focus: DualFocus) -> None:

@@ -1,5 +1,7 @@
 """What goes over the wire besides OpenAI's own fields: the `dualfocus` field of requests and of answers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import (
@@ -95,7 +97,7 @@ class FocusOptions(BaseModel):
         return box
 
 
-class _Counting(TokenizeParams):
+class Counting(TokenizeParams):
     """vLLM's way to tokenize, but a prompt is read to its end: its length is told where it is too long."""
 
     def get_encode_kwargs(self) -> dict[str, Any]:
@@ -125,13 +127,8 @@ class Conversation(BaseModel):
     @classmethod
     def _is_readable(cls, body: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
         """Tell the client where vLLM's validators stumble over a value's type, which is deep in a message."""
-        try:
+        with _as_field_errors(body, "messages"):
             return read(body)
-        except VLLMValidationError as error:
-            error.parameter = error.parameter or next((name for name in _JUDGED_ALONE if name in body), None)
-            raise
-        except _STUMBLES as error:
-            raise FieldError(f"messages can't be read: {error}", "messages") from error
 
     @model_validator(mode="after")
     def _is_canonical(self) -> Self:
@@ -139,21 +136,38 @@ class Conversation(BaseModel):
         return self
 
 
-class FocusRequest(Conversation, ChatCompletionRequest):
-    """A chat completion request as vLLM takes it, with the `dualfocus` field."""
+class Readable(BaseModel):
+    """What every other request has in common: a body that vLLM's validators and its engine can read."""
 
-    dualfocus: FocusOptions = Field(default_factory=FocusOptions)
-
-    def build_tok_params(self, model_config: ModelConfig) -> TokenizeParams:
-        """Return how vLLM's own serving tokenizes the prompt."""
-        return _Counting(**vars(super().build_tok_params(model_config)))
-
-    @field_validator("dualfocus", mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _null_is_absent(cls, options: Any) -> Any:
-        return FocusOptions() if options is None else options
+    def _is_readable(cls, body: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(body, dict):
+            raise FieldError("the body must be a JSON object, sent with Content-Type: application/json", None)
+        validate_json(body)
+        with _as_field_errors(body, None):
+            return read(body)
 
-    @field_validator("vllm_xargs", mode="before")
+
+@contextmanager
+def _as_field_errors(body: Any, field: str | None) -> Iterator[None]:
+    """Turn what vLLM's validators raise over values of types that they do not expect into the client's error."""
+    try:
+        yield
+    except VLLMValidationError as error:
+        error.parameter = error.parameter or next((name for name in _JUDGED_ALONE if name in body), None)
+        raise
+    except _STUMBLES as error:
+        raise FieldError(f"{field or 'the body'} can't be read: {error}", field) from error
+
+
+class Sampled(BaseModel):
+    """What every request has in common that something is generated for."""
+
+    if TYPE_CHECKING:  # of what it is mixed into
+        n: int | None
+
+    @field_validator("vllm_xargs", mode="before", check_fields=False)
     @classmethod
     def _reserves_names(cls, xargs: Any) -> Any:
         for name in xargs if isinstance(xargs, dict) else ():
@@ -173,6 +187,21 @@ class FocusRequest(Conversation, ChatCompletionRequest):
         if not 1 <= (self.n or 1) <= _MOST_CHOICES:
             raise FieldError(f"n must be 1 to {_MOST_CHOICES}", "n")
         return self
+
+
+class FocusRequest(Conversation, Sampled, ChatCompletionRequest):
+    """A chat completion request as vLLM takes it, with the `dualfocus` field."""
+
+    dualfocus: FocusOptions = Field(default_factory=FocusOptions)
+
+    def build_tok_params(self, model_config: ModelConfig) -> TokenizeParams:
+        """Return how vLLM's own serving tokenizes the prompt."""
+        return Counting(**vars(super().build_tok_params(model_config)))
+
+    @field_validator("dualfocus", mode="before")
+    @classmethod
+    def _null_is_absent(cls, options: Any) -> Any:
+        return FocusOptions() if options is None else options
 
 
 def check_messages(body: Any) -> list[dict[str, Any]]:

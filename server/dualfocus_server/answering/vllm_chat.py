@@ -1,31 +1,35 @@
-"""vLLM's own chat serving on the engine that DualFocus runs: what DualFocus does not concern is answered there.
+"""vLLM's own servings on the engine that DualFocus runs: what DualFocus does not concern is answered there.
 
 Leans on vLLM 0.32's `init_app_state` (fills a Starlette state with its servings), on `OpenAIServingChat`'s
 `create_chat_completion`, `_create_chat_logprobs`, `system_fingerprint`, `response_role`, `request_logger` and
-`renderer.mm_processor_cache`, on its flags `enable_force_include_usage`, `enable_per_request_metrics` and
-`enable_log_outputs` with what does them, on its streams (an error is an event and logged, the first pieces say the
-role), on the error that it makes of a cancellation, on `OpenAIServingModels` (`base_model_paths` and `lora_requests`
-are what is served), on `metrics_header`, and on what vLLM says of a prompt that is too long:
-`VLLMValidationError.parameter`, and the words of `get_max_tokens`.
+`renderer.mm_processor_cache`, on `OpenAIServingCompletion`'s `create_completion`, on the header of a priority, on its
+flags `enable_force_include_usage`, `enable_per_request_metrics` and `enable_log_outputs` with what does them, on its
+streams (an error is an event and logged, the first pieces of a chat's say the role), on the error that it makes of a
+cancellation, on `OpenAIServingModels` (`base_model_paths` and `lora_requests` are what is served), on `metrics_header`,
+and on what vLLM says of a prompt that is too long: `VLLMValidationError.parameter`, and the words of `get_max_tokens`.
 """
 
 import asyncio
 import logging
 import re
 from argparse import Namespace
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from http import HTTPStatus
 from tempfile import NamedTemporaryFile
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
-from dualfocus_engine import ContextFull, Turn
+from dualfocus_engine import BadQuestion, ContextFull, Turn
 from dualfocus_engine.backend.vllm_engine import VllmEngine
 from fastapi import Request
 from opentelemetry.propagate import inject
 from starlette.datastructures import MutableHeaders, State
 from vllm.entrypoints.generate.base.protocol import PerRequestMetrics, StreamOptions
-from vllm.entrypoints.generate.base.serving import GenerateBaseServing, build_per_request_timing_metrics
+from vllm.entrypoints.generate.base.serving import (
+    PRIORITY_HEADER,
+    GenerateBaseServing,
+    build_per_request_timing_metrics,
+)
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.openai.chat_completion.api_router import ENDPOINT_LOAD_METRICS_FORMAT_HEADER_LABEL
 from vllm.entrypoints.openai.chat_completion.protocol import (
@@ -33,6 +37,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionRequest,
     ChatCompletionResponse,
 )
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest, CompletionResponse
 from vllm.entrypoints.openai.models.protocol import BaseModelPath
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelList
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
@@ -44,23 +49,23 @@ from vllm.lora.request import LoRARequest
 
 from dualfocus_server.answering.contents import parts_of
 from dualfocus_server.guards.api_errors import ApiError, VllmResponseError, api_error_from_vllm, as_client_errors
+from dualfocus_server.guards.json_limits import LARGEST
 from dualfocus_server.telemetry.request_ids import HEADER, request_id
-
-Answer: TypeAlias = AsyncGenerator[str, None] | ChatCompletionResponse
 
 # How vLLM's streams tell an error; no other event begins so.
 _ERROR_EVENT = 'data: {"error":'
 # Its streams say the role as soon as the engine says anything, were it that it has failed.
 _ROLE = '"delta":{"role":'
-_SERVING = "vllm.entrypoints.openai.chat_completion.serving"
+_SERVINGS = ("vllm.entrypoints.openai.chat_completion.serving", "vllm.entrypoints.openai.completion.serving")
 _TOO_LONG = re.compile(r"Input length \((\d+)\) exceeds")
 
 
 class VllmChat:
-    """`vllm serve`'s chat endpoint, without its server."""
+    """`vllm serve`'s endpoints, without its server."""
 
     def __init__(self, state: State) -> None:
         self._chat = state.openai_serving_chat
+        self._state = state
         self._models = state.openai_serving_models
         self._tokens = state.serving_tokenization
         self.messages = state.anthropic_serving_messages
@@ -79,26 +84,43 @@ class VllmChat:
             args.chat_template = file.name if template.text else None
             args.chat_template_content_format = template.content_format
             await init_app_state(engine.llm, state, args, await engine.llm.get_supported_tasks())
-        logging.getLogger(_SERVING).addFilter(_is_not_the_clients)
+        for name in _SERVINGS:
+            logging.getLogger(name).addFilter(_is_not_the_clients)
         return cls(state)
 
     async def answer(self, request: ChatCompletionRequest, raw_request: Request) -> ChatCompletionResponse:
         """Answer a chat completion request as `vllm serve` would. Raises VllmRefusal, ContextFull and vLLM's errors."""
         with self._forget_images_on_error(request):
-            response = cast("ChatCompletionResponse", await self._create(request, raw_request))
+            answering = self._chat.create_chat_completion(request, _as_ours(raw_request))
+            response = cast("ChatCompletionResponse", await self._made(request, answering))
         response.ec_transfer_params = None  # the engine's own count of encoder runs, no transfer
         return response
 
     async def stream(self, request: ChatCompletionRequest, raw_request: Request) -> AsyncGenerator[str, None]:
         """Answer one as `vllm serve` would, as events. Raises the same, also while they are read."""
         with self._forget_images_on_error(request):
-            events = cast("AsyncGenerator[str, None]", await self._create(request, raw_request))
+            events = await self._made(request, self._chat.create_chat_completion(request, _as_ours(raw_request)))
+        return self._forgetting_images(request, self._translate_errors(request, events))
+
+    async def complete(self, request: CompletionRequest, raw_request: Request) -> CompletionResponse:
+        """Continue a text as `vllm serve` would. Raises the same."""
+        answering = self._state.openai_serving_completion.create_completion(request, _as_ours(raw_request))
+        response = cast("CompletionResponse", await self._made(request, answering))
+        response.ec_transfer_params = None
+        return response
+
+    async def stream_text(self, request: CompletionRequest, raw_request: Request) -> AsyncGenerator[str, None]:
+        """Continue one as events. Raises the same, also while they are read."""
+        events = await self._made(
+            request, self._state.openai_serving_completion.create_completion(request, _as_ours(raw_request))
+        )
         return self._translate_errors(request, events)
 
-    async def _create(self, request: ChatCompletionRequest, raw_request: Request) -> Answer:
+    async def _made(self, request: Any, answering: Awaitable[Any]) -> Any:
+        """Return what one of vLLM's servings makes of a request, its errors as exceptions."""
         try:
             with self._raise_context_full(), as_client_errors():
-                response = await self._chat.create_chat_completion(request, _as_ours(raw_request))
+                response = await answering
         except GenerationError as error:
             raise VllmResponseError(_api_error(request, create_error_response(error))) from error
         if isinstance(response, ErrorResponse):
@@ -106,18 +128,23 @@ class VllmChat:
             is_missing = response.error.code == HTTPStatus.NOT_FOUND
             problem = self.no_such_model(request.model) if is_missing else _api_error(request, response)
             raise VllmResponseError(problem)
-        return cast("Answer", response)
+        return response
 
-    async def _translate_errors(
+    async def _translate_errors(self, request: Any, events: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+        """Yield vLLM's events. Raises its errors."""
+        async with aclosing(events):
+            async for event in events:
+                if event.startswith(_ERROR_EVENT):
+                    response = ErrorResponse.model_validate_json(event.removeprefix("data: "))
+                    raise VllmResponseError(_api_error(request, response))
+                yield event
+
+    async def _forgetting_images(
         self, request: ChatCompletionRequest, events: AsyncGenerator[str, None]
     ) -> AsyncGenerator[str, None]:
-        """Yield vLLM's events, its errors in OpenAI's shape."""
         with self._forget_images_on_error(request):
             async with aclosing(events):
                 async for event in events:
-                    if event.startswith(_ERROR_EVENT):
-                        response = ErrorResponse.model_validate_json(event.removeprefix("data: "))
-                        raise VllmResponseError(_api_error(request, response))
                     yield event
 
     @contextmanager
@@ -268,12 +295,14 @@ def load_header(raw_request: Request) -> Mapping[str, str]:
     return (asked.lower() in ("text", "json") and metrics_header(asked)) or {}
 
 
-def take_headers(request: ChatCompletionRequest, raw_request: Request) -> None:
+def take_headers(request: ChatCompletionRequest | CompletionRequest, raw_request: Request) -> None:
     """Give a request the id and the priority that vLLM answers it with: those of the headers, where they are given.
 
-    The id is the checked one.
+    The id is the checked one. Raises BadQuestion over a priority that the engine can't be handed.
     """
     request.priority = GenerateBaseServing._get_priority(request, raw_request)
+    if abs(request.priority) > LARGEST:
+        raise BadQuestion(f"{PRIORITY_HEADER} has a number of more than 64 bits.")
     if HEADER in raw_request.headers:
         request.request_id = request_id.get() or request.request_id
 
@@ -292,7 +321,7 @@ def _as_ours(raw_request: Request) -> Request:
     return Request({**raw_request.scope, "headers": headers.raw}, raw_request.receive)
 
 
-def _api_error(request: ChatCompletionRequest, response: ErrorResponse) -> ApiError:
+def _api_error(request: Any, response: ErrorResponse) -> ApiError:
     """Describe vLLM's error; that it could not finish is the client's doing where the client gave a grammar."""
     if response.error.message != str(GenerationError()) or request.extract_structured_outputs() is None:
         return api_error_from_vllm(response)

@@ -18,18 +18,8 @@ class AnswerWriter(TurnListener, Protocol):
         """Write what is left to be said once the answer is chosen."""
 
 
-class Wire(Protocol):
-    """One request as its API has it: how its answer is written, and how vLLM's own serving answers it."""
-
-    @property
-    def model(self) -> str:
-        """The name that an answer of two looks is signed with."""
-
-    def body(self, response: FocusResponse) -> Mapping[str, Any]:
-        """Return a whole answer of two looks."""
-
-    def writer(self, events: Events) -> AnswerWriter:
-        """Return what writes an answer of two looks as events; its first ones are written with it."""
+class VllmWire(Protocol):
+    """One request as its API has it: how vLLM's own serving answers it, and what is written around that."""
 
     async def vllm_body(self) -> Mapping[str, Any]:
         """Have vLLM answer, once the request's images are opened. Raises BadPicture, VllmRefusal and vLLM's errors."""
@@ -43,11 +33,25 @@ class Wire(Protocol):
     def begins_answer(self, event: str) -> bool:
         """Whether an event of vLLM's says that the engine has taken the request."""
 
-    def progress(self, doing: str) -> str:
-        """Return an event that tells what is being done, and adds nothing to the answer."""
-
     def silence(self) -> str:
         """Return an event that breaks a silence, and adds nothing to the answer."""
 
     def failure(self, problem: ApiError) -> Iterable[str]:
         """Return the events that end a stream in which something went wrong."""
+
+
+class Wire(VllmWire, Protocol):
+    """One request that may be a question for two looks."""
+
+    @property
+    def model(self) -> str:
+        """The name that an answer of two looks is signed with."""
+
+    def body(self, response: FocusResponse) -> Mapping[str, Any]:
+        """Return a whole answer of two looks."""
+
+    def writer(self, events: Events) -> AnswerWriter:
+        """Return what writes an answer of two looks as events; its first ones are written with it."""
+
+    def progress(self, doing: str) -> str:
+        """Return an event that tells what is being done, and adds nothing to the answer."""

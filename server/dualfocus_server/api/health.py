@@ -1,4 +1,4 @@
-"""What probes and operators ask: `/health`, `/ready`, `/ping`, `/version`, `/metrics`."""
+"""What probes and operators ask: `/health`, `/ready`, `/ping`, `/version`, `/load`, `/metrics`."""
 
 from importlib.metadata import version
 from typing import cast
@@ -40,6 +40,13 @@ async def ping(raw_request: Request) -> Response:
 async def versions() -> Response:
     """Name the versions of what is running."""
     return JSONResponse({"version": version("dualfocus"), "vllm": vllm.__version__})
+
+
+@router.get("/load")
+async def load(raw_request: Request) -> Response:
+    """Say how many requests run or wait, as vLLM does with `--enable-server-load-tracking`; here they always count."""
+    service = cast("Service", raw_request.app.state.service)
+    return JSONResponse({"server_load": service.admission.admitted})
 
 
 @router.get("/metrics/", include_in_schema=False)

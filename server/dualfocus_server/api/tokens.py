@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 from dualfocus_engine.method.stages import Stages
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Discriminator, Tag, model_validator
+from pydantic import Discriminator, Tag
 from vllm.entrypoints.serve.tokenize.protocol import (
     DetokenizeRequest,
     DetokenizeResponse,
@@ -21,33 +21,24 @@ from vllm.entrypoints.serve.tokenize.protocol import (
 )
 
 from dualfocus_server.answering.intake import image_parts, inline_images, model_and_mode
-from dualfocus_server.answering.protocol import Conversation
+from dualfocus_server.answering.protocol import Conversation, Readable
 from dualfocus_server.answering.service import Service
 from dualfocus_server.guards.json_body import JsonRoute
-from dualfocus_server.guards.json_limits import validate_json
 
 router = APIRouter(route_class=JsonRoute)
 # `--enable-tokenizer-info-endpoint`, as in vLLM: it tells the chat template.
 info_router = APIRouter()
 
 
-class _Readable(BaseModel):
-    @model_validator(mode="before")
-    @classmethod
-    def _is_readable(cls, body: Any) -> Any:
-        validate_json(body)
-        return body
-
-
 class TokenizeConversation(Conversation, TokenizeChatRequest):
     """A conversation to be tokenized; its images count as their placeholders."""
 
 
-class TokenizeText(_Readable, TokenizeCompletionRequest):
+class TokenizeText(Readable, TokenizeCompletionRequest):
     """A text to be tokenized."""
 
 
-class Detokenize(_Readable, DetokenizeRequest):
+class Detokenize(Readable, DetokenizeRequest):
     """Tokens to be written out."""
 
 

@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.exceptions import VLLMError, VLLMValidationError
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 # Where vLLM's messages name fields: at their head, and in backquotes.
 _NAMED = re.compile(r"^\w+|(?<=`)\w+(?=`)")
+_FIELDS = {*ChatCompletionRequest.model_fields, *CompletionRequest.model_fields}
 # What pydantic says of its own classes.
 _CLASSES = re.compile(r" or (?:instance of|object to extract) .*")
 _STATUS = {
@@ -229,4 +231,4 @@ def _field_of(body: Any, place: Sequence[str | int], *, is_missing: bool) -> str
 
 def _field_named_in(message: str) -> str | None:
     """Return the field that a message of vLLM's is about."""
-    return next((name for name in _NAMED.findall(message) if name in ChatCompletionRequest.model_fields), None)
+    return next((name for name in _NAMED.findall(message) if name in _FIELDS), None)

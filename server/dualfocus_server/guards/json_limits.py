@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-_LARGEST = 2**63 - 1
+LARGEST = 2**63 - 1
 # Validating a value takes microseconds and a kilobyte, and the event loop waits for it.
 MOST_VALUES = 100_000
 
@@ -21,7 +21,7 @@ def validate_json(body: Any) -> None:
     for name, value in _leaves(body):
         if isinstance(value, str):
             _check_text(name, value)
-        elif isinstance(value, int) and abs(value) > _LARGEST:
+        elif isinstance(value, int) and abs(value) > LARGEST:
             raise FieldError(f"{name or 'the body'} has a number of more than 64 bits", name or None)
 
 

@@ -33,7 +33,8 @@ _TAKEN = {
     *("return_tokens_as_token_ids", "enable_force_include_usage", "enable_per_request_metrics"),
     *("max_log_len", "enable_log_outputs", "enable_log_deltas", "log_error_stack"),
     *("fingerprint_mode", "fingerprint_value", "disable_fastapi_docs"),
-    *("enable_prompt_tokens_details", "enable_request_id_headers"),  # done in any case
+    # Done in any case.
+    *("enable_prompt_tokens_details", "enable_request_id_headers", "enable_server_load_tracking"),
 }
 _NOT_TAKEN = {field.name for field in fields(FrontendArgs)} - _TAKEN | {"allowed_local_media_path"}
 

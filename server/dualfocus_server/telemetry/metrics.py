@@ -13,8 +13,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dualfocus_server.guards.api_errors import error_type
 
-OFF = "off"  # the mode of what vLLM's own chat serving answered
-_QUESTION_PATHS = ("/v1/chat/completions", "/v1/messages")
+OFF = "off"  # the mode of what vLLM's own servings answered
+_QUESTION_PATHS = (
+    *("/v1/chat/completions", "/v1/chat/completions/batch", "/v1/messages"),
+    *("/v1/completions", "/invocations"),
+)
 _CLIENT_LEFT = 499
 _SKIPPED = {Selection.SKIPPED: "skipped", Selection.NO_BOX: "no_box"}
 _DEGRADED = {
@@ -52,7 +55,7 @@ UNFINISHED_TURNS = Gauge("dualfocus_unfinished_turns", "Turns that the engine ha
 _HTTP_METRICS = default()
 _METHODS = {*HTTPMethod}
 # Asked too often to be of use, as in vLLM.
-UNCOUNTED_PATHS = ["/metrics", "/health", "/ready", "/ping", "/version"]
+UNCOUNTED_PATHS = ["/metrics", "/health", "/ready", "/ping", "/version", "/load"]
 
 
 def watch(running: Callable[[], int], waiting: Callable[[], int], unfinished_turns: Callable[[], int]) -> None:

@@ -32,6 +32,7 @@ def _engine(ranks: int = 1, **parallel: Any) -> VllmEngine:
     with pytest.MonkeyPatch.context() as patch:  # what asks for a real tokenizer
         patch.setattr(vllm_engine, "chat_template_of", lambda *given: None)
         patch.setattr(vllm_engine, "placeholder_pattern", lambda *given: None)
+        patch.setattr(vllm_engine, "placeholder_tokens", lambda *given: frozenset())
         return VllmEngine(llm, load_profile("paper"), Heartbeat())
 
 

@@ -1,0 +1,112 @@
+"""`POST /v1/chat/completions/batch`: several conversations, each answered as `/v1/chat/completions` answers it.
+
+Leans on vLLM 0.32's `BatchChatCompletionRequest`.
+"""
+
+import asyncio
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, Self, cast
+
+from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import from_json
+from starlette.datastructures import MutableHeaders
+from vllm.entrypoints.openai.chat_completion.protocol import BatchChatCompletionRequest, ChatCompletionResponse
+from vllm.utils import random_uuid
+
+from dualfocus_server.answering.answer import unless_left
+from dualfocus_server.answering.protocol import FocusOptions, FocusRequest, Readable
+from dualfocus_server.answering.service import Service
+from dualfocus_server.api.chat import answer_chat
+from dualfocus_server.guards.json_body import JsonRoute
+from dualfocus_server.guards.json_limits import FieldError
+from dualfocus_server.telemetry.request_ids import HEADER, request_id
+
+router = APIRouter(route_class=JsonRoute)
+_MOST_CONVERSATIONS = 128
+_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+
+
+class ChatBatch(Readable, BatchChatCompletionRequest):
+    """Conversations to be answered alike, with the `dualfocus` field for all of them."""
+
+    messages: list[Annotated[list[dict[str, Any]], Field(min_length=1)]] = Field(
+        min_length=1, max_length=_MOST_CONVERSATIONS
+    )
+    dualfocus: FocusOptions | None = None
+
+    @model_validator(mode="after")
+    def _is_not_streamed(self) -> Self:
+        if getattr(self, "stream", None):
+            raise FieldError("stream must be false: the answers of a batch come as one", "stream")
+        return self
+
+    def requests(self, batch_id: str) -> list[FocusRequest]:
+        """Return each conversation as a request of its own. Raises RequestValidationError."""
+        fields = self.model_dump(exclude={"messages", "request_id"}, exclude_unset=True)
+        found = []
+        for number, messages in enumerate(self.messages):
+            body = fields | {"messages": messages, "request_id": f"{batch_id}_{number}"}
+            with _errors_of(number, body):
+                found.append(FocusRequest.model_validate(body))
+        return found
+
+
+@contextmanager
+def _errors_of(number: int, body: dict[str, Any]) -> Iterator[None]:
+    """Name the place of what is wrong with a conversation as the batch has it."""
+    try:
+        yield
+    except ValidationError as error:
+        errors: list[dict[str, Any]] = [{**found, "loc": ("body", *found["loc"])} for found in error.errors()]
+        for found in errors:
+            cause = found.get("ctx", {}).get("error")
+            if isinstance(cause, FieldError) and cause.field:
+                placed = [re.sub(r"^messages\b", f"messages.{number}", text) for text in (str(cause), cause.field)]
+                found["ctx"] = {"error": FieldError(*placed)}
+        raise RequestValidationError(errors, body=body) from error
+
+
+@router.post("/v1/chat/completions/batch", responses={200: {"model": ChatCompletionResponse}})
+async def chat_batch(request: ChatBatch, raw_request: Request) -> Response:
+    """Answer several conversations; `choices` has an answer for each, with its own `dualfocus` field."""
+    return await unless_left(raw_request, answer_batch(request, raw_request))
+
+
+async def answer_batch(batch: ChatBatch, raw_request: Request) -> Response:
+    """Answer each conversation in a place of its own. Raises what the first of them that fails does."""
+    service = cast("Service", raw_request.app.state.service)
+    # The client's id is the batch's; in the engine each conversation has its own.
+    given = request_id.get() if HEADER in raw_request.headers else batch.request_id
+    batch_id = given or random_uuid()
+    requests, alone = batch.requests(batch_id), _without_id(raw_request)
+    tasks = [asyncio.ensure_future(answer_chat(service, request, alone)) for request in requests]
+    try:
+        answers = [from_json(bytes(response.body)) for response in await asyncio.gather(*tasks)]
+    finally:
+        for task in tasks:
+            task.cancel()
+    return JSONResponse(_joined(f"chatcmpl-{batch_id}", answers))
+
+
+def _joined(answer_id: str, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return answers as one: the fields of the first, a choice of each, and what they used together."""
+    choices = [_choice(number, answer) for number, answer in enumerate(answers)]
+    usage = {name: sum(answer["usage"][name] for answer in answers) for name in _COUNTS}
+    shared = {name: value for name, value in answers[0].items() if name not in ("dualfocus", "metrics")}
+    return shared | {"id": answer_id, "choices": choices, "usage": usage}
+
+
+def _choice(number: int, answer: dict[str, Any]) -> dict[str, Any]:
+    report = {"dualfocus": answer["dualfocus"]} if "dualfocus" in answer else {}
+    return {**answer["choices"][0], "index": number, **report}
+
+
+def _without_id(raw_request: Request) -> Request:
+    headers = MutableHeaders(raw=list(raw_request.scope["headers"]))
+    del headers[HEADER]
+    return Request({**raw_request.scope, "headers": headers.raw}, raw_request.receive)

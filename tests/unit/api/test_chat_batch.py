@@ -1,0 +1,110 @@
+"""`/v1/chat/completions/batch`: each conversation is a question of its own, in a place of its own."""
+
+import asyncio
+import json
+from types import SimpleNamespace
+from typing import Any, cast
+
+import httpx
+import pytest
+from dualfocus_server.answering.protocol import FocusRequest
+from dualfocus_server.app import create_app, with_outer_middleware
+from dualfocus_server.guards.keys import KeyRing
+from dualfocus_server.settings import Settings
+
+from .test_chat_service import ABOUT_AN_IMAGE, IMAGE, TEXT, FakeChat, service
+
+ROUTE = "/v1/chat/completions/batch"
+
+
+class Chat(FakeChat):
+    """vLLM's chat serving, which answers with what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[FocusRequest] = []
+
+    async def answer(self, request: FocusRequest, raw_request: Any) -> Any:
+        self.asked.append(request)
+        await asyncio.sleep(0)  # the others are admitted meanwhile
+        assert "x-request-id" not in raw_request.headers, "vLLM would give it to every conversation"
+        body = {
+            "id": request.request_id,
+            "model": "model",
+            "choices": [{"index": 0, "message": {"content": str(request.messages[-1]["content"])}}],
+            "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+        }
+        return SimpleNamespace(model_dump=lambda: body)
+
+
+def client(chat: Any, **settings: Any) -> httpx.AsyncClient:
+    app = with_outer_middleware(create_app(service(chat=chat, **settings), Settings(playground=False), KeyRing()))
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server")
+
+
+async def test_a_conversation_with_a_picture_is_looked_at_twice_and_one_without_is_vllms() -> None:
+    chat = Chat()
+    body = {"messages": [TEXT, ABOUT_AN_IMAGE, TEXT], "model": "model", "temperature": 0.5, "store": False}
+    async with client(chat) as http:
+        answer = await http.post(ROUTE, json=body, headers={"X-Request-Id": "mine"})
+    told = answer.json()
+    assert answer.status_code == 200, told
+    assert [choice["index"] for choice in told["choices"]] == [0, 1, 2]
+    assert [choice.get("dualfocus", {}).get("winner") for choice in told["choices"]] == [None, "micro", None]
+    assert [choice["message"]["content"] for choice in told["choices"]] == ["What?", "micro answer", "What?"]
+    assert (told["id"], answer.headers["X-Request-Id"]) == ("chatcmpl-mine", "mine")
+    assert "dualfocus" not in told
+    assert [request.request_id for request in chat.asked] == ["mine_0", "mine_2"]
+    assert {request.temperature for request in chat.asked} == {0.5}
+    # Two of vLLM's, and three turns whose prompts are those of the scripted engine.
+    assert told["usage"]["total_tokens"] == told["usage"]["prompt_tokens"] + told["usage"]["completion_tokens"] > 6
+
+
+@pytest.mark.parametrize("model", ["model:macro", "model:off"])
+async def test_a_mode_holds_for_all_conversations(model: str) -> None:
+    async with client(Chat()) as http:
+        named = (await http.post(ROUTE, json={"messages": [ABOUT_AN_IMAGE] * 2, "model": model})).json()
+        options = {"mode": model.partition(":")[2]}
+        given = (await http.post(ROUTE, json={"messages": [ABOUT_AN_IMAGE] * 2, "dualfocus": options})).json()
+    for told in (named, given):
+        modes = [choice.get("dualfocus", {}).get("mode") for choice in told["choices"]]
+        assert modes == ([None, None] if model.endswith("off") else ["macro", "macro"])
+
+
+FAR = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1/a"}}]}]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "message"),
+    [
+        ({}, "messages", "required"),
+        ({"messages": []}, "messages", "at least 1"),
+        ({"messages": [TEXT] * 129}, "messages", "at most 128"),
+        ({"messages": TEXT}, "messages.0", "valid list"),
+        ({"messages": [TEXT, []]}, "messages.1", "at least 1"),
+        ({"messages": [TEXT, [{"role": "user", "content": 3}]]}, "messages.1.0.content", "must be a string or a list"),
+        ({"messages": [[{"role": 3}]]}, "messages.0.0.role", "must be system"),
+        ({"messages": [TEXT], "stream": True}, "stream", "must be false"),
+        ({"messages": [TEXT], "n": 2}, "n", "do not support `n > 1`"),
+        ({"messages": [TEXT], "use_beam_search": True}, "use_beam_search", "do not support beam search"),
+        ({"messages": [TEXT], "temperature": "x"}, "temperature", "valid number"),
+        ({"messages": [TEXT], "dualfocus": {"mode": "x"}}, "dualfocus.mode", "dual"),
+        ({"messages": [TEXT], "vllm_xargs": {"dualfocus": 1}}, "vllm_xargs", "is reserved"),
+        ({"messages": [TEXT, [{"role": "user", "content": [IMAGE] * 3}]]}, None, "3 images"),
+        ({"messages": [TEXT, FAR]}, None, "not fetched from '127.0.0.1'"),
+    ],
+)
+async def test_what_is_wrong_is_said_by_its_place(fields: dict[str, Any], param: str | None, message: str) -> None:
+    async with client(Chat()) as http:
+        answer = await http.post(ROUTE, json=fields)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, param), error
+    assert message in error["message"]
+
+
+async def test_more_conversations_than_there_are_places_are_refused_together() -> None:
+    app = create_app(service(chat=cast("Any", Chat())), Settings(playground=False), KeyRing())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as http:
+        answers = [await http.post(ROUTE, json={"messages": [TEXT] * number}) for number in (7, 6)]
+    assert [answer.status_code for answer in answers] == [429, 200], json.dumps(answers[1].json())
+    assert app.state.service.admission.admitted == 0
