@@ -14,10 +14,12 @@ A request passes, outermost first:
 and then its route. The first three see every answer, those of the other middleware too.
 """
 
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from prometheus_fastapi_instrumentator import Instrumentator
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
@@ -25,7 +27,7 @@ from starlette.types import ASGIApp
 from dualfocus_server.answering.protocol import ErrorBody
 from dualfocus_server.answering.report import BOX_HEADER, SELECTION_HEADER, WINNER_HEADER
 from dualfocus_server.answering.service import Service
-from dualfocus_server.api import chat, chat_batch, completions, health, invocations, models, tokens
+from dualfocus_server.api import admin, chat, chat_batch, completions, health, invocations, models, tokens
 from dualfocus_server.api.messages import routes as messages
 from dualfocus_server.guards.api_errors import UnexpectedErrors, add_error_handlers
 from dualfocus_server.guards.body_limit import BodyLimit
@@ -44,7 +46,15 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 _EXPOSED = [HEADER, WINNER_HEADER, SELECTION_HEADER, BOX_HEADER]
 
 
-def create_app(service: Service, settings: Settings, keys: KeyRing) -> FastAPI:
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """The routes for administrators, who have keys of their own; without one they are not there."""
+
+    keys: KeyRing = field(default_factory=KeyRing)
+    routers: Iterable[APIRouter] = ()
+
+
+def create_app(service: Service, settings: Settings, keys: KeyRing, admins: Admin | None = None) -> FastAPI:
     """Return the server's application with its inner middleware: CORS and what is below it."""
     app = FastAPI(
         title="DualFocus",
@@ -65,11 +75,16 @@ def create_app(service: Service, settings: Settings, keys: KeyRing) -> FastAPI:
     if settings.tokenizer_info:
         app.include_router(tokens.info_router)
     app.include_router(health.router)
+    admins = admins or Admin()
+    if admins.keys.is_needed and admins.routers:
+        app.state.engine_client = service.focus.engine.llm  # where vLLM's own routes look for it
+        for router in admins.routers:
+            app.include_router(router, dependencies=[Depends(admin.admin_only)])
     page = playground_routes() if settings.playground else []
     app.router.routes.extend(page)
     add_error_handlers(app)
     keyless = [*(route.path for route in page), *(["/metrics", "/metrics/"] if settings.metrics_open else [])]
-    _add_inner_middleware(app, settings, keys, keyless)
+    _add_inner_middleware(app, settings, keys, admins.keys, keyless)
     return app
 
 
@@ -78,10 +93,10 @@ def with_outer_middleware(app: ASGIApp) -> ASGIApp:
     return RequestIds(AccessLog(RecordFailures(app)))
 
 
-def _add_inner_middleware(app: FastAPI, settings: Settings, keys: KeyRing, keyless: list[str]) -> None:
+def _add_inner_middleware(app: FastAPI, settings: Settings, keys: KeyRing, admins: KeyRing, keyless: list[str]) -> None:
     # Starlette puts what is added last outermost.
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, timeout=settings.body_timeout)
-    app.add_middleware(KeyCheck, ring=keys, also_open=keyless)
+    app.add_middleware(KeyCheck, ring=keys, admins=admins, also_open=keyless)
     app.add_middleware(UnexpectedErrors)
     if settings.cors is not None:
         app.add_middleware(CORSMiddleware, **settings.cors, expose_headers=_EXPOSED)

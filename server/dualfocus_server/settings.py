@@ -12,6 +12,7 @@ from dualfocus_engine import ConfigError
 from dualfocus_engine.pictures.formats import FORMATS, MAX_DECODING_BYTES, MAX_PIXELS
 
 _KEYS_VARIABLE = "DUALFOCUS_API_KEY"
+_ADMIN_KEYS_VARIABLE = "DUALFOCUS_ADMIN_API_KEY"
 # Whoever guarded `vllm serve` with it stays guarded.
 _VLLM_KEY_VARIABLE = "VLLM_API_KEY"
 _IDLE_VARIABLE = "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"
@@ -27,6 +28,8 @@ class Settings:
 
     api_keys: tuple[str, ...] = ()
     api_key_file: Path | None = None
+    admin_api_keys: tuple[str, ...] = ()
+    admin_api_key_file: Path | None = None
     metrics_open: bool = False
     playground: bool = True
     docs: bool = True
@@ -64,6 +67,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--api-key", action="extend", nargs="+", help=f"valid API keys; also {_KEYS_VARIABLE}, {_VLLM_KEY_VARIABLE}"
     )
     keys.add_argument("--api-key-file", type=Path, help="a file of valid keys, one a line, read again when it changes")
+    keys.add_argument(
+        "--admin-api-key",
+        action="extend",
+        nargs="+",
+        help="keys of administrators: to load adapters, to profile, and for vLLM's development mode, where those "
+        f"are turned on; also {_ADMIN_KEYS_VARIABLE}",
+    )
+    keys.add_argument("--admin-api-key-file", type=Path, help="a file of such keys, as --api-key-file")
     keys.add_argument("--metrics-open", action="store_true", help="let /metrics be read without a key")
     page = parser.add_argument_group("Page")
     page.add_argument("--no-playground", dest="playground", action="store_false", help="serve no page at /playground")
@@ -146,6 +157,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
     return Settings(
         api_keys=tuple(args.api_key or _keys_of_environment()),
         api_key_file=args.api_key_file,
+        admin_api_keys=tuple(args.admin_api_key or _split(_ADMIN_KEYS_VARIABLE)),
+        admin_api_key_file=args.admin_api_key_file,
         metrics_open=args.metrics_open,
         playground=args.playground,
         docs=not args.disable_fastapi_docs,
@@ -182,10 +195,15 @@ def _cors_of(args: argparse.Namespace) -> dict[str, Any] | None:
 
 def _keys_of_environment() -> Sequence[str]:
     """Return our variable's keys, separated by commas, or vLLM's one key, which may have commas in it."""
-    if ours := os.environ.get(_KEYS_VARIABLE):
-        return ours.split(",")
+    if ours := _split(_KEYS_VARIABLE):
+        return ours
     theirs = os.environ.get(_VLLM_KEY_VARIABLE)
     return [theirs] if theirs else []
+
+
+def _split(variable: str) -> list[str]:
+    written = os.environ.get(variable)
+    return written.split(",") if written else []
 
 
 def _idle_timeout_of_environment() -> int:

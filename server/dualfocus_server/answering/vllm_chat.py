@@ -41,6 +41,7 @@ from vllm.entrypoints.openai.completion.protocol import CompletionRequest, Compl
 from vllm.entrypoints.openai.models.protocol import BaseModelPath
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelList
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest, UnloadLoRAAdapterRequest
 from vllm.entrypoints.serve.tokenize.protocol import DetokenizeRequest, TokenizeRequest
 from vllm.entrypoints.serve.utils.api_utils import should_include_usage
 from vllm.entrypoints.serve.utils.orca_metrics import metrics_header
@@ -195,6 +196,20 @@ class VllmChat:
     async def tokenizer_info(self) -> dict[str, Any]:
         """Describe the tokenizer as `vllm serve` does."""
         return cast("dict[str, Any]", (await self._tokens.get_tokenizer_info()).model_dump())
+
+    async def load_adapter(self, request: LoadLoRAAdapterRequest) -> str:
+        """Serve an adapter from now on, as `vllm serve` would. Raises VllmRefusal."""
+        return self._done(await self._models.load_lora_adapter(request))
+
+    async def unload_adapter(self, request: UnloadLoRAAdapterRequest) -> str:
+        """Serve one no longer. Raises the same."""
+        return self._done(await self._models.unload_lora_adapter(request))
+
+    @staticmethod
+    def _done(response: str | ErrorResponse) -> str:
+        if isinstance(response, ErrorResponse):
+            raise VllmResponseError(api_error_from_vllm(response))
+        return response
 
     def _whole(self, request: Any, response: Any) -> dict[str, Any]:
         if not isinstance(response, ErrorResponse):

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from dualfocus_engine.method.stages import Stages
 
@@ -42,6 +42,10 @@ class Admission:
 
     def __init__(self, running: int, queued: int, per_client: int = 0) -> None:
         self._running = asyncio.Semaphore(running)
+        self._places = running
+        self._kept = 0  # of the places: by `alone`
+        self._alone = asyncio.Lock()
+        self.is_asleep = False
         self._limit = running + queued
         self._per_client = per_client
         self._clients: Counter[str] = Counter()
@@ -75,6 +79,20 @@ class Admission:
             slot.release()
             self._slots.remove(slot)
             self._forget(client)
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Wait until no question runs, and let none begin within; where `is_asleep` is set then, nor after it."""
+        async with self._alone:
+            try:
+                while self._kept < self._places:
+                    await self._running.acquire()
+                    self._kept += 1
+                yield
+            finally:
+                while self._kept and not self.is_asleep:
+                    self._running.release()
+                    self._kept -= 1
 
     def close(self, why: Exception) -> None:
         """Take no new questions from now on: `why` is raised for each."""

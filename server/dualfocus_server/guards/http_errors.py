@@ -2,6 +2,7 @@
 
 Refusal
 ├── Unauthorized   401  no key, or a wrong one
+├── Forbidden      403  a key, but not an administrator's
 ├── TooSlow        408  the body did not arrive in time
 ├── TooLarge       413  the body is larger than the server takes
 ├── Encoded        415  the body is packed
@@ -31,6 +32,15 @@ class Unauthorized(HttpError):
 
     def __init__(self, advice: str = "") -> None:
         super().__init__(f"Give a valid API key: Authorization: Bearer KEY.{advice}")
+
+
+class Forbidden(HttpError):
+    """The key that was given is not an administrator's."""
+
+    status, code = HTTPStatus.FORBIDDEN, "admin_key_needed"
+
+    def __init__(self) -> None:
+        super().__init__("This route is for the keys of --admin-api-key; the one that was given is none of them.")
 
 
 class TooSlow(HttpError):

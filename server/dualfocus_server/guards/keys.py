@@ -95,17 +95,20 @@ def _stamp_of(file: Path) -> tuple[int, int]:
 class KeyCheck:
     """ASGI middleware: lets in who has a key, and notes whose it is (`scope["client_id"]`).
 
-    Probes need none, nor do the routes `also_open`.
+    Probes need none, nor do the routes `also_open`. An administrator's key is one too, and noted (`scope["is_admin"]`).
     """
 
-    def __init__(self, app: ASGIApp, ring: KeyRing, also_open: Iterable[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, ring: KeyRing, admins: KeyRing, also_open: Iterable[str] = ()) -> None:
         self._app = app
         self._ring = ring
+        self._admins = admins
         self._open = {*_OPEN, *also_open}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        admin_id = self._admins.authenticate(Headers(scope=scope)) if scope["type"] == "http" else None
+        scope["is_admin"] = admin_id is not None
         if scope["type"] == "http" and self._ring.is_needed and route_of(scope) not in self._open:
-            client_id = self._ring.authenticate(Headers(scope=scope))
+            client_id = self._ring.authenticate(Headers(scope=scope)) or admin_id
             if client_id is None:
                 advice = _ADVICE.get(route_of(scope), "")
                 refusal = to_api_error(Unauthorized(advice)).response(scope)

@@ -34,7 +34,8 @@ from vllm.renderers.chat_utils import load_chat_template
 
 from dualfocus_server.answering.service import Service
 from dualfocus_server.answering.vllm_chat import VllmChat
-from dualfocus_server.app import create_app, with_outer_middleware
+from dualfocus_server.api.admin import offered_routers
+from dualfocus_server.app import Admin, create_app, with_outer_middleware
 from dualfocus_server.guards.admission import Admission
 from dualfocus_server.guards.http_protocol import HEAD_BYTES, Connection, allow_many
 from dualfocus_server.guards.keys import KeyRing
@@ -75,7 +76,7 @@ async def _serve(args: Namespace) -> int:
     allow_many()
     settings = settings_of(args)
     # What is wrong with a flag is said before a model is loaded.
-    images, keys = _make_image_fetcher(settings), _make_key_ring(settings)
+    images, keys, admins = _make_image_fetcher(settings), _make_key_ring(settings), _make_admin(settings, args)
     _check_answers_log(settings)
     model = args.model or str(SHIPPED_MODEL)
     chosen = _choose_profile(model, args)
@@ -91,7 +92,7 @@ async def _serve(args: Namespace) -> int:
         _configure_logs(args)  # vLLM has set up its own
         with step("Warming up"):
             await focus.warm_up()
-        return await _answer_requests(focus, args, settings, images, keys, listener)
+        return await _answer_requests(focus, args, settings, images, keys, admins, listener)
     finally:
         focus.stop()
 
@@ -164,10 +165,23 @@ def _make_image_fetcher(settings: Settings) -> ImageFetcher:
 
 
 def _make_key_ring(settings: Settings) -> KeyRing:
+    return _key_ring(settings.api_keys, settings.api_key_file, "--api-key-file")
+
+
+def _key_ring(keys: tuple[str, ...], file: Path | None, flag: str) -> KeyRing:
     try:
-        return KeyRing(settings.api_keys, settings.api_key_file)
+        return KeyRing(keys, file)
     except OSError as error:
-        raise SystemExit(f"error: --api-key-file {settings.api_key_file}: {error.strerror}") from error
+        raise SystemExit(f"error: {flag} {file}: {error.strerror}") from error
+
+
+def _make_admin(settings: Settings, args: Namespace) -> Admin:
+    """Return the administrators' routes; where they are asked for and nobody has a key to them, say so."""
+    keys = _key_ring(settings.admin_api_keys, settings.admin_api_key_file, "--admin-api-key-file")
+    routers = offered_routers(args.profiler_config)
+    for asked in routers if not keys.is_needed else ():
+        say(f"note: {asked} is set, but its routes are not offered: they need --admin-api-key")
+    return Admin(keys, routers.values())
 
 
 def _check_answers_log(settings: Settings) -> None:
@@ -199,6 +213,7 @@ async def _answer_requests(
     settings: Settings,
     images: ImageFetcher,
     keys: KeyRing,
+    admins: Admin,
     listener: socket.socket,
 ) -> int:
     admission = Admission(settings.max_questions, settings.max_queued, settings.max_questions_per_key)
@@ -224,7 +239,7 @@ async def _answer_requests(
             answers_log=log,
             list_modes=settings.list_modes,
         )
-        app = create_app(service, settings, keys)
+        app = create_app(service, settings, keys, admins)
         server = Server(_uvicorn_config(app, args, settings), admission, settings.drain_timeout, lambda: say(ready))
         try:
             failing = asyncio.create_task(watchdog.until_failure())

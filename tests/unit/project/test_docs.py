@@ -46,6 +46,7 @@ def test_every_flag_of_the_server_is_listed() -> None:
     listed = {name.removeprefix("--").replace("-", "_") for name in named_in("Flags", OPERATIONS)}
     spelled = {
         "api_keys": "api_key",
+        "admin_api_keys": "admin_api_key",
         "playground": "no_playground",
         "docs": "disable_fastapi_docs",
         "tokenizer_info": "enable_tokenizer_info_endpoint",

@@ -13,11 +13,12 @@ import pytest
 from dualfocus_engine import ConfigError, load_profile
 from dualfocus_engine.machine import platform
 from dualfocus_server.guards.admission import Admission
-from dualfocus_server.settings import Settings
+from dualfocus_server.settings import Settings, settings_of
 from dualfocus_server.startup import runtime
 from dualfocus_server.startup.arguments import parse_arguments
 from dualfocus_server.startup.draining import Server
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
@@ -39,6 +40,33 @@ def test_flags_about_the_chat_template_go_before_the_profile(tmp_path: Path) -> 
 def test_chat_template_that_is_not_there_is_said() -> None:
     with pytest.raises(ConfigError, match="--chat-template"):
         runtime._with_flags(load_profile("paper"), parse_arguments(["--chat-template", "/nothing/template.jinja"]))
+
+
+@pytest.mark.parametrize("keys", [[], ["--admin-api-key", "admins"]])
+def test_where_administrators_have_no_key_start_up_says_what_is_not_offered(
+    keys: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VLLM_SERVER_DEV_MODE", "1")
+    monkeypatch.delenv("DUALFOCUS_ADMIN_API_KEY", raising=False)
+    args = parse_arguments(keys)
+    admins = runtime._make_admin(settings_of(args), args)
+    told = "note: VLLM_SERVER_DEV_MODE is set, but its routes are not offered: they need --admin-api-key\n"
+    assert capsys.readouterr().err == ("" if keys else told)
+    assert admins.keys.is_needed is bool(keys)
+
+
+def test_administrators_keys_come_from_the_environment_and_from_a_file_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "keys").write_text("filed\n")
+    monkeypatch.setenv("DUALFOCUS_ADMIN_API_KEY", "one,other")
+    args = parse_arguments(["--admin-api-key-file", str(tmp_path / "keys")])
+    keys = runtime._make_admin(settings_of(args), args).keys
+    bearers = [Headers({"Authorization": f"Bearer {key}"}) for key in ("one", "other", "filed", "none")]
+    assert [keys.authenticate(headers) is not None for headers in bearers] == [True, True, True, False]
+    args = parse_arguments(["--admin-api-key-file", "/nowhere"])
+    with pytest.raises(SystemExit, match="--admin-api-key-file /nowhere"):
+        runtime._make_admin(settings_of(args), args)
 
 
 def test_prefix_is_the_applications_alone() -> None:
