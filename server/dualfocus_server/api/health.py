@@ -1,10 +1,11 @@
-"""What probes and operators ask: `/health`, `/ready`, `/ping`, `/version`, `/load`, `/metrics`."""
+"""What probes and operators ask: `/health`, `/ready`, `/ping`, `/version`, `/load`, `/metrics`, and the like."""
 
 from importlib.metadata import version
 from typing import cast
 
 import vllm
 from fastapi import APIRouter, Request, Response
+from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -47,6 +48,13 @@ async def load(raw_request: Request) -> Response:
     """Say how many requests run or wait, as vLLM does with `--enable-server-load-tracking`; here they always count."""
     service = cast("Service", raw_request.app.state.service)
     return JSONResponse({"server_load": service.admission.admitted})
+
+
+@router.get("/kv_event_sources")
+async def kv_event_sources(raw_request: Request) -> Response:
+    """Name where each data-parallel rank publishes events of its KV cache (`--kv-events-config`), as vLLM does."""
+    service = cast("Service", raw_request.app.state.service)
+    return JSONResponse(jsonable_encoder(service.focus.engine.llm.get_kv_event_sources()))
 
 
 @router.get("/metrics/", include_in_schema=False)
