@@ -5,6 +5,7 @@ A request passes, outermost first:
     RequestIds       takes or makes its id
     AccessLog        one log line when it is answered
     RecordFailures   counts questions that are answered with an error
+    --middleware     the operator's own, in the order of vLLM's server
     Instrumentator   vLLM's metrics of HTTP: `http_requests_total` and the like
     CORS             answers other origins' pages, where the operator names some
     UnexpectedErrors what no handler took becomes a 500 in OpenAI's shape
@@ -14,7 +15,9 @@ A request passes, outermost first:
 and then its route. The first three see every answer, those of the other middleware too.
 """
 
-from collections.abc import Iterable
+import inspect
+from argparse import Namespace
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -23,6 +26,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from prometheus_fastapi_instrumentator import Instrumentator
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
+from vllm.entrypoints.serve.instrumentator import offline_docs
 
 from dualfocus_server.answering.protocol import ErrorBody
 from dualfocus_server.answering.report import BOX_HEADER, SELECTION_HEADER, WINNER_HEADER
@@ -62,9 +66,14 @@ def create_app(service: Service, settings: Settings, keys: KeyRing, admins: Admi
         root_path=settings.root_path,
         responses=_ERRORS,
         openapi_url="/openapi.json" if settings.docs else None,  # without it there are no /docs and /redoc either
+        docs_url=None if settings.offline_docs else "/docs",
+        redoc_url=None if settings.offline_docs else "/redoc",
         redirect_slashes=False,
     )
     app.state.service = service
+    if settings.docs and settings.offline_docs:
+        app.state.args = Namespace(enable_offline_docs=True)
+        offline_docs.attach_router(app)
     app.include_router(chat.router)
     app.include_router(chat_batch.router)
     app.include_router(messages.router)
@@ -88,9 +97,9 @@ def create_app(service: Service, settings: Settings, keys: KeyRing, admins: Admi
     return app
 
 
-def with_outer_middleware(app: ASGIApp) -> ASGIApp:
-    """Return the application behind the three that see every answer."""
-    return RequestIds(AccessLog(RecordFailures(app)))
+def with_outer_middleware(app: ASGIApp, unlogged: Set[str] = frozenset()) -> ASGIApp:
+    """Return the application behind the three that see every answer; requests of `unlogged` paths have no log line."""
+    return RequestIds(AccessLog(RecordFailures(app), unlogged))
 
 
 def _add_inner_middleware(app: FastAPI, settings: Settings, keys: KeyRing, admins: KeyRing, keyless: list[str]) -> None:
@@ -101,3 +110,8 @@ def _add_inner_middleware(app: FastAPI, settings: Settings, keys: KeyRing, admin
     if settings.cors is not None:
         app.add_middleware(CORSMiddleware, **settings.cors, expose_headers=_EXPOSED)
     Instrumentator(excluded_handlers=UNCOUNTED_PATHS).add(record_request).instrument(app)
+    for middleware in settings.middleware:
+        if inspect.iscoroutinefunction(middleware):
+            app.middleware("http")(middleware)
+        else:
+            app.add_middleware(middleware)

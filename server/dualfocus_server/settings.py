@@ -1,8 +1,11 @@
 """The server's own flags: keys, page, limits, times. The engine's and the method's are in `startup/arguments.py`."""
 
 import argparse
+import importlib
+import inspect
 import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +36,9 @@ class Settings:
     metrics_open: bool = False
     playground: bool = True
     docs: bool = True
+    offline_docs: bool = False
+    middleware: tuple[Any, ...] = ()
+    unlogged_paths: frozenset[str] = frozenset()
     tokenizer_info: bool = False
     root_path: str = ""
     allowed_media_domains: tuple[str, ...] = ()
@@ -162,6 +168,9 @@ def settings_of(args: argparse.Namespace) -> Settings:
         metrics_open=args.metrics_open,
         playground=args.playground,
         docs=not args.disable_fastapi_docs,
+        offline_docs=args.enable_offline_docs,
+        middleware=tuple(map(_imported, args.middleware)),
+        unlogged_paths=frozenset(re.findall(r"[^,\s]+", args.disable_access_log_for_endpoints or "")),
         tokenizer_info=args.enable_tokenizer_info_endpoint,
         root_path=_prefix_of(args.root_path),
         allowed_media_domains=tuple(args.allowed_media_domains or ()),
@@ -173,6 +182,18 @@ def settings_of(args: argparse.Namespace) -> Settings:
         idle_timeout=_idle_timeout_of_environment(),
         **{name: getattr(args, name) for name in _LIMITS},
     )
+
+
+def _imported(name: str) -> Any:
+    """Return the ASGI middleware of a name: a class, or a coroutine function. Raises ConfigError."""
+    module, _, member = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), member)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"--middleware {name} can't be imported: {error}") from error
+    if not (inspect.isclass(found) or inspect.iscoroutinefunction(found)):
+        raise ConfigError(f"--middleware {name} is neither a class nor a coroutine function.")
+    return found
 
 
 def _prefix_of(root_path: str | None) -> str:

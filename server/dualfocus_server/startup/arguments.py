@@ -7,9 +7,9 @@ on the flags that `FrontendArgs` and `AsyncEngineArgs` add.
 """
 
 import argparse
+import ssl
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import fields
 
 import yaml
 from dualfocus_engine.machine.platform import engine_defaults
@@ -18,14 +18,17 @@ from vllm.entrypoints.launchers.cli_args import FrontendArgs
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from dualfocus_server.answering.protocol import MODES
+from dualfocus_server.guards.http_protocol import HEAD_BYTES
 from dualfocus_server.settings import add_flags, at_least
 
-# Flags of vLLM's server that this one uses, itself or through vLLM's chat serving; it refuses the others.
+# Flags of vLLM's server that this one uses, itself or through vLLM's servings.
 _TAKEN = {
     *("host", "port", "uds", "root_path", "uvicorn_log_level", "disable_uvicorn_access_log", "api_key"),
     "sse_keep_alive_interval",
     "enable_tokenizer_info_endpoint",
-    *("ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_cert_reqs"),
+    *("ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_cert_reqs", "ssl_ciphers", "enable_ssl_refresh"),
+    *("middleware", "disable_access_log_for_endpoints", "h11_max_incomplete_event_size", "enable_offline_docs"),
+    *("tool_parser_plugin", "anthropic_disabled_thinking_effort"),
     *("allow_credentials", "allowed_origins", "allowed_methods", "allowed_headers"),
     *("chat_template", "chat_template_content_format", "default_chat_template_kwargs", "cohere_format"),
     *("trust_request_chat_template", "trust_request_mm_kwargs", "response_role", "lora_modules"),
@@ -36,7 +39,23 @@ _TAKEN = {
     # Done in any case.
     *("enable_prompt_tokens_details", "enable_request_id_headers", "enable_server_load_tracking"),
 }
-_NOT_TAKEN = {field.name for field in fields(FrontendArgs)} - _TAKEN | {"allowed_local_media_path"}
+_ONE_SERVER = "one server process answers for all ranks"
+_TOKENS_ONLY = "prompts as tokens and pictures as tensors would go round all rules about pictures"
+# The others, and why (docs/operations.md has them too).
+_REFUSED = {
+    "allowed_local_media_path": "pictures come with the request or from --allowed-media-domains, never from a disk",
+    "cohere_is_reasoning_model": "there is no route of Cohere's",
+    "data_parallel_supervisor_port": _ONE_SERVER,
+    "dp_supervisor_probe_failure_threshold": _ONE_SERVER,
+    "dp_supervisor_probe_interval_s": _ONE_SERVER,
+    "dp_supervisor_probe_timeout_s": _ONE_SERVER,
+    "enable_flash_late_interaction": "it is for models that score, not for those that answer",
+    "enable_scale_out": _TOKENS_ONLY,
+    "grpc_port": "there is no gRPC",
+    "h11_max_header_count": "uvicorn has no such limit; --h11-max-incomplete-event-size bounds all headers together",
+    "tokens_only": _TOKENS_ONLY,
+    "tool_server": "vLLM would call those tools itself, outside the limits that questions have here",
+}
 
 _DESCRIPTION = """Serve a vision-language model that looks twice, behind OpenAI's chat completions API.
 Takes the flags of `vllm serve` beside its own; --help=all shows them, --help=PART those of a part."""
@@ -80,11 +99,11 @@ def make_parser() -> FlexibleArgumentParser:
     FrontendArgs.add_cli_args(parser)
     AsyncEngineArgs.add_cli_args(parser)
     add_flags(parser)
-    # vLLM's own default is a model of its choice.
-    parser.set_defaults(model=None, **engine_defaults())
+    # vLLM's own default is a model of its choice; and 4 MiB of headers.
+    parser.set_defaults(model=None, h11_max_incomplete_event_size=HEAD_BYTES, **engine_defaults())
     for action in parser._actions:
-        if action.dest in _NOT_TAKEN:
-            action.help = "not taken: vLLM's own server has a use for it"
+        if action.dest in _REFUSED:
+            action.help = f"not taken: {_REFUSED[action.dest]}"
     return parser
 
 
@@ -127,6 +146,14 @@ def _add_method_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _are_ciphers(names: str) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).set_ciphers(names)
+    except ssl.SSLError:
+        return False
+    return True
+
+
 def parse_arguments(argv: Sequence[str]) -> Namespace:
     """Read the command line (and the YAML file of --config); exits with a message on a bad one.
 
@@ -134,9 +161,13 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
     """
     parser = make_parser()
     args: Namespace = parser.parse_args(argv)
-    for name in sorted(_NOT_TAKEN):
+    for name, why in _REFUSED.items():
         if getattr(args, name) != parser.get_default(name):
-            parser.error(f"--{name.replace('_', '-')} is a flag of vLLM's own server that this one does not take")
+            parser.error(f"--{name.replace('_', '-')} is not taken: {why}")
+    if args.enable_ssl_refresh and not args.ssl_certfile:
+        parser.error("--enable-ssl-refresh needs --ssl-certfile")
+    if args.ssl_ciphers and not _are_ciphers(args.ssl_ciphers):
+        parser.error(f"--ssl-ciphers {args.ssl_ciphers} names no cipher that OpenSSL knows")
     if args.enable_log_outputs and not args.enable_log_requests:
         parser.error("--enable-log-outputs needs --enable-log-requests")
     if args.enable_per_request_metrics and args.disable_log_stats:

@@ -1,7 +1,7 @@
 """What `dualfocus serve` does once vLLM is imported: engine, server.
 
-Leans on vLLM 0.32's `create_server_socket`, `create_server_unix_socket` and `load_chat_template`, and on the fields of
-`AsyncEngineArgs`.
+Leans on vLLM 0.32's `create_server_socket`, `create_server_unix_socket`, `load_chat_template`, `import_plugin` and
+`SSLCertRefresher`, and on the fields of `AsyncEngineArgs`.
 """
 
 import asyncio
@@ -29,15 +29,17 @@ from starlette.types import ASGIApp
 from vllm.config.logging import LoggingConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.launcher import create_server_socket, create_server_unix_socket
+from vllm.entrypoints.launchers.utils.ssl import SSLCertRefresher
 from vllm.exceptions import VLLMValidationError
 from vllm.renderers.chat_utils import load_chat_template
+from vllm.utils.import_utils import import_plugin
 
 from dualfocus_server.answering.service import Service
 from dualfocus_server.answering.vllm_chat import VllmChat
 from dualfocus_server.api.admin import offered_routers
 from dualfocus_server.app import Admin, create_app, with_outer_middleware
 from dualfocus_server.guards.admission import Admission
-from dualfocus_server.guards.http_protocol import HEAD_BYTES, Connection, allow_many
+from dualfocus_server.guards.http_protocol import Connection, allow_many
 from dualfocus_server.guards.keys import KeyRing
 from dualfocus_server.guards.watchdog import Watchdog
 from dualfocus_server.images.hosts import HostRules
@@ -78,6 +80,7 @@ async def _serve(args: Namespace) -> int:
     # What is wrong with a flag is said before a model is loaded.
     images, keys, admins = _make_image_fetcher(settings), _make_key_ring(settings), _make_admin(settings, args)
     _check_answers_log(settings)
+    _import_plugins(args)
     model = args.model or str(SHIPPED_MODEL)
     chosen = _choose_profile(model, args)
     focus = DualFocus(model, _with_flags(chosen.profile, args), draft_boxes=args.draft_boxes, **_engine_flags(args))
@@ -240,10 +243,12 @@ async def _answer_requests(
             list_modes=settings.list_modes,
         )
         app = create_app(service, settings, keys, admins)
-        server = Server(_uvicorn_config(app, args, settings), admission, settings.drain_timeout, lambda: say(ready))
+        config = _uvicorn_config(app, args, settings)
+        server = Server(config, admission, settings.drain_timeout, lambda: say(ready))
         try:
             failing = asyncio.create_task(watchdog.until_failure())
-            return await _serve_until(failing, server, focus, admission, listener)
+            with _renewing_certificates(config, args):
+                return await _serve_until(failing, server, focus, admission, listener)
         finally:
             await images.close()
 
@@ -309,9 +314,9 @@ def _bind_path(path: Path) -> socket.socket:
 
 def _uvicorn_config(app: ASGIApp, args: Namespace, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
-        with_outer_middleware(app),
+        with_outer_middleware(app, settings.unlogged_paths),
         http=Connection,
-        h11_max_incomplete_event_size=HEAD_BYTES,
+        h11_max_incomplete_event_size=args.h11_max_incomplete_event_size,
         ws="none",
         log_config=None,  # `logs.configure` set up the process's
         access_log=False,  # the server's own has the request's id
@@ -321,4 +326,27 @@ def _uvicorn_config(app: ASGIApp, args: Namespace, settings: Settings) -> uvicor
         ssl_certfile=args.ssl_certfile,
         ssl_ca_certs=args.ssl_ca_certs,
         ssl_cert_reqs=args.ssl_cert_reqs,
+        ssl_ciphers=args.ssl_ciphers,
     )
+
+
+@contextmanager
+def _renewing_certificates(config: uvicorn.Config, args: Namespace) -> Iterator[None]:
+    """Read certificates and keys again when their files change (--enable-ssl-refresh)."""
+    if not args.enable_ssl_refresh:
+        yield
+        return
+    config.load()
+    refresher = SSLCertRefresher(config.ssl, args.ssl_keyfile, args.ssl_certfile, args.ssl_ca_certs)
+    try:
+        yield
+    finally:
+        refresher.stop()
+
+
+def _import_plugins(args: Namespace) -> None:
+    """Let parsers of the operator's own register themselves. Raises ConfigError."""
+    for flag in ("tool_parser_plugin", "reasoning_parser_plugin"):
+        file = getattr(args, flag)
+        if file and import_plugin(file) is None:
+            raise ConfigError(f"--{flag.replace('_', '-')} {file} can't be imported; the log says why.")

@@ -5,6 +5,7 @@ import logging
 import sys
 import time
 import warnings
+from collections.abc import Set
 from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -68,10 +69,11 @@ def configure(form: str, level: str, access: bool = True, texts: bool = False) -
 
 
 class AccessLog:
-    """ASGI middleware: one log line for each request that was answered."""
+    """ASGI middleware: one log line for each request that was answered, but those of some paths."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, unlogged: Set[str] = frozenset()) -> None:
         self._app = app
+        self._unlogged = unlogged
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started, status = time.perf_counter(), 0
@@ -84,7 +86,7 @@ class AccessLog:
         try:
             await self._app(scope, receive, note_status)
         finally:
-            if scope["type"] == "http":
+            if scope["type"] == "http" and scope["path"] not in self._unlogged:
                 log_access(scope["method"], scope["path"], status, time.perf_counter() - started)
 
 

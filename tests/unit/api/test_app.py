@@ -16,11 +16,12 @@ from dualfocus_server.guards.keys import KeyRing
 from dualfocus_server.guards.watchdog import Watchdog
 from dualfocus_server.settings import Settings
 from dualfocus_server.telemetry.request_ids import request_id
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from prometheus_client import REGISTRY
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 KEY = {"Authorization": "Bearer good"}
 OPEN = ("/health", "/ready", "/ping")
@@ -137,6 +138,56 @@ async def test_every_route_is_there_with_and_without_the_prefix() -> None:
         for path, method in routes.items():
             bare, prefixed = [await http.request(method, at, headers=KEY) for at in (path, f"/llm{path}")]
             assert bare.status_code == prefixed.status_code not in (404, 405), path
+
+
+class Signed:
+    """The operator's middleware, as a class."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def signed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-by", b"class")]
+            await send(message)
+
+        await self._app(scope, receive, signed)
+
+
+async def stamped(request: Request, call_next: Any) -> Response:
+    """The same, as a function."""
+    response: Response = await call_next(request)
+    response.headers["X-And"] = "function"
+    return response
+
+
+async def test_the_operators_middleware_sees_every_request() -> None:
+    async with client(application(middleware=(Signed, stamped))) as http:
+        answers = [await http.get("/health"), await http.get("/version"), await http.get("/nothing", headers=KEY)]
+    assert [answer.status_code for answer in answers] == [200, 401, 404]
+    assert [(answer.headers["X-By"], answer.headers["X-And"]) for answer in answers] == [("class", "function")] * 3
+
+
+async def test_requests_of_some_paths_have_no_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "dualfocus.access")
+    transport = httpx.ASGITransport(with_outer_middleware(application(), {"/health"}))
+    async with httpx.AsyncClient(transport=transport, base_url="http://server") as http:
+        for path in ("/health?a=b", "/version", "/health"):
+            await http.get(path)
+    lines = [record.getMessage() for record in caplog.records if record.name == "dualfocus.access"]
+    assert [line.split()[1] for line in lines] == ["/version"]
+
+
+async def test_docs_can_be_read_where_there_is_no_internet() -> None:
+    async with client(application(offline_docs=True)) as http:
+        page = await http.get("/docs", headers=KEY)
+        for script in ("/static/swagger-ui-bundle.js", "/static/swagger-ui.css"):
+            assert script in page.text
+            assert (await http.get(script, headers=KEY)).status_code == 200
+        assert (await http.get("/redoc", headers=KEY)).status_code == 404
+    async with client(application(offline_docs=True, docs=False)) as http:
+        assert (await http.get("/docs", headers=KEY)).status_code == 404
 
 
 def counted(**labels: str) -> float:

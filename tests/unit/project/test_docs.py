@@ -51,6 +51,8 @@ def test_every_flag_of_the_server_is_listed() -> None:
         "docs": "disable_fastapi_docs",
         "tokenizer_info": "enable_tokenizer_info_endpoint",
         "cors": "allowed_origins",
+        "offline_docs": "enable_offline_docs",
+        "unlogged_paths": "disable_access_log_for_endpoints",
     }
     ours = {spelled.get(name, name) for name in Settings.__dataclass_fields__}
     assert ours - listed == {"allowed_origins", "idle_timeout"}, "vLLM's flag and variable, as they are there"

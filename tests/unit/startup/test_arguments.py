@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -9,10 +10,15 @@ from pathlib import Path
 
 import pytest
 from dualfocus_client import ask
+from dualfocus_engine import ConfigError
 from dualfocus_server.settings import settings_of
 from dualfocus_server.startup import arguments
 from dualfocus_server.startup.arguments import parse_arguments
-from vllm.entrypoints.launchers.cli_args import FrontendArgs
+from starlette.middleware.gzip import GZipMiddleware
+from vllm.entrypoints.launchers.cli_args import FrontendArgs, make_arg_parser
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 
 
 def _file(folder: Path, text: str) -> str:
@@ -70,10 +76,12 @@ def test_bad_file_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str], te
         (["--config"], "argument --config: expected one file"),
         (["--config", "a.yaml", "--config=b.yaml"], "argument --config: expected one file"),
         (["--config", "/nothing.yaml"], "No such file or directory: '/nothing.yaml'"),
-        (["--middleware", "a.b"], "--middleware is a flag of vLLM's own server that this one does not take"),
-        (["--ssl-ciphers", "x"], "--ssl-ciphers is a flag of vLLM's own server"),
-        (["--enable-ssl-refresh"], "--enable-ssl-refresh is a flag of vLLM's own server"),
-        (["--allowed-local-media-path", "/pictures"], "--allowed-local-media-path is a flag of vLLM's own server"),
+        (["--ssl-ciphers", "x"], "--ssl-ciphers x names no cipher"),
+        (["--enable-ssl-refresh"], "--enable-ssl-refresh needs --ssl-certfile"),
+        (["--allowed-local-media-path", "/pictures"], "--allowed-local-media-path is not taken: pictures come with"),
+        (["--tool-server", "demo"], "--tool-server is not taken: vLLM would call those tools itself"),
+        (["--h11-max-header-count", "9"], "--h11-max-header-count is not taken: uvicorn has no such limit"),
+        (["--grpc-port", "9"], "--grpc-port is not taken: there is no gRPC"),
         (["--shutdown-timeout", "-1"], "--shutdown-timeout: -1 is less than 0"),
         (["--enable-log-outputs"], "--enable-log-outputs needs --enable-log-requests"),
         (["--enable-per-request-metrics", "--disable-log-stats"], "can't be used with --disable-log-stats"),
@@ -116,9 +124,33 @@ def test_a_prefix_is_read_however_its_slashes_are_written(written: str) -> None:
     assert settings_of(parse_arguments(["--root-path", written])).root_path == "/llm"
 
 
-def test_flags_that_are_taken_are_flags_of_vllms() -> None:
-    theirs = {field.name for field in fields(FrontendArgs)}
-    assert theirs > arguments._TAKEN
+def test_every_flag_of_vllms_server_is_taken_or_refused_with_a_reason() -> None:
+    """A flag that a new vLLM brings makes this fail."""
+    theirs = {field.name for field in fields(FrontendArgs)} | {"allowed_local_media_path"}
+    assert arguments._TAKEN | set(arguments._REFUSED) == theirs
+    assert not arguments._TAKEN & set(arguments._REFUSED)
+
+
+def test_every_flag_of_vllm_serve_is_known_or_stands_in_the_documents() -> None:
+    ours = {name for action in arguments.make_parser()._actions for name in action.option_strings}
+    theirs = {name for action in make_arg_parser(FlexibleArgumentParser())._actions for name in action.option_strings}
+    refused = {f"--{name.replace('_', '-')}" for name in arguments._REFUSED}
+    table = OPERATIONS.read_text(encoding="utf-8").partition("| not taken |")[2].partition("\n\n")[0]
+    listed = set(re.findall(r"`(-[\w-]+)`", "".join(line.split("|")[1] for line in table.splitlines()[2:])))
+    assert listed == refused | (theirs - ours)
+
+
+def test_what_a_flag_brings_in_is_found_before_a_model_is_loaded() -> None:
+    settings = settings_of(parse_arguments(["--middleware", "starlette.middleware.gzip.GZipMiddleware"]))
+    assert settings.middleware == (GZipMiddleware,)
+    for name in ("nothing", "no.such.module", "json.nothing", "json.dumps", ".a"):
+        with pytest.raises(ConfigError, match=f"--middleware {re.escape(name)} "):
+            settings_of(parse_arguments(["--middleware", name]))
+
+
+def test_paths_without_log_lines_are_a_list() -> None:
+    args = parse_arguments(["--disable-access-log-for-endpoints", "/health, /ping"])
+    assert settings_of(args).unlogged_paths == {"/health", "/ping"}
 
 
 # vLLM reads the help of its flags only where the process was asked for it.

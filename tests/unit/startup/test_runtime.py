@@ -1,6 +1,7 @@
 """What `dualfocus serve` makes of its flags and of the server's end."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,8 +22,10 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from vllm.tool_parsers import ToolParserManager
 
 from ..fake_engine import WAIT
+from ..local_web import self_signed
 
 
 def test_flags_about_the_chat_template_go_before_the_profile(tmp_path: Path) -> None:
@@ -67,6 +70,48 @@ def test_administrators_keys_come_from_the_environment_and_from_a_file_too(
     args = parse_arguments(["--admin-api-key-file", "/nowhere"])
     with pytest.raises(SystemExit, match="--admin-api-key-file /nowhere"):
         runtime._make_admin(settings_of(args), args)
+
+
+_PARSER = """
+from vllm.tool_parsers import ToolParser, ToolParserManager
+@ToolParserManager.register_module("of_our_own")
+class OurParser(ToolParser):
+    pass
+"""
+
+
+def test_an_operators_parsers_are_known_once_they_are_imported(tmp_path: Path) -> None:
+    (tmp_path / "of_our_own.py").write_text(_PARSER)
+    runtime._import_plugins(parse_arguments(["--tool-parser-plugin", str(tmp_path / "of_our_own.py")]))
+    assert ToolParserManager.get_tool_parser("of_our_own").__name__ == "OurParser"
+    for flag in ("--tool-parser-plugin", "--reasoning-parser-plugin"):
+        with pytest.raises(ConfigError, match=f"{flag} /nowhere.py can't be imported"):
+            runtime._import_plugins(parse_arguments([flag, "/nowhere.py"]))
+
+
+def test_limits_on_headers_and_ciphers_reach_uvicorn() -> None:
+    asked = ["--h11-max-incomplete-event-size", "9000", "--ssl-ciphers", "ECDHE-RSA-AES256-GCM-SHA384"]
+    config = runtime._uvicorn_config(Starlette(), parse_arguments(asked), Settings())
+    assert (config.h11_max_incomplete_event_size, config.ssl_ciphers) == (9000, asked[-1])
+    config = runtime._uvicorn_config(Starlette(), parse_arguments([]), Settings())
+    assert config.h11_max_incomplete_event_size == 64 << 10
+
+
+async def test_certificates_are_read_again_when_their_files_change(tmp_path: Path) -> None:
+    certificate, key = self_signed("first.example", tmp_path)
+    files = ["--ssl-certfile", str(certificate), "--ssl-keyfile", str(key)]
+    args = parse_arguments([*files, "--enable-ssl-refresh"])
+    config = runtime._uvicorn_config(Starlette(), args, Settings())
+    with runtime._renewing_certificates(config, args):
+        server = await asyncio.start_server(lambda *given: None, "127.0.0.1", 0, ssl=config.ssl)
+        address = server.sockets[0].getsockname()
+        assert await asyncio.to_thread(ssl.get_server_certificate, address) == certificate.read_text()
+        await asyncio.sleep(0.5)  # the files are watched from now on
+        self_signed("second.example", tmp_path)
+        async with asyncio.timeout(WAIT):
+            while await asyncio.to_thread(ssl.get_server_certificate, address) != certificate.read_text():  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        server.close()
 
 
 def test_prefix_is_the_applications_alone() -> None:

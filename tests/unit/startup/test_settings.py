@@ -15,6 +15,9 @@ def parsed(*argv: str) -> Settings:
         allowed_origins=None,
         root_path=None,
         disable_fastapi_docs=False,
+        enable_offline_docs=False,
+        middleware=[],
+        disable_access_log_for_endpoints=None,
         enable_tokenizer_info_endpoint=False,
     )  # of vLLM's
     return settings_of(parser.parse_args(argv))
@@ -22,7 +25,7 @@ def parsed(*argv: str) -> Settings:
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DUALFOCUS_API_KEY", "VLLM_API_KEY", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"):
+    for name in ("DUALFOCUS_API_KEY", "DUALFOCUS_ADMIN_API_KEY", "VLLM_API_KEY", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"):
         monkeypatch.delenv(name, raising=False)
 
 
