@@ -15,10 +15,13 @@ from dualfocus_engine.method.turn_engine import TurnRequest
 from dualfocus_engine.pictures.pictures import Picture, open_picture
 from PIL import Image
 from vllm import SamplingParams
+from vllm.collect_env import SystemEnv
 from vllm.config import SpeculativeConfig
 from vllm.distributed.ec_transfer.ec_connector.base import ECConnectorBase
 from vllm.distributed.ec_transfer.ec_connector.encoder_output_width import measure_encoder_output_widths
 from vllm.entrypoints.generate.base.protocol import DeltaMessage
+from vllm.entrypoints.generate.base.serving import PRIORITY_HEADER
+from vllm.entrypoints.launchers.utils.ssl import SSLCertRefresher
 from vllm.entrypoints.openai.chat_completion import serving
 from vllm.entrypoints.openai.chat_completion.api_router import ENDPOINT_LOAD_METRICS_FORMAT_HEADER_LABEL
 from vllm.entrypoints.openai.chat_completion.protocol import (
@@ -27,12 +30,20 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionResponseStreamChoice,
 )
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+from vllm.entrypoints.openai.completion import serving as completion_serving
+from vllm.entrypoints.openai.completion.protocol import CompletionResponse
+from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
+from vllm.entrypoints.openai.models.serving import OpenAIServingModels
+from vllm.entrypoints.serve.dev.rpc import api_router as rpc
+from vllm.entrypoints.serve.instrumentator import offline_docs
+from vllm.entrypoints.serve.profile import api_router as profile
 from vllm.entrypoints.serve.utils.orca_metrics import metrics_header
 from vllm.entrypoints.serve.utils.sse_keep_alive import SSE_KEEP_ALIVE_COMMENT
 from vllm.outputs import RequestOutput
 from vllm.renderers.params import ChatParams
 from vllm.triton_utils.dispatcher import register_kernels
 from vllm.utils.cpu_triton_utils import _expand_kernel_impl
+from vllm.utils.import_utils import import_plugin
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
@@ -224,6 +235,38 @@ def test_streams_of_chat_serving_are_what_is_read_and_written_of_them() -> None:
     role = ChatCompletionResponseStreamChoice(index=0, delta=DeltaMessage(role="assistant", content=""))
     assert '"delta":{"role":' in role.model_dump_json(exclude_unset=True)
     assert SSE_KEEP_ALIVE_COMMENT == ": keep-alive\n\n"
+
+
+def test_completions_are_delegated_to() -> None:
+    assert list(inspect.signature(OpenAIServingCompletion.create_completion).parameters)[1:] == [
+        "request",
+        "raw_request",
+    ]
+    assert "ec_transfer_params" in CompletionResponse.model_fields
+    written = inspect.getsource(OpenAIServingCompletion.completion_stream_generator)
+    assert 'logger.exception("Error in completion stream generator.")' in written
+    assert "model_dump_json(exclude_unset=True)" in written
+    assert completion_serving.logger.name == "vllm.entrypoints.openai.completion.serving"
+    assert PRIORITY_HEADER == "X-Vllm-Priority"
+
+
+def test_what_administrators_ask_of_the_engine_is_there() -> None:
+    asked = {
+        *("sleep", "wake_up", "release_kv_cache_memory", "is_sleeping", "get_kv_event_sources"),
+        *("reset_prefix_cache", "reset_mm_cache", "reset_encoder_cache", "collective_rpc", "start_profile"),
+    }
+    assert asked <= set(dir(AsyncLLM))
+    assert {"load_lora_adapter", "unload_lora_adapter"} <= set(dir(OpenAIServingModels))
+    for module in (rpc, profile):
+        assert "request.app.state.engine_client" in inspect.getsource(module.engine_client)
+    assert "env_vars" in SystemEnv._fields
+
+
+def test_what_start_up_takes_from_vllms_server_is_there() -> None:
+    wanted = ["ssl_context", "key_path", "cert_path", "ca_path"]
+    assert list(inspect.signature(SSLCertRefresher).parameters) == wanted
+    assert list(inspect.signature(import_plugin).parameters) == ["plugin_path"]
+    assert "enable_offline_docs" in inspect.getsource(offline_docs.attach_router)
 
 
 def test_a_cancellation_of_chat_serving_becomes_an_error() -> None:
