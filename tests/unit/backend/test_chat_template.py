@@ -1,9 +1,12 @@
 """Placeholders in clients' texts are words, whole, made of others, or split over several texts."""
 
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from dualfocus_engine.backend.chat_template import as_words
+from dualfocus_engine.backend import chat_template
+from dualfocus_engine.backend.chat_template import as_words, placeholder_tokens
 
 WORDS = ["<|vision_start|><|image_pad|><|vision_end|>", "<|vision_start|>", "<|image_pad|>", "<image>"]
 PLACEHOLDERS = re.compile("|".join(map(re.escape, WORDS)))
@@ -35,3 +38,26 @@ def test_a_thousand_texts_take_no_time_by_their_square() -> None:
     long = "<|image_pad|" * 1000
     said = as_words([long] * 1000, PLACEHOLDERS)
     assert len(said) == 1000
+
+
+class Seeing:
+    """A model that is shown pictures, and no films."""
+
+    @staticmethod
+    def get_placeholder_str(modality: str, number: int) -> str:
+        if modality != "image":
+            raise ValueError(modality)
+        return "<start><pad><end>"
+
+
+def test_tokens_that_stand_for_pictures_are_those_of_the_configuration_and_of_the_placeholder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(chat_template, "get_model_cls", lambda config: Seeing)
+    added = {"<start>": 4, "<pad>": 5, "<end>": 6, "<tool>": 7}
+    config = SimpleNamespace(image_token_id=5, video_token_id=8, vision_token_index=None, eos_token_id=1)
+    llm: Any = SimpleNamespace(
+        renderer=SimpleNamespace(get_tokenizer=lambda: SimpleNamespace(get_added_vocab=lambda: added)),
+        model_config=SimpleNamespace(hf_config=config),
+    )
+    assert placeholder_tokens(llm) == {4, 5, 6, 8}
