@@ -27,6 +27,8 @@ from dualfocus_server.answering.report import BOX_HEADER, SELECTION_HEADER, WINN
 from dualfocus_server.answering.service import Service
 from dualfocus_server.api import chat, health, models, tokens
 from dualfocus_server.api.messages import routes as messages
+from dualfocus_server.api.responses import routes as responses
+from dualfocus_server.api.responses.store import ResponseStore
 from dualfocus_server.guards.api_errors import UnexpectedErrors, add_error_handlers
 from dualfocus_server.guards.body_limit import BodyLimit
 from dualfocus_server.guards.keys import KeyCheck, KeyRing
@@ -55,8 +57,10 @@ def create_app(service: Service, settings: Settings, keys: KeyRing) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = service
+    app.state.response_store = ResponseStore() if settings.store_responses else None
     app.include_router(chat.router)
     app.include_router(messages.router)
+    app.include_router(responses.router)
     app.include_router(models.router)
     app.include_router(tokens.router)
     if settings.tokenizer_info:

@@ -1,5 +1,7 @@
 """What goes over the wire besides OpenAI's own fields: the `dualfocus` field of requests and of answers."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import (
@@ -34,7 +36,7 @@ _JUDGED_ALONE = ("structured_outputs", "repetition_detection")
 # OpenAI's own limit.
 _MOST_CHOICES = 128
 # A body of a megabyte could otherwise hold the event loop for seconds.
-_MOST_MESSAGES, _MOST_PARTS = 2_000, 1_000
+MOST_MESSAGES, MOST_PARTS = 2_000, 1_000
 # Names in `vllm_xargs` that vLLM's engine (or ours, by the beginning) reads for itself: not a client's to write.
 _RESERVED_XARGS = ("kv_transfer_params", "ec_transfer_params", "kv_cache_report_mode")
 _OUR_XARGS = "dualfocus"
@@ -95,13 +97,25 @@ class FocusOptions(BaseModel):
         return box
 
 
-class _Counting(TokenizeParams):
+class Counting(TokenizeParams):
     """vLLM's way to tokenize, but a prompt is read to its end: its length is told where it is too long."""
 
     def get_encode_kwargs(self) -> dict[str, Any]:
         """Return the tokenizer's arguments; vLLM's stop it one token past the context's length."""
         arguments: dict[str, Any] = super().get_encode_kwargs()
         return arguments if self.truncate_prompt_tokens is not None else arguments | {"truncation": False}
+
+
+@contextmanager
+def as_field_errors(body: Mapping[str, Any], field: str) -> Iterator[None]:
+    """Name the field in what vLLM's validators raise over a body; where they only stumble over a type, `field`."""
+    try:
+        yield
+    except VLLMValidationError as error:
+        error.parameter = error.parameter or next((name for name in _JUDGED_ALONE if name in body), None)
+        raise
+    except _STUMBLES as error:
+        raise FieldError(f"{field} can't be read: {error}", field) from error
 
 
 class Conversation(BaseModel):
@@ -125,13 +139,8 @@ class Conversation(BaseModel):
     @classmethod
     def _is_readable(cls, body: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
         """Tell the client where vLLM's validators stumble over a value's type, which is deep in a message."""
-        try:
+        with as_field_errors(body, "messages"):
             return read(body)
-        except VLLMValidationError as error:
-            error.parameter = error.parameter or next((name for name in _JUDGED_ALONE if name in body), None)
-            raise
-        except _STUMBLES as error:
-            raise FieldError(f"messages can't be read: {error}", "messages") from error
 
     @model_validator(mode="after")
     def _is_canonical(self) -> Self:
@@ -139,21 +148,17 @@ class Conversation(BaseModel):
         return self
 
 
-class FocusRequest(Conversation, ChatCompletionRequest):
-    """A chat completion request as vLLM takes it, with the `dualfocus` field."""
+class FocusFields(BaseModel):
+    """What our requests have besides vLLM's fields, and what of those is not a client's to write."""
 
     dualfocus: FocusOptions = Field(default_factory=FocusOptions)
-
-    def build_tok_params(self, model_config: ModelConfig) -> TokenizeParams:
-        """Return how vLLM's own serving tokenizes the prompt."""
-        return _Counting(**vars(super().build_tok_params(model_config)))
 
     @field_validator("dualfocus", mode="before")
     @classmethod
     def _null_is_absent(cls, options: Any) -> Any:
         return FocusOptions() if options is None else options
 
-    @field_validator("vllm_xargs", mode="before")
+    @field_validator("vllm_xargs", mode="before", check_fields=False)
     @classmethod
     def _reserves_names(cls, xargs: Any) -> Any:
         for name in xargs if isinstance(xargs, dict) else ():
@@ -168,6 +173,19 @@ class FocusRequest(Conversation, ChatCompletionRequest):
             raise FieldError("structured_outputs must be an object", "structured_outputs")
         return body
 
+
+class FocusRequest(Conversation, FocusFields, ChatCompletionRequest):
+    """A chat completion request as vLLM takes it, with the `dualfocus` field."""
+
+    @property
+    def answer_id(self) -> str:
+        """The id of the answer to it."""
+        return f"chatcmpl-{self.request_id}"
+
+    def build_tok_params(self, model_config: ModelConfig) -> TokenizeParams:
+        """Return how vLLM's own serving tokenizes the prompt."""
+        return Counting(**vars(super().build_tok_params(model_config)))
+
     @model_validator(mode="after")
     def _has_few_choices(self) -> Self:
         if not 1 <= (self.n or 1) <= _MOST_CHOICES:
@@ -181,12 +199,12 @@ def check_messages(body: Any) -> list[dict[str, Any]]:
     if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
         shape = "messages must be a list of at least one message, each an object with role and content"
         raise FieldError(shape, "messages")
-    if len(messages) > _MOST_MESSAGES:
-        raise FieldError(f"messages has {len(messages):,} messages; {_MOST_MESSAGES:,} are the most", "messages")
+    if len(messages) > MOST_MESSAGES:
+        raise FieldError(f"messages has {len(messages):,} messages; {MOST_MESSAGES:,} are the most", "messages")
     for place, message in enumerate(messages):
         content, parts = f"messages.{place}.content", message.get("content")
-        if isinstance(parts, list) and len(parts) > _MOST_PARTS:
-            raise FieldError(f"{content} has {len(parts):,} parts; {_MOST_PARTS:,} are the most", content)
+        if isinstance(parts, list) and len(parts) > MOST_PARTS:
+            raise FieldError(f"{content} has {len(parts):,} parts; {MOST_PARTS:,} are the most", content)
     return messages
 
 

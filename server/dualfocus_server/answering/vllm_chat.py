@@ -2,18 +2,18 @@
 
 Leans on vLLM 0.32's `init_app_state` (fills a Starlette state with its servings), on `OpenAIServingChat`'s
 `create_chat_completion`, `_create_chat_logprobs`, `system_fingerprint`, `response_role`, `request_logger` and
-`renderer.mm_processor_cache`, on its flags `enable_force_include_usage`, `enable_per_request_metrics` and
-`enable_log_outputs` with what does them, on its streams (an error is an event and logged, the first pieces say the
-role), on the error that it makes of a cancellation, on `OpenAIServingModels` (`base_model_paths` and `lora_requests`
-are what is served), on `metrics_header`, and on what vLLM says of a prompt that is too long:
-`VLLMValidationError.parameter`, and the words of `get_max_tokens`.
+`renderer.mm_processor_cache`, on `OpenAIServingResponses.create_responses`, on its flags `enable_force_include_usage`,
+`enable_per_request_metrics` and `enable_log_outputs` with what does them, on its streams (an error is an event and
+logged, the first pieces say the role), on the error that it makes of a cancellation, on `OpenAIServingModels`
+(`base_model_paths` and `lora_requests` are what is served), on `metrics_header`, and on what vLLM says of a prompt that
+is too long: `VLLMValidationError.parameter`, and the words of `get_max_tokens`.
 """
 
 import asyncio
 import logging
 import re
 from argparse import Namespace
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from http import HTTPStatus
 from tempfile import NamedTemporaryFile
@@ -23,6 +23,7 @@ from dualfocus_engine import ContextFull, Turn
 from dualfocus_engine.backend.vllm_engine import VllmEngine
 from fastapi import Request
 from opentelemetry.propagate import inject
+from pydantic import ValidationError
 from starlette.datastructures import MutableHeaders, State
 from vllm.entrypoints.generate.base.protocol import PerRequestMetrics, StreamOptions
 from vllm.entrypoints.generate.base.serving import GenerateBaseServing, build_per_request_timing_metrics
@@ -34,6 +35,12 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionResponse,
 )
 from vllm.entrypoints.openai.models.protocol import BaseModelPath
+from vllm.entrypoints.openai.responses.protocol import (
+    ResponseCompletedEvent,
+    ResponsesRequest,
+    ResponsesResponse,
+    StreamingResponsesResponse,
+)
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelList
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.entrypoints.serve.tokenize.protocol import DetokenizeRequest, TokenizeRequest
@@ -46,7 +53,9 @@ from dualfocus_server.answering.contents import parts_of
 from dualfocus_server.guards.api_errors import ApiError, VllmResponseError, api_error_from_vllm, as_client_errors
 from dualfocus_server.telemetry.request_ids import HEADER, request_id
 
-Answer: TypeAlias = AsyncGenerator[str, None] | ChatCompletionResponse
+Messages: TypeAlias = list[Any]
+ResponseEvents: TypeAlias = AsyncGenerator[StreamingResponsesResponse, None]
+Create: TypeAlias = Callable[[Any, Request], Awaitable[Any]]
 
 # How vLLM's streams tell an error; no other event begins so.
 _ERROR_EVENT = 'data: {"error":'
@@ -62,6 +71,7 @@ class VllmChat:
     def __init__(self, state: State) -> None:
         self._chat = state.openai_serving_chat
         self._models = state.openai_serving_models
+        self._responses = state.openai_serving_responses
         self._tokens = state.serving_tokenization
         self.messages = state.anthropic_serving_messages
 
@@ -84,21 +94,56 @@ class VllmChat:
 
     async def answer(self, request: ChatCompletionRequest, raw_request: Request) -> ChatCompletionResponse:
         """Answer a chat completion request as `vllm serve` would. Raises VllmRefusal, ContextFull and vLLM's errors."""
-        with self._forget_images_on_error(request):
-            response = cast("ChatCompletionResponse", await self._create(request, raw_request))
+        with self._forget_images_on_error(request.messages):
+            create = self._chat.create_chat_completion
+            response = cast("ChatCompletionResponse", await self._create(create, request, raw_request))
         response.ec_transfer_params = None  # the engine's own count of encoder runs, no transfer
         return response
 
     async def stream(self, request: ChatCompletionRequest, raw_request: Request) -> AsyncGenerator[str, None]:
         """Answer one as `vllm serve` would, as events. Raises the same, also while they are read."""
-        with self._forget_images_on_error(request):
-            events = cast("AsyncGenerator[str, None]", await self._create(request, raw_request))
+        with self._forget_images_on_error(request.messages):
+            create = self._chat.create_chat_completion
+            events = cast("AsyncGenerator[str, None]", await self._create(create, request, raw_request))
         return self._translate_errors(request, events)
 
-    async def _create(self, request: ChatCompletionRequest, raw_request: Request) -> Answer:
+    async def respond(self, request: ResponsesRequest, messages: Messages, raw_request: Request) -> ResponsesResponse:
+        """Answer a request of the Responses API, whose images are in `messages`. Raises the same as `answer`."""
+        with self._forget_images_on_error(messages):
+            create = self._responses.create_responses
+            response = cast("ResponsesResponse", await self._create(create, request, raw_request))
+        response.ec_transfer_params = None  # the engine's own count of encoder runs, no transfer
+        return response
+
+    async def respond_in_events(
+        self, request: ResponsesRequest, messages: Messages, raw_request: Request
+    ) -> ResponseEvents:
+        """Answer one as events. Raises the same, also while they are read."""
+        with self._forget_images_on_error(messages):
+            create = self._responses.create_responses
+            events = cast("ResponseEvents", await self._create(create, request, raw_request))
+        return self._read_responses(request, messages, events)
+
+    async def _read_responses(
+        self, request: ResponsesRequest, messages: Messages, events: ResponseEvents
+    ) -> ResponseEvents:
+        with self._forget_images_on_error(messages), as_client_errors():
+            async with aclosing(events):
+                try:
+                    async for event in events:
+                        if isinstance(event, ResponseCompletedEvent):
+                            event.response.ec_transfer_params = None
+                        yield event
+                except ValidationError as error:
+                    # vLLM has no event of its own for what the engine could not finish, and stumbles over making one.
+                    if not isinstance(cause := error.__context__, GenerationError):
+                        raise
+                    raise VllmResponseError(_api_error(request, create_error_response(cause))) from cause
+
+    async def _create(self, create: Create, request: Any, raw_request: Request) -> Any:
         try:
             with self._raise_context_full(), as_client_errors():
-                response = await self._chat.create_chat_completion(request, _as_ours(raw_request))
+                response = await create(request, _as_ours(raw_request))
         except GenerationError as error:
             raise VllmResponseError(_api_error(request, create_error_response(error))) from error
         if isinstance(response, ErrorResponse):
@@ -106,13 +151,13 @@ class VllmChat:
             is_missing = response.error.code == HTTPStatus.NOT_FOUND
             problem = self.no_such_model(request.model) if is_missing else _api_error(request, response)
             raise VllmResponseError(problem)
-        return cast("Answer", response)
+        return response
 
     async def _translate_errors(
         self, request: ChatCompletionRequest, events: AsyncGenerator[str, None]
     ) -> AsyncGenerator[str, None]:
         """Yield vLLM's events, its errors in OpenAI's shape."""
-        with self._forget_images_on_error(request):
+        with self._forget_images_on_error(request.messages):
             async with aclosing(events):
                 async for event in events:
                     if event.startswith(_ERROR_EVENT):
@@ -121,7 +166,7 @@ class VllmChat:
                     yield event
 
     @contextmanager
-    def _forget_images_on_error(self, request: ChatCompletionRequest) -> Iterator[None]:
+    def _forget_images_on_error(self, messages: Messages) -> Iterator[None]:
         """Forget a request's images where it fails: vLLM's image cache has marked them as sent to the engine.
 
         The next request with one of them would end in an error.
@@ -130,7 +175,7 @@ class VllmChat:
             yield
         except BaseException:
             cache = self._chat.renderer.mm_processor_cache
-            for message in cast("list[Any]", request.messages) if cache is not None else ():
+            for message in messages if cache is not None else ():
                 for part in parts_of(message):
                     if "uuid" in part:
                         cache.invalidate(part["uuid"])
@@ -292,7 +337,7 @@ def _as_ours(raw_request: Request) -> Request:
     return Request({**raw_request.scope, "headers": headers.raw}, raw_request.receive)
 
 
-def _api_error(request: ChatCompletionRequest, response: ErrorResponse) -> ApiError:
+def _api_error(request: ChatCompletionRequest | ResponsesRequest, response: ErrorResponse) -> ApiError:
     """Describe vLLM's error; that it could not finish is the client's doing where the client gave a grammar."""
     if response.error.message != str(GenerationError()) or request.extract_structured_outputs() is None:
         return api_error_from_vllm(response)

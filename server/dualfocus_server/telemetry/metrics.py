@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dualfocus_server.guards.api_errors import error_type
 
 OFF = "off"  # the mode of what vLLM's own chat serving answered
-_QUESTION_PATHS = ("/v1/chat/completions", "/v1/messages")
+_QUESTION_PATHS = ("/v1/chat/completions", "/v1/messages", "/v1/responses")
 _CLIENT_LEFT = 499
 _SKIPPED = {Selection.SKIPPED: "skipped", Selection.NO_BOX: "no_box"}
 _DEGRADED = {
