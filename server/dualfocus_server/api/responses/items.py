@@ -4,9 +4,10 @@ A message holds text and images as the parts of a chat completion; what a tool g
 `construct_input_messages`, which takes such messages as they are.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseReasoningItem
+from openai.types.responses.response_reasoning_item import Content
 from pydantic import BaseModel, ValidationError
 
 from dualfocus_server.answering.contents import normalize_message
@@ -14,9 +15,9 @@ from dualfocus_server.answering.protocol import MOST_MESSAGES, MOST_PARTS
 from dualfocus_server.guards.json_limits import FieldError
 
 _ROLES = ("system", "developer", "user", "assistant")
-_CALLS: dict[str, type[BaseModel]] = {"function_call": ResponseFunctionToolCall, "reasoning": ResponseReasoningItem}
+Item = TypeVar("Item", bound=BaseModel)
 _OUTPUTS = ("function_call_output", "custom_tool_call_output")
-_KNOWN = ("message", *_CALLS, "custom_tool_call", *_OUTPUTS)
+_KNOWN = ("message", "function_call", "custom_tool_call", *_OUTPUTS, "reasoning")
 _TEXTS, _IMAGES = ("input_text", "output_text", "text"), ("input_image", "image_url")
 
 
@@ -51,13 +52,17 @@ def canonical_output(output: list[Any]) -> list[Any]:
 def _item(place: str, item: Any) -> Any:
     if isinstance(item, ResponseOutputMessage):
         item = item.model_dump()
-    if not isinstance(item, dict):  # vLLM has read it
+    if isinstance(item, ResponseReasoningItem):  # vLLM has read it
+        return _thought(item)
+    if not isinstance(item, dict):  # and this
         return item
     kind = item.get("type") or "message"
     if kind == "message":
         return _message(place, item)
-    if kind in _CALLS:
-        return _call(place, item, _CALLS[kind])
+    if kind == "function_call":
+        return _read(place, item, ResponseFunctionToolCall)
+    if kind == "reasoning":
+        return _read(place, item, ResponseReasoningItem)
     if kind == "custom_tool_call":
         return {"type": kind, **{name: _text_of(place, item, name) for name in ("call_id", "name", "input")}}
     if kind in _OUTPUTS:
@@ -112,7 +117,14 @@ def _part(place: str, part: Any) -> dict[str, Any]:
     return dict(normal)
 
 
-def _call(place: str, item: dict[str, Any], kind: type[BaseModel]) -> BaseModel:
+def _thought(item: ResponseReasoningItem) -> ResponseReasoningItem:
+    """Return reasoning with the content that vLLM would take from its summary, and warn of in the log each time."""
+    if not item.content and item.summary:
+        item.content = [Content(type="reasoning_text", text=item.summary[0].text)]
+    return item
+
+
+def _read(place: str, item: dict[str, Any], kind: type[Item]) -> Item:
     try:
         return kind.model_validate(item)
     except ValidationError as error:

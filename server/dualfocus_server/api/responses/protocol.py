@@ -15,6 +15,9 @@ from dualfocus_server.answering.protocol import Counting, FocusFields, FocusRepo
 from dualfocus_server.api.responses.items import canonical_items, check_input
 from dualfocus_server.guards.json_limits import FieldError, validate_json
 
+# Each is tried as one of every make.
+_MOST_TOOLS = 1_000
+
 
 class ResponseRequest(FocusFields, ResponsesRequest):
     """A request for a response as vLLM takes it, with the `dualfocus` field; its input's items are read here."""
@@ -29,6 +32,8 @@ class ResponseRequest(FocusFields, ResponsesRequest):
             raise FieldError("the body must be a JSON object, sent with Content-Type: application/json", None)
         validate_json(body)
         check_input(body.get("input"))
+        if isinstance(tools := body.get("tools"), list) and len(tools) > _MOST_TOOLS:
+            raise FieldError(f"tools has {len(tools):,} tools; {_MOST_TOOLS:,} are the most", "tools")
         return {name: value for name, value in body.items() if name != "request_id"}  # the answer's id is ours
 
     @model_validator(mode="wrap")

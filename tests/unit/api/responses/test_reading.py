@@ -149,6 +149,7 @@ REFUSED = {
     "xargs": ({"input": "a", "vllm_xargs": {"dualfocus-box": 1}}, "'dualfocus-box' is reserved"),
     "outputs": ({"input": "a", "structured_outputs": 3}, "structured_outputs must be an object"),
     "tools": ({"input": "a", "tools": 3}, "tools|input can't be read"),
+    "too many tools": ({"input": "a", "tools": [{}] * 1001}, "tools has 1,001 tools; 1,000 are the most"),
     "surrogate": ({"input": "a\ud800"}, "unpaired surrogate"),
 }
 
@@ -157,6 +158,13 @@ REFUSED = {
 def test_what_cannot_be_read_is_refused_by_name(body: Any, said: str) -> None:
     with pytest.raises((ValidationError, VLLMValidationError), match=said):
         ResponseRequest.model_validate(body)
+
+
+def test_a_summary_of_thoughts_stands_for_them_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    thought = {"type": "reasoning", "id": "r", "summary": [{"type": "summary_text", "text": "Hm."}]}
+    (message, _) = question_of_response(wanted([thought, {"role": "user", "content": "What?"}])).messages
+    assert message["reasoning"] == "Hm."
+    assert not caplog.records
 
 
 def test_encrypted_thoughts_are_refused() -> None:
