@@ -9,6 +9,7 @@ import pytest
 from dualfocus_engine import Turn
 from dualfocus_engine.method.stages import Stages
 from dualfocus_server.api.responses.background import cancel, replayed
+from dualfocus_server.api.responses.items import canonical_items
 from dualfocus_server.api.responses.store import ResponseStore, Stored
 from dualfocus_server.guards.api_errors import VllmResponseError
 from dualfocus_server.guards.http_errors import TooBusy
@@ -18,7 +19,7 @@ from prometheus_client import REGISTRY
 from ...builders import turn
 from ...fake_engine import WAIT, never
 from ..test_chat_service import REFUSED, admitted, service
-from .asking import ABOUT_AN_IMAGE, URL, Vllm, body_of, events_of, responded
+from .asking import ABOUT_AN_IMAGE, URL, Vllm, body_of, events_of, responded, wanted
 
 DONE = {"status": "completed"}
 NOT_THERE = "There is no response with the id"
@@ -72,6 +73,14 @@ def test_thoughts_are_not_said_again() -> None:
     kept = Stored(ResponseStore(), "a", "", [])
     kept.end(DONE, [ResponseReasoningItem(id="r", summary=[], type="reasoning")])
     assert kept.items == []
+
+
+def test_what_tools_were_asked_and_gave_is_kept_in_its_size() -> None:
+    said = {"type": "function_call", "call_id": "c", "name": "look", "arguments": "x" * 1000}
+    store, items = ResponseStore(most_bytes=2500), canonical_items(wanted([said]).input)
+    for name in "abc":
+        stored(store, name, items)
+    assert names_in(store) == ["b", "c"]
 
 
 async def test_the_next_request_sees_the_conversation_and_not_its_instructions() -> None:
