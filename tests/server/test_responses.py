@@ -174,7 +174,7 @@ def test_tools_are_vllms_and_their_outputs_may_have_images(client: OpenAI, strea
     answer = ask(client, asked, tools=[TOOL], stream=stream)
     final = list(answer)[-1].response if stream else answer
     assert final.usage.input_tokens > 100
-    assert not hasattr(final, "dualfocus")
+    assert final.dualfocus == {"mode": "off", "because": "tools"}
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -19,7 +19,7 @@ from vllm.outputs import CompletionOutput
 from dualfocus_server.answering.protocol import FocusResponse
 from dualfocus_server.answering.streaming import Events
 
-CREATED, IN_PROGRESS = "response.created", "response.in_progress"
+CREATED, IN_PROGRESS, COMPLETED = "response.created", "response.in_progress", "response.completed"
 # Makes the whole response of an answer and its items, as JSON.
 Finish = Callable[[FocusResponse, list[ResponseOutputItem]], dict[str, Any]]
 

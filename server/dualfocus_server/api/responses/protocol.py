@@ -8,7 +8,7 @@ from typing import Any, Self
 from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, ValidationInfo, field_validator, model_validator
 from vllm.config import ModelConfig
 from vllm.entrypoints.openai.responses.protocol import ResponsesRequest, ResponsesResponse
-from vllm.renderers.params import TokenizeParams
+from vllm.renderers.params import ChatParams, TokenizeParams
 from vllm.sampling_params import SamplingParams
 
 from dualfocus_server.answering.protocol import Counting, FocusFields, FocusReport, FocusRequest, as_field_errors
@@ -79,6 +79,10 @@ class ResponseQuestion(FocusRequest):
     def answer_id(self) -> str:
         """The id of the answer to it."""
         return str(self._asked.request_id)
+
+    def build_chat_params(self, default_template: str | None, default_template_content_format: Any) -> ChatParams:
+        """Return what vLLM's own serving of responses tells the chat template."""
+        return self._asked.build_chat_params(default_template, default_template_content_format)
 
     def to_sampling_params(self, max_tokens: int, default_sampling_params: dict[str, Any]) -> SamplingParams:
         """Return how vLLM's own serving of responses samples."""

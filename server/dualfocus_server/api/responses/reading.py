@@ -16,7 +16,7 @@ from dualfocus_server.answering.service import Service
 from dualfocus_server.api.responses.protocol import ResponseQuestion, ResponseRequest
 from dualfocus_server.guards.api_errors import as_client_errors
 
-# What both forms of request have: on a chat completion it says that only vLLM can answer.
+# What both forms of request have, besides what the template and the sampling are told.
 _SAME = (
     "tools",
     "chat_template_kwargs",
@@ -68,7 +68,7 @@ async def opened_for_vllm(asked: ResponseRequest, service: Service) -> tuple[Res
     messages = [{"role": "", "content": item[name]} for item, name in zip(items, contents, strict=True)]
     if request.instructions is not None:
         messages.append({"role": "", "content": request.instructions})
-    conversation = FocusRequest.model_construct(messages=messages)
+    conversation = FocusRequest.model_construct(messages=messages, cache_salt=asked.cache_salt)
     if any(image_parts(conversation)):
         request.truncation = "disabled"  # a prompt that is cut may lose an image's place
     await inline_images(conversation, service.focus, service.images)

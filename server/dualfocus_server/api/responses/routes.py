@@ -10,6 +10,7 @@ from vllm.entrypoints.openai.responses.protocol import ResponsesResponse
 from dualfocus_server.answering.answer import answer, unless_left
 from dualfocus_server.answering.intake import take_mode
 from dualfocus_server.answering.service import Service
+from dualfocus_server.answering.vllm_chat import take_headers
 from dualfocus_server.api.responses.background import begin, cancel, replayed
 from dualfocus_server.api.responses.protocol import FocusedResponse, ResponseRequest
 from dualfocus_server.api.responses.reading import question_of_response
@@ -68,7 +69,8 @@ async def respond(
         _check_background(store)
         asked.stream = True  # so that its events are there to be read
     question = question_of_response(asked)
-    take_mode(question, service.chat.is_base_model, service.mode)
+    take_mode(question, service.chat.is_served, service.mode)
+    take_headers(question, raw_request)
     asked.model = question.model
     stored = Stored(store, asked.request_id, owner, list(asked.input)) if store is not None and asked.store else None
     wire = ResponsesWire(service, question, raw_request, model, stored)

@@ -1,12 +1,13 @@
 """Answers in the form of the Responses API."""
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
 from fastapi import Request
 from openai.types.responses import ResponseOutputItem
+from pydantic_core import from_json, to_json
 from vllm.entrypoints.openai.responses.protocol import (
     InputTokensDetails,
     OutputTokensDetails,
@@ -21,7 +22,14 @@ from dualfocus_server.answering.intake import sampling_of
 from dualfocus_server.answering.protocol import FocusResponse
 from dualfocus_server.answering.service import Service
 from dualfocus_server.answering.streaming import COMMENT, Events
-from dualfocus_server.api.responses.events import CREATED, IN_PROGRESS, Message, NumberedEvents, ResponseWriter
+from dualfocus_server.api.responses.events import (
+    COMPLETED,
+    CREATED,
+    IN_PROGRESS,
+    Message,
+    NumberedEvents,
+    ResponseWriter,
+)
 from dualfocus_server.api.responses.protocol import FocusedResponse, ResponseQuestion
 from dualfocus_server.api.responses.reading import opened_for_vllm
 from dualfocus_server.api.responses.store import Stored
@@ -126,6 +134,17 @@ class ResponsesWire:
         for name in ("previous_response_id", "background", "instructions", "truncation"):
             setattr(response, name, getattr(self._asked, name))
         return response
+
+    def with_field(self, event: str, field: Mapping[str, str]) -> str:
+        """Return an event of vLLM's with the `dualfocus` field in its response, where that is the whole one."""
+        head, mark, data = event.partition("data: ")
+        if head != f"event: {COMPLETED}\n":
+            return event
+        body = from_json(data)
+        body["response"]["dualfocus"] = field
+        if self._stored is not None:
+            self._stored.response = body["response"]
+        return f"{head}{mark}{to_json(body).decode()}\n\n"
 
     def begins_answer(self, event: str) -> bool:
         """Whether an event of vLLM's says more than that it begins, which it does before the engine is asked."""

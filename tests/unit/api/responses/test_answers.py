@@ -236,6 +236,16 @@ async def test_vllms_events_are_handed_on_and_what_goes_wrong_has_the_next_numbe
     assert (events[-1]["type"], events[-1]["sequence_number"]) == ("error", 3)
 
 
+async def test_what_keeps_a_picture_from_its_second_look_is_in_the_response() -> None:
+    told = {"mode": "off", "because": "tools"}
+    tools = [{"type": "function", "name": "look", "parameters": {}, "strict": False}]
+    assert (await body_of(service(chat=Vllm()), ABOUT_AN_IMAGE, tools=tools))["dualfocus"] == told
+    on, store = service(chat=Vllm(begun, going_on, ended)), ResponseStore()
+    events = await events_of(await responded(on, ABOUT_AN_IMAGE, store, tools=tools, stream=True))
+    assert [event["response"].get("dualfocus") for event in events] == [None, None, told]
+    assert store.get(events[0]["response"]["id"], "").response["dualfocus"] == told
+
+
 async def test_what_vllm_refuses_behind_its_first_events_has_its_status() -> None:
     """It says them before it has asked the engine."""
     with pytest.raises(VllmResponseError, match="could not finish"):

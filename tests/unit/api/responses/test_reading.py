@@ -4,7 +4,8 @@ from typing import Any, cast
 
 import pytest
 from dualfocus_engine import BadPicture
-from dualfocus_server.answering.intake import is_dualfocus_request, sampling_of
+from dualfocus_server.answering.intake import sampling_of
+from dualfocus_server.answering.reasons import reason_for_vllm
 from dualfocus_server.api.responses.protocol import ResponseRequest
 from dualfocus_server.api.responses.reading import opened_for_vllm, question_of_response
 from PIL import Image
@@ -51,7 +52,7 @@ def test_text_becomes_the_messages_that_vllm_makes_of_it(input: Any) -> None:
     made = construct_input_messages(request_instructions=theirs.instructions, request_input=theirs.input)
     ours = question_of_response(wanted(input, instructions="Be kind."))
     assert [said(message) for message in ours.messages] == [said(message) for message in made]
-    assert not is_dualfocus_request(ours)
+    assert reason_for_vllm(ours) is not None
 
 
 def said(message: Any) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def said(message: Any) -> dict[str, Any]:
 
 def test_an_image_makes_it_a_question() -> None:
     question = question_of_response(wanted(ABOUT_AN_IMAGE, instructions="Be brief.", model="m"))
-    assert is_dualfocus_request(question)
+    assert reason_for_vllm(question) is None
     assert question.messages == [
         {"role": "system", "content": "Be brief."},
         {
@@ -78,9 +79,6 @@ def test_an_image_makes_it_a_question() -> None:
         {"dualfocus": {"mode": "off"}},
         {"tools": [{"type": "function", "name": "look", "parameters": {}, "strict": False}]},
         {"tools": [{"type": "web_search"}]},
-        {"cache_salt": "salt"},
-        {"priority": 3},
-        {"chat_template_kwargs": {"a": 1}},
         {"media_io_kwargs": {"image": {}}},
         {"mm_processor_kwargs": {"a": 1}},
         {"input": [*ABOUT_AN_IMAGE, CALL, given_back("a cup")]},
@@ -88,13 +86,18 @@ def test_an_image_makes_it_a_question() -> None:
     ],
 )
 def test_what_only_vllm_does_is_vllms(fields: Any) -> None:
-    assert not is_dualfocus_request(question_of_response(wanted(**{"input": ABOUT_AN_IMAGE} | fields)))
+    assert reason_for_vllm(question_of_response(wanted(**{"input": ABOUT_AN_IMAGE} | fields))) is not None
 
 
 def test_what_says_nothing_about_the_answer_keeps_two_looks() -> None:
     fields = {"reasoning": {"effort": "low"}, "truncation": "auto", "metadata": {"a": "b"}, "service_tier": "auto"}
+    fields |= {"cache_salt": "salt", "priority": 3, "chat_template_kwargs": {"a": 1}}
     fields |= {"tools": [], "background": None, "store": None, "user": "u", "parallel_tool_calls": None}
-    assert is_dualfocus_request(question_of_response(wanted(ABOUT_AN_IMAGE, **fields)))
+    question = question_of_response(wanted(ABOUT_AN_IMAGE, **fields))
+    assert reason_for_vllm(question) is None
+    told = question.build_chat_params(None, "auto").chat_template_kwargs
+    assert (told["reasoning_effort"], told["a"]) == ("low", 1)
+    assert (question.cache_salt, question.priority) == ("salt", 3)
 
 
 @pytest.mark.parametrize(
