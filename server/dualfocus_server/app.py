@@ -33,6 +33,8 @@ from dualfocus_server.answering.report import BOX_HEADER, SELECTION_HEADER, WINN
 from dualfocus_server.answering.service import Service
 from dualfocus_server.api import admin, chat, chat_batch, completions, health, invocations, models, tokens
 from dualfocus_server.api.messages import routes as messages
+from dualfocus_server.api.responses import routes as responses
+from dualfocus_server.api.responses.store import ResponseStore
 from dualfocus_server.guards.api_errors import UnexpectedErrors, add_error_handlers
 from dualfocus_server.guards.body_limit import BodyLimit
 from dualfocus_server.guards.keys import KeyCheck, KeyRing
@@ -71,12 +73,14 @@ def create_app(service: Service, settings: Settings, keys: KeyRing, admins: Admi
         redirect_slashes=False,
     )
     app.state.service = service
+    app.state.response_store = ResponseStore() if settings.store_responses else None
     if settings.docs and settings.offline_docs:
         app.state.args = Namespace(enable_offline_docs=True)
         offline_docs.attach_router(app)
     app.include_router(chat.router)
     app.include_router(chat_batch.router)
     app.include_router(messages.router)
+    app.include_router(responses.router)
     app.include_router(completions.router)
     app.include_router(invocations.router)
     app.include_router(models.router)

@@ -19,6 +19,7 @@ _ADMIN_KEYS_VARIABLE = "DUALFOCUS_ADMIN_API_KEY"
 # Whoever guarded `vllm serve` with it stays guarded.
 _VLLM_KEY_VARIABLE = "VLLM_API_KEY"
 _IDLE_VARIABLE = "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"
+_STORE_VARIABLE = "VLLM_ENABLE_RESPONSES_API_STORE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Settings:
     middleware: tuple[Any, ...] = ()
     unlogged_paths: frozenset[str] = frozenset()
     tokenizer_info: bool = False
+    store_responses: bool = False
     root_path: str = ""
     allowed_media_domains: tuple[str, ...] = ()
     allowed_media_networks: tuple[str, ...] = ()
@@ -180,6 +182,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         list_modes=args.list_modes,
         answers_log=args.answers_log,
         idle_timeout=_idle_timeout_of_environment(),
+        store_responses=_stores_responses(),
         **{name: getattr(args, name) for name in _LIMITS},
     )
 
@@ -235,3 +238,12 @@ def _idle_timeout_of_environment() -> int:
     except (ValueError, argparse.ArgumentTypeError) as error:
         raise ConfigError(f"{_IDLE_VARIABLE}={text} can't be used: expected whole seconds, 0 or more.") from error
     return seconds
+
+
+def _stores_responses() -> bool:
+    """Return vLLM's variable, which is 0 or 1. Raises ConfigError."""
+    text = os.environ.get(_STORE_VARIABLE, "0")
+    try:
+        return bool(int(text))
+    except ValueError as error:
+        raise ConfigError(f"{_STORE_VARIABLE}={text} can't be used: expected 0 or 1.") from error

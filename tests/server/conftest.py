@@ -15,7 +15,8 @@ from running_server import PATIENCE, Server, start_server
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The model to start with, served in full precision."""
     tools = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--enable-tokenizer-info-endpoint"]
-    running = start_server(tmp_path_factory.mktemp("server") / "log", "--dtype", "float32", *tools)
+    log, keeping = tmp_path_factory.mktemp("server") / "log", {"VLLM_ENABLE_RESPONSES_API_STORE": "1"}
+    running = start_server(log, "--dtype", "float32", *tools, environment=keeping)
     yield running
     running.process.terminate()
     assert running.process.wait(PATIENCE) == 0

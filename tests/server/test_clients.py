@@ -45,7 +45,7 @@ def image(about: About, tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("script", ["ask_langchain.py", "ask_litellm.py", "ask_instructor.py"])
+@pytest.mark.parametrize("script", ["ask_langchain.py", "ask_litellm.py", "ask_instructor.py", "ask_openai_agents.py"])
 def test_python_clients(server: Server, image: str, script: str) -> None:
     answer = told([str(HOME / "bin" / "python"), str(SCRIPTS / script)], server, image)
     focus = answer["dualfocus"]
@@ -54,14 +54,18 @@ def test_python_clients(server: Server, image: str, script: str) -> None:
     if script == "ask_instructor.py":
         assert set(json.loads(answer["text"])) == {"anything"}
         assert focus["macro"]["rescored"] is True
+    assert answer.get("streamed", answer["text"]) == answer["text"]
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="SKIPPED, UNTESTED: the JavaScript client needs Node")
-def test_node(server: Server, image: str) -> None:
+@pytest.mark.parametrize("name", ["ask_openai.mjs", "ask_openai_responses.mjs", "ask_ai_sdk.mjs"])
+def test_node(server: Server, image: str, name: str) -> None:
     # From where the packages are: that is where Node looks for them.
-    script = shutil.copy(SCRIPTS / "ask_openai.mjs", HOME)
+    script = shutil.copy(SCRIPTS / name, HOME)
     answer = told(["node", str(script)], server, image, HOME)
-    assert answer["text"] == answer["streamed"] == answer["dualfocus"][answer["dualfocus"]["winner"]]["text"]
+    winner = answer["dualfocus"]["winner"]
+    assert answer["text"] == answer["streamed"] == answer["dualfocus"][winner]["text"]
+    assert answer.get("winner", winner) == winner, "the stream's too"
 
 
 def test_openai_sync_and_async_agree(server: Server, about: About) -> None:

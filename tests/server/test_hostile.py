@@ -116,6 +116,16 @@ def ask_by_messages(web: httpx.Client, url: str, mode: str, path: str = "/v1/mes
     return web.post(path, content=json.dumps(body | {"max_tokens": 4}).encode(), headers=headers)
 
 
+def ask_by_responses(web: httpx.Client, url: str, mode: str, *, by_tool: bool = False) -> httpx.Response:
+    """Send one as OpenAI's clients send responses: in a message, or in what a tool gave, which is vLLM's to answer."""
+    content = [{"type": "input_image", "image_url": url}, {"type": "input_text", "text": "What is it?"}]
+    output = {"type": "function_call_output", "call_id": "c", "output": content}
+    item = output if by_tool else {"role": "user", "content": content}
+    body = {"model": MODEL, "input": [item], "max_output_tokens": 4, "dualfocus": {"mode": mode}}
+    headers = {"Content-Type": "application/json"}
+    return web.post("/v1/responses", content=json.dumps(body).encode(), headers=headers)
+
+
 def message_of(response: httpx.Response) -> str:
     """The message of a refusal in Anthropic's shape."""
     body = response.json()
@@ -186,6 +196,15 @@ def test_hostile_images_by_messages(web: httpx.Client, image: HostileImage, way:
         message_of(answer)
 
 
+@pytest.mark.parametrize("way", [*MODES, "tool"])
+@pytest.mark.parametrize("image", HOSTILE_IMAGES, ids=lambda image: image.name)
+def test_hostile_images_by_responses(web: httpx.Client, image: HostileImage, way: str) -> None:
+    answer = ask_by_responses(web, image.url(), "dual" if way == "tool" else way, by_tool=way == "tool")
+    assert answer.status_code in image.accepted, answer.text
+    if answer.status_code != 200:
+        assert names_the_image(error_of(answer))
+
+
 def test_questions_are_answered_after_all_images(web: httpx.Client) -> None:
     check_answers(web)
 
@@ -218,6 +237,28 @@ def test_hostile_urls_by_messages(web: httpx.Client, canary: Canary, url: Hostil
     assert canary.visits == before
     assert answer.status_code == 400, answer.text
     assert url.why.search(message_of(answer)), answer.text
+
+
+@pytest.mark.parametrize("way", [*MODES, "tool"])
+@pytest.mark.parametrize("url", HOSTILE_URLS, ids=lambda url: url.name)
+def test_hostile_urls_by_responses(web: httpx.Client, canary: Canary, url: HostileUrl, way: str) -> None:
+    before = canary.visits
+    answer = ask_by_responses(web, url.at(canary.port), "dual" if way == "tool" else way, by_tool=way == "tool")
+    assert canary.visits == before
+    assert answer.status_code == 400, answer.text
+    assert url.why.search(error_of(answer)["message"]), answer.text
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("carrier", CARRIERS, ids=lambda carrier: carrier.name)
+def test_no_part_of_a_response_is_fetched(web: httpx.Client, canary: Canary, carrier: Carrier, mode: str) -> None:
+    """What a chat completion's carriers are among a request for a response."""
+    fields = dict(carrier.at(f"http://127.0.0.1:{canary.port}/a.png"))
+    asked = fields.pop("messages", "What?")
+    body = {"model": MODEL, "input": asked, "max_output_tokens": 4, "dualfocus": {"mode": mode}} | fields
+    answer = web.post("/v1/responses", json=body)
+    assert answer.status_code in (200, 400, 404), answer.text
+    assert canary.visits == 0
 
 
 @pytest.mark.parametrize("mode", [*MODES, *ROUTES])

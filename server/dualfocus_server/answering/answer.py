@@ -137,7 +137,7 @@ class _FocusTask:
         record_on_span(result)
         record_answer(result, question.mode, self._stages, time.perf_counter() - self._started)
         logprobs = service.chat.logprobs(result.answer, request)
-        response = completion(result, question.mode, self._wire.model, request.request_id, service.chat.role, logprobs)
+        response = completion(result, question.mode, self._wire.model, request.answer_id, service.chat.role, logprobs)
         response.system_fingerprint = service.chat.system_fingerprint
         response.metrics = service.chat.metrics(result.answer)
         if request.return_token_ids:

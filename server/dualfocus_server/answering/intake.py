@@ -48,7 +48,7 @@ async def question_of(
     Raises BadPicture, BadQuestion, and vLLM's errors for its sampling.
     """
     options = request.dualfocus
-    sampling = _sampling(request, focus)  # what is wrong with it is said before images are opened
+    sampling = sampling_of(request, focus)  # what is wrong with it is said before images are opened
     for name in ("whole_tokens", "crop_tokens"):
         _check_tokens(name, getattr(options, name), focus)
     urls = [part[IMAGE]["url"] for part in image_parts(request)]
@@ -155,7 +155,7 @@ def _as_sent(pictures: PictureCache, data: bytes, limits: ImageLimits, salt: str
     return {"type": "image_pil", "image_pil": pictures.within_aspect(original), "uuid": f"{original.key}-as-sent"}
 
 
-def _sampling(request: FocusRequest, focus: DualFocus) -> Any:
+def sampling_of(request: FocusRequest, focus: DualFocus) -> Any:
     """Return the client's sampling over the profile's and the model's defaults, as `vllm serve` would."""
     limits = (request.max_completion_tokens, request.max_tokens, focus.engine.default_max_tokens)
     limit = next((limit for limit in limits if limit is not None), None)

@@ -36,7 +36,7 @@ _JUDGED_ALONE = ("structured_outputs", "repetition_detection")
 # OpenAI's own limit.
 _MOST_CHOICES = 128
 # A body of a megabyte could otherwise hold the event loop for seconds.
-_MOST_MESSAGES, _MOST_PARTS = 2_000, 1_000
+MOST_MESSAGES, MOST_PARTS = 2_000, 1_000
 # Names in `vllm_xargs` that vLLM's engine (or ours, by the beginning) reads for itself: not a client's to write.
 _RESERVED_XARGS = ("kv_transfer_params", "ec_transfer_params", "kv_cache_report_mode")
 _OUR_XARGS = "dualfocus"
@@ -106,6 +106,18 @@ class Counting(TokenizeParams):
         return arguments if self.truncate_prompt_tokens is not None else arguments | {"truncation": False}
 
 
+@contextmanager
+def as_field_errors(body: Any, field: str | None) -> Iterator[None]:
+    """Turn what vLLM's validators raise over values of types that they do not expect into the client's error."""
+    try:
+        yield
+    except VLLMValidationError as error:
+        error.parameter = error.parameter or next((name for name in _JUDGED_ALONE if name in body), None)
+        raise
+    except _STUMBLES as error:
+        raise FieldError(f"{field or 'the body'} can't be read: {error}", field) from error
+
+
 class Conversation(BaseModel):
     """What every request with `messages` has in common: their shape is judged before vLLM's validators see them."""
 
@@ -127,7 +139,7 @@ class Conversation(BaseModel):
     @classmethod
     def _is_readable(cls, body: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
         """Tell the client where vLLM's validators stumble over a value's type, which is deep in a message."""
-        with _as_field_errors(body, "messages"):
+        with as_field_errors(body, "messages"):
             return read(body)
 
     @model_validator(mode="after")
@@ -145,27 +157,12 @@ class Readable(BaseModel):
         if not isinstance(body, dict):
             raise FieldError("the body must be a JSON object, sent with Content-Type: application/json", None)
         validate_json(body)
-        with _as_field_errors(body, None):
+        with as_field_errors(body, None):
             return read(body)
-
-
-@contextmanager
-def _as_field_errors(body: Any, field: str | None) -> Iterator[None]:
-    """Turn what vLLM's validators raise over values of types that they do not expect into the client's error."""
-    try:
-        yield
-    except VLLMValidationError as error:
-        error.parameter = error.parameter or next((name for name in _JUDGED_ALONE if name in body), None)
-        raise
-    except _STUMBLES as error:
-        raise FieldError(f"{field or 'the body'} can't be read: {error}", field) from error
 
 
 class Sampled(BaseModel):
     """What every request has in common that something is generated for."""
-
-    if TYPE_CHECKING:  # of what it is mixed into
-        n: int | None
 
     @field_validator("vllm_xargs", mode="before", check_fields=False)
     @classmethod
@@ -184,24 +181,33 @@ class Sampled(BaseModel):
 
     @model_validator(mode="after")
     def _has_few_choices(self) -> Self:
-        if not 1 <= (self.n or 1) <= _MOST_CHOICES:
+        if not 1 <= (getattr(self, "n", None) or 1) <= _MOST_CHOICES:
             raise FieldError(f"n must be 1 to {_MOST_CHOICES}", "n")
         return self
 
 
-class FocusRequest(Conversation, Sampled, ChatCompletionRequest):
-    """A chat completion request as vLLM takes it, with the `dualfocus` field."""
+class FocusFields(Sampled):
+    """What a request has that may be a question for two looks."""
 
     dualfocus: FocusOptions = Field(default_factory=FocusOptions)
-
-    def build_tok_params(self, model_config: ModelConfig) -> TokenizeParams:
-        """Return how vLLM's own serving tokenizes the prompt."""
-        return Counting(**vars(super().build_tok_params(model_config)))
 
     @field_validator("dualfocus", mode="before")
     @classmethod
     def _null_is_absent(cls, options: Any) -> Any:
         return FocusOptions() if options is None else options
+
+
+class FocusRequest(Conversation, FocusFields, ChatCompletionRequest):
+    """A chat completion request as vLLM takes it, with the `dualfocus` field."""
+
+    @property
+    def answer_id(self) -> str:
+        """The id of the answer to it."""
+        return f"chatcmpl-{self.request_id}"
+
+    def build_tok_params(self, model_config: ModelConfig) -> TokenizeParams:
+        """Return how vLLM's own serving tokenizes the prompt."""
+        return Counting(**vars(super().build_tok_params(model_config)))
 
 
 def check_messages(body: Any) -> list[dict[str, Any]]:
@@ -210,12 +216,12 @@ def check_messages(body: Any) -> list[dict[str, Any]]:
     if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
         shape = "messages must be a list of at least one message, each an object with role and content"
         raise FieldError(shape, "messages")
-    if len(messages) > _MOST_MESSAGES:
-        raise FieldError(f"messages has {len(messages):,} messages; {_MOST_MESSAGES:,} are the most", "messages")
+    if len(messages) > MOST_MESSAGES:
+        raise FieldError(f"messages has {len(messages):,} messages; {MOST_MESSAGES:,} are the most", "messages")
     for place, message in enumerate(messages):
         content, parts = f"messages.{place}.content", message.get("content")
-        if isinstance(parts, list) and len(parts) > _MOST_PARTS:
-            raise FieldError(f"{content} has {len(parts):,} parts; {_MOST_PARTS:,} are the most", content)
+        if isinstance(parts, list) and len(parts) > MOST_PARTS:
+            raise FieldError(f"{content} has {len(parts):,} parts; {MOST_PARTS:,} are the most", content)
     return messages
 
 

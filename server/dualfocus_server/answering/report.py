@@ -25,7 +25,7 @@ _LONGEST_SIDE = 2048
 
 
 def completion(
-    result: FocusResult, mode: Mode, model: str, request_id: str, role: str, logprobs: ChatCompletionLogProbs | None
+    result: FocusResult, mode: Mode, model: str, answer_id: str, role: str, logprobs: ChatCompletionLogProbs | None
 ) -> FocusResponse:
     """Return the chosen answer, said by `role`, as a chat completion with its `dualfocus` field."""
     answer = result.answer
@@ -37,7 +37,7 @@ def completion(
         stop_reason=answer.stop_reason,
     )
     return FocusResponse(
-        id=f"chatcmpl-{request_id}",
+        id=answer_id,
         model=model,
         choices=[choice],
         usage=usage(result),

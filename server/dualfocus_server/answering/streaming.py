@@ -19,7 +19,7 @@ from dualfocus_server.telemetry.metrics import record_failure
 
 logger = logging.getLogger(__name__)
 
-_COMMENT: str = SSE_KEEP_ALIVE_COMMENT
+COMMENT: str = SSE_KEEP_ALIVE_COMMENT
 # Proxies cut connections on which nothing comes, some of them after 30 s.
 _LONGEST_SILENCE_S = 15.0
 
@@ -45,7 +45,7 @@ class Silence:
         """Return what is to be sent now that nothing came for `seconds`."""
         self._lasted += self.seconds
         if self._lasted < _LONGEST_SILENCE_S:
-            return _COMMENT
+            return COMMENT
         self.end()
         return self._piece()
 
@@ -114,7 +114,9 @@ class Events:
             async with asyncio.timeout(self._silence.seconds):
                 event = await self._queue.get()
         except TimeoutError:
-            return self._silence.fill()
+            if self._queue.empty():
+                return self._silence.fill()
+            event = self._queue.get_nowait()  # it came while the time was up: what is sent now must not go before it
         self._silence.end()
         return event
 

@@ -2,11 +2,12 @@
 
 Leans on vLLM 0.32's `init_app_state` (fills a Starlette state with its servings), on `OpenAIServingChat`'s
 `create_chat_completion`, `_create_chat_logprobs`, `system_fingerprint`, `response_role`, `request_logger` and
-`renderer.mm_processor_cache`, on `OpenAIServingCompletion`'s `create_completion`, on the header of a priority, on its
-flags `enable_force_include_usage`, `enable_per_request_metrics` and `enable_log_outputs` with what does them, on its
-streams (an error is an event and logged, the first pieces of a chat's say the role), on the error that it makes of a
-cancellation, on `OpenAIServingModels` (`base_model_paths` and `lora_requests` are what is served), on `metrics_header`,
-and on what vLLM says of a prompt that is too long: `VLLMValidationError.parameter`, and the words of `get_max_tokens`.
+`renderer.mm_processor_cache`, on `OpenAIServingCompletion.create_completion` and
+`OpenAIServingResponses.create_responses`, on the header of a priority, on its flags `enable_force_include_usage`,
+`enable_per_request_metrics` and `enable_log_outputs` with what does them, on its streams (an error is an event and
+logged, the first pieces of a chat's say the role), on the error that it makes of a cancellation, on
+`OpenAIServingModels` (`base_model_paths` and `lora_requests` are what is served), on `metrics_header`, and on what vLLM
+says of a prompt that is too long: `VLLMValidationError.parameter`, and the words of `get_max_tokens`.
 """
 
 import asyncio
@@ -17,12 +18,13 @@ from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from http import HTTPStatus
 from tempfile import NamedTemporaryFile
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from dualfocus_engine import BadQuestion, ContextFull, Turn
 from dualfocus_engine.backend.vllm_engine import VllmEngine
 from fastapi import Request
 from opentelemetry.propagate import inject
+from pydantic import ValidationError
 from starlette.datastructures import MutableHeaders, State
 from vllm.entrypoints.generate.base.protocol import PerRequestMetrics, StreamOptions
 from vllm.entrypoints.generate.base.serving import (
@@ -39,6 +41,12 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
 )
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest, CompletionResponse
 from vllm.entrypoints.openai.models.protocol import BaseModelPath
+from vllm.entrypoints.openai.responses.protocol import (
+    ResponseCompletedEvent,
+    ResponsesRequest,
+    ResponsesResponse,
+    StreamingResponsesResponse,
+)
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelList
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest, UnloadLoRAAdapterRequest
@@ -52,6 +60,9 @@ from dualfocus_server.answering.contents import parts_of
 from dualfocus_server.guards.api_errors import ApiError, VllmResponseError, api_error_from_vllm, as_client_errors
 from dualfocus_server.guards.json_limits import LARGEST
 from dualfocus_server.telemetry.request_ids import HEADER, request_id
+
+Messages: TypeAlias = list[Any]
+ResponseEvents: TypeAlias = AsyncGenerator[StreamingResponsesResponse, None]
 
 # How vLLM's streams tell an error; no other event begins so.
 _ERROR_EVENT = 'data: {"error":'
@@ -68,6 +79,7 @@ class VllmChat:
         self._chat = state.openai_serving_chat
         self._state = state
         self._models = state.openai_serving_models
+        self._responses = state.openai_serving_responses
         self._tokens = state.serving_tokenization
         self.messages = state.anthropic_serving_messages
 
@@ -91,7 +103,7 @@ class VllmChat:
 
     async def answer(self, request: ChatCompletionRequest, raw_request: Request) -> ChatCompletionResponse:
         """Answer a chat completion request as `vllm serve` would. Raises VllmRefusal, ContextFull and vLLM's errors."""
-        with self._forget_images_on_error(request):
+        with self._forget_images_on_error(request.messages):
             answering = self._chat.create_chat_completion(request, _as_ours(raw_request))
             response = cast("ChatCompletionResponse", await self._made(request, answering))
         response.ec_transfer_params = None  # the engine's own count of encoder runs, no transfer
@@ -99,9 +111,42 @@ class VllmChat:
 
     async def stream(self, request: ChatCompletionRequest, raw_request: Request) -> AsyncGenerator[str, None]:
         """Answer one as `vllm serve` would, as events. Raises the same, also while they are read."""
-        with self._forget_images_on_error(request):
+        with self._forget_images_on_error(request.messages):
             events = await self._made(request, self._chat.create_chat_completion(request, _as_ours(raw_request)))
         return self._forgetting_images(request, self._translate_errors(request, events))
+
+    async def respond(self, request: ResponsesRequest, messages: Messages, raw_request: Request) -> ResponsesResponse:
+        """Answer a request of the Responses API, whose images are in `messages`. Raises the same as `answer`."""
+        with self._forget_images_on_error(messages):
+            answering = self._responses.create_responses(request, _as_ours(raw_request))
+            response = cast("ResponsesResponse", await self._made(request, answering))
+        response.ec_transfer_params = None  # the engine's own count of encoder runs, no transfer
+        return response
+
+    async def respond_in_events(
+        self, request: ResponsesRequest, messages: Messages, raw_request: Request
+    ) -> ResponseEvents:
+        """Answer one as events. Raises the same, also while they are read."""
+        with self._forget_images_on_error(messages):
+            answering = self._responses.create_responses(request, _as_ours(raw_request))
+            events = cast("ResponseEvents", await self._made(request, answering))
+        return self._read_responses(request, messages, events)
+
+    async def _read_responses(
+        self, request: ResponsesRequest, messages: Messages, events: ResponseEvents
+    ) -> ResponseEvents:
+        with self._forget_images_on_error(messages), as_client_errors():
+            async with aclosing(events):
+                try:
+                    async for event in events:
+                        if isinstance(event, ResponseCompletedEvent):
+                            event.response.ec_transfer_params = None
+                        yield event
+                except ValidationError as error:
+                    # vLLM has no event of its own for what the engine could not finish, and stumbles over making one.
+                    if not isinstance(cause := error.__context__, GenerationError):
+                        raise
+                    raise VllmResponseError(_api_error(request, create_error_response(cause))) from cause
 
     async def complete(self, request: CompletionRequest, raw_request: Request) -> CompletionResponse:
         """Continue a text as `vllm serve` would. Raises the same."""
@@ -143,13 +188,13 @@ class VllmChat:
     async def _forgetting_images(
         self, request: ChatCompletionRequest, events: AsyncGenerator[str, None]
     ) -> AsyncGenerator[str, None]:
-        with self._forget_images_on_error(request):
+        with self._forget_images_on_error(request.messages):
             async with aclosing(events):
                 async for event in events:
                     yield event
 
     @contextmanager
-    def _forget_images_on_error(self, request: ChatCompletionRequest) -> Iterator[None]:
+    def _forget_images_on_error(self, messages: Messages) -> Iterator[None]:
         """Forget a request's images where it fails: vLLM's image cache has marked them as sent to the engine.
 
         The next request with one of them would end in an error.
@@ -158,7 +203,7 @@ class VllmChat:
             yield
         except BaseException:
             cache = self._chat.renderer.mm_processor_cache
-            for message in cast("list[Any]", request.messages) if cache is not None else ():
+            for message in messages if cache is not None else ():
                 for part in parts_of(message):
                     if "uuid" in part:
                         cache.invalidate(part["uuid"])

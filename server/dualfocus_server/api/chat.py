@@ -68,7 +68,7 @@ class ChatWire:
         return FocusWriter(events, self._pieces, self._request.dualfocus.progress, usage)
 
     def _pieces_of(self, model: str) -> Pieces:
-        return Pieces(f"chatcmpl-{self._request.request_id}", model, self._service.chat.role)
+        return Pieces(self._request.answer_id, model, self._service.chat.role)
 
     async def vllm_body(self) -> dict[str, Any]:
         """Have vLLM answer."""

@@ -15,7 +15,7 @@ from dualfocus_server.guards.api_errors import error_type
 
 OFF = "off"  # the mode of what vLLM's own servings answered
 _QUESTION_PATHS = (
-    *("/v1/chat/completions", "/v1/chat/completions/batch", "/v1/messages"),
+    *("/v1/chat/completions", "/v1/chat/completions/batch", "/v1/messages", "/v1/responses"),
     *("/v1/completions", "/invocations"),
 )
 _CLIENT_LEFT = 499

@@ -50,7 +50,9 @@ MACRO_ONLY = FocusResult("macro", Selection.ONLY_ANSWER, MACRO, SecondLook(), 1.
 
 def _written(result: FocusResult, mode: Mode = Mode.DUAL) -> dict[str, Any]:
     """The answer as a client reads it."""
-    body: dict[str, Any] = json.loads(json.dumps(completion(result, mode, "m", "id7", "assistant", None).model_dump()))
+    body: dict[str, Any] = json.loads(
+        json.dumps(completion(result, mode, "m", "chatcmpl-id7", "assistant", None).model_dump())
+    )
     return body
 
 

@@ -123,6 +123,20 @@ async def test_silence_is_filled_by_valid_pieces_without_content() -> None:
     ]
 
 
+async def test_a_silence_is_not_filled_behind_what_has_just_come() -> None:
+    """Events may be numbered: what is written later must not be sent before."""
+    late = made_by(lambda events: forever())
+
+    async def time_is_up() -> str:
+        late.put("came meanwhile")
+        raise TimeoutError
+
+    waiting, late._queue.get = late._queue.get, time_is_up  # type: ignore[method-assign]
+    assert await late._next() == "came meanwhile"
+    late._queue.get = waiting  # type: ignore[method-assign]
+    late.stop()
+
+
 async def test_comments_come_between_the_pieces_that_fill_a_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "_LONGEST_SILENCE_S", 3 * MOMENT)
 

@@ -62,6 +62,7 @@ async def test_a_client_that_leaves_a_whole_answer_leaves_no_error_behind() -> N
                 "openai_serving_models": models,
                 "serving_tokenization": None,
                 "anthropic_serving_messages": None,
+                "openai_serving_responses": None,
             }
         )
     )

@@ -26,7 +26,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 KEY = {"Authorization": "Bearer good"}
 OPEN = ("/health", "/ready", "/ping")
 PAGE = "https://app.example"
-STREAMED = ("/v1/chat/completions", "/v1/completions", "/v1/messages")
+STREAMED = (
+    *("/v1/chat/completions", "/v1/completions", "/v1/messages"),
+    *("/v1/responses", "/v1/responses/{response_id}", "/v1/responses/{response_id}/cancel"),
+)
 
 
 class Engine:
@@ -134,8 +137,9 @@ async def test_every_route_is_there_with_and_without_the_prefix() -> None:
     app = application(root_path="/llm")
     async with client(app) as http:
         routes = {route.path: min(route.methods) for route in app.routes if isinstance(route, APIRoute)}
-        del routes["/v1/models/{name:path}"]  # which is a 404 of its own about most names
         for path, method in routes.items():
+            if "{" in path:  # which is a 404 of its own about most names
+                continue
             bare, prefixed = [await http.request(method, at, headers=KEY) for at in (path, f"/llm{path}")]
             assert bare.status_code == prefixed.status_code not in (404, 405), path
 

@@ -74,7 +74,7 @@ async def test_what_is_no_json_is_said_as_elsewhere(body: bytes) -> None:
     assert passed.status_code == 400
 
 
-@pytest.mark.parametrize("body", [b"{}", b"[]", b"3", b'{"inputs": "a"}', b'{"input": "a"}'])
+@pytest.mark.parametrize("body", [b"{}", b"[]", b"3", b'{"inputs": "a"}'])
 async def test_a_body_that_fits_no_route_is_told_what_would(body: bytes) -> None:
     passed, _ = await both_ways(body, CHAT)
     assert passed.status_code == 400

@@ -48,6 +48,7 @@ def chat() -> VllmChat:
                 "openai_serving_models": Models(),
                 "serving_tokenization": None,
                 "anthropic_serving_messages": None,
+                "openai_serving_responses": None,
             }
         )
     )

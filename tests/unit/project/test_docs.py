@@ -55,7 +55,9 @@ def test_every_flag_of_the_server_is_listed() -> None:
         "unlogged_paths": "disable_access_log_for_endpoints",
     }
     ours = {spelled.get(name, name) for name in Settings.__dataclass_fields__}
-    assert ours - listed == {"allowed_origins", "idle_timeout"}, "vLLM's flag and variable, as they are there"
+    assert ours - listed == {"allowed_origins", "idle_timeout", "store_responses"}, (
+        "vLLM's flag and variables, as they are there"
+    )
 
 
 def test_every_reason_for_a_choice_is_listed() -> None:

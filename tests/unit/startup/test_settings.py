@@ -6,6 +6,8 @@ import pytest
 from dualfocus_engine import ConfigError
 from dualfocus_server.settings import Settings, add_flags, settings_of
 
+STORE = "VLLM_ENABLE_RESPONSES_API_STORE"
+
 
 def parsed(*argv: str) -> Settings:
     parser = argparse.ArgumentParser()
@@ -25,7 +27,7 @@ def parsed(*argv: str) -> Settings:
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DUALFOCUS_API_KEY", "DUALFOCUS_ADMIN_API_KEY", "VLLM_API_KEY", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"):
+    for name in ("DUALFOCUS_API_KEY", "DUALFOCUS_ADMIN_API_KEY", "VLLM_API_KEY", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE", STORE):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -99,4 +101,19 @@ def test_idle_connections_live_as_long_as_vllms_variable_says(monkeypatch: pytes
 def test_what_is_no_time_for_them_is_said(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", text)
     with pytest.raises(ConfigError, match=f"VLLM_HTTP_TIMEOUT_KEEP_ALIVE={text} can't be used"):
+        parsed()
+
+
+@pytest.mark.parametrize(("text", "kept"), [("1", True), ("0", False), (None, False)])
+def test_vllms_variable_says_whether_responses_are_kept(
+    monkeypatch: pytest.MonkeyPatch, text: str | None, kept: bool
+) -> None:
+    if text is not None:
+        monkeypatch.setenv(STORE, text)
+    assert parsed().store_responses is kept
+
+
+def test_one_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(STORE, "yes")
+    with pytest.raises(ConfigError, match=f"{STORE}=yes can't be used: expected 0 or 1"):
         parsed()

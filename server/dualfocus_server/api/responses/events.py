@@ -1,0 +1,121 @@
+"""An answer as events in OpenAI's order, numbered without gaps; those of its message are made by vLLM.
+
+Leans on vLLM 0.32's `SimpleStreamingEventProcessor`.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+from dualfocus_engine import FocusResult
+from openai.types.responses import ResponseOutputItem
+from openai.types.responses.response_output_text import Logprob
+from pydantic_core import to_json
+from vllm.entrypoints.generate.base.protocol import DeltaMessage
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionLogProbs
+from vllm.entrypoints.openai.responses.protocol import StreamingResponsesResponse
+from vllm.entrypoints.openai.responses.streaming_events import SimpleStreamingEventProcessor, _StateType
+from vllm.outputs import CompletionOutput
+
+from dualfocus_server.answering.protocol import FocusResponse
+from dualfocus_server.answering.streaming import Events
+
+CREATED, IN_PROGRESS, COMPLETED = "response.created", "response.in_progress", "response.completed"
+# Makes the whole response of an answer and its items, as JSON.
+Finish = Callable[[FocusResponse, list[ResponseOutputItem]], dict[str, Any]]
+
+
+class NumberedEvents:
+    """Writes the events of one stream; `next` is the number of the next one."""
+
+    def __init__(self) -> None:
+        self.next = 0
+
+    def write(self, kind: str, **fields: Any) -> str:
+        """Return an event."""
+        body = {"type": kind, "sequence_number": self.next, **fields}
+        self.next += 1
+        return f"event: {kind}\ndata: {to_json(body).decode()}\n\n"
+
+
+class Message:
+    """The one message of an answer, in the events that it is made by; `items` hold it once it is closed."""
+
+    def __init__(self) -> None:
+        self._made = SimpleStreamingEventProcessor()
+
+    @property
+    def items(self) -> list[ResponseOutputItem]:
+        """The output of the response."""
+        made: list[ResponseOutputItem] = self._made.output_items
+        return made
+
+    def add(self, text: str, logprobs: ChatCompletionLogProbs | None = None) -> list[StreamingResponsesResponse]:
+        """Return the events of some more text."""
+        is_new = self._made.state.current_state is _StateType.NONE
+        events: list[StreamingResponsesResponse] = self._made.open(_StateType.CONTENT) if is_new else []
+        if text:
+            unread = cast("CompletionOutput", None)  # the log-probabilities are at hand
+            events += self._made.emit_delta(DeltaMessage(content=text), unread, lambda _: _logprobs(logprobs))
+        return events
+
+    def close(self) -> list[StreamingResponsesResponse]:
+        """Return the events that end it."""
+        events: list[StreamingResponsesResponse] = self._made.close_current()
+        return events
+
+
+def _logprobs(logprobs: ChatCompletionLogProbs | None) -> list[Logprob]:
+    """Return a chat completion's log-probabilities as those of a response."""
+    return [Logprob.model_validate(token.model_dump()) for token in (logprobs.content or () if logprobs else ())]
+
+
+class ResponseWriter:
+    """Writes what a question's turns do (it is their listener) and its answer as events."""
+
+    def __init__(
+        self, events: Events, numbered: NumberedEvents, begun: dict[str, Any], finish: Finish, progress: bool
+    ) -> None:
+        """`begun` is the response without its answer."""
+        self._events = events
+        self._numbered = numbered
+        self._begun = begun
+        self._finish = finish
+        self._progress = progress
+        self._message = Message()
+        self._held = ""  # the last of the text waits: it carries the log-probabilities
+        self._put(CREATED, response=begun)
+        self._put(IN_PROGRESS, response=begun)
+        self._tell("waiting")
+
+    def on_turn_start(self, turn: str) -> None:
+        """Name the turn."""
+        self._tell(turn)
+
+    def on_turn_accepted(self, turn: str) -> None:
+        """Let the answer begin: from here on the engine may fail, but not refuse."""
+        self._events.begin()
+
+    def on_text(self, text: str) -> None:
+        """Write the text before this one."""
+        if self._held:
+            self._put_all(self._message.add(self._held))
+        self._held = text
+
+    def write_end(self, result: FocusResult, response: FocusResponse) -> None:
+        """Write the rest of the answer and the whole response, with its `dualfocus` field."""
+        self._put_all(self._message.add(self._held or result.text, response.choices[0].logprobs))
+        self._put_all(self._message.close())
+        whole = self._finish(response, self._message.items)
+        self._put(f"response.{whole['status']}", response=whole)
+
+    def _tell(self, doing: str) -> None:
+        if self._progress:
+            self._put(IN_PROGRESS, response=self._begun, dualfocus={"progress": doing})
+
+    def _put_all(self, made: Iterable[StreamingResponsesResponse]) -> None:
+        for event in made:
+            fields = event.model_dump(mode="json", by_alias=True, exclude={"type", "sequence_number"})
+            self._put(event.type, **fields)
+
+    def _put(self, kind: str, **fields: Any) -> None:
+        self._events.put(self._numbered.write(kind, **fields))

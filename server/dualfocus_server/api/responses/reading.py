@@ -1,0 +1,79 @@
+"""From a request for a response to the same in the form of a chat completion, or to one that vLLM may answer.
+
+Leans on vLLM 0.32's `construct_input_messages` and `should_continue_final_message`.
+"""
+
+from copy import deepcopy
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from vllm.entrypoints.openai.responses.utils import construct_input_messages, should_continue_final_message
+
+from dualfocus_server.answering.intake import image_parts, inline_images
+from dualfocus_server.answering.protocol import FocusRequest
+from dualfocus_server.answering.service import Service
+from dualfocus_server.api.responses.protocol import ResponseQuestion, ResponseRequest
+from dualfocus_server.guards.api_errors import as_client_errors
+
+# What both forms of request have, besides what the template and the sampling are told.
+_SAME = (
+    "tools",
+    "chat_template_kwargs",
+    "media_io_kwargs",
+    "mm_processor_kwargs",
+    "cache_salt",
+    "priority",
+    "kv_transfer_params",
+    "ec_transfer_params",
+)
+
+
+def question_of_response(asked: ResponseRequest) -> ResponseQuestion:
+    """Return the request as a chat completion's. Raises RequestValidationError and vLLM's errors."""
+    with as_client_errors():
+        messages = construct_input_messages(request_instructions=asked.instructions, request_input=asked.input)
+    fields: dict[str, Any] = {
+        "messages": messages,
+        "model": asked.model,
+        "stream": asked.stream,
+        "store": asked.store,
+        "max_completion_tokens": asked.max_output_tokens,
+        "continue_final_message": should_continue_final_message(asked.input),
+        "add_generation_prompt": not should_continue_final_message(asked.input),
+        "dualfocus": asked.dualfocus,
+    }
+    if asked.is_include_output_logprobs():
+        fields |= {"logprobs": True, "top_logprobs": asked.top_logprobs}
+    try:
+        question = ResponseQuestion.of(asked, fields)
+    except ValidationError as error:
+        errors = [found | {"loc": ("body", *found["loc"])} for found in error.errors()]
+        raise RequestValidationError(errors, body=fields) from error
+    for name in _SAME:
+        setattr(question, name, getattr(asked, name))
+    return question
+
+
+async def opened_for_vllm(asked: ResponseRequest, service: Service) -> tuple[ResponseRequest, list[Any]]:
+    """Return the request as vLLM may answer it, and its messages, in which its images are open.
+
+    vLLM keeps nothing of it: the conversation before is in its input already. Raises BadPicture.
+    """
+    request = asked.model_copy(
+        update={"input": deepcopy(asked.input), "store": False, "background": False, "previous_response_id": None}
+    )
+    items = [item for item in request.input if isinstance(item, dict) and ("content" in item or "output" in item)]
+    contents = ["content" if "content" in item else "output" for item in items]
+    messages = [{"role": "", "content": item[name]} for item, name in zip(items, contents, strict=True)]
+    if request.instructions is not None:
+        messages.append({"role": "", "content": request.instructions})
+    conversation = FocusRequest.model_construct(messages=messages, cache_salt=asked.cache_salt)
+    if any(image_parts(conversation)):
+        request.truncation = "disabled"  # a prompt that is cut may lose an image's place
+    await inline_images(conversation, service.focus, service.images)
+    for item, name, message in zip(items, contents, messages, strict=False):
+        item[name] = message["content"]
+    if request.instructions is not None:
+        request.instructions = messages[-1]["content"]
+    return request, messages
