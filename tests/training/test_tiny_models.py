@@ -2,14 +2,14 @@
 
 import filecmp
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from dualfocus_training.models import families
 from dualfocus_training.models.families import FAMILIES, ensure_tiny, tiny_path, write_tiny
 from PIL import Image
-from transformers import AutoProcessor
+from safetensors.torch import load_file
+from transformers import AutoProcessor, AutoTokenizer
 
 _LOOK = [{"type": "image"}, {"type": "text", "text": "What?"}]
 _CHAT = [
@@ -31,16 +31,7 @@ _CHATS = {
 }
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def processor(family: str) -> Any:
-    return AutoProcessor.from_pretrained(ensure_tiny(family))
-
-
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_model_is_the_same_bytes_every_time(family: str, tmp_path: Path) -> None:
     for name, seed in (("one", 0), ("other", 0), ("another", 1)):
         write_tiny(family, tmp_path / name, seed)
@@ -52,8 +43,23 @@ def test_the_model_is_the_same_bytes_every_time(family: str, tmp_path: Path) -> 
     assert different == ["model.safetensors"]
 
 
-def test_a_conversation_is_written_as_the_published_template_writes_it(family: str, processor: Any) -> None:
+@pytest.mark.parametrize("family", _CHATS)
+def test_a_conversation_is_written_as_the_published_template_writes_it(family: str) -> None:
+    processor = AutoProcessor.from_pretrained(ensure_tiny(family))
     assert processor.apply_chat_template(_CHAT, add_generation_prompt=True) == _CHATS[family]
+
+
+def test_internvls_own_form_takes_messages_as_texts_and_has_the_other_forms_weights_and_tokens() -> None:
+    forms = [ensure_tiny(family) for family in ("internvl-chat", "internvl")]
+    own, other = (AutoTokenizer.from_pretrained(form) for form in forms)
+    chat = [{"role": "user", "content": "<image>\nWhat?"}]
+    written = "<|im_start|>user\n<image>\nWhat?<|im_end|>\n<|im_start|>assistant\n"
+    assert own.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) == written
+    assert own.get_vocab() == other.get_vocab()
+    sums = [
+        sum(float(tensor.double().sum()) for tensor in load_file(form / "model.safetensors").values()) for form in forms
+    ]
+    assert sums[0] == pytest.approx(sums[1], rel=1e-12)
 
 
 def test_the_tool_that_returns_a_crop_answers_as_a_user_in_marks() -> None:

@@ -2,13 +2,14 @@
 
 A hub's copy, a fine-tune or `--mm-processor-kwargs` may have others. Leans on these parts of vLLM 0.32
 (tests/unit/backend/test_processor_limits.py): a renderer's `get_mm_processor`, `BaseProcessingInfo.get_hf_processor`
-with its `image_processor`, `ctx` with `get_merged_mm_kwargs`, and `get_max_image_tokens` of the families that have it.
+with its `image_processor`, `ctx` with `get_merged_mm_kwargs`, and `get_max_image_tokens` of the families that have it;
+of Gemma 4's processor `max_soft_tokens`.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from dualfocus_engine.families.views import Grid, Tiles, Views
+from dualfocus_engine.families.views import Budget, Grid, Tiles, Views
 
 
 def with_processor_limits(views: Views | None, renderer: Any) -> Views | None:
@@ -20,6 +21,8 @@ def with_processor_limits(views: Views | None, renderer: Any) -> Views | None:
         rule = _grid(rule, info)
     elif isinstance(rule, Tiles):
         rule = _tiles(rule, info.get_hf_processor().image_processor)
+    elif isinstance(rule, Budget):
+        rule = _budget(rule, info)
     return views.model_copy(update={"rule": rule})
 
 
@@ -33,11 +36,22 @@ def _grid(rule: Grid, info: Any) -> Grid:
 
 def _least_pixels(info: Any) -> int | None:
     """Return the pixels that the processor enlarges a picture to at least, by either spelling."""
-    given: Mapping[str, Any] = info.ctx.get_merged_mm_kwargs({})
-    given = {**given, **given.get("images_kwargs", {})}
+    given = _given(info)
     sizes = (given.get("size") or {}, vars(info.get_hf_processor().image_processor.size))
     found = (given.get("min_pixels"), *(size.get("shortest_edge") for size in sizes))
     return next((int(pixels) for pixels in found if pixels is not None), None)
+
+
+def _given(info: Any) -> Mapping[str, Any]:
+    """Return what `--mm-processor-kwargs` say of images."""
+    given: Mapping[str, Any] = info.ctx.get_merged_mm_kwargs({})
+    return {**given, **given.get("images_kwargs", {})}
+
+
+def _budget(rule: Budget, info: Any) -> Budget:
+    found = (_given(info), vars(info.get_hf_processor().image_processor))
+    tokens = (names.get("max_soft_tokens") for names in found)
+    return rule.model_copy(update={"most": next((most for most in tokens if most), rule.most)})
 
 
 def _tiles(rule: Tiles, image_processor: Any) -> Tiles:

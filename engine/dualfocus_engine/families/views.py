@@ -6,6 +6,7 @@ box of the shown picture means, and a picture is the same in every turn.
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -143,6 +144,56 @@ class Square(BaseModel):
         return _to_aspect(region, 1.0, size)
 
 
+class Budget(BaseModel):
+    """Every picture as many cells of `cell` pixels a side as a budget of `most` tokens holds, its aspect kept.
+
+    Gemma 4's rule: small pictures are enlarged. Its processor changes some of the sizes that it made itself, so a
+    picture is shown at one that it keeps: its own where it does, else the one of nearest aspect.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["budget"]
+    cell: int = Field(gt=0, description="pixels a side: patch size times the patches pooled into one token")
+    most: _Tokens
+
+    @property
+    def tokens_a_pixel(self) -> float:
+        """Image tokens for each pixel that the encoder is shown."""
+        return 1 / self.cell**2
+
+    def tokens(self, size: Size) -> int:
+        """Return the image tokens of a picture shown at `size`."""
+        return (size[0] // self.cell) * (size[1] // self.cell)
+
+    def fit(self, size: Size, least: int, most: int) -> Size:
+        """Return the size to show a picture of `size` at: always the one that fills the budget."""
+        width, height = size
+        filled = math.isqrt(self.most * width // height), math.isqrt(self.most * height // width)
+        kept = _kept_grids(self.most)
+        columns, rows = filled if filled in kept else min(kept, key=lambda grid: _distortion(grid, size))
+        return columns * self.cell, rows * self.cell
+
+    def widened(self, region: Region, size: Size, most: int) -> Region:
+        """Return the region to crop: a budget is filled by one of any aspect."""
+        return region
+
+
+@cache
+def _kept_grids(most: int) -> frozenset[Size]:
+    """Return the columns and rows that fill a budget so that they are what is made of them again."""
+    pairs = ((columns, rows) for columns in range(1, most + 1) for rows in range(1, most // columns + 1))
+    return frozenset(
+        (columns, rows)
+        for columns, rows in pairs
+        if most * columns < rows * (columns + 1) ** 2 and most * rows < columns * (rows + 1) ** 2
+    )
+
+
+def _distortion(grid: Size, size: Size) -> float:
+    return abs(math.log(grid[0] * size[1] / (grid[1] * size[0])))
+
+
 class View(BaseModel):
     """The image tokens that a picture may take; None: what the processor allows."""
 
@@ -163,7 +214,7 @@ class Views(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rule: Annotated[Grid | Tiles | Square, Field(discriminator="kind")]
+    rule: Annotated[Grid | Tiles | Square | Budget, Field(discriminator="kind")]
     whole: View = View()
     crop: View = View(least=256, most=1024)
 

@@ -2,14 +2,18 @@
 
 import base64
 import io
-from collections.abc import Awaitable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
 import httpx
-from dualfocus_engine import DualFocus, Mode, Profile, Question, Region, load_profile, profile_names
+from dualfocus_engine import Box, DualFocus, Mode, Profile, Question, Region, load_profile, profile_names
+from dualfocus_engine.families.box_format import BoxFormat
 from dualfocus_engine.families.choosing import profile_of
 from dualfocus_engine.families.views import Views
+from dualfocus_engine.method.showing import show_pictures
+from dualfocus_engine.method.turn_runner import TurnRunner
 from dualfocus_engine.shipped import SHIPPED_MODEL
 from PIL import Image
 from pydantic import BaseModel, ValidationError
@@ -19,6 +23,10 @@ from dualfocus_server.check.drawing import Drawn
 # Enough for a number and a sentence around it, and for thoughts to be seen.
 _ANSWER_TOKENS = 128
 _CHAT, _MODELS = "/v1/chat/completions", "/v1/models"
+
+
+# Returns None where no box can be read; raises DualFocusError.
+Locate = Callable[[Drawn, BoxFormat], Awaitable[Box | None]]
 
 
 class CantAsk(Exception):
@@ -53,12 +61,24 @@ class Reply(BaseModel):
     notes: list[str] = []
 
 
+@dataclass(frozen=True)
+class Answered:
+    """A picture and what was answered about it."""
+
+    drawn: Drawn
+    reply: Reply
+
+
 class Asker(Protocol):
-    """Asks a model; `views` are its profile's, with the limits of the loaded image processor where those are known."""
+    """Asks a model; `views` are its profile's, with the limits of the loaded image processor where those are known.
+
+    `locate` asks where a thing is in another box format; None where only the profile's own can be asked for.
+    """
 
     model: str
     profile: Profile
     views: Views | None
+    locate: Locate | None
 
     async def ask(self, drawn: Drawn) -> Reply:
         """Ask about a picture by two looks. Raises CantAsk, DualFocusError."""
@@ -69,20 +89,33 @@ class EngineAsker:
 
     def __init__(self, focus: DualFocus) -> None:
         self.model, self.profile, self.views = focus.model, focus.engine.profile, focus.engine.views
+        self.locate: Locate | None = self._locate
         self._focus = focus
 
     async def ask(self, drawn: Drawn) -> Reply:
         # Only now: it imports vLLM, which whoever asks a server need not have.
         from dualfocus_server.answering.report import focus_report
 
+        result = await self._focus.answer(self._question(drawn, _ANSWER_TOKENS))
+        return Reply.model_validate(focus_report(result, Mode.DUAL).model_dump())
+
+    async def _locate(self, drawn: Drawn, box_format: BoxFormat) -> Box | None:
+        """Run the second look alone, with the profile's box format changed."""
+        engine = copy(self._focus.engine)
+        engine.profile = self.profile.model_copy(update={"box_format": box_format})
+        question, _ = await show_pictures(engine, self._question(drawn, 1))
+        return (await TurnRunner(engine, question).run_second_look()).box
+
+    def _question(self, drawn: Drawn, answer_tokens: int) -> Question:
         sampling = self._focus.engine.answer_sampling()
-        sampling.max_tokens = _ANSWER_TOKENS
-        question = replace(Question.about(drawn.picture, drawn.question), sampling=sampling)
-        return Reply.model_validate(focus_report(await self._focus.answer(question), Mode.DUAL).model_dump())
+        sampling.max_tokens = answer_tokens
+        return replace(Question.about(drawn.picture, drawn.question), sampling=sampling)
 
 
 class ServerAsker:
     """Asks a running server."""
+
+    locate: Locate | None = None  # a server asks in its own profile's words
 
     def __init__(self, http: httpx.AsyncClient, model: str, profile: Profile) -> None:
         self.model, self.profile, self.views = model, profile, profile.views

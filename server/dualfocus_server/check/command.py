@@ -12,9 +12,10 @@ import httpx
 from dualfocus_client.client import server_address
 from dualfocus_engine import DualFocus, DualFocusError
 
-from dualfocus_server.check.asking import Asker, CantAsk, EngineAsker, ServerAsker
+from dualfocus_server.check.asking import Answered, Asker, CantAsk, EngineAsker, ServerAsker
 from dualfocus_server.check.drawing import draw_pictures
-from dualfocus_server.check.findings import Answered, Findings, find
+from dualfocus_server.check.findings import Findings, find
+from dualfocus_server.check.openings import Opening, compare_openings
 
 _TIMEOUT_S = 600.0
 
@@ -63,7 +64,8 @@ async def _check(args: argparse.Namespace) -> tuple[str, str, Findings]:
 
 async def _ask_all(asker: Asker) -> tuple[str, str, Findings]:
     answered = [Answered(drawn, await asker.ask(drawn)) for drawn in draw_pictures()]
-    return asker.model, asker.profile.name, find(answered, asker.profile, asker.views)
+    opening = await compare_openings(asker.profile.box_format, answered, asker.locate)
+    return asker.model, asker.profile.name, find(answered, asker.profile, asker.views, opening)
 
 
 def _told(model: str, profile: str, found: Findings) -> str:
@@ -76,6 +78,8 @@ def _told(model: str, profile: str, found: Findings) -> str:
         ("error of their middles", f"x {share(found.error_x)}, y {share(found.error_y)} of the picture"),
         ("crops that hold the thing", share(found.hold)),
         ("image tokens of crops", ", ".join(map(str, found.crop_tokens)) or "not reported"),
+        ("crop tokens as wanted", _yes(found.as_wanted)),
+        ("mean IoU with an opening, without", _opened(found.opening)),
         ("prefix shared by the second look", _yes(found.shared)),
         ("small print read by the first look", share(found.read_by_macro)),
         ("small print read by the second", share(found.read_by_micro)),
@@ -89,3 +93,13 @@ def _told(model: str, profile: str, found: Findings) -> str:
 
 def _yes(value: bool | None) -> str:
     return "-" if value is None else "yes" if value else "no"
+
+
+def _opened(found: Opening | None) -> str:
+    """Say how boxes are with an opening and without, and what it is."""
+    if found is None:
+        return "- (what stands around the numbers of box_format.template opens no box)"
+    opened, free = ("not asked" if iou is None else f"{iou:.2f}" for iou in (found.iou_with, found.iou_without))
+    better = {None: "", True: ", the first is better", False: ", the second is better"}[found.better]
+    whose = "the profile's" if found.used else "not in the profile"
+    return f"{opened}, {free}{better} ({json.dumps(found.opening)}, {whose})"

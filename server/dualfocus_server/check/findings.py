@@ -10,9 +10,10 @@ from dualfocus_engine import Profile
 from dualfocus_engine.families.boxes import Box, Size
 from dualfocus_engine.families.views import Views
 
-from dualfocus_server.check.asking import Reply
+from dualfocus_server.check.asking import Answered
 from dualfocus_server.check.conventions import Fit, Sighting, find_convention, overlap, pattern_for, unit_of
 from dualfocus_server.check.drawing import Drawn
+from dualfocus_server.check.openings import Opening
 
 # What must hold for two looks to work: boxes that can be read, and crops that show what was asked about.
 _READABLE, _SHOWN = 0.75, 0.75
@@ -26,20 +27,13 @@ _QUOTED = 200
 
 
 @dataclass(frozen=True)
-class Answered:
-    """A picture and what was answered about it."""
-
-    drawn: Drawn
-    reply: Reply
-
-
-@dataclass(frozen=True)
 class Findings:
     """What was found; shares are 0 to 1, None where there was nothing to tell it by.
 
     `readable` boxes, their `mean_iou` with where things are, the mean error of their middles in `error_x` and `error_y`
     (shares of the picture's sides), the things that the crops `hold`, `crop_tokens` and whether they are `as_wanted`,
-    turns that `shared` the prefix, and the numbers that each look read.
+    turns that `shared` the prefix, the numbers that each look read, and what an `opening` changes: None where the
+    profile's boxes can't be opened.
     """
 
     readable: float
@@ -55,6 +49,7 @@ class Findings:
     thoughts: bool
     absent_boxed: float
     selections: dict[str, int]
+    opening: Opening | None
     advice: tuple[str, ...]
 
     @property
@@ -63,7 +58,9 @@ class Findings:
         return not self.advice
 
 
-def find(answered: Sequence[Answered], profile: Profile, views: Views | None) -> Findings:
+def find(
+    answered: Sequence[Answered], profile: Profile, views: Views | None, opening: Opening | None = None
+) -> Findings:
     """Return what the answers show."""
     there = [one for one in answered if one.drawn.box is not None]
     absent = [one for one in answered if one.drawn.box is None]
@@ -84,6 +81,7 @@ def find(answered: Sequence[Answered], profile: Profile, views: Views | None) ->
         "thoughts": any(_THOUGHT in said.text for one in there for said in (one.reply.macro, one.reply.micro) if said),
         "absent_boxed": _mean([float(one.reply.box is not None) for one in absent]) or 0.0,
         "selections": dict(Counter(one.reply.selection for one in there)),
+        "opening": opening,
     }
     return Findings(**found, advice=tuple(_advice(found, there, profile, views)))
 
@@ -93,11 +91,23 @@ def _advice(found: dict[str, Any], there: Sequence[Answered], profile: Profile, 
     if found["readable"] < _READABLE or found["hold"] < _SHOWN:
         yield _about_boxes([_sighting(one, views) for one in there if one.reply.grounding], found, profile)
     if found["as_wanted"] is False:
-        yield f"Crops took {min(found['crop_tokens'])} to {max(found['crop_tokens'])} image tokens: see views.rule."
+        yield _about_crops(found["crop_tokens"], views)
     if found["shared"] is False:
         yield "The second look does not continue the cached prefix: is prefix caching on, and the chat template plain?"
+    if found["opening"] is not None:
+        yield from found["opening"].advice()
     if found["thoughts"]:
         yield "Thoughts stand in the answers: switch them off (chat_template_kwargs: {enable_thinking: false})."
+
+
+def _about_crops(tokens: Sequence[int], views: Views | None) -> str:
+    """Say what crops were to take."""
+    assert views is not None
+    wanted = f"{views.crop.least or 1} to {views.crop.most or 'any number'}"
+    return (
+        f"Crops took {min(tokens)} to {max(tokens)} image tokens, wanted were {wanted}: see views.rule and views.crop; "
+        "a short context (--max-model-len) and --crop-tokens leave less."
+    )
 
 
 def _about_boxes(sightings: Sequence[Sighting], found: dict[str, Any], profile: Profile) -> str:
@@ -156,7 +166,7 @@ def _crop_tokens(there: Sequence[Answered]) -> Iterator[int]:
 
 
 def _is_wanted(tokens: int, views: Views) -> bool:
-    return tokens <= (views.crop.most or tokens)
+    return (views.crop.least or 0) <= tokens <= (views.crop.most or tokens)
 
 
 def _shares(one: Answered) -> bool:

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from dualfocus_engine.backend.processor_limits import with_processor_limits
 from dualfocus_engine.families.profiles import load_profile
-from dualfocus_engine.families.views import Grid, Square, Tiles, Views
+from dualfocus_engine.families.views import Budget, Grid, Square, Tiles, Views
 from dualfocus_training.models.families import ensure_tiny
+from transformers.models.gemma4.image_processing_gemma4 import Gemma4ImageProcessor
 from vllm.config import ModelConfig
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
@@ -55,6 +56,20 @@ def test_tiles_of_vllms_own_internvl_are_its_configurations(is_tiled: bool, tile
     assert views is not None
     assert isinstance(views.rule, Tiles)
     assert views.rule.most_tiles == tiles
+
+
+@pytest.mark.parametrize(
+    ("given", "tokens"),
+    [({}, 140), ({"max_soft_tokens": 560}, 560), ({"images_kwargs": {"max_soft_tokens": 1120}}, 1120)],
+)
+def test_a_budget_is_the_one_that_gemmas_processor_is_given(given: dict[str, Any], tokens: int) -> None:
+    processor = SimpleNamespace(image_processor=Gemma4ImageProcessor(max_soft_tokens=140))
+    context = SimpleNamespace(get_merged_mm_kwargs=lambda own: {**own, **given})
+    info = SimpleNamespace(get_hf_processor=lambda: processor, ctx=context)
+    budget = Views(rule=Budget(kind="budget", cell=48, most=280))
+    views = with_processor_limits(budget, SimpleNamespace(get_mm_processor=lambda: SimpleNamespace(info=info)))
+    assert views is not None
+    assert views.rule == Budget(kind="budget", cell=48, most=tokens)
 
 
 def test_other_views_are_asked_of_no_processor() -> None:

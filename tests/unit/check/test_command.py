@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
+from dualfocus_engine.families.views import View
 from dualfocus_server.check import command
 from dualfocus_server.check.drawing import draw_pictures
 
@@ -42,6 +43,8 @@ def test_what_works_is_said_and_is_status_0(
     assert told.startswith("a-model, profile qwen3-vl\n")
     assert told.endswith("Two looks will work.\n")
     assert "crops that hold the thing           100%" in told
+    assert "crop tokens as wanted               yes" in told
+    assert 'mean IoU with an opening, without   not asked, 1.00 ("```json' in told
     assert [body["model"] for body in server["asked"]] == ["a-model"] * len(draw_pictures())
 
 
@@ -53,6 +56,18 @@ def test_what_does_not_is_status_1_and_all_of_it_there_as_json(
     told = json.loads(capsys.readouterr().out)
     assert (told["model"], told["profile"], told["works"]) == ("a-model", "qwen3-vl", False)
     assert "order: yxyx" in told["advice"][0]
+    assert (told["as_wanted"], told["opening"]["iou_with"], told["opening"]["used"]) == (True, None, False)
+
+
+def test_crops_of_another_size_are_status_1(
+    server: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    qwen3 = QWEN3.model_copy(update={"views": QWEN3.views and QWEN3.views.model_copy(update={"crop": View(least=301)})})
+    monkeypatch.setattr("dualfocus_server.check.asking._profile_named", lambda name: qwen3)
+    assert command.main(["--base-url", "http://server"]) == 1
+    told = capsys.readouterr().out
+    assert "crop tokens as wanted               no" in told
+    assert "Crops took 300 to 300 image tokens, wanted were 301 to any number" in told
 
 
 @pytest.mark.parametrize(

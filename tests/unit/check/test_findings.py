@@ -8,9 +8,9 @@ from dualfocus_engine import Box, Profile, load_profile
 from dualfocus_engine.families.boxes import Size, crop_region
 from dualfocus_engine.families.choosing import profile_of
 from dualfocus_engine.shipped import SHIPPED_MODEL
-from dualfocus_server.check.asking import Reply
+from dualfocus_server.check.asking import Answered, Reply
 from dualfocus_server.check.drawing import Drawn, draw_pictures
-from dualfocus_server.check.findings import Answered, Findings, find
+from dualfocus_server.check.findings import Findings, find
 
 SMALL = profile_of(str(SHIPPED_MODEL))
 QWEN3, QWEN25 = load_profile("qwen3-vl"), load_profile("qwen2.5-vl")
@@ -141,8 +141,16 @@ def test_a_prefix_that_is_not_shared_and_crops_of_another_size_are_named() -> No
     micro = {"prompt_tokens": 9000, "cached_tokens": 0, "image_tokens": 8000}
     found = _found(QWEN3, _per_mille, micro=micro)
     assert (found.shared, found.as_wanted, len(found.advice)) == (False, False, 2)
-    assert "7100 to 7100 image tokens" in found.advice[0]
+    assert "7100 to 7100 image tokens, wanted were 256 to 1024: see views.rule" in found.advice[0]
     assert "prefix caching" in found.advice[1]
+
+
+@pytest.mark.parametrize(("tokens", "as_wanted"), [(255, False), (256, True), (1024, True), (1025, False)])
+def test_crops_of_too_few_tokens_are_as_wrong_as_those_of_too_many(tokens: int, as_wanted: bool) -> None:
+    micro = {"prompt_tokens": 1500, "cached_tokens": 992, "image_tokens": 900 + tokens}
+    found = _found(QWEN3, _per_mille, micro=micro)
+    assert (found.as_wanted, found.works) == (as_wanted, as_wanted)
+    assert all(f"Crops took {tokens} to {tokens} image tokens" in line for line in found.advice)
 
 
 def test_thoughts_in_an_answer_are_named() -> None:

@@ -4,11 +4,14 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from dualfocus_engine.families.boxes import Region
 from dualfocus_engine.families.profiles import load_profile
-from dualfocus_engine.families.views import Grid, Square, Tiles, View, Views
+from dualfocus_engine.families.views import Budget, Grid, Square, Tiles, View, Views
+from PIL import Image
 from pydantic import ValidationError
+from transformers.models.gemma4.image_processing_gemma4 import Gemma4ImageProcessor, get_aspect_ratio_preserving_size
 from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
@@ -16,6 +19,9 @@ UNLIMITED = 1 << 40
 QWEN25 = Grid(kind="grid", cell=28, least=4, most=16384)
 QWEN3 = Grid(kind="grid", cell=32, least=64, most=16384)
 INTERNVL = Tiles(kind="tiles", side=448, tile_tokens=256, most_tiles=12)
+
+
+GEMMA4 = [Budget(kind="budget", cell=48, most=tokens) for tokens in (70, 140, 280, 560, 1120)]
 
 
 def _sizes(count: int = 3000, most: int = 13) -> Iterator[tuple[int, int]]:
@@ -101,6 +107,50 @@ def test_a_square_takes_every_picture_alike() -> None:
     assert views.crop_region(Region(100, 100, 300, 200), (1000, 1000)) == Region(100, 50, 300, 250)
 
 
+def _gemma4(budget: Budget, size: tuple[int, int]) -> tuple[int, int]:
+    """The size that Gemma 4's processor makes of another."""
+    height, width = get_aspect_ratio_preserving_size(size[1], size[0], 16, 9 * budget.most, 3)
+    return width, height
+
+
+@pytest.mark.parametrize("budget", GEMMA4, ids=lambda budget: str(budget.most))
+def test_a_budget_is_filled_by_a_size_that_gemmas_processor_leaves_as_it_is(budget: Budget) -> None:
+    kept = changed = 0
+    for size in _sizes(600):
+        if max(size) > budget.most * min(size):
+            continue  # its processor refuses some of these
+        shown, its_own = budget.fit(size, 1, UNLIMITED), _gemma4(budget, size)
+        assert _gemma4(budget, shown) == shown
+        assert budget.tokens(shown) <= budget.most
+        if max(size) > 8 * min(size):
+            continue
+        assert budget.tokens(shown) >= budget.tokens(its_own), "never fewer pixels than by one look"
+        is_kept = _gemma4(budget, its_own) == its_own
+        assert shown == its_own or not is_kept
+        kept, changed = kept + is_kept, changed + (not is_kept)
+    assert kept > 100
+    assert changed > 100
+
+
+@pytest.mark.parametrize("size", [(4000, 3), (3, 4000), (1, 1), (13440, 48)])
+def test_a_budget_has_a_size_for_every_strip(size: tuple[int, int]) -> None:
+    for budget in GEMMA4:
+        shown = budget.fit(size, 1, UNLIMITED)
+        assert _gemma4(budget, shown) == shown
+
+
+@pytest.mark.parametrize("size", [(160, 120), (1600, 900), (300, 700)])
+def test_gemmas_processor_makes_the_tokens_of_a_budget_and_changes_no_pixel(size: tuple[int, int]) -> None:
+    views = Views(rule=GEMMA4[2], crop=View())
+    shown = views.show_whole(size)
+    assert views.show_crop(size, 1.0) == shown, "a crop fills the budget too"
+    pixels = np.random.default_rng(0).integers(0, 256, (shown[1], shown[0], 3), dtype=np.uint8)
+    seen = Gemma4ImageProcessor()(Image.fromarray(pixels), return_tensors="np")
+    assert int(seen["num_soft_tokens_per_image"][0]) == views.tokens(shown)
+    patches = np.asarray(seen["pixel_values"])[0][: 9 * views.tokens(shown)]
+    assert np.allclose(np.sort(patches, axis=None), np.sort(pixels / 255, axis=None), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
@@ -108,6 +158,7 @@ def test_a_square_takes_every_picture_alike() -> None:
         ({"rule": {"kind": "grid", "cell": 0, "most": 10}}, "views.rule.grid.cell"),
         ({"rule": {"kind": "grid", "cell": 28}}, "views.rule.grid.most"),
         ({"rule": {"kind": "tiles", "side": 448}}, "views.rule.tiles.tile_tokens"),
+        ({"rule": {"kind": "budget", "cell": 48, "least": 70}}, "views.rule.budget.most"),
         ({"crop": {"least": 10, "most": 5}}, "views.crop"),
         ({"whole": {"most": -1}}, "views.whole.most"),
         ({"hole": {}}, "views.hole"),

@@ -18,6 +18,7 @@ FAMILIES = {
     "qwen3-vl": "qwen3_vl",
     "qwen3-vl-moe": "qwen3_vl_moe",
     "internvl": "internvl",
+    "internvl-chat": "internvl_chat",
 }
 
 

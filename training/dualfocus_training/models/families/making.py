@@ -43,12 +43,16 @@ WIDTH = 128
 SPREAD = 0.2
 
 
+# A line break behind a bracket is one token with it, as in Qwen's: <image> is no run of tokens where one follows.
+_MERGES = [(">", "Ċ")]
+
+
 def qwen_tokenizer(special: Sequence[str], plain: Sequence[str], template: str, **named: str) -> Qwen2Tokenizer:
     """Return a tokenizer that cuts text as Qwen's does and then into bytes: any text encodes, digit by digit."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Qwen2Tokenizer(
-        vocab={token: index for index, token in enumerate(alphabet)},
-        merges=[],
+        vocab={token: index for index, token in enumerate([*alphabet, *map("".join, _MERGES)])},
+        merges=_MERGES,
         eos_token="<|im_end|>",
         extra_special_tokens=named,
         model_max_length=CONTEXT,
@@ -60,7 +64,10 @@ def qwen_tokenizer(special: Sequence[str], plain: Sequence[str], template: str, 
 
 
 def qwen_text(tokenizer: Qwen2Tokenizer, **more: Any) -> dict[str, Any]:
-    """Return the configuration of a text model: two layers, two heads of 64 that share one pair of key and value."""
+    """Return the configuration of a text model: two layers, two heads of 64 that share one pair of key and value.
+
+    `more` goes before that.
+    """
     return {
         "vocab_size": len(tokenizer),
         "hidden_size": WIDTH,

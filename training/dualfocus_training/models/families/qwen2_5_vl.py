@@ -1,6 +1,8 @@
 """Qwen2.5-VL in small: native resolution in patches of 14 merged by 2, attention in windows in one layer of two."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 
@@ -53,10 +55,48 @@ _PREPROCESSOR = {
 }
 
 
+# The widths of Qwen2.5-0.5B, and an encoder of a fifth of its size, as in Qwen2.5-VL-3B: 0.43 billion parameters.
+_HALF_BILLION_TEXT = {
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.02,
+}
+_HALF_BILLION_VISION = {
+    "depth": 8,
+    "hidden_size": 768,
+    "intermediate_size": 2048,
+    "num_heads": 12,
+    "out_hidden_size": 896,
+    "fullatt_block_indexes": [7],
+    "initializer_range": 0.02,
+}
+_TINY_VISION = {
+    "depth": 2,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_heads": 2,
+    "out_hidden_size": WIDTH,
+    "fullatt_block_indexes": [1],
+    "initializer_range": SPREAD,
+}
+
+
 def write_tiny(folder: Path, seed: int) -> None:
     """Write the model, its tokenizer and its processor's configuration into an existing or new folder."""
+    _write(folder, seed, {}, _TINY_VISION)
+
+
+def write_half_billion(folder: Path, seed: int = 0) -> None:
+    """Write the same with 0.43 billion parameters (0.9 GB), for measurements."""
+    _write(folder, seed, _HALF_BILLION_TEXT, _HALF_BILLION_VISION)
+
+
+def _write(folder: Path, seed: int, text: Mapping[str, Any], vision: Mapping[str, Any]) -> None:
     tokenizer = qwen_tokenizer(QWEN_SPECIAL, QWEN_PLAIN, CHAT_TEMPLATE)
-    write_model(folder, Qwen2_5_VLForConditionalGeneration, _config(tokenizer), seed)
+    write_model(folder, Qwen2_5_VLForConditionalGeneration, _config(tokenizer, text, vision), seed)
     tokenizer.save_pretrained(folder)
     ends = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
     # vLLM's defaults for whoever sends no sampling.
@@ -64,29 +104,15 @@ def write_tiny(folder: Path, seed: int) -> None:
     write_json(folder, preprocessor_config=_PREPROCESSOR, generation_config=sampling)
 
 
-def _config(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
+def _config(tokenizer: Qwen2Tokenizer, text: Mapping[str, Any], vision: Mapping[str, Any]) -> Qwen2_5_VLConfig:
     ids = {
         f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("vision_start", "vision_end")
     }
     rotary = {"rope_type": "default", "mrope_section": [8, 12, 12], "rope_theta": 1e6}
     return Qwen2_5_VLConfig(
-        text_config=qwen_text(tokenizer, rope_parameters=rotary),
-        vision_config=_vision(),
+        text_config=qwen_text(tokenizer, rope_parameters=rotary, **text),
+        vision_config={"window_size": 112, "patch_size": 14, **vision},
         image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
         video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
         **ids,
     )
-
-
-def _vision() -> dict[str, object]:
-    return {
-        "depth": 2,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_heads": 2,
-        "out_hidden_size": WIDTH,
-        "fullatt_block_indexes": [1],
-        "window_size": 112,
-        "patch_size": 14,
-        "initializer_range": SPREAD,
-    }
