@@ -1,12 +1,12 @@
-// The AI SDK asks one image question by OpenAI's default API, whole and streamed: BASE_URL MODEL FILE.
+// The AI SDK asks one image question by OpenAI's default API, whole and streamed: BASE_URL MODEL FILE [TEXT].
 import { readFileSync } from 'node:fs';
 import { createOpenAI } from '@ai-sdk/openai';
 import { generateText, streamText } from 'ai';
 
-const [baseURL, model, path] = process.argv.slice(2);
+const [baseURL, model, path, text = 'What is in the cup?'] = process.argv.slice(2);
 const content = [
   { type: 'image', image: readFileSync(path, 'utf8') },
-  { type: 'text', text: 'What is in the cup?' },
+  { type: 'text', text },
 ];
 const asked = { model: createOpenAI({ baseURL, apiKey: 'none' })(model), messages: [{ role: 'user', content }] };
 const whole = await generateText(asked);

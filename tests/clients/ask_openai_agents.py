@@ -1,4 +1,4 @@
-"""openai-agents asks one image question, whole and streamed: BASE_URL MODEL FILE, which holds it as a data URL."""
+"""openai-agents asks one image question, whole and streamed: BASE_URL MODEL FILE [TEXT]."""
 
 import asyncio
 import json
@@ -8,18 +8,18 @@ from pathlib import Path
 from agents import Agent, ModelSettings, OpenAIResponsesModel, Runner, set_tracing_disabled
 from openai import AsyncOpenAI
 
-# An answer that is cut is an error of this client's: one of these ends by itself.
+# An answer that is cut is an error of this client's: of a model that is not trained, one of these ends by itself.
 ANSWERS = {"structured_outputs": {"choice": ["yes", "no"]}}
 
 
-async def main(base_url: str, name: str, path: str) -> None:
+async def main(base_url: str, name: str, path: str, text: str | None = None) -> None:
     """Ask, and print what was said."""
     set_tracing_disabled(True)
     model = OpenAIResponsesModel(name, AsyncOpenAI(base_url=base_url, api_key="none"))
-    settings = ModelSettings(extra_body=ANSWERS)
+    settings = ModelSettings(extra_body=None if text else ANSWERS)
     agent = Agent(name="Looker", instructions="Be brief.", model=model, model_settings=settings)
     image = {"type": "input_image", "image_url": Path(path).read_text(), "detail": "auto"}
-    asked = [{"role": "user", "content": [image, {"type": "input_text", "text": "Is anything in the cup?"}]}]
+    asked = [{"role": "user", "content": [image, {"type": "input_text", "text": text or "Is anything in the cup?"}]}]
     whole = (await Runner.run(agent, asked)).final_output
     run, focus = Runner.run_streamed(agent, asked), None
     async for event in run.stream_events():

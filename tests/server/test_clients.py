@@ -21,20 +21,32 @@ SCRIPTS = ROOT / "tests" / "clients"
 HOME = ROOT / ".venv" / "clients"  # scripts/install.py makes it
 
 
-def told(command: list[str], server: Server, image: str, cwd: Path | None = None) -> dict[str, Any]:
-    """Run a client's script and return what it prints last."""
+def told(
+    command: list[str], server: Server, image: str, *words: str, model: str = MODEL, cwd: Path | None = None
+) -> dict[str, Any]:
+    """Run a client's script and return what it prints last; `words` are asked instead of its own."""
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": os.environ.get("HOME", "/"),
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     }
-    arguments = [*command, f"{server.url}/v1", MODEL, image]
+    arguments = [*command, f"{server.url}/v1", model, image, *words]
     done = subprocess.run(
         arguments, capture_output=True, text=True, timeout=PATIENCE, env=environment, cwd=cwd, check=False
     )
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
+
+
+def of_python(name: str) -> list[str]:
+    """Return the command of a client in Python."""
+    return [str(HOME / "bin" / "python"), str(SCRIPTS / name)]
+
+
+def of_node(name: str) -> list[str]:
+    """Return the command of one for Node, from where its packages are: that is where it looks for them."""
+    return ["node", str(shutil.copy(SCRIPTS / name, HOME))]
 
 
 @pytest.fixture
@@ -47,7 +59,7 @@ def image(about: About, tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("script", ["ask_langchain.py", "ask_litellm.py", "ask_instructor.py", "ask_openai_agents.py"])
 def test_python_clients(server: Server, image: str, script: str) -> None:
-    answer = told([str(HOME / "bin" / "python"), str(SCRIPTS / script)], server, image)
+    answer = told(of_python(script), server, image)
     focus = answer["dualfocus"]
     assert set(focus["turns"]) == {"macro", "grounding", "micro"}
     assert answer["text"]
@@ -58,11 +70,9 @@ def test_python_clients(server: Server, image: str, script: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="SKIPPED, UNTESTED: the JavaScript client needs Node")
-@pytest.mark.parametrize("name", ["ask_openai.mjs", "ask_openai_responses.mjs", "ask_ai_sdk.mjs"])
+@pytest.mark.parametrize("name", ["ask_openai.mjs", "ask_openai_responses.mjs", "ask_ai_sdk.mjs", "ask_anthropic.mjs"])
 def test_node(server: Server, image: str, name: str) -> None:
-    # From where the packages are: that is where Node looks for them.
-    script = shutil.copy(SCRIPTS / name, HOME)
-    answer = told(["node", str(script)], server, image, HOME)
+    answer = told(of_node(name), server, image, cwd=HOME)
     winner = answer["dualfocus"]["winner"]
     assert answer["text"] == answer["streamed"] == answer["dualfocus"][winner]["text"]
     assert answer.get("winner", winner) == winner, "the stream's too"

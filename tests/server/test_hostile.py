@@ -169,7 +169,7 @@ def names_the_image(error: dict[str, Any]) -> bool:
     return error["code"] in ("invalid_image", "body_too_large") or SURROGATE in error["message"]
 
 
-@pytest.mark.parametrize("mode", [*MODES, *ROUTES])
+@pytest.mark.parametrize("mode", [*MODES, *(pytest.param(route, marks=pytest.mark.slow) for route in ROUTES)])
 @pytest.mark.parametrize("image", HOSTILE_IMAGES, ids=lambda image: image.name)
 def test_hostile_images(web: httpx.Client, image: HostileImage, mode: str) -> None:
     answer = ask(web, about(image.url()), mode)
@@ -186,6 +186,7 @@ def test_hostile_images_that_are_tokenized(web: httpx.Client, image: HostileImag
         assert names_the_image(error_of(answer))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [*MODES, "count_tokens"])
 @pytest.mark.parametrize("image", HOSTILE_IMAGES, ids=lambda image: image.name)
 def test_hostile_images_by_messages(web: httpx.Client, image: HostileImage, way: str) -> None:
@@ -196,6 +197,7 @@ def test_hostile_images_by_messages(web: httpx.Client, image: HostileImage, way:
         message_of(answer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [*MODES, "tool"])
 @pytest.mark.parametrize("image", HOSTILE_IMAGES, ids=lambda image: image.name)
 def test_hostile_images_by_responses(web: httpx.Client, image: HostileImage, way: str) -> None:

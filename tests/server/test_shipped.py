@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from anthropic import Anthropic
 from asking import CHAT, About, chunks, events
 from dualfocus_engine.shipped import SHIPPED_MODEL, SHIPPED_NAME
 from dualfocus_server.check.command import main as check
@@ -18,6 +19,7 @@ from dualfocus_training.evaluation.figures import figures
 from hostile_images import data_url
 from openai import OpenAI
 from running_server import PATIENCE, Server, start_server
+from test_clients import HOME, ROOT, of_node, of_python, told
 from transformers import AutoTokenizer
 
 # No training run and no committed result draws scenes of this seed.
@@ -58,6 +60,46 @@ def test_a_system_message_takes_nothing_from_it(shipped: Server) -> None:
         assert alone["dualfocus"]["box"] is not None
         assert beside["dualfocus"]["box"] == alone["dualfocus"]["box"]
         assert beside["choices"][0]["message"]["content"] == alone["choices"][0]["message"]["content"]
+
+
+MAKERS = ("ask_openai_responses.mjs", "ask_ai_sdk.mjs", "ask_anthropic.mjs", "ask_openai_agents.py")
+
+
+def readme_asks() -> tuple[str, str]:
+    """Return the drawing that the README asks about, as a data: URL, and its question."""
+    (body,) = re.findall(r"-d '(.*?)'\n", (ROOT / "README.md").read_text(), re.DOTALL)
+    picture, text = json.loads(body)["messages"][0]["content"]
+    return picture["image_url"]["url"], text["text"]
+
+
+@pytest.mark.parametrize(
+    "name", ["ask_openai_responses.mjs", "ask_ai_sdk.mjs", "ask_anthropic.mjs", "ask_openai_agents.py"]
+)
+def test_every_makers_client_is_answered_as_the_readme_has_it(shipped: Server, tmp_path: Path, name: str) -> None:
+    url, words = readme_asks()
+    (tmp_path / "drawing.url").write_text(url)
+    command = of_python(name) if name.endswith(".py") else of_node(name)
+    answer = told(command, shipped, str(tmp_path / "drawing.url"), words, model=SHIPPED_NAME, cwd=HOME)
+    assert (answer["text"], answer["streamed"]) == ("42", "42")
+    assert (answer["dualfocus"]["winner"], answer["dualfocus"]["macro"]["text"]) == ("micro", "6")
+
+
+def test_the_official_clients_in_python_are_too(shipped: Server) -> None:
+    url, words = readme_asks()
+    content = [{"type": "input_image", "image_url": url}, {"type": "input_text", "text": words}]
+    openai: Any = OpenAI(base_url=f"{shipped.url}/v1", api_key="none").responses.create(
+        model=SHIPPED_NAME,
+        input=[{"role": "user", "content": content}],  # type: ignore[list-item, misc]
+    )
+    source = {"type": "base64", "media_type": "image/png", "data": url.partition(",")[2]}
+    asked = [{"role": "user", "content": [{"type": "image", "source": source}, {"type": "text", "text": words}]}]
+    claude: Any = Anthropic(base_url=shipped.url, api_key="none").messages.create(
+        model=SHIPPED_NAME,
+        max_tokens=16,
+        messages=asked,  # type: ignore[arg-type]
+    )
+    assert (openai.output_text, claude.content[0].text) == ("42", "42")
+    assert (openai.dualfocus["winner"], claude.dualfocus["winner"]) == ("micro", "micro")
 
 
 def test_it_passes_the_check_of_a_model(shipped: Server, capsys: pytest.CaptureFixture[str]) -> None:
