@@ -1,21 +1,41 @@
 """How one of the APIs writes what is answered: the method knows none of them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any, Protocol
 
 from dualfocus_engine import FocusResult
-from dualfocus_engine.method.turn_runner import TurnListener
 
 from dualfocus_server.answering.protocol import FocusResponse
 from dualfocus_server.answering.streaming import Events
 from dualfocus_server.guards.api_errors import ApiError
 
 
-class AnswerWriter(TurnListener, Protocol):
-    """Writes what a question's turns do, and then its answer, as an API's events."""
+class AnswerWriter(ABC):
+    """Writes what a question's turns do (it is their listener), and then its answer, as an API's events."""
 
+    def __init__(self, events: Events) -> None:
+        self._events = events
+
+    def on_turn_start(self, turn: str) -> None:
+        """Name the turn."""
+        self._tell(turn)
+
+    def on_turn_accepted(self, turn: str) -> None:
+        """Let the answer begin: from here on the engine may fail, but not refuse."""
+        self._events.begin()
+
+    @abstractmethod
+    def on_text(self, text: str) -> None:
+        """Write some more of the answer."""
+
+    @abstractmethod
     def write_end(self, result: FocusResult, response: FocusResponse) -> None:
         """Write what is left to be said once the answer is chosen."""
+
+    @abstractmethod
+    def _tell(self, doing: str) -> None:
+        """Write what is being done, where that is asked for."""
 
 
 class VllmWire(Protocol):

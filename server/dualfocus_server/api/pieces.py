@@ -16,6 +16,7 @@ from vllm.entrypoints.serve.engine.protocol import UsageInfo
 
 from dualfocus_server.answering.protocol import FocusPiece, FocusResponse
 from dualfocus_server.answering.streaming import Events
+from dualfocus_server.answering.wire import AnswerWriter
 from dualfocus_server.guards.api_errors import ApiError
 
 DONE = "data: [DONE]\n\n"
@@ -92,12 +93,12 @@ def _choice(
     )
 
 
-class FocusWriter:
-    """Writes what a question's turns do (it is their listener) and its answer as events."""
+class FocusWriter(AnswerWriter):
+    """Writes it as pieces of a chat completion."""
 
     def __init__(self, events: Events, pieces: Pieces, progress: bool, usage: tuple[bool, bool]) -> None:
         """`usage` says whether it follows the answer, and whether each piece says it too."""
-        self._events = events
+        super().__init__(events)
         self._pieces = pieces
         self._progress = progress
         self._ends_in_usage, self._tells_usage = usage
@@ -106,14 +107,6 @@ class FocusWriter:
         self._held = ""  # the last of the text waits: it carries the `dualfocus` field
         events.put(pieces.role())
         self._tell("waiting")
-
-    def on_turn_start(self, turn: str) -> None:
-        """Name the turn."""
-        self._tell(turn)
-
-    def on_turn_accepted(self, turn: str) -> None:
-        """Let the answer begin: from here on the engine may fail, but not refuse."""
-        self._events.begin()
 
     def on_text(self, text: str) -> None:
         """Write the text before this one."""

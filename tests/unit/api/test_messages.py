@@ -75,13 +75,16 @@ async def test_a_silence_is_broken_by_pings(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 _UNKNOWN = {"type": "tool_addition", "tool": {"type": "tool_reference", "name": "nonesuch"}}
+_IMAGE = {"type": "image", "source": {"type": "url", "url": "https://example.org/a"}}
+_RESULT = {"type": "tool_result", "tool_use_id": "1", "content": [_IMAGE] * 1_001}
 
 
 @pytest.mark.parametrize(
     ("fields", "error"),
     [
         ({"messages": [{"role": "system", "content": [_UNKNOWN]}]}, VLLMValidationError),
-        ({"messages": TEXT, "stop_sequences": ["a"], "vllm_xargs": {"dualfocus_box": 1}}, RequestValidationError),
+        ({"tool_choice": {"type": "tool", "name": "nonesuch"}}, VLLMValidationError),
+        ({"messages": [{"role": "user", "content": [_RESULT]}]}, RequestValidationError),
     ],
 )
 async def test_what_can_not_be_made_a_chat_completion_is_the_clients_error(

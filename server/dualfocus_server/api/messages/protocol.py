@@ -4,9 +4,9 @@ Leans on vLLM 0.32's `AnthropicMessagesRequest` and `AnthropicCountTokensRequest
 """
 
 from collections.abc import Iterator
-from typing import Any, Self, get_args
+from typing import Any, get_args
 
-from pydantic import BaseModel, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import model_validator
 from vllm.entrypoints.anthropic.protocol import (
     AnthropicContentBlock,
     AnthropicCountTokensRequest,
@@ -14,40 +14,28 @@ from vllm.entrypoints.anthropic.protocol import (
     AnthropicMessagesResponse,
 )
 
-from dualfocus_server.answering.protocol import FocusOptions, FocusReport, check_messages
-from dualfocus_server.guards.json_limits import FieldError, validate_json
+from dualfocus_server.answering.protocol import FocusFields, FocusReport, Readable, check_messages
+from dualfocus_server.guards.json_limits import FieldError
 
 _KINDS: tuple[str, ...] = get_args(AnthropicContentBlock.model_fields["type"].annotation)
 _SOURCES = {"base64": "data", "url": "url"}
-# What vLLM's validators raise over values of types that they do not expect.
-_STUMBLES = (AttributeError, LookupError, TypeError, AssertionError, OverflowError, RecursionError)
 
 
-class _Readable(BaseModel):
+class _Conversation(Readable):
     """The shape of `messages`: vLLM's conversion takes it for granted."""
 
-    @model_validator(mode="wrap")
+    @model_validator(mode="before")
     @classmethod
-    def _is_readable(cls, body: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
-        if not isinstance(body, dict):
-            raise FieldError("the body must be a JSON object, sent with Content-Type: application/json", None)
-        validate_json(body)
+    def _has_messages(cls, body: Any) -> Any:
         _check_contents(check_messages(body))
-        try:
-            return read(body)
-        except ValidationError:
-            raise
-        except _STUMBLES as error:
-            raise FieldError(f"messages can't be read: {error}", "messages") from error
+        return body
 
 
-class MessagesRequest(_Readable, AnthropicMessagesRequest):
+class MessagesRequest(_Conversation, FocusFields, AnthropicMessagesRequest):
     """A message to be answered, with the `dualfocus` field."""
 
-    dualfocus: FocusOptions | None = Field(default=None)
 
-
-class CountTokensRequest(_Readable, AnthropicCountTokensRequest):
+class CountTokensRequest(_Conversation, AnthropicCountTokensRequest):
     """A conversation whose tokens are counted."""
 
 

@@ -25,6 +25,7 @@ from dualfocus_server.answering.intake import inline_images
 from dualfocus_server.answering.protocol import FocusReport, FocusRequest, FocusResponse
 from dualfocus_server.answering.service import Service
 from dualfocus_server.answering.streaming import Events
+from dualfocus_server.answering.wire import AnswerWriter
 from dualfocus_server.api.pieces import with_field
 from dualfocus_server.guards.api_errors import ApiError
 
@@ -119,25 +120,17 @@ class MessagesWire:
         return [wrap_data_with_event(to_json(problem.anthropic_body()).decode(), "error")]
 
 
-class MessageWriter:
-    """Writes what a question's turns do (it is their listener) and its answer as events."""
+class MessageWriter(AnswerWriter):
+    """Writes it as Anthropic's events."""
 
     def __init__(self, events: Events, start: AnthropicMessagesResponse, progress: bool, convert: _Convert) -> None:
         """`convert` makes a message of a chat completion."""
-        self._events = events
+        super().__init__(events)
         self._progress = progress
         self._convert = convert
         self._has_text = False
         self._put("message_start", message=start)
         self._tell("waiting")
-
-    def on_turn_start(self, turn: str) -> None:
-        """Name the turn."""
-        self._tell(turn)
-
-    def on_turn_accepted(self, turn: str) -> None:
-        """Let the answer begin: from here on the engine may fail, but not refuse."""
-        self._events.begin()
 
     def on_text(self, text: str) -> None:
         """Write the text, in the one block that there is."""

@@ -18,6 +18,7 @@ from vllm.outputs import CompletionOutput
 
 from dualfocus_server.answering.protocol import FocusResponse
 from dualfocus_server.answering.streaming import Events
+from dualfocus_server.answering.wire import AnswerWriter
 
 CREATED, IN_PROGRESS, COMPLETED = "response.created", "response.in_progress", "response.completed"
 # Makes the whole response of an answer and its items, as JSON.
@@ -69,14 +70,14 @@ def _logprobs(logprobs: ChatCompletionLogProbs | None) -> list[Logprob]:
     return [Logprob.model_validate(token.model_dump()) for token in (logprobs.content or () if logprobs else ())]
 
 
-class ResponseWriter:
-    """Writes what a question's turns do (it is their listener) and its answer as events."""
+class ResponseWriter(AnswerWriter):
+    """Writes it as the events of a response."""
 
     def __init__(
         self, events: Events, numbered: NumberedEvents, begun: dict[str, Any], finish: Finish, progress: bool
     ) -> None:
         """`begun` is the response without its answer."""
-        self._events = events
+        super().__init__(events)
         self._numbered = numbered
         self._begun = begun
         self._finish = finish
@@ -86,14 +87,6 @@ class ResponseWriter:
         self._put(CREATED, response=begun)
         self._put(IN_PROGRESS, response=begun)
         self._tell("waiting")
-
-    def on_turn_start(self, turn: str) -> None:
-        """Name the turn."""
-        self._tell(turn)
-
-    def on_turn_accepted(self, turn: str) -> None:
-        """Let the answer begin: from here on the engine may fail, but not refuse."""
-        self._events.begin()
 
     def on_text(self, text: str) -> None:
         """Write the text before this one."""
