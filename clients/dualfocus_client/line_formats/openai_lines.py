@@ -72,8 +72,9 @@ class _Line(BaseModel):
     @field_validator("body")
     @classmethod
     def _check(cls, body: dict[str, Any]) -> dict[str, Any]:
-        if body.get("stream"):
-            raise ValueError("stream: answers of a batch come whole; leave it out")
+        for name in ("stream", "background"):
+            if body.get(name):
+                raise ValueError(f"{name}: answers of a batch come whole; leave it out")
         if not isinstance(body.get("dualfocus"), dict | None):
             raise ValueError("dualfocus: an object is expected")
         return body

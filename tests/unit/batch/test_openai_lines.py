@@ -153,6 +153,7 @@ def test_requests_that_have_changed_are_said(
         ({**request("two"), "body": "two"}, "line 2: body: "),
         ({"custom_id": "my two", "method": "POST", "url": CHAT}, "line 2: body: Field required"),
         (request("two", stream=True), "line 2: body: Value error, stream: "),
+        (request("two", RESPONSES, background=True), "line 2: body: Value error, background: "),
         (request("two", dualfocus="macro"), "line 2: body: Value error, dualfocus: "),
         (line("two"), "line 2: custom_id: Field required"),
         ("[1]\n", "line 2: "),
