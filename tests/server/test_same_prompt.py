@@ -31,6 +31,7 @@ A = {"type": "image_url", "image_url": {"url": data_url(png(56, 84))}}
 B = {"type": "image_url", "image_url": {"url": data_url(png(84, 56))}}
 WORDS = "What colour is it?"
 _SHADES = itertools.count(1)
+TOOL = {"type": "function", "function": {"name": "look_closely", "parameters": {"type": "object", "properties": {}}}}
 SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
 
 
@@ -79,7 +80,9 @@ class Both:
     async def macro(self, request: FocusRequest) -> FocusResult:
         """Answer by two looks; `turns["macro"]` is the turn."""
         assert reason_for_vllm(request) is None
-        question = await question_of(request, self.focus, RequestImages(ImageFetcher()), Stages())
+        question = await question_of(
+            request, self.focus, RequestImages(ImageFetcher()), Stages(), self.chat.turn_options(request)
+        )
         return await self.focus.answer(question)
 
     async def off(self, request: FocusRequest) -> ChatCompletionResponse:
@@ -210,7 +213,7 @@ async def test_a_placeholder_in_a_text_without_pictures_is_words_too(both: Both,
 def heeding(both: Both, **changes: Any) -> Both:
     """The same with a template that says the mood and the effort that it is told."""
     own = both.focus.engine.template.text or both.focus.engine.llm.renderer.get_tokenizer().chat_template
-    template = "{{ mood }} {{ reasoning_effort }} " + str(own)
+    template = "{{ mood }} {{ reasoning_effort }} {{ tools }} " + str(own)
     profile = both.focus.profile.model_copy(update={"chat_template": template} | changes)
     return replace(both, focus=with_profile(both.focus, profile))
 
@@ -221,6 +224,7 @@ def heeding(both: Both, **changes: Any) -> Both:
     [
         ({"chat_template_kwargs": {"mood": "merry"}}, "merry"),
         ({"reasoning_effort": "high"}, "high"),
+        ({"tools": [TOOL], "tool_choice": "none"}, "look_closely"),
         ({"reasoning_effort": "high", "chat_template_kwargs": {"mood": "merry"}, "cache_salt": "a"}, "merry high"),
     ],
 )

@@ -31,7 +31,7 @@ def test_text_alone(client: OpenAI) -> None:
     ("options", "reason"),
     [
         ({"n": 2, "temperature": 1.0}, "n"),
-        ({"tools": [TOOL], "tool_choice": "none"}, "tools"),
+        ({"tools": [TOOL]}, "tools"),
         ({"extra_body": {"echo": True}}, "echo"),
         ({"extra_body": {"dualfocus": {"mode": "off"}, "echo": True}}, None),
     ],
@@ -46,6 +46,29 @@ def test_what_keeps_a_picture_from_a_second_look_is_said(
     assert [getattr(piece, "dualfocus", None) for piece in last] == [told if reason else None] * len(last)
     assert len(last) == (options.get("n", 1) if stream else 1)
     assert stream or len(answer.choices) == options.get("n", 1)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": [TOOL], "tool_choice": "none"},
+        {"tools": []},
+        {"tools": [], "tool_choice": "auto"},
+        {"tool_choice": "none"},
+        {"tools": None, "tool_choice": "auto"},
+    ],
+)
+@pytest.mark.parametrize("image", ["an image", "none"])
+def test_tools_that_can_not_be_called_change_nothing(
+    http: httpx.Client, about: About, fields: dict[str, Any], image: str
+) -> None:
+    """Clients send them with everything; vLLM refuses some of them."""
+    messages = about("coffee", "What is it?") if image == "an image" else TEXT_ONLY
+    body = {"messages": messages, "max_tokens": 4, "temperature": 0}
+    plain, answer = [http.post(CHAT, json=body | more) for more in ({}, fields)]
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["message"]["content"] == plain.json()["choices"][0]["message"]["content"]
+    assert ("dualfocus" in answer.json()) is (image == "an image")
 
 
 def test_the_reason_is_counted(http: httpx.Client, client: OpenAI, about: About) -> None:

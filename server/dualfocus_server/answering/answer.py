@@ -130,8 +130,8 @@ class _FocusTask:
 
     async def _answer(self, listener: TurnListener | None) -> tuple[FocusResult, FocusResponse]:
         request, service = self._request, self._service
-        adapter = service.chat.adapter(request)
-        question = await question_of(request, service.focus, service.images, self._stages, adapter)
+        turns = service.chat.turn_options(request)
+        question = await question_of(request, service.focus, service.images, self._stages, turns)
         result = await service.focus.answer(question, listener, service.macro_deadline(self._deadline))
         self._stages |= result.stages
         record_on_span(result)

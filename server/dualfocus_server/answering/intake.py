@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dualfocus_engine import BadQuestion, Box, DualFocus, Message, Mode, Picture, Question, Scoring, Text
-from dualfocus_engine.method.prompts import TurnOptions
+from dualfocus_engine.method.prompts import NO_OPTIONS, TurnOptions
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_engine.pictures.pictures import ImageLimits, read_source_image
@@ -15,12 +15,6 @@ from dualfocus_server.answering.contents import IMAGE, TEXT, parts_of
 from dualfocus_server.answering.protocol import MODES, Conversation, FocusRequest
 from dualfocus_server.guards.api_errors import as_client_errors
 from dualfocus_server.images.request_images import RequestImages
-
-if TYPE_CHECKING:
-    from vllm.lora.request import LoRARequest
-
-# How a turn ends is the turn's own.
-_OWN_TEMPLATE_KWARGS = ("add_generation_prompt", "continue_final_message")
 
 
 def image_parts(request: Conversation) -> Iterator[dict[str, Any]]:
@@ -41,9 +35,9 @@ async def question_of(
     focus: DualFocus,
     images: RequestImages,
     stages: Stages,
-    lora_request: "LoRARequest | None" = None,
+    turns: TurnOptions = NO_OPTIONS,
 ) -> Question:
-    """Return the question a request asks, of an adapter where one is named; `stages` count what its images take.
+    """Return the question a request asks, its turns run with `turns`; `stages` count what its images take.
 
     Raises BadPicture, BadQuestion, and vLLM's errors for its sampling.
     """
@@ -66,15 +60,8 @@ async def question_of(
         sampling=sampling,
         whole_tokens=options.whole_tokens,
         crop_tokens=options.crop_tokens,
-        turns=_turn_options(request, lora_request),
+        turns=turns,
     )
-
-
-def _turn_options(request: FocusRequest, lora_request: "LoRARequest | None") -> TurnOptions:
-    """Return what vLLM is told with every turn: what its own serving tells it of such a request."""
-    given = request.build_chat_params(None, "auto").chat_template_kwargs
-    template_kwargs = {name: value for name, value in given.items() if name not in _OWN_TEMPLATE_KWARGS}
-    return TurnOptions(template_kwargs, request.cache_salt, request.priority, lora_request)
 
 
 def _check_tokens(name: str, asked: int | None, focus: DualFocus) -> None:

@@ -200,6 +200,17 @@ class FocusFields(Sampled):
 class FocusRequest(Conversation, FocusFields, ChatCompletionRequest):
     """A chat completion request as vLLM takes it, with the `dualfocus` field."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_tools_or_none(cls, body: Any) -> Any:
+        """Leave out an empty list of tools, and a choice among none: clients send them, and vLLM refuses them."""
+        if not isinstance(body, dict) or body.get("tools"):
+            return body
+        left_out = {"tools"} if body.get("tools") == [] else set()
+        if body.get("tool_choice") in ("auto", "none"):
+            left_out.add("tool_choice")
+        return {name: value for name, value in body.items() if name not in left_out}
+
     @property
     def answer_id(self) -> str:
         """The id of the answer to it."""

@@ -9,7 +9,6 @@ from dualfocus_server.answering.protocol import FocusRequest
 
 # What only vLLM's own chat serving does; a request that uses one of these is not a DualFocus question.
 VLLM_ONLY = (
-    "tools",
     "use_beam_search",
     "echo",
     "add_generation_prompt",
@@ -47,6 +46,8 @@ def _reasons(request: FocusRequest) -> Iterator[str]:
         yield MODE
     if (request.n or 1) > 1:
         yield "n"
+    if request.tools and request.tool_choice != "none":
+        yield "tools"
     yield from (name for name in VLLM_ONLY if _is_asked(request, name))
     if (request.chat_template_kwargs or {}).get("chat_template") is not None:
         yield "chat_template_kwargs.chat_template"

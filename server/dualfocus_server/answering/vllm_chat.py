@@ -22,6 +22,7 @@ from typing import Any, TypeAlias, cast
 
 from dualfocus_engine import BadQuestion, ContextFull, Turn
 from dualfocus_engine.backend.vllm_engine import VllmEngine
+from dualfocus_engine.method.prompts import TurnOptions
 from fastapi import Request
 from opentelemetry.propagate import inject
 from pydantic import ValidationError
@@ -54,7 +55,6 @@ from vllm.entrypoints.serve.tokenize.protocol import DetokenizeRequest, Tokenize
 from vllm.entrypoints.serve.utils.api_utils import should_include_usage
 from vllm.entrypoints.serve.utils.orca_metrics import metrics_header
 from vllm.exceptions import GenerationError, VLLMClientError, VLLMValidationError
-from vllm.lora.request import LoRARequest
 
 from dualfocus_server.answering.contents import parts_of
 from dualfocus_server.guards.api_errors import ApiError, VllmResponseError, api_error_from_vllm, as_client_errors
@@ -64,6 +64,8 @@ from dualfocus_server.telemetry.request_ids import HEADER, request_id
 Messages: TypeAlias = list[Any]
 ResponseEvents: TypeAlias = AsyncGenerator[StreamingResponsesResponse, None]
 
+# How a turn ends is the turn's own.
+_OWN_TEMPLATE_KWARGS = ("add_generation_prompt", "continue_final_message")
 # How vLLM's streams tell an error; no other event begins so.
 _ERROR_EVENT = 'data: {"error":'
 # Its streams say the role as soon as the engine says anything, were it that it has failed.
@@ -272,9 +274,14 @@ class VllmChat:
         """Whether a request's model is the served one, or one of its adapters."""
         return self.is_base_model(name) or name in self._models.lora_requests
 
-    def adapter(self, request: ChatCompletionRequest) -> LoRARequest | None:
-        """Return the adapter that answers a request whose model is served; None for the model itself."""
-        return self._chat._maybe_get_adapters(request, supports_default_mm_loras=True)
+    def turn_options(self, request: ChatCompletionRequest) -> TurnOptions:
+        """Return what the engine is told with every turn of a request: what vLLM's own serving tells it."""
+        given = request.build_chat_params(None, "auto").chat_template_kwargs
+        told = {name: value for name, value in given.items() if name not in _OWN_TEMPLATE_KWARGS}
+        if request.tools and not self._chat.exclude_tools_when_tool_choice_none:
+            told["tools"] = [tool.model_dump() for tool in request.tools]
+        adapter = self._chat._maybe_get_adapters(request, supports_default_mm_loras=True)
+        return TurnOptions(told, request.cache_salt, request.priority, adapter)
 
     def is_base_model(self, name: str | None) -> bool:
         """Whether a request's model is the served one itself."""

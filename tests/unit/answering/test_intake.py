@@ -169,6 +169,10 @@ def test_what_only_vllm_does_is_vllms(fields: dict[str, Any]) -> None:
         {"cache_salt": "salt"},
         {"priority": 1},
         {"return_token_ids": True},
+        {"tools": [TOOL], "tool_choice": "none"},
+        {"tools": []},
+        {"tools": [], "tool_choice": "auto"},
+        {"tool_choice": "none"},
     ],
 )
 def test_ordinary_options_keep_the_two_looks(fields: dict[str, Any]) -> None:
@@ -179,7 +183,7 @@ def test_ordinary_options_keep_the_two_looks(fields: dict[str, Any]) -> None:
 USED = {
     *("messages", "model", "dualfocus", "stream", "stream_options", "n", "request_id"),
     *("logprobs", "top_logprobs", "return_tokens_as_token_ids", "return_token_ids"),
-    *("chat_template_kwargs", "reasoning_effort", "cache_salt", "priority"),
+    *("chat_template_kwargs", "reasoning_effort", "cache_salt", "priority", "tools", "tool_choice"),
     *("max_tokens", "max_completion_tokens", "min_tokens", "stop", "stop_token_ids", "ignore_eos", "bad_words"),
     *("temperature", "top_p", "top_k", "min_p", "seed", "logit_bias", "allowed_token_ids"),
     *("frequency_penalty", "presence_penalty", "repetition_penalty", "repetition_detection"),
@@ -191,7 +195,6 @@ IGNORED = {
         "user",
         "session_id",
         "include_reasoning",
-        "tool_choice",
         "parallel_tool_calls",
         "length_penalty",
     ),

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 from dualfocus_engine import BadQuestion, ContextFull, DualFocus, Turn
+from dualfocus_engine.method.prompts import NO_OPTIONS, TurnOptions
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.method.turn_engine import TurnRequest
 from dualfocus_server.answering.protocol import FocusRequest
@@ -56,8 +57,8 @@ class FakeChat:
     def signature(self, request: FocusRequest) -> str:
         return "model"
 
-    def adapter(self, request: FocusRequest) -> None:
-        return None
+    def turn_options(self, request: FocusRequest) -> TurnOptions:
+        return NO_OPTIONS
 
     def is_served(self, name: str | None) -> bool:
         return name in (None, "model")

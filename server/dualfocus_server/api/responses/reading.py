@@ -52,6 +52,7 @@ def question_of_response(asked: ResponseRequest) -> ResponseQuestion:
         raise RequestValidationError(errors, body=fields) from error
     for name in _SAME:
         setattr(question, name, getattr(asked, name))
+    question.tool_choice = "auto"  # its tools are of another make: whatever may be done with them, vLLM puts them in
     return question
 
 
