@@ -15,13 +15,13 @@ from fastapi.responses import JSONResponse
 from pydantic_core import to_json
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
+from dualfocus_server.answering.headers import load_header
 from dualfocus_server.answering.intake import image_parts, may_be_kept, question_of
 from dualfocus_server.answering.protocol import FocusRequest, FocusResponse
 from dualfocus_server.answering.reasons import MODE, NO_IMAGE, reason_for_vllm
 from dualfocus_server.answering.report import answers_record, completion, crop_url, headers_of
 from dualfocus_server.answering.service import Service
 from dualfocus_server.answering.streaming import Events, EventStream, Silence
-from dualfocus_server.answering.vllm_chat import load_header
 from dualfocus_server.answering.wire import VllmWire, Wire
 from dualfocus_server.guards.admission import Slot
 from dualfocus_server.guards.http_errors import Stalled

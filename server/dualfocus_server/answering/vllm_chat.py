@@ -3,38 +3,32 @@
 Leans on vLLM 0.32's `init_app_state` (fills a Starlette state with its servings), on `OpenAIServingChat`'s
 `create_chat_completion`, `_create_chat_logprobs`, `system_fingerprint`, `response_role`, `request_logger` and
 `renderer.mm_processor_cache`, on `OpenAIServingCompletion.create_completion` and
-`OpenAIServingResponses.create_responses`, on the header of a priority, on its flags `enable_force_include_usage`,
-`enable_per_request_metrics` and `enable_log_outputs` with what does them, on its streams (an error is an event and
-logged, the first pieces of a chat's say the role), on the error that it makes of a cancellation, on
-`OpenAIServingModels` (`base_model_paths` and `lora_requests` are what is served), on `metrics_header`, and on what vLLM
-says of a prompt that is too long: `VLLMValidationError.parameter`, and the words of `get_max_tokens`.
+`OpenAIServingResponses.create_responses`, on its flags `enable_force_include_usage`, `enable_per_request_metrics` and
+`enable_log_outputs` with what does them, on its streams (an error is an event and logged, the first pieces of a chat's
+say the role), on the error that it makes of a cancellation, on `OpenAIServingModels` (`base_model_paths` and
+`lora_requests` are what is served), and on what vLLM says of a prompt that is too long:
+`VLLMValidationError.parameter`, and the words of `get_max_tokens`.
 """
 
 import asyncio
 import logging
 import re
 from argparse import Namespace
-from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Iterator
 from contextlib import aclosing, contextmanager
 from http import HTTPStatus
 from tempfile import NamedTemporaryFile
 from typing import Any, TypeAlias, cast
 
-from dualfocus_engine import BadQuestion, ContextFull, Turn
+from dualfocus_engine import ContextFull, Turn
 from dualfocus_engine.backend.vllm_engine import VllmEngine
 from dualfocus_engine.method.prompts import TurnOptions
 from fastapi import Request
-from opentelemetry.propagate import inject
 from pydantic import ValidationError
-from starlette.datastructures import MutableHeaders, State
+from starlette.datastructures import State
 from vllm.entrypoints.generate.base.protocol import PerRequestMetrics, StreamOptions
-from vllm.entrypoints.generate.base.serving import (
-    PRIORITY_HEADER,
-    GenerateBaseServing,
-    build_per_request_timing_metrics,
-)
+from vllm.entrypoints.generate.base.serving import build_per_request_timing_metrics
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
-from vllm.entrypoints.openai.chat_completion.api_router import ENDPOINT_LOAD_METRICS_FORMAT_HEADER_LABEL
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionLogProbs,
     ChatCompletionRequest,
@@ -53,13 +47,11 @@ from vllm.entrypoints.serve.exception_handling.error_response import create_erro
 from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest, UnloadLoRAAdapterRequest
 from vllm.entrypoints.serve.tokenize.protocol import DetokenizeRequest, TokenizeRequest
 from vllm.entrypoints.serve.utils.api_utils import should_include_usage
-from vllm.entrypoints.serve.utils.orca_metrics import metrics_header
 from vllm.exceptions import GenerationError, VLLMClientError, VLLMValidationError
 
 from dualfocus_server.answering.contents import parts_of
+from dualfocus_server.answering.headers import as_ours
 from dualfocus_server.guards.api_errors import ApiError, VllmResponseError, api_error_from_vllm, as_client_errors
-from dualfocus_server.guards.json_limits import LARGEST
-from dualfocus_server.telemetry.request_ids import HEADER, request_id
 
 Messages: TypeAlias = list[Any]
 ResponseEvents: TypeAlias = AsyncGenerator[StreamingResponsesResponse, None]
@@ -106,7 +98,7 @@ class VllmChat:
     async def answer(self, request: ChatCompletionRequest, raw_request: Request) -> ChatCompletionResponse:
         """Answer a chat completion request as `vllm serve` would. Raises VllmRefusal, ContextFull and vLLM's errors."""
         with self._forget_images_on_error(request.messages):
-            answering = self._chat.create_chat_completion(request, _as_ours(raw_request))
+            answering = self._chat.create_chat_completion(request, as_ours(raw_request))
             response = cast("ChatCompletionResponse", await self._made(request, answering))
         response.ec_transfer_params = None  # the engine's own count of encoder runs, no transfer
         return response
@@ -114,13 +106,13 @@ class VllmChat:
     async def stream(self, request: ChatCompletionRequest, raw_request: Request) -> AsyncGenerator[str, None]:
         """Answer one as `vllm serve` would, as events. Raises the same, also while they are read."""
         with self._forget_images_on_error(request.messages):
-            events = await self._made(request, self._chat.create_chat_completion(request, _as_ours(raw_request)))
+            events = await self._made(request, self._chat.create_chat_completion(request, as_ours(raw_request)))
         return self._forgetting_images(request, self._translate_errors(request, events))
 
     async def respond(self, request: ResponsesRequest, messages: Messages, raw_request: Request) -> ResponsesResponse:
         """Answer a request of the Responses API, whose images are in `messages`. Raises the same as `answer`."""
         with self._forget_images_on_error(messages):
-            answering = self._responses.create_responses(request, _as_ours(raw_request))
+            answering = self._responses.create_responses(request, as_ours(raw_request))
             response = cast("ResponsesResponse", await self._made(request, answering))
         response.ec_transfer_params = None  # the engine's own count of encoder runs, no transfer
         return response
@@ -130,7 +122,7 @@ class VllmChat:
     ) -> ResponseEvents:
         """Answer one as events. Raises the same, also while they are read."""
         with self._forget_images_on_error(messages):
-            answering = self._responses.create_responses(request, _as_ours(raw_request))
+            answering = self._responses.create_responses(request, as_ours(raw_request))
             events = cast("ResponseEvents", await self._made(request, answering))
         return self._read_responses(request, messages, events)
 
@@ -152,7 +144,7 @@ class VllmChat:
 
     async def complete(self, request: CompletionRequest, raw_request: Request) -> CompletionResponse:
         """Continue a text as `vllm serve` would. Raises the same."""
-        answering = self._state.openai_serving_completion.create_completion(request, _as_ours(raw_request))
+        answering = self._state.openai_serving_completion.create_completion(request, as_ours(raw_request))
         response = cast("CompletionResponse", await self._made(request, answering))
         response.ec_transfer_params = None
         return response
@@ -160,7 +152,7 @@ class VllmChat:
     async def stream_text(self, request: CompletionRequest, raw_request: Request) -> AsyncGenerator[str, None]:
         """Continue one as events. Raises the same, also while they are read."""
         events = await self._made(
-            request, self._state.openai_serving_completion.create_completion(request, _as_ours(raw_request))
+            request, self._state.openai_serving_completion.create_completion(request, as_ours(raw_request))
         )
         return self._translate_errors(request, events)
 
@@ -233,12 +225,12 @@ class VllmChat:
     async def tokenize(self, request: TokenizeRequest, raw_request: Request) -> dict[str, Any]:
         """Tokenize a text or a conversation as `vllm serve` would. Raises VllmRefusal and vLLM's errors."""
         with as_client_errors():
-            return self._whole(request, await self._tokens.create_tokenize(request, _as_ours(raw_request)))
+            return self._whole(request, await self._tokens.create_tokenize(request, as_ours(raw_request)))
 
     async def detokenize(self, request: DetokenizeRequest, raw_request: Request) -> dict[str, Any]:
         """Write tokens out as `vllm serve` would. Raises the same."""
         with as_client_errors():
-            return self._whole(request, await self._tokens.create_detokenize(request, _as_ours(raw_request)))
+            return self._whole(request, await self._tokens.create_detokenize(request, as_ours(raw_request)))
 
     async def tokenizer_info(self) -> dict[str, Any]:
         """Describe the tokenizer as `vllm serve` does."""
@@ -355,37 +347,9 @@ def _is_not_the_clients(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], VLLMClientError))
 
 
-def load_header(raw_request: Request) -> Mapping[str, str]:
-    """Return the header that tells the engine's load (ORCA's), where a client asks for it as text or JSON."""
-    asked = raw_request.headers.get(ENDPOINT_LOAD_METRICS_FORMAT_HEADER_LABEL, "")
-    # Of other formats vLLM warns in the log, each time.
-    return (asked.lower() in ("text", "json") and metrics_header(asked)) or {}
-
-
-def take_headers(request: ChatCompletionRequest | CompletionRequest, raw_request: Request) -> None:
-    """Give a request the id and the priority that vLLM answers it with: those of the headers, where they are given.
-
-    The id is the checked one. Raises BadQuestion over a priority that the engine can't be handed.
-    """
-    request.priority = GenerateBaseServing._get_priority(request, raw_request)
-    if abs(request.priority) > LARGEST:
-        raise BadQuestion(f"{PRIORITY_HEADER} has a number of more than 64 bits.")
-    if HEADER in raw_request.headers:
-        request.request_id = request_id.get() or request.request_id
-
-
 def begins_answer(event: str) -> bool:
     """Whether an event of vLLM's says more than the role: the engine has taken the request."""
     return _ROLE not in event
-
-
-def _as_ours(raw_request: Request) -> Request:
-    """Return the request with the checked id, which vLLM's answers carry, and the current span, which its go under."""
-    headers = MutableHeaders(raw=list(raw_request.scope["headers"]))
-    if HEADER in headers:
-        headers[HEADER] = str(request_id.get())
-    inject(headers)
-    return Request({**raw_request.scope, "headers": headers.raw}, raw_request.receive)
 
 
 def _api_error(request: Any, response: ErrorResponse) -> ApiError:

@@ -7,11 +7,12 @@ from fastapi import APIRouter, Request, Response
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
 
 from dualfocus_server.answering.answer import answer, unless_left
+from dualfocus_server.answering.headers import take_headers
 from dualfocus_server.answering.intake import inline_images, take_mode
 from dualfocus_server.answering.protocol import FocusRequest, FocusResponse
 from dualfocus_server.answering.service import Service
 from dualfocus_server.answering.streaming import Events
-from dualfocus_server.answering.vllm_chat import begins_answer, take_headers
+from dualfocus_server.answering.vllm_chat import begins_answer
 from dualfocus_server.api.pieces import FocusWriter, Pieces, error_events, with_field
 from dualfocus_server.guards.api_errors import ApiError
 from dualfocus_server.guards.json_body import JsonRoute

@@ -19,10 +19,10 @@ from vllm.entrypoints.openai.completion.protocol import (
 from vllm.renderers.params import TokenizeParams
 
 from dualfocus_server.answering.answer import answer_by_vllm, unless_left
+from dualfocus_server.answering.headers import take_headers
 from dualfocus_server.answering.intake import model_and_mode, prompts_into_words
 from dualfocus_server.answering.protocol import Counting, Readable, Sampled
 from dualfocus_server.answering.service import Service
-from dualfocus_server.answering.vllm_chat import take_headers
 from dualfocus_server.api.pieces import error_events
 from dualfocus_server.guards.api_errors import ApiError
 from dualfocus_server.guards.json_body import JsonRoute

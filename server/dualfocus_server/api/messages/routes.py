@@ -11,9 +11,9 @@ from vllm.entrypoints.anthropic.protocol import (
 )
 
 from dualfocus_server.answering.answer import answer, unless_left
+from dualfocus_server.answering.headers import take_headers
 from dualfocus_server.answering.intake import take_mode
 from dualfocus_server.answering.service import Service
-from dualfocus_server.answering.vllm_chat import take_headers
 from dualfocus_server.api.messages.protocol import CountTokensRequest, MessagesRequest, MessagesResponse
 from dualfocus_server.api.messages.reading import chat_request, tokenize_request
 from dualfocus_server.api.messages.wire import MessagesWire

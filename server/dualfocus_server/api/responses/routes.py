@@ -8,9 +8,9 @@ from pydantic_core import to_json
 from vllm.entrypoints.openai.responses.protocol import ResponsesResponse
 
 from dualfocus_server.answering.answer import answer, unless_left
+from dualfocus_server.answering.headers import take_headers
 from dualfocus_server.answering.intake import take_mode
 from dualfocus_server.answering.service import Service
-from dualfocus_server.answering.vllm_chat import take_headers
 from dualfocus_server.api.responses.background import begin, cancel, replayed
 from dualfocus_server.api.responses.protocol import FocusedResponse, ResponseRequest
 from dualfocus_server.api.responses.reading import question_of_response
