@@ -78,6 +78,7 @@ const PROBLEMS = {
   no_question: { title: "There is no question yet", advice: "Write what you want to know about the picture." },
   not_a_picture: { title: "That is no picture", advice: "JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP and TIFF are read." },
   unreadable: { title: "The file can't be read", advice: "Was it moved or deleted? Choose it again." },
+  admin_key_needed: { title: "That is for administrators", advice: "It takes a key of another kind." },
   invalid_api_key: { title: "The server needs a valid API key", advice: "Type it in the field above and ask again." },
   invalid_image: {
     title: "The picture can't be read",

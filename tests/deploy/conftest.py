@@ -3,8 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from dualfocus_server import app
-from dualfocus_server.api import health
+from dualfocus_server.api import chat, health
 from dualfocus_server.settings import Settings, settings_of
 from dualfocus_server.startup.arguments import parse_arguments
 
@@ -12,7 +11,7 @@ from dualfocus_server.startup.arguments import parse_arguments
 @pytest.fixture(scope="session")
 def paths() -> set[str]:
     """The server's own paths."""
-    return {str(getattr(route, "path", "")) for route in (*app.router.routes, *health.router.routes)}
+    return {str(getattr(route, "path", "")) for route in (*chat.router.routes, *health.router.routes)}
 
 
 @pytest.fixture

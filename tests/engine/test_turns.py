@@ -11,6 +11,7 @@ import pytest
 from dualfocus_engine import Box, ContextFull, DualFocus, FocusResult, Mode, Question, Selection, load_profile
 from dualfocus_engine.backend.heartbeat import Heartbeat
 from dualfocus_engine.backend.vllm_engine import VllmEngine
+from dualfocus_engine.method.prompts import TurnOptions
 from dualfocus_engine.method.questions import Message
 from dualfocus_engine.method.turn_engine import TurnRequest
 from PIL import Image
@@ -246,7 +247,7 @@ async def test_what_a_turn_tells_the_template_goes_before_what_the_profile_does(
     changes = {"chat_template": "{{ messages[0]['content'] }} {{ mood }}", "chat_template_kwargs": {"mood": "calm"}}
     engine = VllmEngine(focus.engine.llm, focus.profile.model_copy(update=changes), Heartbeat())
     asked = [Message("user", "What?")]
-    prompts = [await engine.prompt(asked), await engine.prompt(asked, {"mood": "grim"})]
+    prompts = [await engine.prompt(asked), await engine.prompt(asked, TurnOptions({"mood": "grim"}))]
     assert [list(prompt.token_ids) for prompt in prompts] == [
         engine.encode(f"What? {mood}") for mood in ("calm", "grim")
     ]
