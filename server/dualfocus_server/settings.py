@@ -70,20 +70,7 @@ class Settings:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the server's flags to a parser; a flag of the same name goes to this one."""
     known = Settings()
-    keys = parser.add_argument_group("Keys")
-    keys.add_argument(
-        "--api-key", action="extend", nargs="+", help=f"valid API keys; also {_KEYS_VARIABLE}, {_VLLM_KEY_VARIABLE}"
-    )
-    keys.add_argument("--api-key-file", type=Path, help="a file of valid keys, one a line, read again when it changes")
-    keys.add_argument(
-        "--admin-api-key",
-        action="extend",
-        nargs="+",
-        help="keys of administrators: to load adapters, to profile, and for vLLM's development mode, where those "
-        f"are turned on; also {_ADMIN_KEYS_VARIABLE}",
-    )
-    keys.add_argument("--admin-api-key-file", type=Path, help="a file of such keys, as --api-key-file")
-    keys.add_argument("--metrics-open", action="store_true", help="let /metrics be read without a key")
+    _add_key_flags(parser.add_argument_group("Keys"))
     page = parser.add_argument_group("Page")
     page.add_argument("--no-playground", dest="playground", action="store_false", help="serve no page at /playground")
     models = parser.add_argument_group("Models")
@@ -121,6 +108,22 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         default = getattr(known, name)
         flags = [f"--{name.replace('_', '-')}", *_VLLMS_NAMES.get(name, ())]
         limits.add_argument(*flags, type=at_least(least, type(default)), default=default, help=text)
+
+
+def _add_key_flags(keys: argparse._ArgumentGroup) -> None:
+    keys.add_argument(
+        "--api-key", action="extend", nargs="+", help=f"valid API keys; also {_KEYS_VARIABLE}, {_VLLM_KEY_VARIABLE}"
+    )
+    keys.add_argument("--api-key-file", type=Path, help="a file of valid keys, one a line, read again when it changes")
+    keys.add_argument(
+        "--admin-api-key",
+        action="extend",
+        nargs="+",
+        help="keys of administrators: to load adapters, to profile, and for vLLM's development mode, where those "
+        f"are turned on; also {_ADMIN_KEYS_VARIABLE}",
+    )
+    keys.add_argument("--admin-api-key-file", type=Path, help="a file of such keys, as --api-key-file")
+    keys.add_argument("--metrics-open", action="store_true", help="let /metrics be read without a key")
 
 
 # The least value of each flag, and its help.

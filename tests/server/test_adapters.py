@@ -1,4 +1,4 @@
-"""Adapters of the model that ships: each is answered by two looks of its own, beside the model and beside the other."""
+"""LoRA adapters of the model that ships: each answers by two looks of its own, beside the model and the other one."""
 
 import asyncio
 import itertools
@@ -18,6 +18,7 @@ from running_server import PATIENCE, Server, start_server
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 NAMES = ("trained", "random")
+ADMIN = "an-administrators-key"
 _PLACES = itertools.count()
 _WORDS = "What colour is the square?"
 QUESTION = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}]
@@ -51,7 +52,9 @@ def adapted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         make_adapter(folder / name, steps=steps)
     modules = [f"{name}={folder / name}" for name in NAMES]
     flags = ("--dtype", "float32", "--enable-lora", "--max-loras", "2", "--max-lora-rank", "8")
-    running = start_server(folder / "log", *flags, "--lora-modules", *modules, model=())
+    flags += ("--admin-api-key", ADMIN)
+    environment = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+    running = start_server(folder / "log", *flags, "--lora-modules", *modules, model=(), environment=environment)
     yield running
     running.process.terminate()
     assert running.process.wait(PATIENCE) == 0
@@ -126,6 +129,24 @@ async def test_the_model_and_its_adapters_are_asked_at_once(adapted: Server, web
         first, second = one.json()["dualfocus"], other.json()["dualfocus"]
         assert first["macro"]["text"] == second["macro"]["text"]
         assert first["micro"]["text"] == second["micro"]["text"]
+
+
+def test_one_that_is_loaded_into_the_running_server_looks_twice_until_it_is_unloaded(
+    web: httpx.Client, adapted: Server
+) -> None:
+    as_admin = {"Authorization": f"Bearer {ADMIN}"}
+    late = {"lora_name": "late", "lora_path": str(adapted.log.parent / "trained")}
+    assert web.post("/v1/load_lora_adapter", json=late).status_code == 401
+    image, words = fresh(), "What?"
+    assert web.post(CHAT, json=asking("late", image)).status_code == 404
+    loaded = web.post("/v1/load_lora_adapter", json=late, headers=as_admin)
+    assert loaded.status_code == 200, loaded.text
+    answer, same = [ask(web, name, image, words, **box()) for name in ("late", "trained")]
+    assert set(answer["dualfocus"]["turns"]) == {"macro", "micro"}
+    assert answer["dualfocus"]["macro"]["text"] == same["dualfocus"]["macro"]["text"]
+    unloaded = web.post("/v1/unload_lora_adapter", json={"lora_name": "late"}, headers=as_admin)
+    assert unloaded.status_code == 200, unloaded.text
+    assert web.post(CHAT, json=asking("late", image)).status_code == 404
 
 
 def test_another_name_is_told_what_there_is(web: httpx.Client) -> None:

@@ -18,17 +18,12 @@ _Tokens = Annotated[int, Field(gt=0)]
 _LONGEST_STRIP = 200
 
 
-class Grid(BaseModel):
-    """A token for each cell of `cell` pixels a side, the picture's sides rounded to whole cells (Qwen's smart_resize).
-
-    `least` and `most` are the tokens that the processor allows; an engine puts those of the loaded one here.
-    """
+class _Cells(BaseModel):
+    """A token for each cell of `cell` pixels a side."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["grid"]
-    cell: int = Field(gt=0, description="pixels a side: patch size times the patches merged into one token")
-    least: _Tokens = 1
+    cell: int = Field(gt=0, description="pixels a side: patch size times the patches that become one token")
     most: _Tokens
 
     @property
@@ -39,6 +34,16 @@ class Grid(BaseModel):
     def tokens(self, size: Size) -> int:
         """Return the image tokens of a picture shown at `size`."""
         return (size[0] // self.cell) * (size[1] // self.cell)
+
+
+class Grid(_Cells):
+    """A token for each cell of `cell` pixels a side, the picture's sides rounded to whole cells (Qwen's smart_resize).
+
+    `least` and `most` are the tokens that the processor allows; an engine puts those of the loaded one here.
+    """
+
+    kind: Literal["grid"]
+    least: _Tokens = 1
 
     def fit(self, size: Size, least: int, most: int) -> Size:
         """Return the size to show a picture of `size` at, its aspect kept: `least` to `most` tokens."""
@@ -144,27 +149,14 @@ class Square(BaseModel):
         return _to_aspect(region, 1.0, size)
 
 
-class Budget(BaseModel):
+class Budget(_Cells):
     """Every picture as many cells of `cell` pixels a side as a budget of `most` tokens holds, its aspect kept.
 
     Gemma 4's rule: small pictures are enlarged. Its processor changes some of the sizes that it made itself, so a
     picture is shown at one that it keeps: its own where it does, else the one of nearest aspect.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     kind: Literal["budget"]
-    cell: int = Field(gt=0, description="pixels a side: patch size times the patches pooled into one token")
-    most: _Tokens
-
-    @property
-    def tokens_a_pixel(self) -> float:
-        """Image tokens for each pixel that the encoder is shown."""
-        return 1 / self.cell**2
-
-    def tokens(self, size: Size) -> int:
-        """Return the image tokens of a picture shown at `size`."""
-        return (size[0] // self.cell) * (size[1] // self.cell)
 
     def fit(self, size: Size, least: int, most: int) -> Size:
         """Return the size to show a picture of `size` at: always the one that fills the budget."""

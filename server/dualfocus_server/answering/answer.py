@@ -1,10 +1,11 @@
 """Answers a request: by two looks where it is a conversation that asks about an image, else by vLLM."""
 
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack, aclosing
 from functools import partial
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 from dualfocus_engine import FocusResult
 from dualfocus_engine.machine.pool import run_in_image_pool
@@ -61,7 +62,7 @@ async def answer(service: Service, request: FocusRequest, raw_request: Request, 
     reason = reason_for_vllm(request) if service.chat.is_served(request.model) else "model"
     task: _Task = _FocusTask(service, request, wire, stages, deadline)
     if reason is not None:
-        task = _VllmTask(service, wire, reason, wire.progress("waiting") if request.dualfocus.progress else None)
+        task = _vllm_task(service, request, wire, reason)
     return await _admitted(service, task, raw_request, wire, stages, is_streamed=bool(request.stream))
 
 
@@ -69,6 +70,15 @@ async def answer_by_vllm(service: Service, raw_request: Request, wire: VllmWire,
     """Have vLLM answer what holds no picture. Raises Refusal, VllmRefusal and vLLM's errors."""
     task = _VllmTask(service, wire, NO_IMAGE)
     return await _admitted(service, task, raw_request, wire, Stages(), is_streamed=is_streamed)
+
+
+def _vllm_task(service: Service, request: FocusRequest, wire: Wire, reason: str) -> "_VllmTask":
+    """Return the task of a conversation that vLLM answers; one with a picture is told why it has one look."""
+    progress = wire.progress("waiting") if request.dualfocus.progress else None
+    if reason in (NO_IMAGE, MODE):
+        return _VllmTask(service, wire, reason, progress)
+    told = {"mode": "off", "because": reason}
+    return _VllmTask(service, wire, reason, progress, {"dualfocus": told}, partial(wire.with_field, field=told))
 
 
 async def _admitted(
@@ -158,16 +168,25 @@ class _FocusTask:
 class _VllmTask:
     """A request that vLLM's own serving answers, for a reason: its whole answer may take as long as it takes.
 
-    `progress` is what its stream says first, where it says what is being done.
+    `progress` is what its stream says first, where it says what is being done. `told` is added to a whole answer, and
+    `telling` adds it to the events of a stream.
     """
 
-    def __init__(self, service: Service, wire: VllmWire, reason: str, progress: str | None = None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        wire: VllmWire,
+        reason: str,
+        progress: str | None = None,
+        told: Mapping[str, Any] = MappingProxyType({}),
+        telling: Callable[[str], str] = str,
+    ) -> None:
         self._service = service
         self._wire = wire
         self._reason = reason
         self._progress = progress
-        # What a client that has sent a picture, and did not ask for one look, is told.
-        self._told = None if reason in (NO_IMAGE, MODE) else {"mode": "off", "because": reason}
+        self._told = told
+        self._telling = telling
         self._started = time.perf_counter()
 
     async def respond(self, slot: Slot) -> Response:
@@ -175,7 +194,7 @@ class _VllmTask:
         await slot.acquire()
         body = await self._wire.vllm_body()
         record_passthrough(time.perf_counter() - self._started, self._reason)
-        return JSONResponse({**body, **({"dualfocus": self._told} if self._told else {})})
+        return JSONResponse({**body, **self._told})
 
     async def stream(self, events: Events, slot: Slot) -> None:
         """Answer it piece by piece, once it has its place."""
@@ -187,7 +206,7 @@ class _VllmTask:
             async with aclosing(vllm_events):
                 async for event in vllm_events:
                     limit.reschedule(self._service.deadline())
-                    events.put(self._wire.with_field(event, self._told) if self._told else event)
+                    events.put(self._telling(event))
                     if self._wire.begins_answer(event):
                         events.begin()
         record_passthrough(time.perf_counter() - self._started, self._reason)

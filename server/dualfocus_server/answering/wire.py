@@ -47,9 +47,6 @@ class VllmWire(Protocol):
     async def vllm_events(self) -> AsyncGenerator[str, None]:
         """Have vLLM answer as events. Raises the same, also while they are read."""
 
-    def with_field(self, event: str, field: Mapping[str, str]) -> str:
-        """Return an event of vLLM's with the answer's `dualfocus` field, where it is the one that tells the end."""
-
     def begins_answer(self, event: str) -> bool:
         """Whether an event of vLLM's says that the engine has taken the request."""
 
@@ -72,6 +69,9 @@ class Wire(VllmWire, Protocol):
 
     def writer(self, events: Events) -> AnswerWriter:
         """Return what writes an answer of two looks as events; its first ones are written with it."""
+
+    def with_field(self, event: str, field: Mapping[str, str]) -> str:
+        """Return an event of vLLM's with the answer's `dualfocus` field, where it is the one that tells the end."""
 
     def progress(self, doing: str) -> str:
         """Return an event that tells what is being done, and adds nothing to the answer."""

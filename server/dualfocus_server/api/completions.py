@@ -4,7 +4,7 @@ Leans on vLLM 0.32's `CompletionRequest`, `CompletionResponse` and `CompletionSt
 """
 
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from typing import Any, Self, cast
 
 from fastapi import APIRouter, Request, Response
@@ -93,10 +93,6 @@ class CompletionWire:
     async def vllm_events(self) -> AsyncGenerator[str, None]:
         """Have vLLM answer as events."""
         return await self._service.chat.stream_text(self._request, self._raw_request)
-
-    def with_field(self, event: str, field: Mapping[str, str]) -> str:
-        """Return the event: there is no picture in a text that could have been looked at twice."""
-        return event
 
     def begins_answer(self, event: str) -> bool:
         """Whether the engine has taken the request: every event says some of the text."""

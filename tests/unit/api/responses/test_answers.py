@@ -23,7 +23,8 @@ from vllm.entrypoints.openai.responses.protocol import (
 )
 
 from ...builders import turn
-from ..test_chat_service import REFUSED, keeping, service
+from ..test_answer_records import keeping
+from ..test_chat_service import REFUSED, service
 from .asking import ABOUT_AN_IMAGE, Vllm, body_of, events_of, of_vllm, responded
 
 OPENAIS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
