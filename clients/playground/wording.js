@@ -51,6 +51,7 @@ const REASONS = {
   other_answer_empty: () => "The other look gave an empty answer, and an empty answer never wins.",
   other_answer_cut: () => "The other look's answer was cut before its end, and such an answer never beats one that is whole.",
   same_answer: () => "Both looks say the same, so the first answer stands.",
+  tool_call: () => "The first look called a tool, and that call is the answer.",
   nothing_asked: () => "Nothing was asked about the picture, so there was no place to look for.",
   nothing_to_enlarge: () => "The place that the model named was already shown as large as it can be, so the first answer stands.",
   several_pictures: () => "There are several pictures, and it was not said which to look into, so the first answer stands.",

@@ -171,6 +171,8 @@ class DualFocus:
             raise ConfigError(_NO_SECOND_LOOK.format(reason=result.look.failed.value))
 
     def _is_enough(self, macro: Turn, question: Question) -> Selection | None:
+        if macro.tool_calls:
+            return Selection.TOOL_CALL
         threshold = self.profile.skip_below_perplexity if question.skip_below is None else question.skip_below
         skips = question.mode is Mode.ADAPTIVE and macro.is_more_confident_than(threshold)
         return Selection.SKIPPED if skips else None

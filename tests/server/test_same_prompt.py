@@ -16,7 +16,7 @@ from dualfocus_server.answering.intake import inline_images, question_of
 from dualfocus_server.answering.protocol import FocusRequest
 from dualfocus_server.answering.reasons import reason_for_vllm
 from dualfocus_server.answering.report import usage
-from dualfocus_server.answering.vllm_chat import VllmChat
+from dualfocus_server.answering.vllm_serving.chat import VllmChat
 from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.images.request_images import RequestImages
 from dualfocus_server.startup.arguments import parse_arguments

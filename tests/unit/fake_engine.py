@@ -11,7 +11,7 @@ from dualfocus_engine.focus import DualFocus
 from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.prompts import NO_OPTIONS, Prompt, TurnOptions
 from dualfocus_engine.method.questions import Message
-from dualfocus_engine.method.results import Score, Turn
+from dualfocus_engine.method.results import Score, Turn, Written
 from dualfocus_engine.method.turn_engine import TurnRequest
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_engine.pictures.pictures import Picture
@@ -102,8 +102,9 @@ class FakeEngine:
                 request.on_accepted()
             result = step if isinstance(step, Turn) else await step()
             if request.on_text is not None:
-                for word in result.text.split():
-                    request.on_text(word)
+                words = result.text.split()
+                for place, word in enumerate(words, 1):
+                    request.on_text(Written(word, (), (), is_last=place == len(words)))
         except asyncio.CancelledError:
             self.cancelled.append(name)
             raise

@@ -7,7 +7,7 @@ Leans on these parts of vLLM 0.32 (tests/engine/test_vllm_contract.py): `resolve
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,6 +126,15 @@ def as_words(texts: Sequence[str], placeholders: "re.Pattern[str] | None") -> li
         said.append(f" {words}" if is_split else words)
         before = (before + said[-1])[-longest:]
     return said
+
+
+def in_words(value: Any, placeholders: "re.Pattern[str] | None") -> Any:
+    """Return a value for the template (tools, calls) with the placeholders in its texts made words."""
+    if isinstance(value, str):
+        return as_words([value], placeholders)[0]
+    if isinstance(value, Mapping):
+        return {in_words(name, placeholders): in_words(held, placeholders) for name, held in value.items()}
+    return [in_words(held, placeholders) for held in value] if isinstance(value, list | tuple) else value
 
 
 def _broken_up(text: str, placeholders: "re.Pattern[str]") -> str:

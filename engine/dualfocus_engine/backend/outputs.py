@@ -16,7 +16,7 @@ from vllm.sampling_params import RequestOutputKind
 
 from dualfocus_engine.backend.ec_connector import ENCODER_RUNS, ENGINE_STEPS
 from dualfocus_engine.errors import BadQuestion
-from dualfocus_engine.method.results import Turn, text_without
+from dualfocus_engine.method.results import Turn, Written, text_without
 from dualfocus_engine.method.turn_engine import TurnRequest
 
 
@@ -29,8 +29,10 @@ def tell_listener(request: TurnRequest, output: RequestOutput, is_first: bool, d
     """Tell who asked for a turn what its output says. What vLLM can't compile (a grammar) fails in the first one."""
     if is_first and request.on_accepted is not None and not has_failed(output):
         request.on_accepted()
-    if request.on_text is not None and (text := text_without(output.outputs[0].text, dropped)):
-        request.on_text(text)
+    if request.on_text is not None:
+        written = output.outputs[0]
+        text, is_last = text_without(written.text, dropped), written.finish_reason is not None
+        request.on_text(Written(text, written.token_ids, output.prompt_token_ids or (), is_last))
 
 
 def unfinished_error(sampling: SamplingParams) -> Exception:

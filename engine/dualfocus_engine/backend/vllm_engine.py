@@ -30,7 +30,13 @@ from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from dualfocus_engine.backend.chat_template import as_words, chat_template_of, placeholder_pattern, placeholder_tokens
+from dualfocus_engine.backend.chat_template import (
+    as_words,
+    chat_template_of,
+    in_words,
+    placeholder_pattern,
+    placeholder_tokens,
+)
 from dualfocus_engine.backend.drafts import box_tokens
 from dualfocus_engine.backend.ec_connector import box_key
 from dualfocus_engine.backend.heartbeat import Heartbeat
@@ -251,6 +257,7 @@ class VllmEngine:
                 lora_request=request.prompt.options.lora_request,
                 trace_headers=trace_headers(),
                 priority=request.prompt.options.priority,
+                **self._thinking_options(request),
                 **self._rank_option(request.prompt),
             ):
                 tell_listener(request, output, whole is None, self._dropped.values())
@@ -270,6 +277,13 @@ class VllmEngine:
             raise
         assert whole is not None  # generate() yields or raises
         return whole
+
+    def _thinking_options(self, request: TurnRequest) -> dict[str, Any]:
+        """Say from where on a grammar holds: behind an answer's thoughts; a box is written without any."""
+        options = request.prompt.options
+        told = {**self.profile.chat_template_kwargs, **options.template_kwargs}
+        holds_at_once = not (request.is_answer and options.thinks)
+        return {"reasoning_ended": holds_at_once or None, "reasoning_parser_kwargs": {"chat_template_kwargs": told}}
 
     def _rank_option(self, prompt: Prompt) -> dict[str, int]:
         """Name the data-parallel rank of a question's turns, where there are several: each has a cache of its own."""
@@ -341,7 +355,11 @@ class VllmEngine:
         params = ChatParams(
             chat_template=self.template.text,
             chat_template_content_format=self.template.content_format,
-            chat_template_kwargs={**self.profile.chat_template_kwargs, **options.template_kwargs, **_GENERATION_PROMPT},
+            chat_template_kwargs={
+                **self.profile.chat_template_kwargs,
+                **in_words(options.template_kwargs, self._placeholders),
+                **_GENERATION_PROMPT,
+            },
         )
         try:
             chat = [self._as_chat_message(message) for message in messages]
@@ -361,7 +379,7 @@ class VllmEngine:
                 parts.append({"type": "image_pil", "image_pil": None, "uuid": part.key})
             else:
                 parts.append({**part.fields, "type": "text", "text": next(words)})
-        return {"role": message.role, "content": parts}
+        return {**in_words(message.fields, self._placeholders), "role": message.role, "content": parts}
 
     def _check_characters(self, text: str) -> None:
         """Raise ContextFull where a text can't fit the context: to count its tokens would take seconds."""

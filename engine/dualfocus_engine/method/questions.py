@@ -1,9 +1,10 @@
 """A question about a picture, as the engine takes it: a conversation whose last turn is the user's."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -12,11 +13,13 @@ from dualfocus_engine.families.boxes import Box, Size
 from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.method.multiple_choice import options_of
 from dualfocus_engine.method.prompts import NO_OPTIONS, TurnOptions
-from dualfocus_engine.method.results import Mode, Scoring
+from dualfocus_engine.method.results import Mode, Scoring, Turn
 from dualfocus_engine.pictures.pictures import Picture, open_picture
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
+
+_ASKING = ("user", "tool")  # whose words a model answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +32,23 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation: its pictures, then its text, or `parts` in an order of their own (`from_parts`)."""
+    """One turn of a conversation: its pictures, then its text, or `parts` in an order of their own (`from_parts`).
+
+    `fields` are what else it says to the chat template: the tools that were called, which call is answered.
+    """
 
     role: str
     text: str
     pictures: tuple[Picture, ...] = ()
     parts: tuple[Text | Picture, ...] = ()
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_parts(cls, role: str, parts: Iterable[Text | Picture]) -> "Message":
+    def from_parts(cls, role: str, parts: Iterable[Text | Picture], **fields: Any) -> "Message":
         """Return the message of texts and pictures that stay in the order given; `text` joins its texts by lines."""
         parts = tuple(parts)
         texts = [part.text for part in parts if isinstance(part, Text)]
-        return cls(role, "\n".join(texts), tuple(part for part in parts if isinstance(part, Picture)), parts)
+        return cls(role, "\n".join(texts), tuple(part for part in parts if isinstance(part, Picture)), parts, fields)
 
     def shown_at(self, sizes: "Mapping[Picture, Size]") -> "Message":
         """Return the message with each of its pictures shown at the size given for it."""
@@ -51,7 +58,9 @@ class Message:
     @property
     def in_order(self) -> tuple[Text | Picture, ...]:
         """Its parts as they are shown to the model."""
-        return self.parts or (*self.pictures, Text(self.text))
+        if self.parts or (self.fields and not self.text):
+            return self.parts
+        return (*self.pictures, Text(self.text))
 
     @property
     def begins_with_text(self) -> bool:
@@ -60,16 +69,22 @@ class Message:
         return any(isinstance(part, Text) and part.text.strip() for part in self.in_order[:last_picture])
 
 
+def as_it_is(turn: Turn) -> Turn:
+    """Return a turn as the answer that it is: nothing of it is a thought or a call."""
+    return turn
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A conversation with pictures that ends in a user's turn.
+    """A conversation with pictures that ends in a user's turn, or in what tools have given.
 
     `image_index` says which picture is zoomed: it counts the conversation's from 0, or from -1 backwards. Where it is
     None, that is the only one of the last message, or where that has none the conversation's last.
     `grounding_question` is what to ground instead of what is asked; `box` makes the grounding turn unnecessary.
     `sampling` is what macro and micro answers are drawn with; None takes the profile's defaults. `scoring` is how the
     answers are compared; `skip_below` is the perplexity below which `Mode.ADAPTIVE` takes macro's, None the profile's.
-    `turns` are vLLM's fields of a request, the same for all turns.
+    `turns` are vLLM's fields of a request, the same for all turns. `read` tells of an answer's turn what of it is the
+    answer, what the model thought, and which tools it called.
     `whole_tokens` and `crop_tokens` are the most image tokens that a picture and the crop are shown in, where that is
     less than the profile's views say.
     Raises BadQuestion where there is nothing to look at.
@@ -86,10 +101,11 @@ class Question:
     whole_tokens: int | None = None
     crop_tokens: int | None = None
     turns: TurnOptions = NO_OPTIONS
+    read: Callable[[Turn], Turn] = as_it_is
 
     def __post_init__(self) -> None:
-        if not self.messages or self.messages[-1].role != "user" or not self.pictures:
-            raise BadQuestion("The last message must be a user's, with at least one image in it or before it.")
+        if not self.messages or self.messages[-1].role not in _ASKING or not self.pictures:
+            raise BadQuestion("The last message must be a user's or a tool's, with an image in it or before it.")
         index, count = self.image_index, len(self.pictures)
         if index is not None and not -count <= index < count:
             raise BadQuestion(f"There is no image {index}: the conversation has {count}, from 0 on.")
@@ -123,8 +139,15 @@ class Question:
 
     @property
     def leaves_open_which_picture(self) -> bool:
-        """Whether the last message has several pictures, and it is not said which of all to zoom."""
-        return self.image_index is None and len(self.messages[-1].pictures) > 1
+        """Whether the last message (or what several tools gave) has several pictures, and none is named to zoom."""
+        return self.image_index is None and sum(len(message.pictures) for message in self._last) > 1
+
+    @property
+    def _last(self) -> Iterable[Message]:
+        """The last message; where it is a tool's, with those of the tools called beside it."""
+        if self.messages[-1].role == "user":
+            return self.messages[-1:]
+        return takewhile(lambda message: message.role == "tool", reversed(self.messages))
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
@@ -149,11 +172,14 @@ def macro_turn(question: Question) -> list[Message]:
 def grounding_turn(question: Question, profile: Profile, *, pictures_first: bool) -> list[Message]:
     """Return the grounding turn's conversation: the same up to the picture, then Q1.
 
-    Where the model is shown the last message's text before its picture, the message stays whole and Q1 follows it, so
-    that both turns share the picture. `pictures_first`: the chat template puts pictures first, whatever is sent.
+    What tools gave stays, and Q1 follows it. Where the model is shown the last message's text before its picture, the
+    message stays whole and Q1 follows it, so that both turns share the picture. `pictures_first`: the chat template
+    puts pictures first, whatever is sent.
     """
     *earlier, last = question.messages
     asked = profile.grounding_text(question.to_ground, question.picture_index, len(question.pictures))
+    if last.role == "tool":
+        return [*question.messages, Message("user", asked)]
     if last.begins_with_text and not pictures_first:
         return [*earlier, Message.from_parts("user", (*last.in_order, Text(asked)))]
     return [*earlier, Message("user", asked, last.pictures)]

@@ -1,6 +1,6 @@
 """What a question's turns gave, and which answer was chosen."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
@@ -9,7 +9,18 @@ from dualfocus_engine.families.boxes import Box, Region
 from dualfocus_engine.method.perplexity import mean_nll, perplexity
 
 AnswerName = Literal["macro", "micro"]
-OnText = Callable[[str], None]  # is given an answer's text as it is written
+
+
+class Written(NamedTuple):
+    """Some more of what a turn writes, behind its prompt; `is_last` where the turn has come to its end."""
+
+    text: str
+    token_ids: Sequence[int]
+    prompt_token_ids: Sequence[int]
+    is_last: bool
+
+
+OnText = Callable[[Written], None]  # is given an answer as it is written
 
 
 class Mode(StrEnum):
@@ -33,6 +44,7 @@ class Selection(StrEnum):
 
     LOWER_PERPLEXITY = "lower_perplexity"  # both answers stood; Eq. 8
     ONLY_ANSWER = "only_answer"  # the mode asked for one answer
+    TOOL_CALL = "tool_call"  # macro called a tool: that call is the answer
     ONLY_OPTION = "only_option"  # shared scoring: of several options, the other answer names none
     OTHER_EMPTY = "other_answer_empty"  # an empty answer never wins
     OTHER_CUT = "other_answer_cut"  # an answer that was cut never beats one that is whole
@@ -59,6 +71,9 @@ class Turn:
     `encoder_runs` counts images that the vision encoder ran on for this turn, `engine_steps` the steps it
     took part in: one to three for its prompt, then one for each token, or fewer where they were drafted. None where the
     engine has another EC connector. `times` are vLLM's own of the turn (`RequestStateStats`), where it keeps any.
+
+    Where an answer is read (`Question.read`), `text` is the answer alone: what the model thought before it is
+    `reasoning`, in its first `thought_tokens`, and `tool_calls` are what it called, as its reader has them.
     """
 
     text: str
@@ -78,6 +93,14 @@ class Turn:
     image_tokens: int = 0
     image_places: int = 0
     cache_writes: int = 0
+    reasoning: str | None = None
+    thought_tokens: int = 0
+    tool_calls: tuple[Any, ...] = ()
+
+    @property
+    def answer_ids(self) -> tuple[int, ...]:
+        """The tokens of the answer alone."""
+        return self.token_ids[self.thought_tokens :]
 
     @property
     def prompt_tokens(self) -> int:
@@ -106,8 +129,8 @@ class Turn:
 
     @property
     def mean_nll(self) -> float:
-        """Mean negative log-likelihood per token, in nats."""
-        return mean_nll(self.logprobs)
+        """Mean negative log-likelihood per token of the answer alone, in nats."""
+        return mean_nll(self.logprobs[self.thought_tokens :])
 
     @property
     def perplexity(self) -> float:

@@ -20,6 +20,8 @@ def only_choice(macro: Turn | None, look: SecondLook, options: Mapping[str, str]
     if macro is None:
         assert micro is not None
         return "micro", Selection.ONLY_ANSWER
+    if macro.tool_calls:
+        return "macro", Selection.TOOL_CALL
     if look.failed is not None:
         return "macro", look.failed
     if micro is None:

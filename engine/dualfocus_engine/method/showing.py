@@ -96,7 +96,9 @@ def _crop_limit(views: Views, question: Question, context: int) -> int:
 
 def _longest_text(question: Question) -> int:
     """Return more tokens than the text of all turns has, without tokenizing it: none is shorter than a byte."""
-    return 3 * sum(len(message.text.encode()) for message in question.messages) + _WORDING_BYTES
+    told = [*(message.fields for message in question.messages), question.turns.template_kwargs]
+    texts = [*(message.text for message in question.messages), *(str(fields) for fields in told if fields)]
+    return 3 * sum(len(text.encode()) for text in texts) + _WORDING_BYTES
 
 
 async def _text_tokens(engine: TurnEngine, question: Question) -> int:

@@ -22,7 +22,7 @@ class TurnRequest:
     """One turn to run: what it is called in request ids and spans, its prompt, how its tokens are drawn.
 
     `on_start` is called once the prompt is known to fit, `on_accepted` with the first token, when the engine refuses
-    nothing of it any more, `on_text` with the turn's text as it is written. A turn that is no answer is never compared,
+    nothing of it any more, `on_text` with what the turn writes as it comes. A turn that is no answer is never compared,
     so its log-probabilities may be those under a grammar.
     """
 

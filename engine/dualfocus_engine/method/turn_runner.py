@@ -19,7 +19,7 @@ from dualfocus_engine.method.questions import (
     micro_turn,
     shared_turn,
 )
-from dualfocus_engine.method.results import OnText, SecondLook, Selection, Shared, Turn
+from dualfocus_engine.method.results import OnText, SecondLook, Selection, Shared, Turn, Written
 from dualfocus_engine.method.showing import enlarges, show_crop
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.method.turn_engine import TurnEngine, TurnRequest
@@ -37,7 +37,7 @@ class TurnListener(Protocol):
     def on_turn_accepted(self, turn: str) -> None:
         """The engine writes an answer: it has taken how macro or micro is to be sampled, a grammar among it."""
 
-    def on_text(self, text: str) -> None:
+    def on_text(self, written: Written) -> None:
         """The macro turn wrote some more of its answer (in `Mode.MACRO` only: elsewhere it may yet lose)."""
 
 
@@ -78,7 +78,7 @@ class TurnRunner:
         """Answer from the whole picture. Raises ContextFull, EngineDead."""
         with self.stages.time("macro"):
             prompt = await self._engine.prompt(macro_turn(self._question), self._question.turns)
-            return await self._engine.generate(self._answer_request("macro", prompt, on_text))
+            return await self._answer("macro", prompt, on_text)
 
     async def run_second_look(self) -> SecondLook:
         """Ground, crop and answer again (Eq. 6); an error ends the look, never the question."""
@@ -165,7 +165,8 @@ class TurnRunner:
     async def _run_micro(self, crop: Picture) -> Turn:
         assert self._zoomed is not None
         prompt = await self._continue(self._zoomed, micro_turn(self._question, crop, self._profile))
-        return await self._engine.generate(self._answer_request("micro", prompt))
+        micro = await self._answer("micro", prompt)
+        return replace(micro, tool_calls=())  # it was asked to answer
 
     async def _continue(self, zoomed: _Zoomed, follow_up: Message) -> Prompt:
         """Return the prompt that continues the grounding turn, token for token, with a turn about the crop."""
@@ -177,11 +178,13 @@ class TurnRunner:
     def _tokens_to_score(self, turn: Turn) -> Sequence[int]:
         """Return what is scored of an answer: its tokens, or those of the option it names."""
         option = chosen_option(turn.text, self._question.options)
-        return turn.token_ids if option is None else [*self._engine.encode(option), self._engine.closing_token]
+        return turn.answer_ids if option is None else [*self._engine.encode(option), self._engine.closing_token]
 
-    def _answer_request(self, turn: str, prompt: Prompt, on_text: OnText | None = None) -> TurnRequest:
+    async def _answer(self, turn: str, prompt: Prompt, on_text: OnText | None = None) -> Turn:
+        """Run a turn that answers, and read it."""
         accepted = partial(self._listener.on_turn_accepted, turn) if self._listener is not None else None
-        return TurnRequest(turn, prompt, self._sampling, on_text, self._on_start(turn), on_accepted=accepted)
+        request = TurnRequest(turn, prompt, self._sampling, on_text, self._on_start(turn), on_accepted=accepted)
+        return self._question.read(await self._engine.generate(request))
 
     def _on_start(self, turn: str) -> Callable[[], None] | None:
         return partial(self._listener.on_turn_start, turn) if self._listener is not None else None

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack, aclosing
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -23,6 +24,7 @@ from dualfocus_server.answering.reasons import MODE, NO_IMAGE, reason_for_vllm
 from dualfocus_server.answering.report import answers_record, completion, crop_url, headers_of
 from dualfocus_server.answering.service import Service
 from dualfocus_server.answering.streaming import Events, EventStream, Silence
+from dualfocus_server.answering.vllm_serving.answer_reader import AnswerReader
 from dualfocus_server.answering.wire import VllmWire, Wire
 from dualfocus_server.guards.admission import Slot
 from dualfocus_server.guards.http_errors import Stalled
@@ -125,34 +127,35 @@ class _FocusTask:
         """Answer it as one body, once it has its place."""
         async with self._service.until(self._deadline):
             await slot.acquire()
-            _, response = await self._answer(None)
+            _, response = await self._answer(self._service.chat.reader(self._request), None)
         # A crop in it may be megabytes, which Python's own writer takes several times as long for.
         body, headers = to_json(self._wire.body(response)), headers_of(response.dualfocus)
         return Response(body, media_type="application/json", headers=headers)
 
     async def stream(self, events: Events, slot: Slot) -> None:
         """Answer it piece by piece, once it has its place."""
-        writer = self._wire.writer(events)
+        reader = self._service.chat.reader(self._request)
+        writer = self._wire.writer(events, reader.follow())
         async with self._service.until(self._deadline):
             await slot.acquire()
-            result, response = await self._answer(writer)
+            result, response = await self._answer(reader, writer)
         writer.write_end(result, response)
 
-    async def _answer(self, listener: TurnListener | None) -> tuple[FocusResult, FocusResponse]:
+    async def _answer(self, reader: AnswerReader, listener: TurnListener | None) -> tuple[FocusResult, FocusResponse]:
         request, service = self._request, self._service
-        turns = service.chat.turn_options(request)
-        question = await question_of(request, service.focus, service.images, self._stages, turns)
+        turns = replace(service.chat.turn_options(request), thinks=reader.thinks)
+        question = await question_of(reader.request, service.focus, service.images, self._stages, turns, reader.read)
         result = await service.focus.answer(question, listener, service.macro_deadline(self._deadline))
         self._stages |= result.stages
         record_on_span(result)
         record_answer(result, question.mode, self._stages, time.perf_counter() - self._started)
-        logprobs = service.chat.logprobs(result.answer, request)
-        response = completion(result, question.mode, self._wire.model, request.answer_id, service.chat.role, logprobs)
+        logprobs = service.chat.logprobs(result.answer, reader.request)
+        choice = reader.choice(result.answer, service.chat.role, logprobs)
+        response = completion(result, question.mode, self._wire.model, request.answer_id, choice)
         response.system_fingerprint = service.chat.system_fingerprint
         response.metrics = service.chat.metrics(result.answer)
         if request.return_token_ids:
             response.prompt_token_ids = list(result.answer.prompt_token_ids)
-            response.choices[0].token_ids = list(result.answer.token_ids)
         service.chat.log_answer(response.id, result.answer, is_streaming=listener is not None)
         response.dualfocus.stages = self._stages
         if service.answers_log is not None and may_be_kept(request):

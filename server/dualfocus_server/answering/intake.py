@@ -6,15 +6,21 @@ from typing import Any
 
 from dualfocus_engine import BadQuestion, Box, DualFocus, Message, Mode, Picture, Question, Scoring, Text
 from dualfocus_engine.method.prompts import NO_OPTIONS, TurnOptions
+from dualfocus_engine.method.questions import as_it_is
+from dualfocus_engine.method.results import Turn
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_engine.pictures.pictures import ImageLimits, read_source_image
+from pydantic_core import from_json
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 
 from dualfocus_server.answering.contents import IMAGE, TEXT, parts_of
 from dualfocus_server.answering.protocol import MODES, Conversation, FocusRequest
 from dualfocus_server.guards.api_errors import as_client_errors
 from dualfocus_server.images.request_images import RequestImages
+
+# What vLLM gives to the chat template of a message, besides its content.
+_TOLD = ("tool_calls", "tool_call_id", "name", "reasoning", "task", "tools")
 
 
 def image_parts(request: Conversation) -> Iterator[dict[str, Any]]:
@@ -36,8 +42,11 @@ async def question_of(
     images: RequestImages,
     stages: Stages,
     turns: TurnOptions = NO_OPTIONS,
+    read: Callable[[Turn], Turn] = as_it_is,
 ) -> Question:
-    """Return the question a request asks, its turns run with `turns`; `stages` count what its images take.
+    """Return the question a request asks, its turns run with `turns` and its answers read by `read`.
+
+    `stages` count what its images take.
 
     Raises BadPicture, BadQuestion, and vLLM's errors for its sampling.
     """
@@ -61,6 +70,7 @@ async def question_of(
         whole_tokens=options.whole_tokens,
         crop_tokens=options.crop_tokens,
         turns=turns,
+        read=read,
     )
 
 
@@ -155,7 +165,27 @@ def sampling_of(request: FocusRequest, focus: DualFocus) -> Any:
 def _message(message: dict[str, Any], pictures: Iterator[Picture]) -> Message:
     """Read one message; its images are the next of the conversation's pictures."""
     parts = [_text(part) if part["type"] == TEXT else next(pictures) for part in parts_of(message)]
-    return Message.from_parts(message["role"], parts)
+    return Message.from_parts(message["role"], parts, **_fields(message))
+
+
+def _fields(message: dict[str, Any]) -> dict[str, Any]:
+    """Return what else a message says to the chat template, the arguments of calls as objects."""
+    fields = {name: message[name] for name in _TOLD if message.get(name) is not None}
+    if fields.get("tool_calls"):
+        fields["tool_calls"] = [_call(call) for call in fields["tool_calls"]]
+    return fields
+
+
+def _call(call: Any) -> Any:
+    """Return a call with its arguments read: their texts are words too (`VllmEngine.in_words`)."""
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return call
+    try:
+        arguments = from_json(function["arguments"])
+    except ValueError:
+        arguments = {}  # as vLLM reads it
+    return {**call, "function": {**function, "arguments": arguments}}
 
 
 def _text(part: dict[str, Any]) -> Text:

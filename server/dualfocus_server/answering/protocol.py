@@ -212,6 +212,11 @@ class FocusRequest(Conversation, FocusFields, ChatCompletionRequest):
         return {name: value for name, value in body.items() if name not in left_out}
 
     @property
+    def tools_are_vllms(self) -> bool:
+        """Whether only vLLM has an answer that must call one of several tools."""
+        return self.tool_choice == "required" and len(self.tools or ()) > 1
+
+    @property
     def answer_id(self) -> str:
         """The id of the answer to it."""
         return f"chatcmpl-{self.request_id}"
@@ -254,8 +259,11 @@ class AnswerReport(BaseModel):
     """One of the two answers."""
 
     text: str
-    perplexity: float | None = Field(description="Eq. 7, from the model's own log-probabilities; null: infinite")
-    tokens: int = Field(description="tokens of the answer, its closing one included")
+    reasoning: str | None = Field(default=None, description="what a model that thinks thought before the answer")
+    perplexity: float | None = Field(
+        description="Eq. 7, from the model's own log-probabilities of the answer without its thoughts; null: infinite"
+    )
+    tokens: int = Field(description="tokens of the turn, thoughts and closing one included")
     shared_perplexity: float | None = Field(description="under the prompt that both were scored with, where they were")
     rescored: bool = Field(
         description="the answer was held to a grammar, so it was scored anew without: the perplexity is the model's own"

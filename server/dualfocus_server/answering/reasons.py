@@ -28,7 +28,7 @@ VLLM_ONLY = (
 )
 NO_IMAGE, MODE = "no_image", "mode"
 # The roles of a conversation of text and images.
-_ROLES = ("system", "developer", "user", "assistant")
+_ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 def reason_for_vllm(request: FocusRequest) -> str | None:
@@ -46,12 +46,12 @@ def _reasons(request: FocusRequest) -> Iterator[str]:
         yield MODE
     if (request.n or 1) > 1:
         yield "n"
-    if request.tools and request.tool_choice != "none":
+    if request.tools_are_vllms:
         yield "tools"
     yield from (name for name in VLLM_ONLY if _is_asked(request, name))
     if (request.chat_template_kwargs or {}).get("chat_template") is not None:
         yield "chat_template_kwargs.chat_template"
-    if request.messages[-1]["role"] != "user":
+    if request.messages[-1]["role"] not in ("user", "tool"):
         yield "last_message"
     for message in request.messages:
         yield from _reasons_in(message)
@@ -60,9 +60,7 @@ def _reasons(request: FocusRequest) -> Iterator[str]:
 def _reasons_in(message: dict[str, Any]) -> Iterator[str]:
     """Name what two looks can't show the model of a message."""
     if message["role"] not in _ROLES:
-        yield "tool_message"
-    if message.get("tool_calls"):
-        yield "tool_calls"
+        yield "role"
     yield from (part["type"] for part in parts_of(message) if part["type"] not in (TEXT, IMAGE))
 
 

@@ -9,11 +9,7 @@ from dualfocus_engine import FocusResult, Mode, Picture, Region, Turn
 from dualfocus_engine.method.perplexity import perplexity
 from dualfocus_engine.method.results import Score
 from dualfocus_engine.pictures.picture_cache import PictureCache
-from vllm.entrypoints.openai.chat_completion.protocol import (
-    ChatCompletionLogProbs,
-    ChatCompletionResponseChoice,
-    ChatMessage,
-)
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponseChoice
 from vllm.entrypoints.serve.engine.protocol import CompletionTokenUsageInfo, PromptTokenUsageInfo, UsageInfo
 
 from dualfocus_server.answering.protocol import AnswerReport, FocusReport, FocusResponse, GroundingReport, TurnReport
@@ -25,17 +21,9 @@ _LONGEST_SIDE = 2048
 
 
 def completion(
-    result: FocusResult, mode: Mode, model: str, answer_id: str, role: str, logprobs: ChatCompletionLogProbs | None
+    result: FocusResult, mode: Mode, model: str, answer_id: str, choice: ChatCompletionResponseChoice
 ) -> FocusResponse:
-    """Return the chosen answer, said by `role`, as a chat completion with its `dualfocus` field."""
-    answer = result.answer
-    choice = ChatCompletionResponseChoice(
-        index=0,
-        message=ChatMessage(role=role, content=answer.text),
-        logprobs=logprobs,
-        finish_reason=answer.finish_reason,
-        stop_reason=answer.stop_reason,
-    )
+    """Return the chosen answer, which is `choice`, as a chat completion with its `dualfocus` field."""
     return FocusResponse(
         id=answer_id,
         model=model,
@@ -46,7 +34,7 @@ def completion(
 
 
 def usage(result: FocusResult) -> UsageInfo:
-    """Count all turns; the box and the losing answer count as reasoning."""
+    """Count all turns; thoughts, the box and the losing answer count as reasoning."""
     turns = result.turns.values()
     prompt = sum(turn.prompt_tokens for turn in turns)
     generated = sum(turn.completion_tokens for turn in turns)
@@ -59,9 +47,7 @@ def usage(result: FocusResult) -> UsageInfo:
             created_cache_tokens=sum(turn.cache_writes for turn in turns),
             multimodal_tokens={"image": sum(turn.image_places for turn in turns)},
         ),
-        completion_tokens_details=CompletionTokenUsageInfo(
-            reasoning_tokens=generated - result.answer.completion_tokens
-        ),
+        completion_tokens_details=CompletionTokenUsageInfo(reasoning_tokens=generated - len(result.answer.answer_ids)),
     )
 
 
@@ -107,6 +93,7 @@ def _answer(turn: Turn | None, score: Score | None) -> AnswerReport | None:
         return None
     return AnswerReport(
         text=turn.text,
+        reasoning=turn.reasoning,
         perplexity=_finite(turn.perplexity),
         shared_perplexity=_finite(perplexity(score.mean_nll)) if score is not None else None,
         tokens=turn.completion_tokens,

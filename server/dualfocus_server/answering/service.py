@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dualfocus_engine import DualFocus
 
-from dualfocus_server.answering.vllm_chat import VllmChat
+from dualfocus_server.answering.vllm_serving.chat import VllmChat
 from dualfocus_server.guards.admission import Admission
 from dualfocus_server.guards.http_errors import HttpError, TimedOut
 from dualfocus_server.guards.watchdog import Watchdog

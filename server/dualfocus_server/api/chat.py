@@ -12,7 +12,8 @@ from dualfocus_server.answering.intake import inline_images, take_mode
 from dualfocus_server.answering.protocol import FocusRequest, FocusResponse
 from dualfocus_server.answering.service import Service
 from dualfocus_server.answering.streaming import Events
-from dualfocus_server.answering.vllm_chat import begins_answer
+from dualfocus_server.answering.vllm_serving.answer_reader import Following
+from dualfocus_server.answering.vllm_serving.chat import begins_answer
 from dualfocus_server.api.pieces import FocusWriter, Pieces, error_events, with_field
 from dualfocus_server.guards.api_errors import ApiError
 from dualfocus_server.guards.json_body import JsonRoute
@@ -40,6 +41,7 @@ async def answer_chat(service: Service, request: FocusRequest, raw_request: Requ
     asked_model = request.model
     take_mode(request, service.chat.is_served, service.mode)
     take_headers(request, raw_request)
+    service.chat.check_tools(request)
     return await answer(service, request, raw_request, ChatWire(service, request, raw_request, asked_model))
 
 
@@ -62,11 +64,11 @@ class ChatWire:
         """Return a whole answer of two looks."""
         return dict(response.model_dump())
 
-    def writer(self, events: Events) -> FocusWriter:
+    def writer(self, events: Events, follow: Following) -> FocusWriter:
         """Return what writes an answer of two looks as pieces."""
         self._pieces = self._pieces_of(self._model)
         usage = self._service.chat.usage_in_stream(self._request.stream_options)
-        return FocusWriter(events, self._pieces, self._request.dualfocus.progress, usage)
+        return FocusWriter(events, follow, self._pieces, self._request.dualfocus.progress, usage)
 
     def _pieces_of(self, model: str) -> Pieces:
         return Pieces(self._request.answer_id, model, self._service.chat.role)
@@ -98,7 +100,7 @@ class ChatWire:
 
     def silence(self) -> str:
         """Return a piece without text."""
-        return self._pieces.content("")
+        return self._pieces.nothing()
 
     def failure(self, problem: ApiError) -> list[str]:
         """Return the error as OpenAI's streams tell it."""

@@ -16,6 +16,7 @@ from vllm.entrypoints.serve.engine.protocol import UsageInfo
 
 from dualfocus_server.answering.protocol import FocusPiece, FocusResponse
 from dualfocus_server.answering.streaming import Events
+from dualfocus_server.answering.vllm_serving.answer_reader import Following, deltas_of
 from dualfocus_server.answering.wire import AnswerWriter
 from dualfocus_server.guards.api_errors import ApiError
 
@@ -51,20 +52,24 @@ class Pieces:
         choice = _choice(DeltaMessage(role=self._role, content=""))
         return self._event([choice], prompt_token_ids=None, prompt_text=None)
 
-    def content(self, text: str, **fields: Any) -> str:
-        """Return some of the answer's text; with none of it, a piece that only breaks the silence."""
-        return self._event([_choice(DeltaMessage(content=text), token_ids=None)], **fields)
+    def delta(self, delta: DeltaMessage, **fields: Any) -> str:
+        """Return some of the answer."""
+        return self._event([_choice(delta, token_ids=None)], **fields)
 
-    def rest(self, text: str, response: FocusResponse) -> str:
-        """Return the last of the answer's text, with what is told of all of it."""
+    def nothing(self, **fields: Any) -> str:
+        """Return a piece that adds nothing to the answer: it breaks the silence."""
+        return self.delta(DeltaMessage(content=""), **fields)
+
+    def rest(self, delta: DeltaMessage, response: FocusResponse) -> str:
+        """Return the last of the answer, with what is told of all of it."""
         answer = response.choices[0]
         fields = {} if response.prompt_token_ids is None else {"prompt_token_ids": response.prompt_token_ids}
-        told = _choice(DeltaMessage(content=text), answer.logprobs, token_ids=answer.token_ids)
+        told = _choice(delta, answer.logprobs, token_ids=answer.token_ids)
         return self._event([told], dualfocus=response.dualfocus.model_dump(), **fields)
 
     def progress(self, doing: str) -> str:
         """Return what is being done."""
-        return self.content("", dualfocus={"progress": doing})
+        return self.nothing(dualfocus={"progress": doing})
 
     def finish(self, reason: str | None, stop_reason: int | str | None, fingerprint: str | None) -> str:
         """Return the last piece; vLLM names its fingerprint in it where no usage follows."""
@@ -96,31 +101,35 @@ def _choice(
 class FocusWriter(AnswerWriter):
     """Writes it as pieces of a chat completion."""
 
-    def __init__(self, events: Events, pieces: Pieces, progress: bool, usage: tuple[bool, bool]) -> None:
+    def __init__(
+        self, events: Events, follow: Following, pieces: Pieces, progress: bool, usage: tuple[bool, bool]
+    ) -> None:
         """`usage` says whether it follows the answer, and whether each piece says it too."""
-        super().__init__(events)
+        super().__init__(events, follow)
         self._pieces = pieces
         self._progress = progress
         self._ends_in_usage, self._tells_usage = usage
         if self._tells_usage:
             pieces.usage_so_far = UsageInfo(prompt_tokens=0, completion_tokens=0, total_tokens=0)
-        self._held = ""  # the last of the text waits: it carries the `dualfocus` field
+        self._held: DeltaMessage | None = None  # the last of the answer waits: it carries the `dualfocus` field
         events.put(pieces.role())
         self._tell("waiting")
 
-    def on_text(self, text: str) -> None:
-        """Write the text before this one."""
-        if self._held:
-            self._events.put(self._pieces.content(self._held))
-        self._held = text
+    def write(self, delta: DeltaMessage) -> None:
+        """Write what came before this."""
+        if self._held is not None:
+            self._events.put(self._pieces.delta(self._held))
+        self._held = delta
 
     def write_end(self, result: FocusResult, response: FocusResponse) -> None:
         """Write the rest of the answer with its `dualfocus` field, the finish, usage, `[DONE]`."""
         choice, fingerprint = response.choices[0], response.system_fingerprint
         if self._tells_usage:
             self._pieces.usage_so_far = response.usage
-        rest = self._held or result.text
-        self._events.put(self._pieces.rest(rest, response))
+        for delta in deltas_of(choice.message) if self._held is None else ():
+            self.write(delta)
+        assert self._held is not None  # an answer has one delta at least
+        self._events.put(self._pieces.rest(self._held, response))
         named = None if self._ends_in_usage else fingerprint
         self._events.put(self._pieces.finish(choice.finish_reason, choice.stop_reason, named))
         if self._ends_in_usage:

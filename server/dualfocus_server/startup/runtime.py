@@ -35,7 +35,7 @@ from vllm.renderers.chat_utils import load_chat_template
 from vllm.utils.import_utils import import_plugin
 
 from dualfocus_server.answering.service import Service
-from dualfocus_server.answering.vllm_chat import VllmChat
+from dualfocus_server.answering.vllm_serving.chat import VllmChat
 from dualfocus_server.api.admin import offered_routers
 from dualfocus_server.app import Admin, create_app, with_outer_middleware
 from dualfocus_server.guards.admission import Admission

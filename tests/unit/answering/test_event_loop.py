@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from dualfocus_engine.machine import pool
 from dualfocus_server.answering.service import Service
-from dualfocus_server.answering.vllm_chat import VllmChat
+from dualfocus_server.answering.vllm_serving.chat import VllmChat
 from dualfocus_server.app import create_app, with_outer_middleware
 from dualfocus_server.guards.keys import KeyRing
 from dualfocus_server.settings import Settings

@@ -11,6 +11,7 @@ from .test_intake import RED, image, request, text, user
 
 AUDIO = {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+OTHER_TOOL = {"type": "function", "function": {"name": "look"}}
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
@@ -31,6 +32,10 @@ CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{
         [user(), {"role": "assistant", "content": "Red."}, user(text("Sure?"))],
         [user(), {"role": "assistant", "content": "Red."}, {"role": "user", "content": "Sure?"}],
         [user(text("Hello")), {"role": "assistant", "content": [text("Hi")]}, user()],
+        [{"role": "tool", "tool_call_id": "c", "content": "x"}, user()],
+        [{"role": "assistant", "content": "", "tool_calls": [CALL]}, user()],
+        [user(), {"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "tool_call_id": "c", "content": "x"}],
+        [user(text()), {"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "content": [image()]}],
     ],
 )
 def test_image_in_the_conversation_gets_two_looks(messages: list[dict[str, Any]]) -> None:
@@ -43,8 +48,7 @@ def test_image_in_the_conversation_gets_two_looks(messages: list[dict[str, Any]]
         ([{"role": "user", "content": "What?"}], "no_image"),
         ([user(text())], "no_image"),
         ([user(), {"role": "assistant", "content": "Red."}], "last_message"),
-        ([{"role": "tool", "tool_call_id": "c", "content": "x"}, user()], "tool_message"),
-        ([{"role": "assistant", "content": "", "tool_calls": [CALL]}, user()], "tool_calls"),
+        ([user(), {"role": "critic", "content": "Red?"}, user()], "role"),
         ([user(image(), {"type": "video_url", "video_url": {"url": RED}}, text())], "video_url"),
         ([user(image(), AUDIO)], "input_audio"),
     ],
@@ -61,7 +65,7 @@ def test_one_look_is_nothing_lost_where_it_is_asked_for() -> None:
     "fields",
     [
         {"n": 2},
-        {"tools": [TOOL]},
+        {"tools": [TOOL, OTHER_TOOL], "tool_choice": "required"},
         {"use_beam_search": True},
         {"echo": True},
         {"continue_final_message": True, "add_generation_prompt": False},
@@ -109,6 +113,10 @@ def test_what_only_vllm_does_is_vllms(fields: dict[str, Any]) -> None:
         {"priority": 1},
         {"return_token_ids": True},
         {"tools": [TOOL], "tool_choice": "none"},
+        {"tools": [TOOL]},
+        {"tools": [TOOL, OTHER_TOOL]},
+        {"tools": [TOOL], "tool_choice": "required"},
+        {"tools": [TOOL, OTHER_TOOL], "tool_choice": {"type": "function", "function": {"name": "look"}}},
         {"tools": []},
         {"tools": [], "tool_choice": "auto"},
         {"tool_choice": "none"},

@@ -15,6 +15,7 @@ from dualfocus_server.answering.report import completion, crop_url, focus_report
 from PIL import Image
 
 from ..builders import plain, turn
+from ..readers import choice_of
 
 MACRO = turn(
     "red", 1.0, prompt_token_ids=(0,) * 600, cached_tokens=0, token_ids=(1, 2), logprobs=(-1.0, -1.0), encoder_runs=1
@@ -51,7 +52,7 @@ MACRO_ONLY = FocusResult("macro", Selection.ONLY_ANSWER, MACRO, SecondLook(), 1.
 def _written(result: FocusResult, mode: Mode = Mode.DUAL) -> dict[str, Any]:
     """The answer as a client reads it."""
     body: dict[str, Any] = json.loads(
-        json.dumps(completion(result, mode, "m", "chatcmpl-id7", "assistant", None).model_dump())
+        json.dumps(completion(result, mode, "m", "chatcmpl-id7", choice_of(result.answer)).model_dump())
     )
     return body
 
@@ -95,6 +96,7 @@ def test_report_holds_all_that_was_found() -> None:
     assert (report["box"], report["crop"], report["seconds"]) == ([0.1, 0.2, 0.3, 0.4], [10, 20, 30, 40], 1.25)
     assert report["macro"] == {
         "text": "red",
+        "reasoning": None,
         "perplexity": pytest.approx(math.e),
         "shared_perplexity": None,
         "tokens": 2,

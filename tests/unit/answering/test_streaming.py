@@ -14,11 +14,13 @@ from dualfocus_server.api.pieces import FocusWriter, Pieces, error_events
 from starlette.types import Message
 from vllm.entrypoints.serve.utils.sse_keep_alive import SSE_KEEP_ALIVE_COMMENT
 
+from ..readers import piece, reader
+
 Make = Callable[[Events], Coroutine[Any, Any, None]]
 WAIT = 10.0  # a deadlock fails the test instead of hanging it
 EOS = "data: [DONE]\n\n"
 PIECES = Pieces("chatcmpl-1", "model", "assistant")
-NOTHING = PIECES.content("")
+NOTHING = PIECES.nothing()
 COMMENT = ": keep-alive\n\n"
 # Seconds that add up without rounding.
 MOMENT = 2.0**-10
@@ -60,7 +62,7 @@ def body_of(line: str) -> Any:
 
 
 def writer(events: Events, progress: bool = False) -> FocusWriter:
-    return FocusWriter(events, PIECES, progress, (False, False))
+    return FocusWriter(events, reader().follow(), PIECES, progress, (False, False))
 
 
 # What fills a silence.
@@ -180,7 +182,7 @@ async def test_text_that_is_held_back_does_not_keep_the_silence_from_being_fille
     """What counts is what the client got: the first of the text stays here until there is more."""
 
     async def writing(events: Events) -> None:
-        writer(events).on_text("first")
+        writer(events).on_text(piece("first"))
         await forever()
 
     assert await first_lines(made_by(writing), 3) == [PIECES.role(), NOTHING, NOTHING]

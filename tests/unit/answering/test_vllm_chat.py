@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from dualfocus_server.answering.vllm_chat import VllmChat
+from dualfocus_server.answering.vllm_serving.chat import VllmChat
 from dualfocus_server.api.chat import answer_chat
 from dualfocus_server.app import create_app
 from dualfocus_server.guards.keys import KeyRing

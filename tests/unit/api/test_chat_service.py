@@ -14,7 +14,8 @@ from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.method.turn_engine import TurnRequest
 from dualfocus_server.answering.protocol import FocusRequest
 from dualfocus_server.answering.service import Service
-from dualfocus_server.answering.vllm_chat import VllmChat
+from dualfocus_server.answering.vllm_serving.answer_reader import AnswerReader
+from dualfocus_server.answering.vllm_serving.chat import VllmChat
 from dualfocus_server.api.chat import answer_chat
 from dualfocus_server.guards.admission import Admission
 from dualfocus_server.guards.api_errors import ApiError, VllmResponseError
@@ -28,6 +29,7 @@ from PIL import Image
 
 from ..builders import data_url, encoded
 from ..fake_engine import WAIT, FakeEngine, focus_on, never
+from ..readers import reader
 
 IMAGE = {"type": "image_url", "image_url": {"url": data_url(encoded(Image.new("RGB", (40, 30))))}}
 ABOUT_AN_IMAGE = [{"role": "user", "content": [IMAGE, {"type": "text", "text": "What?"}]}]
@@ -53,6 +55,12 @@ class FakeChat:
 
     def signature(self, request: FocusRequest) -> str:
         return "model"
+
+    def check_tools(self, request: FocusRequest) -> None:
+        return None
+
+    def reader(self, request: FocusRequest) -> AnswerReader:
+        return reader(request)
 
     def turn_options(self, request: FocusRequest) -> TurnOptions:
         return NO_OPTIONS

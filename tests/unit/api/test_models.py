@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from dualfocus_server.answering.protocol import FocusRequest
-from dualfocus_server.answering.vllm_chat import VllmChat
+from dualfocus_server.answering.vllm_serving.chat import VllmChat
 from dualfocus_server.app import create_app
 from dualfocus_server.guards.api_errors import ApiError, VllmResponseError
 from dualfocus_server.guards.keys import KeyRing

@@ -11,6 +11,7 @@ from dualfocus_server.api.pieces import FocusWriter, Pieces
 from openai.types.chat import ChatCompletionChunk
 
 from ..builders import turn
+from ..readers import choice_of, piece, reader
 
 Body = dict[str, Any]
 
@@ -43,13 +44,14 @@ def written(*texts: str, progress: bool = False, usage: tuple[bool, bool] = NONE
     """The pieces of an answer that came as these texts, after macro began."""
     answer = turn("".join(texts), **said)
     result = FocusResult("macro", Selection.ONLY_ANSWER, answer, SecondLook(), 1.0)
-    response: FocusResponse = completion(result, Mode.MACRO, "model", "1", "assistant", None)
+    response: FocusResponse = completion(result, Mode.MACRO, "model", "1", choice_of(answer))
     response.system_fingerprint = "vllm-1"
     written = Written()
-    writer = FocusWriter(written, Pieces("chatcmpl-1", "model", "assistant"), progress, usage)  # type: ignore[arg-type]
+    pieces, follow = Pieces("chatcmpl-1", "model", "assistant"), reader().follow()
+    writer = FocusWriter(written, follow, pieces, progress, usage)  # type: ignore[arg-type]
     writer.on_turn_start("macro")
     for text in texts:
-        writer.on_text(text)
+        writer.on_text(piece(text))
     writer.write_end(result, response)
     return written.bodies()
 
@@ -114,7 +116,8 @@ def test_and_to_no_other() -> None:
 
 def test_an_answer_begins_when_the_engine_has_taken_a_turn_not_when_the_turn_starts() -> None:
     events = Written()
-    writer = FocusWriter(events, Pieces("chatcmpl-1", "model", "assistant"), True, NONE)  # type: ignore[arg-type]
+    pieces, follow = Pieces("chatcmpl-1", "model", "assistant"), reader().follow()
+    writer = FocusWriter(events, follow, pieces, True, NONE)  # type: ignore[arg-type]
     for name in ("grounding", "macro", "micro"):
         writer.on_turn_start(name)
     assert not events.has_begun

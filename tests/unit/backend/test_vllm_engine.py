@@ -60,7 +60,8 @@ async def test_the_rank_reaches_vllm() -> None:
     await engine._submit(TurnRequest("macro", prompt, SamplingParams()), None)
     rank = engine._rank_option(prompt)
     assert rank
-    assert given == [{"lora_request": None, "trace_headers": None, "priority": 0, **rank}]
+    thinking = engine._thinking_options(TurnRequest("macro", prompt, SamplingParams()))
+    assert given == [{"lora_request": None, "trace_headers": None, "priority": 0, **thinking, **rank}]
 
 
 @pytest.mark.parametrize(

@@ -106,8 +106,8 @@ def test_a_picture_before_the_text_is_followed_by_q1_alone(parts: tuple[Any, ...
         pytest.param((Message("system", "What?", (plain(),)),), id="system with an image"),
     ],
 )
-def test_last_message_must_be_a_users_with_an_image(messages: tuple[Message, ...]) -> None:
-    with pytest.raises(BadQuestion, match="at least one image"):
+def test_last_message_must_be_a_users_or_a_tools_with_an_image(messages: tuple[Message, ...]) -> None:
+    with pytest.raises(BadQuestion, match="an image in it"):
         Question(messages)
 
 

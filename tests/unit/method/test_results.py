@@ -56,6 +56,7 @@ def test_modes_and_reasons_keep_their_names_on_the_wire() -> None:
         "other_answer_empty",
         "other_answer_cut",
         "same_answer",
+        "tool_call",
         "nothing_asked",
         "nothing_to_enlarge",
         "several_pictures",

@@ -104,6 +104,17 @@ def test_failed_look_leaves_macro_standing_and_says_why(failed: Selection) -> No
     assert select(turn("red", mean_nll=9.0), SecondLook(failed=failed)) == ("macro", failed)
 
 
+@pytest.mark.parametrize("look", [SecondLook(), SecondLook(failed=Selection.NO_BOX), SecondLook(micro=turn("b", 0.1))])
+def test_a_macro_turn_that_calls_a_tool_is_the_answer(look: SecondLook) -> None:
+    assert select(turn("", 9.0, tool_calls=("look",)), look) == ("macro", Selection.TOOL_CALL)
+
+
+def test_only_the_answer_is_compared_not_what_was_thought_before_it() -> None:
+    thoughtful = turn("red", token_ids=(1, 2, 3, 4), logprobs=(-9.0, -9.0, -0.1, -0.1), thought_tokens=2)
+    assert select(turn("blue", 0.2), _looked(thoughtful)) == ("micro", Selection.LOWER_PERPLEXITY)
+    assert select(thoughtful, _looked(turn("blue", 0.2))) == ("macro", Selection.LOWER_PERPLEXITY)
+
+
 def test_micro_answer_that_the_context_cut_off_is_not_compared() -> None:
     cut = SecondLook(micro=turn("blu", mean_nll=0.0), failed=Selection.CONTEXT_FULL)
     assert select(turn("red", mean_nll=9.0), cut) == ("macro", Selection.CONTEXT_FULL)
@@ -138,6 +149,7 @@ def test_every_reason_has_a_case_here() -> None:
         Selection.OTHER_EMPTY,
         Selection.OTHER_CUT,
         Selection.SAME_ANSWER,
+        Selection.TOOL_CALL,
         Selection.ONLY_OPTION,
         *DEGRADED,
     }

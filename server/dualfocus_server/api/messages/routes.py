@@ -44,6 +44,7 @@ async def answer_message(asked: MessagesRequest, raw_request: Request) -> Respon
     request = await chat_request(asked, service.chat.messages)
     take_mode(request, service.chat.is_served, service.mode)
     take_headers(request, raw_request)
+    service.chat.check_tools(request)
     wire = MessagesWire(service, service.chat.messages, request, raw_request, asked.model)
     return await answer(service, request, raw_request, wire)
 

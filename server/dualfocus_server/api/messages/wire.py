@@ -7,10 +7,11 @@ the stream it reads) and `wrap_data_with_event`.
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, TypeAlias
+from uuid import uuid4
 
 from dualfocus_engine import FocusResult
 from fastapi import Request
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from vllm.entrypoints.anthropic.protocol import (
     AnthropicContentBlock,
     AnthropicDelta,
@@ -19,12 +20,14 @@ from vllm.entrypoints.anthropic.protocol import (
     AnthropicUsage,
 )
 from vllm.entrypoints.anthropic.serving import AnthropicServingMessages, wrap_data_with_event
+from vllm.entrypoints.generate.base.protocol import DeltaFunctionCall, DeltaMessage, DeltaToolCall
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
 
 from dualfocus_server.answering.intake import inline_images
 from dualfocus_server.answering.protocol import FocusReport, FocusRequest, FocusResponse
 from dualfocus_server.answering.service import Service
 from dualfocus_server.answering.streaming import Events
+from dualfocus_server.answering.vllm_serving.answer_reader import Following, deltas_of
 from dualfocus_server.answering.wire import AnswerWriter
 from dualfocus_server.api.pieces import with_field
 from dualfocus_server.guards.api_errors import ApiError
@@ -54,7 +57,7 @@ class MessagesWire:
         """Return a whole answer of two looks."""
         return self._message(response) | {"dualfocus": response.dualfocus.model_dump()}
 
-    def writer(self, events: Events) -> "MessageWriter":
+    def writer(self, events: Events, follow: Following) -> "MessageWriter":
         """Return what writes an answer of two looks as events."""
         start = AnthropicMessagesResponse(
             id=f"chatcmpl-{self._request.request_id}",  # as vLLM's conversion has it
@@ -66,7 +69,7 @@ class MessagesWire:
             stop_sequence=None,
             usage=AnthropicUsage(input_tokens=0, output_tokens=0),
         )
-        return MessageWriter(events, start, self._request.dualfocus.progress, self._vllm.messages_full_converter)
+        return MessageWriter(events, follow, start, self._request.dualfocus.progress, self._converted_whole)
 
     async def vllm_body(self) -> dict[str, Any]:
         """Have vLLM answer."""
@@ -97,7 +100,14 @@ class MessagesWire:
             raise error
 
     def _message(self, response: ChatCompletionResponse) -> dict[str, Any]:
-        return dict(self._vllm.messages_full_converter(response).model_dump(exclude_none=True))
+        return dict(self._converted_whole(response).model_dump(exclude_none=True))
+
+    def _converted_whole(self, response: ChatCompletionResponse) -> AnthropicMessagesResponse:
+        """Return a chat completion as a message; a call that was cut has no arguments yet that could be read."""
+        for call in response.choices[0].message.tool_calls:
+            if not _is_json(call.function.arguments):
+                call.function.arguments = "{}"
+        return self._vllm.messages_full_converter(response)
 
     def with_field(self, event: str, field: Mapping[str, str]) -> str:
         """Return an event of vLLM's with the answer's `dualfocus` field, where it says why the answer ends."""
@@ -123,31 +133,74 @@ class MessagesWire:
 class MessageWriter(AnswerWriter):
     """Writes it as Anthropic's events."""
 
-    def __init__(self, events: Events, start: AnthropicMessagesResponse, progress: bool, convert: _Convert) -> None:
+    def __init__(
+        self,
+        events: Events,
+        follow: Following,
+        start: AnthropicMessagesResponse,
+        progress: bool,
+        convert: _Convert,
+    ) -> None:
         """`convert` makes a message of a chat completion."""
-        super().__init__(events)
+        super().__init__(events, follow)
         self._progress = progress
         self._convert = convert
-        self._has_text = False
+        self._blocks = 0
+        self._open: str | None = None  # the kind of the last block
         self._put("message_start", message=start)
         self._tell("waiting")
 
-    def on_text(self, text: str) -> None:
-        """Write the text, in the one block that there is."""
-        if not self._has_text:
-            self._put("content_block_start", index=0, content_block=AnthropicContentBlock(type="text", text=""))
-        self._has_text = True
-        self._put("content_block_delta", index=0, delta=AnthropicDelta(type="text_delta", text=text))
+    def write(self, delta: DeltaMessage) -> None:
+        """Write the delta into its block: thoughts, text, each call of a tool."""
+        if delta.reasoning:
+            self._in_block(AnthropicContentBlock(type="thinking", thinking=""))
+            self._put_delta(AnthropicDelta(type="thinking_delta", thinking=delta.reasoning))
+        if delta.content is not None:
+            self._in_block(AnthropicContentBlock(type="text", text=""))
+            self._put_delta(AnthropicDelta(type="text_delta", text=delta.content))
+        for call in delta.tool_calls:
+            self._write_call(call)
+
+    def _write_call(self, call: DeltaToolCall) -> None:
+        function = call.function or DeltaFunctionCall()
+        if function.name is not None:
+            self._end_block()  # each call is a block of its own
+            self._in_block(AnthropicContentBlock(type="tool_use", id=call.id, name=function.name, input={}))
+        if function.arguments:
+            self._put_delta(AnthropicDelta(type="input_json_delta", partial_json=function.arguments))
+
+    def _in_block(self, block: AnthropicContentBlock) -> None:
+        if block.type == self._open:
+            return
+        self._end_block()
+        self._open = block.type
+        self._put("content_block_start", index=self._blocks, content_block=block)
+
+    def _end_block(self) -> None:
+        if self._open is None:
+            return
+        if self._open == "thinking":
+            self._put_delta(AnthropicDelta(type="signature_delta", signature=uuid4().hex))
+        self._put("content_block_stop", index=self._blocks)
+        self._open = None
+        self._blocks += 1
+
+    def _put_delta(self, delta: AnthropicDelta) -> None:
+        self._put("content_block_delta", index=self._blocks, delta=delta)
 
     def write_end(self, result: FocusResult, response: FocusResponse) -> None:
-        """Write what is left of the text, why it ended, usage, and the `dualfocus` field."""
+        """Write what is left of the answer, why it ended, usage, and the `dualfocus` field."""
+        for delta in deltas_of(response.choices[0].message) if self._is_unwritten else ():
+            self.write(delta)
+        self._end_block()
         answer = self._convert(response)
-        if not self._has_text:
-            self.on_text(result.text)
-        self._put("content_block_stop", index=0)
         ending = AnthropicDelta(stop_reason=answer.stop_reason, stop_sequence=answer.stop_sequence)
         self._put("message_delta", delta=ending, usage=answer.usage, dualfocus=response.dualfocus)
         self._put("message_stop")
+
+    @property
+    def _is_unwritten(self) -> bool:
+        return self._open is None and not self._blocks
 
     def _tell(self, doing: str) -> None:
         if self._progress:
@@ -161,6 +214,14 @@ class _Event(AnthropicStreamEvent):
     """vLLM's, with the `dualfocus` field: the answer's report, or what is being done."""
 
     dualfocus: FocusReport | dict[str, str] | None = None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        from_json(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _event(kind: str, **fields: Any) -> str:

@@ -13,11 +13,12 @@ from pydantic_core import to_json
 from vllm.entrypoints.generate.base.protocol import DeltaMessage
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionLogProbs
 from vllm.entrypoints.openai.responses.protocol import StreamingResponsesResponse
-from vllm.entrypoints.openai.responses.streaming_events import SimpleStreamingEventProcessor, _StateType
+from vllm.entrypoints.openai.responses.streaming_events import SimpleStreamingEventProcessor, _StateType, split_delta
 from vllm.outputs import CompletionOutput
 
 from dualfocus_server.answering.protocol import FocusResponse
 from dualfocus_server.answering.streaming import Events
+from dualfocus_server.answering.vllm_serving.answer_reader import Following, deltas_of
 from dualfocus_server.answering.wire import AnswerWriter
 
 CREATED, IN_PROGRESS, COMPLETED = "response.created", "response.in_progress", "response.completed"
@@ -38,8 +39,8 @@ class NumberedEvents:
         return f"event: {kind}\ndata: {to_json(body).decode()}\n\n"
 
 
-class Message:
-    """The one message of an answer, in the events that it is made by; `items` hold it once it is closed."""
+class Output:
+    """An answer's thoughts, message and calls, in the events that they are made by; `items` hold those that ended."""
 
     def __init__(self) -> None:
         self._made = SimpleStreamingEventProcessor()
@@ -50,14 +51,24 @@ class Message:
         made: list[ResponseOutputItem] = self._made.output_items
         return made
 
-    def add(self, text: str, logprobs: ChatCompletionLogProbs | None = None) -> list[StreamingResponsesResponse]:
-        """Return the events of some more text."""
-        is_new = self._made.state.current_state is _StateType.NONE
-        events: list[StreamingResponsesResponse] = self._made.open(_StateType.CONTENT) if is_new else []
-        if text:
-            unread = cast("CompletionOutput", None)  # the log-probabilities are at hand
-            events += self._made.emit_delta(DeltaMessage(content=text), unread, lambda _: _logprobs(logprobs))
-        return events
+    def add(
+        self, delta: DeltaMessage, logprobs: ChatCompletionLogProbs | None = None
+    ) -> list[StreamingResponsesResponse]:
+        """Return the events of some more of it."""
+        return [event for part in split_delta(delta) for event in self._add(part, logprobs)]
+
+    def _add(self, delta: DeltaMessage, logprobs: ChatCompletionLogProbs | None) -> list[StreamingResponsesResponse]:
+        kind, call = self._made.resolve_target_state(delta)
+        if kind is _StateType.NONE and self._made.state.current_state is not _StateType.NONE:
+            return []
+        kind = _StateType.CONTENT if kind is _StateType.NONE else kind  # of an empty answer
+        events: list[StreamingResponsesResponse] = []
+        if self._made.needs_transition(kind, call):
+            events = [*self._made.close_current(), *self._made.open(kind, call)]
+        if delta.content == "":
+            return events
+        unread = cast("CompletionOutput", None)  # the log-probabilities are at hand
+        return [*events, *self._made.emit_delta(delta, unread, lambda _: _logprobs(logprobs))]
 
     def close(self) -> list[StreamingResponsesResponse]:
         """Return the events that end it."""
@@ -74,31 +85,41 @@ class ResponseWriter(AnswerWriter):
     """Writes it as the events of a response."""
 
     def __init__(
-        self, events: Events, numbered: NumberedEvents, begun: dict[str, Any], finish: Finish, progress: bool
+        self,
+        events: Events,
+        follow: Following,
+        numbered: NumberedEvents,
+        begun: dict[str, Any],
+        finish: Finish,
+        progress: bool,
     ) -> None:
         """`begun` is the response without its answer."""
-        super().__init__(events)
+        super().__init__(events, follow)
         self._numbered = numbered
         self._begun = begun
         self._finish = finish
         self._progress = progress
-        self._message = Message()
-        self._held = ""  # the last of the text waits: it carries the log-probabilities
+        self._output = Output()
+        self._held: DeltaMessage | None = None  # the last of the answer waits: it carries the log-probabilities
         self._put(CREATED, response=begun)
         self._put(IN_PROGRESS, response=begun)
         self._tell("waiting")
 
-    def on_text(self, text: str) -> None:
-        """Write the text before this one."""
-        if self._held:
-            self._put_all(self._message.add(self._held))
-        self._held = text
+    def write(self, delta: DeltaMessage) -> None:
+        """Write what came before this."""
+        if self._held is not None:
+            self._put_all(self._output.add(self._held))
+        self._held = delta
 
     def write_end(self, result: FocusResult, response: FocusResponse) -> None:
         """Write the rest of the answer and the whole response, with its `dualfocus` field."""
-        self._put_all(self._message.add(self._held or result.text, response.choices[0].logprobs))
-        self._put_all(self._message.close())
-        whole = self._finish(response, self._message.items)
+        choice = response.choices[0]
+        for delta in deltas_of(choice.message) if self._held is None else ():
+            self.write(delta)
+        assert self._held is not None  # an answer has one delta at least
+        self._put_all(self._output.add(self._held, choice.logprobs))
+        self._put_all(self._output.close())
+        whole = self._finish(response, self._output.items)
         self._put(f"response.{whole['status']}", response=whole)
 
     def _tell(self, doing: str) -> None:

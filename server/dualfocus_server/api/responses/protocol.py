@@ -13,6 +13,7 @@ from vllm.sampling_params import SamplingParams
 
 from dualfocus_server.answering.protocol import Counting, FocusFields, FocusReport, FocusRequest, as_field_errors
 from dualfocus_server.api.responses.items import canonical_items, check_input
+from dualfocus_server.api.responses.tools import has_functions_alone
 from dualfocus_server.guards.json_limits import FieldError, validate_json
 
 # Each is tried as one of every make.
@@ -76,6 +77,11 @@ class ResponseQuestion(FocusRequest):
         return self._asked
 
     @property
+    def tools_are_vllms(self) -> bool:
+        """Whether some of its tools are of another make than a chat completion's, or so is what is chosen of them."""
+        return super().tools_are_vllms or not has_functions_alone(self._asked)
+
+    @property
     def answer_id(self) -> str:
         """The id of the answer to it."""
         return str(self._asked.request_id)
@@ -85,8 +91,11 @@ class ResponseQuestion(FocusRequest):
         return self._asked.build_chat_params(default_template, default_template_content_format)
 
     def to_sampling_params(self, max_tokens: int, default_sampling_params: dict[str, Any]) -> SamplingParams:
-        """Return how vLLM's own serving of responses samples."""
-        return self._asked.to_sampling_params(max_tokens, default_sampling_params)
+        """Return how vLLM's own serving of responses samples, with what this form of the request says of grammars."""
+        sampling: SamplingParams = self._asked.to_sampling_params(max_tokens, default_sampling_params)
+        sampling.structured_outputs = self.structured_outputs or sampling.structured_outputs
+        sampling.skip_special_tokens = sampling.skip_special_tokens and self.skip_special_tokens
+        return sampling
 
 
 class FocusedResponse(ResponsesResponse):

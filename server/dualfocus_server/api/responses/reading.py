@@ -14,11 +14,11 @@ from dualfocus_server.answering.intake import image_parts, inline_images
 from dualfocus_server.answering.protocol import FocusRequest
 from dualfocus_server.answering.service import Service
 from dualfocus_server.api.responses.protocol import ResponseQuestion, ResponseRequest
+from dualfocus_server.api.responses.tools import chat_tools
 from dualfocus_server.guards.api_errors import as_client_errors
 
 # What both forms of request have, besides what the template and the sampling are told.
 _SAME = (
-    "tools",
     "chat_template_kwargs",
     "media_io_kwargs",
     "mm_processor_kwargs",
@@ -42,6 +42,9 @@ def question_of_response(asked: ResponseRequest) -> ResponseQuestion:
         "continue_final_message": should_continue_final_message(asked.input),
         "add_generation_prompt": not should_continue_final_message(asked.input),
         "dualfocus": asked.dualfocus,
+        "include_reasoning": asked.include_reasoning,
+        "parallel_tool_calls": asked.parallel_tool_calls,
+        **chat_tools(asked),
     }
     if asked.is_include_output_logprobs():
         fields |= {"logprobs": True, "top_logprobs": asked.top_logprobs}
@@ -52,7 +55,6 @@ def question_of_response(asked: ResponseRequest) -> ResponseQuestion:
         raise RequestValidationError(errors, body=fields) from error
     for name in _SAME:
         setattr(question, name, getattr(asked, name))
-    question.tool_choice = "auto"  # its tools are of another make: whatever may be done with them, vLLM puts them in
     return question
 
 

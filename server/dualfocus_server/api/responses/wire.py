@@ -22,12 +22,13 @@ from dualfocus_server.answering.intake import sampling_of
 from dualfocus_server.answering.protocol import FocusResponse
 from dualfocus_server.answering.service import Service
 from dualfocus_server.answering.streaming import COMMENT, Events
+from dualfocus_server.answering.vllm_serving.answer_reader import Following, deltas_of
 from dualfocus_server.api.responses.events import (
     COMPLETED,
     CREATED,
     IN_PROGRESS,
-    Message,
     NumberedEvents,
+    Output,
     ResponseWriter,
 )
 from dualfocus_server.api.responses.protocol import FocusedResponse, ResponseQuestion
@@ -59,16 +60,17 @@ class ResponsesWire:
 
     def body(self, response: FocusResponse) -> dict[str, Any]:
         """Return a whole answer of two looks."""
-        message = Message()
-        message.add(response.choices[0].message.content or "", response.choices[0].logprobs)
-        message.close()
-        return self._finished(response, message.items)
+        output, choice = Output(), response.choices[0]
+        for delta in deltas_of(choice.message):
+            output.add(delta, choice.logprobs)
+        output.close()
+        return self._finished(response, output.items)
 
-    def writer(self, events: Events) -> ResponseWriter:
+    def writer(self, events: Events, follow: Following) -> ResponseWriter:
         """Return what writes an answer of two looks as events."""
         self._begun = self.unanswered("in_progress")
         progress = self._question.dualfocus.progress
-        return ResponseWriter(events, self._numbered, self._begun, self._finished, progress)
+        return ResponseWriter(events, follow, self._numbered, self._begun, self._finished, progress)
 
     def unanswered(self, status: str) -> dict[str, Any]:
         """Return the response while it has no answer."""

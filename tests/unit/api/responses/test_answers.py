@@ -239,7 +239,7 @@ async def test_vllms_events_are_handed_on_and_what_goes_wrong_has_the_next_numbe
 
 async def test_what_keeps_a_picture_from_its_second_look_is_in_the_response() -> None:
     told = {"mode": "off", "because": "tools"}
-    tools = [{"type": "function", "name": "look", "parameters": {}, "strict": False}]
+    tools = [{"type": "web_search"}]
     assert (await body_of(service(chat=Vllm()), ABOUT_AN_IMAGE, tools=tools))["dualfocus"] == told
     on, store = service(chat=Vllm(begun, going_on, ended)), ResponseStore()
     events = await events_of(await responded(on, ABOUT_AN_IMAGE, store, tools=tools, stream=True))

@@ -18,6 +18,7 @@ from ..test_chat_service import service
 from .asking import ABOUT_AN_IMAGE, IMAGE, TEXT, URL, wanted
 
 CALL = {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"}
+LOOK = {"type": "function", "name": "look", "parameters": {}, "strict": False}
 SAID = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "A cup."}]}
 
 
@@ -77,11 +78,11 @@ def test_an_image_makes_it_a_question() -> None:
     "fields",
     [
         {"dualfocus": {"mode": "off"}},
-        {"tools": [{"type": "function", "name": "look", "parameters": {}, "strict": False}]},
         {"tools": [{"type": "web_search"}]},
+        {"tools": [LOOK, LOOK | {"name": "ask"}], "tool_choice": "required"},
+        {"tools": [LOOK], "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [LOOK]}},
         {"media_io_kwargs": {"image": {}}},
         {"mm_processor_kwargs": {"a": 1}},
-        {"input": [*ABOUT_AN_IMAGE, CALL, given_back("a cup")]},
         {"input": [*ABOUT_AN_IMAGE, SAID | {"status": "incomplete"}]},
     ],
 )
@@ -92,7 +93,7 @@ def test_what_only_vllm_does_is_vllms(fields: Any) -> None:
 def test_what_says_nothing_about_the_answer_keeps_two_looks() -> None:
     fields = {"reasoning": {"effort": "low"}, "truncation": "auto", "metadata": {"a": "b"}, "service_tier": "auto"}
     fields |= {"cache_salt": "salt", "priority": 3, "chat_template_kwargs": {"a": 1}}
-    fields |= {"tools": [], "background": None, "store": None, "user": "u", "parallel_tool_calls": None}
+    fields |= {"tools": [LOOK], "background": None, "store": None, "user": "u", "parallel_tool_calls": None}
     question = question_of_response(wanted(ABOUT_AN_IMAGE, **fields))
     assert reason_for_vllm(question) is None
     told = question.build_chat_params(None, "auto").chat_template_kwargs

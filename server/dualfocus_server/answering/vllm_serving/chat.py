@@ -1,7 +1,8 @@
 """vLLM's own servings on the engine that DualFocus runs: what DualFocus does not concern is answered there.
 
 Leans on vLLM 0.32's `init_app_state` (fills a Starlette state with its servings), on `OpenAIServingChat`'s
-`create_chat_completion`, `_create_chat_logprobs`, `system_fingerprint`, `response_role`, `request_logger` and
+`create_chat_completion`, `_create_chat_logprobs`, `parser_cls`, `_make_parser`, `_effective_chat_template_kwargs`,
+`enable_auto_tools`, `system_fingerprint`, `response_role`, `request_logger` and
 `renderer.mm_processor_cache`, on `OpenAIServingCompletion.create_completion` and
 `OpenAIServingResponses.create_responses`, on its flags `enable_force_include_usage`, `enable_per_request_metrics` and
 `enable_log_outputs` with what does them, on its streams (an error is an event and logged, the first pieces of a chat's
@@ -16,6 +17,7 @@ import re
 from argparse import Namespace
 from collections.abc import AsyncGenerator, Awaitable, Iterator
 from contextlib import aclosing, contextmanager
+from functools import partial
 from http import HTTPStatus
 from tempfile import NamedTemporaryFile
 from typing import Any, TypeAlias, cast
@@ -48,9 +50,12 @@ from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest, UnloadL
 from vllm.entrypoints.serve.tokenize.protocol import DetokenizeRequest, TokenizeRequest
 from vllm.entrypoints.serve.utils.api_utils import should_include_usage
 from vllm.exceptions import GenerationError, VLLMClientError, VLLMValidationError
+from vllm.utils.mistral import is_mistral_tokenizer
 
 from dualfocus_server.answering.contents import parts_of
 from dualfocus_server.answering.headers import as_ours
+from dualfocus_server.answering.protocol import FocusRequest
+from dualfocus_server.answering.vllm_serving.answer_reader import AnswerReader
 from dualfocus_server.guards.api_errors import ApiError, VllmResponseError, api_error_from_vllm, as_client_errors
 
 Messages: TypeAlias = list[Any]
@@ -62,6 +67,10 @@ _OWN_TEMPLATE_KWARGS = ("add_generation_prompt", "continue_final_message")
 _ERROR_EVENT = 'data: {"error":'
 # Its streams say the role as soon as the engine says anything, were it that it has failed.
 _ROLE = '"delta":{"role":'
+_NO_PARSER = (
+    '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set; without them '
+    "tool_choice can be none, the name of a tool, or required where there is one."
+)
 _SERVINGS = ("vllm.entrypoints.openai.chat_completion.serving", "vllm.entrypoints.openai.completion.serving")
 _TOO_LONG = re.compile(r"Input length \((\d+)\) exceeds")
 
@@ -266,11 +275,30 @@ class VllmChat:
         """Whether a request's model is the served one, or one of its adapters."""
         return self.is_base_model(name) or name in self._models.lora_requests
 
+    def check_tools(self, request: ChatCompletionRequest) -> None:
+        """Raise VllmRefusal where the model may call tools and no parser can read that, as vLLM's chat serving does."""
+        if request.tool_choice != "auto":
+            return
+        parser, tokenizer = self._chat.parser_cls, self._chat.renderer.tokenizer
+        can_call = (parser is not None and parser.tool_parser_cls is not None) or is_mistral_tokenizer(tokenizer)
+        if not can_call:
+            raise VllmResponseError(ApiError(HTTPStatus.BAD_REQUEST, _NO_PARSER, param="tool_choice"))
+
+    def reader(self, request: FocusRequest) -> AnswerReader:
+        """Return what reads the answers to a request."""
+        parser, tokenizer = self._chat.parser_cls, self._chat.renderer.tokenizer
+        if parser is None:
+            return AnswerReader(request, None, tokenizer, auto=False)
+        told = self._chat._effective_chat_template_kwargs(request)
+        make = partial(self._chat._make_parser, tokenizer=tokenizer, chat_template_kwargs=told)
+        return AnswerReader(request, make, tokenizer, auto=self._chat.enable_auto_tools)
+
     def turn_options(self, request: ChatCompletionRequest) -> TurnOptions:
         """Return what the engine is told with every turn of a request: what vLLM's own serving tells it."""
         given = request.build_chat_params(None, "auto").chat_template_kwargs
         told = {name: value for name, value in given.items() if name not in _OWN_TEMPLATE_KWARGS}
-        if request.tools and not self._chat.exclude_tools_when_tool_choice_none:
+        is_told = request.tool_choice != "none" or not self._chat.exclude_tools_when_tool_choice_none
+        if request.tools and is_told:
             told["tools"] = [tool.model_dump() for tool in request.tools]
         adapter = self._chat._maybe_get_adapters(request, supports_default_mm_loras=True)
         return TurnOptions(told, request.cache_salt, request.priority, adapter)
