@@ -65,7 +65,7 @@ def test_one_look_is_nothing_lost_where_it_is_asked_for() -> None:
     "fields",
     [
         {"n": 2},
-        {"tools": [TOOL, OTHER_TOOL], "tool_choice": "required"},
+        {"tool_choice": "required", "tools": [TOOL, OTHER_TOOL]},
         {"use_beam_search": True},
         {"echo": True},
         {"continue_final_message": True, "add_generation_prompt": False},
