@@ -109,7 +109,6 @@ def test_reserved_names_are_refused_by_name(web: httpx.Client, name: str, mode: 
         assert name in error["message"]
 
 
-# Values that fit, any of which may meet any other in a batch.
 # Prompts that vLLM reads one way or another, and that end nothing.
 PROMPTS: list[Any] = [
     *(
@@ -173,6 +172,7 @@ def test_headers_that_vllm_reads(web: httpx.Client, route: str, name: str, value
             check_ready(web)
 
 
+# Values that fit, any of which may meet any other in a batch.
 FITTING: dict[str, list[Any]] = {
     "temperature": [0, 0.7, 2],
     "top_p": [0.1, 1],
