@@ -17,7 +17,7 @@ import pytest
 import vllm
 from asking import CHAT, check_log
 from hostile_images import data_url, png
-from odd_values import ODD, bounds, check, check_ready
+from odd_values import ODD, RESERVED, bounds, check, check_ready
 from running_server import PATIENCE, Server, start_server
 
 IMAGE = {"type": "image_url", "image_url": {"url": data_url(png(4, 4))}}
@@ -27,7 +27,6 @@ QUESTION = {
 }
 TEXT = {"prompt": "What?", "max_tokens": 2}
 TEXTS = "/v1/completions"
-RESERVED = ("kv_transfer_params", "ec_transfer_params", "kv_cache_report_mode", "dualfocus_box", "dualfocus-box-0")
 # Whatever vLLM reads from `extra_args` anywhere, and what a client can't guess but an attacker reads in our sources.
 _READ = re.compile(r"""extra(?:_args)?(?:\.get\(|\[)\s*["'](\w+)["']""")
 
