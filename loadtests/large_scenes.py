@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 
 from dualfocus_engine import DualFocus, FocusResult, Question
-from dualfocus_training.evaluation.asking import Asked, held_out
+from dualfocus_training.evaluation.held_out import Asked, held_out
 from dualfocus_training.evaluation.outcomes import is_right, overlap
 from dualfocus_training.scenes.layout import Difficulty
 

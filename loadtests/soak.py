@@ -218,7 +218,7 @@ def _line(sample: Sample) -> str:
     return f"{sample.seconds / 60:.0f} min, {sample.answered} questions, {sample.rate:.1f} a second, {held}"
 
 
-def _told(verdict: Verdict) -> str:
+def _format_verdict(verdict: Verdict) -> str:
     return f"{'holds' if verdict.holds else 'FAILS'}: {verdict.name}: {verdict.found:g} (at most {verdict.most:g})"
 
 
@@ -242,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     (folder / "soak.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     draw([Sample(**sample) for sample in found["samples"]], folder / "soak.png")
     for verdict in judged:
-        _say(_told(verdict))
+        _say(_format_verdict(verdict))
     _say(f"written: {folder / 'soak.json'}, {folder / 'soak.png'}")
     return 0 if all(verdict.holds for verdict in judged) else 1
 

@@ -36,7 +36,7 @@ class Answers:
         self._last = 0
         self._in_order = True
         self._is_new = not path.exists()
-        self._file = self._opened()
+        self._file = self._open()
         try:
             self._end = self._read()
         except BaseException:
@@ -123,7 +123,7 @@ class Answers:
                     file.seek(place)
                     yield line, file.readline()
 
-    def _opened(self) -> BinaryIO:
+    def _open(self) -> BinaryIO:
         try:
             if self._path.exists() and (not self._path.is_file() or self._path.samefile(self._questions.path)):
                 raise BatchError(f"{self._path}: answers need a file of their own")
@@ -167,7 +167,9 @@ class Answers:
         try:
             kept = self._questions.format.kept(text)
         except ValueError as error:
-            raise BatchError(f"{self._path}: line {number} is no answer of a batch: name another --output") from error
+            raise BatchError(
+                f"{self._path}: line {number} is not an answer of a batch: name another --output"
+            ) from error
         if kept.line >= len(self._places):
             raise self._changed(f"line {kept.line}", "which is not there")
         self._note(kept.line, place, kept.fingerprint, kept.error is not None)

@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
     try:
         picture = _picture(args)
         completion = _asked(args)
-        print(json.dumps(completion, indent=2, ensure_ascii=False) if args.json else _told(completion))
+        print(json.dumps(completion, indent=2, ensure_ascii=False) if args.json else _format_answer(completion))
         if picture is not None:
             save_picture(draw_sheet(picture, args.question, completion), args.save)
     except AskError as error:
@@ -62,7 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _told(completion: dict[str, Any]) -> str:
+def _format_answer(completion: dict[str, Any]) -> str:
     text = str(completion["choices"][0]["message"]["content"])
     focus = completion.get("dualfocus")
     return text if focus is None else "\n".join([text, "", *_how(focus)])

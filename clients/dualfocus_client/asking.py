@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from dualfocus_client.client import AskError, Unanswered, authorization, server_address, silence_told
+from dualfocus_client.client import AskError, Unanswered, authorization, raise_unanswered, server_address
 from dualfocus_client.line_formats.line_format import Question
 
 Keep = Callable[[Question, dict[str, Any]], None]
@@ -96,7 +96,7 @@ class _Asker:
         return await self._post(question, body)
 
     async def _post(self, question: Question, body: dict[str, Any]) -> dict[str, Any]:
-        with silence_told(self._server.base_url):
+        with raise_unanswered(self._server.base_url):
             response = await self._http.post(f"{server_address(self._server.base_url)}{question.url}", json=body)
         return question.answer(response)
 

@@ -59,7 +59,7 @@ def ask(
     """
     body = chat_body(image_url(image), question, {name: value for name, value in options.items() if value is not None})
     url, headers = f"{server_address(base_url)}{CHAT}", authorization(api_key)
-    with silence_told(base_url):
+    with raise_unanswered(base_url):
         response = httpx.post(url, json=body, headers=headers, timeout=timeout)
     return answer_body(response)
 
@@ -98,7 +98,7 @@ def read_file(path: str) -> bytes:
 
 
 @contextmanager
-def silence_told(base_url: str) -> Iterator[None]:
+def raise_unanswered(base_url: str) -> Iterator[None]:
     """Hold a call to a server: whatever keeps its answer from coming is raised as Unanswered."""
     try:
         yield

@@ -9,7 +9,7 @@ from typing import cast
 import httpx
 from PIL import ExifTags, Image
 
-from dualfocus_client.client import AskError, read_file, silence_told
+from dualfocus_client.client import AskError, raise_unanswered, read_file
 
 # Formats that any picture can be written in, and read back from, everywhere.
 FORMATS = {
@@ -23,7 +23,7 @@ FORMATS = {
 }
 
 
-_TURNS = {
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -74,19 +74,19 @@ def open_picture(image: str, timeout: float) -> Image.Image:
 
 def _content(image: str, timeout: float) -> bytes:
     if image.startswith(("http://", "https://")):
-        return _fetched(image, timeout)
+        return _fetch(image, timeout)
     if not image.startswith("data:"):
         return read_file(image)
     try:
         with urllib.request.urlopen(image) as response:
             return cast("bytes", response.read())
     except (OSError, ValueError) as error:
-        raise AskError(f"{image[:64]}: is no data: URL that can be read: {error}") from error
+        raise AskError(f"{image[:64]}: is not a valid data: URL: {error}") from error
 
 
-def _fetched(url: str, timeout: float) -> bytes:
+def _fetch(url: str, timeout: float) -> bytes:
     """Fetch what the server is given the URL of: for the picture that is saved, it is needed here too."""
-    with silence_told(url):
+    with raise_unanswered(url):
         response = httpx.get(url, timeout=timeout, follow_redirects=True)
     if not response.is_success:
         raise AskError(f"{url}: can't be drawn on: its server answered {response.status_code}")
@@ -96,10 +96,10 @@ def _fetched(url: str, timeout: float) -> bytes:
 def _shown(image: Image.Image) -> Image.Image:
     image.load()
     # Pillow's own way to turn an image rewrites all of EXIF, and fails where any tag is odd.
-    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    transpose = _TRANSPOSES.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     if image.mode.startswith("I") or image.mode == "F":
         image = _eight_bit(image)
-    upright = image if turn is None else image.transpose(turn)
+    upright = image if transpose is None else image.transpose(transpose)
     return _on_white(upright) if upright.has_transparency_data else upright.convert("RGB")
 
 

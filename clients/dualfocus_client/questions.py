@@ -53,7 +53,7 @@ class QuestionFile:
             try:
                 faults.add(number, fault(self.format.question(number, text)))
             except ValueError as error:
-                faults.add(number, _told(error))
+                faults.add(number, _describe(error))
         if faults.count:
             raise BatchError(f"{self.path}: {faults}\n{self.format.accepted}")
         if not count:
@@ -92,7 +92,7 @@ class Faults:
         return "\n".join([*self._told, *more])
 
 
-def _told(error: ValueError) -> str:
+def _describe(error: ValueError) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     return "; ".join(

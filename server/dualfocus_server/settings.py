@@ -154,7 +154,7 @@ def at_least(least: int, kind: type[int] | type[float]) -> Any:
     def convert(text: str) -> int | float:
         number = kind(text)
         if math.isnan(number):
-            raise argparse.ArgumentTypeError(f"{text} is no number")
+            raise argparse.ArgumentTypeError(f"{text} is not a number")
         if number < least:
             raise argparse.ArgumentTypeError(f"{text} is less than {least}")
         return number
@@ -174,7 +174,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         playground=args.playground,
         docs=not args.disable_fastapi_docs,
         offline_docs=args.enable_offline_docs,
-        middleware=tuple(map(_imported, args.middleware)),
+        middleware=tuple(map(_import_middleware, args.middleware)),
         unlogged_paths=frozenset(re.findall(r"[^,\s]+", args.disable_access_log_for_endpoints or "")),
         tokenizer_info=args.enable_tokenizer_info_endpoint,
         root_path=_prefix_of(args.root_path),
@@ -190,7 +190,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
     )
 
 
-def _imported(name: str) -> Any:
+def _import_middleware(name: str) -> Any:
     """Return the ASGI middleware of a name: a class, or a coroutine function. Raises ConfigError."""
     module, _, member = name.rpartition(".")
     try:

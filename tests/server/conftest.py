@@ -1,4 +1,4 @@
-"""One real server for all tests of this folder."""
+"""One real server for all tests below this folder."""
 
 import base64
 from collections.abc import Callable, Iterator

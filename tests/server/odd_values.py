@@ -9,6 +9,8 @@ from running_server import wait_until
 
 ERROR_FIELDS = {"message", "type", "param", "code"}
 SERVERS_FAULT = {"server_error", "service_unavailable_error", "timeout_error"}
+# Names in `vllm_xargs` that no client may write, and none can guess.
+RESERVED = ("kv_transfer_params", "ec_transfer_params", "kv_cache_report_mode", "dualfocus_box", "dualfocus-box-0")
 HALF = "\ud800"
 ODD = (
     *(None, True, -1, 0, 1, 2**31, 2**63, 2**64, -(2**63) - 1, 1e308, -1e308, float("nan"), float("inf"), 0.5, "", "x"),

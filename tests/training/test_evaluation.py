@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from dualfocus_engine.families.boxes import Box
-from dualfocus_training.evaluation.asking import held_out
 from dualfocus_training.evaluation.command import main
 from dualfocus_training.evaluation.figures import figures
+from dualfocus_training.evaluation.held_out import held_out
 from dualfocus_training.evaluation.outcomes import Outcome, Said, overlap
 from dualfocus_training.evaluation.page import goals, table
 from dualfocus_training.scenes.questions import Question

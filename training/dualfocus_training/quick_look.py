@@ -18,8 +18,8 @@ from dualfocus_engine.pictures.fitting import fit
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from dualfocus_training.evaluation.asking import Asked, held_out
 from dualfocus_training.evaluation.figures import group_figures
+from dualfocus_training.evaluation.held_out import Asked, held_out
 from dualfocus_training.evaluation.outcomes import Outcome, Said
 from dualfocus_training.learning.conversations import Message, asks, says
 from dualfocus_training.scenes.layout import Difficulty

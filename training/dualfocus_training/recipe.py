@@ -89,7 +89,7 @@ class Recipe(_Part):
         return self
 
     def load_profile(self) -> Profile:
-        """The wording of the turns; raises BadQuestion where there is no such profile."""
+        """The wording of the turns; raises ConfigError where there is no such profile."""
         return load_profile(self.profile)
 
 

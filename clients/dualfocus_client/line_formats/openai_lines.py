@@ -106,17 +106,17 @@ class _Question(Question):
         return self.request
 
     def answer(self, response: httpx.Response) -> dict[str, Any]:
-        return {"response": _told(response, answer_body(response)), "error": None}
+        return {"response": _as_openai_response(response, answer_body(response)), "error": None}
 
     def failure(self, error: AskError) -> dict[str, Any]:
-        response = None if error.response is None else _told(error.response, error.response.json())
+        response = None if error.response is None else _as_openai_response(error.response, error.response.json())
         return {"response": response, "error": {"code": _code(error), "message": str(error)}}
 
     def told(self, found: dict[str, Any]) -> dict[str, Any]:
         return {"id": f"batch_req_{self.line}_{self.fingerprint}", "custom_id": self.custom_id, **found}
 
 
-def _told(response: httpx.Response, body: Any) -> dict[str, Any]:
+def _as_openai_response(response: httpx.Response, body: Any) -> dict[str, Any]:
     request_id = response.headers.get("X-Request-Id", "")
     return {"status_code": response.status_code, "request_id": request_id, "body": body}
 

@@ -5,7 +5,7 @@ on eight digits.
 
 Leans on vLLM 0.32's speculative decoding by a class of one's own (`method="custom_class"`): `propose` is given the
 rows of the running batch as token ids and nothing else. Which of them write a box comes with each step from the
-scheduler (`connector.py`); a row is known by its prompt.
+scheduler (`ec_connector.py`); a row is known by its prompt.
 """
 
 from collections import Counter
@@ -116,7 +116,7 @@ class BoxProposer:
     def __init__(self, vllm_config: "VllmConfig") -> None:
         if current_platform.is_cpu():
             mend_rejection_sampling()
-        self._most = vllm_config.speculative_config.num_speculative_tokens
+        self._max_draft_tokens = vllm_config.speculative_config.num_speculative_tokens
 
     @never_raises(lambda self, sampled_token_ids, *_, **__: [[] for _ in sampled_token_ids])
     def propose(
@@ -124,13 +124,13 @@ class BoxProposer:
     ) -> list[list[int]]:
         """Return each row's draft: the sure tokens that come next in its box, up to the next that is open."""
         rows = [token_ids_cpu[number, : num_tokens_no_spec[number]] for number in range(len(sampled_token_ids))]
-        return [list(_sure(rest))[: self._most] for rest in get_ec_transfer().drafting.of(rows)]
+        return [list(_sure_tokens(rest))[: self._max_draft_tokens] for rest in get_ec_transfer().drafting.of(rows)]
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         """There is none to load."""
 
 
-def _sure(rest: Sequence[int]) -> Iterator[int]:
+def _sure_tokens(rest: Sequence[int]) -> Iterator[int]:
     for token in rest:
         if token == OPEN:
             return

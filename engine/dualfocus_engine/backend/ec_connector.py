@@ -74,13 +74,13 @@ class TurnConnector(ECConnectorBase):
         self._steps: Counter[str] = Counter()
         self._ended: set[str] = set()
         self._box_key = box_key(vllm_config)
-        self._leaders = PrefillGate() if vllm_config.cache_config.enable_prefix_caching else None
+        self._gate = PrefillGate() if vllm_config.cache_config.enable_prefix_caching else None
         self.drafting = Drafting()
 
     @never_raises(lambda *_: True)
     def ensure_cache_available(self, request: "Request", num_computed_tokens: int) -> bool:
         """Hold a request back while another computes the picture that both open with."""
-        return self._leaders is None or self._leaders.may_begin(request, num_computed_tokens)
+        return self._gate is None or self._gate.may_begin(request, num_computed_tokens)
 
     @never_raises(lambda *_: None)
     def update_state_after_alloc(self, request: "Request", index: int) -> None:
@@ -91,8 +91,8 @@ class TurnConnector(ECConnectorBase):
     def request_finished(self, request: "Request") -> tuple[bool, dict[str, Any] | None]:
         """Hand the counts over with the request's last output."""
         name = request.request_id
-        if self._leaders is not None:
-            self._leaders.ended(request)
+        if self._gate is not None:
+            self._gate.forget(request)
         return False, {ENCODER_RUNS: self._runs.pop(name, 0), ENGINE_STEPS: self._steps.pop(name, 0)}
 
     @never_raises(lambda *_: _Boxes())

@@ -31,7 +31,7 @@ class PrefillGate:
             return True
         return False
 
-    def ended(self, request: "Request") -> None:
+    def forget(self, request: "Request") -> None:
         """Forget a request."""
         if request.mm_features and self._by_opening.get(_opening(request)) is request:
             del self._by_opening[_opening(request)]

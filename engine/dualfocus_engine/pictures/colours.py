@@ -44,13 +44,13 @@ def as_rgb(image: Image.Image) -> Image.Image:
     image.load()
     if image.mode == "P" and image.palette is None:
         raise ValueError("its palette is missing")
-    convert, turn = _converter(image), _orientation(image)
-    shown = Image.new("RGB", image.size if turn not in _SIDEWAYS else image.size[::-1])
+    convert, transpose = _converter(image), _orientation(image)
+    shown = Image.new("RGB", image.size if transpose not in _SIDEWAYS else image.size[::-1])
     for top, rows in _in_rows(image):
-        at = image.height - top - rows.height if turn in _FROM_THE_END else top
+        at = image.height - top - rows.height if transpose in _FROM_THE_END else top
         # Pillow's own way to turn an image rewrites all of EXIF, and fails where any tag is odd.
-        part = convert(rows) if turn is None else convert(rows).transpose(turn)
-        shown.paste(part, (at, 0) if turn in _SIDEWAYS else (0, at))
+        part = convert(rows) if transpose is None else convert(rows).transpose(transpose)
+        shown.paste(part, (at, 0) if transpose in _SIDEWAYS else (0, at))
     profile = image.info.get("icc_profile") or b""
     if image.mode in ("RGB", "RGBA", "P") and _transform(profile, "RGB"):
         shown.info[_PROFILE] = profile

@@ -23,14 +23,14 @@ def fit(image: Image.Image, pad_color: Colour | None, image_size: int | None) ->
 
 def pad_to_square(image: Image.Image, colour: Colour) -> Image.Image:
     """Return the image centred on a square of `colour`, as LLaVA-1.5 was trained to see it."""
-    image = bounded(image)
+    image = shrink_to_bound(image)
     image_size = max(image.size)
     if image.size == (image_size, image_size):
         return image
-    return _centred(image, (image_size, image_size), colour)
+    return _center_on_canvas(image, (image_size, image_size), colour)
 
 
-def _centred(image: Image.Image, size: tuple[int, int], colour: Colour) -> Image.Image:
+def _center_on_canvas(image: Image.Image, size: tuple[int, int], colour: Colour) -> Image.Image:
     width, height = size
     canvas = Image.new("RGB", size, colour)
     canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
@@ -42,13 +42,13 @@ def within_aspect(image: Image.Image) -> Image.Image:
 
     Processors that resize by the short side would make gigabytes of a strip.
     """
-    image = bounded(image)
+    image = shrink_to_bound(image)
     min_side = -(-max(image.size) // _LONGEST_STRIP)
     size = (max(image.width, min_side), max(image.height, min_side))
-    return image if size == image.size else _centred(image, size, _WHITE)
+    return image if size == image.size else _center_on_canvas(image, size, _WHITE)
 
 
-def bounded(image: Image.Image) -> Image.Image:
+def shrink_to_bound(image: Image.Image) -> Image.Image:
     """Return the image, shrunk where padding it to a square would take hundreds of megabytes."""
     longest = int(_MAX_SQUARE**0.5)
     if max(image.size) <= longest:

@@ -22,8 +22,8 @@ def complete_truncated(data: bytes) -> bytes | None:
     data = data.rstrip(_END[:1])  # the first half of an end
     ended = data + _END
     try:
-        height, shown = _small(ended)
-        _, noisy = _small(data + _NOISE * (len(data) // 2) + _END)
+        height, shown = _decode_small(ended)
+        _, noisy = _decode_small(data + _NOISE * (len(data) // 2) + _END)
     except Exception:  # there is no end to what Pillow's readers raise over files that lie
         return None
     differing = ImageChops.difference(shown, noisy).getbbox()
@@ -31,7 +31,7 @@ def complete_truncated(data: bytes) -> bytes | None:
     return ended if (1 - intact) * height <= max(_BLOCK_ROWS, height // _SHARE) else None
 
 
-def _small(data: bytes) -> tuple[int, Image.Image]:
+def _decode_small(data: bytes) -> tuple[int, Image.Image]:
     """Return the height of a JPEG, and the picture made smaller."""
     with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
         height, scale = image.height, _PROGRESSIVE_SCALE if "progressive" in image.info else _SCALE

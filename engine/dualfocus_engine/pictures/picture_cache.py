@@ -78,12 +78,12 @@ class PictureCache:
     def crop(self, original: SourceImage, region: Region) -> Image.Image:
         """Return a part of an image at its own resolution. Raises BadPicture."""
         with self._room_for(original):
-            return in_srgb(self._decoded(original).crop(region))
+            return in_srgb(self._decode_once(original).crop(region))
 
     def within_aspect(self, original: SourceImage) -> Image.Image:
         """Return the whole of an image, such that no processor makes gigabytes of it. Raises BadPicture."""
         with self._room_for(original):
-            return within_aspect(in_srgb(self._decoded(original)))
+            return within_aspect(in_srgb(self._decode_once(original)))
 
     @contextmanager
     def _room_for(self, original: SourceImage, is_made: bool = False) -> Iterator[None]:
@@ -94,7 +94,7 @@ class PictureCache:
         with self.memory.hold(0 if is_made or original.key in self._wholes else original.decoding_bytes):
             yield
 
-    def _decoded(self, original: SourceImage) -> Image.Image:
+    def _decode_once(self, original: SourceImage) -> Image.Image:
         # Pillow's pixels are decoded, and are the caller's to keep.
         return original.data if isinstance(original.data, Image.Image) else self._decode(original)
 
@@ -112,7 +112,7 @@ class PictureCache:
             return
         self._bytes_ahead += size
         decoding = asyncio.ensure_future(self._decode_ahead(picture.original))
-        decoding.add_done_callback(lambda _: self._is_decoded(size))
+        decoding.add_done_callback(lambda _: self._release_ahead(size))
         try:
             yield
         finally:
@@ -129,15 +129,15 @@ class PictureCache:
 
     def _decode_with_room(self, original: SourceImage) -> None:
         with self._room_for(original):
-            self._decoded(original)
+            self._decode_once(original)
 
-    def _is_decoded(self, size: int) -> None:
+    def _release_ahead(self, size: int) -> None:
         self._bytes_ahead -= size
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Return hits and misses.
 
-        `opened`: images whose content was known to be readable; `decode`: second looks that found theirs decoded.
+        `opened`: images whose content was known to be readable; `decoded`: second looks that found theirs so.
         """
         opened = self._size.cache_info()
         return {
@@ -147,7 +147,7 @@ class PictureCache:
 
     def _check_readable(self, original: SourceImage) -> Size:
         """Decode an image, for what the encoder is shown where that has one size; return its upright size."""
-        size = self._scaled_size(original) or self._decoded(original).size
+        size = self._scaled_size(original) or self._decode_once(original).size
         if self._image_size is not None:
             self._encoder_input(Picture(original, size))
         return size
@@ -161,9 +161,9 @@ class PictureCache:
     def _pixels(self, picture: Picture) -> Image.Image:
         """Return the pixels to fit: deterministic per key, so that cached entries agree. JPEGs are scaled down."""
         if picture.region is not None:
-            return self._decoded(picture.original).crop(picture.region)
+            return self._decode_once(picture.original).crop(picture.region)
         if self._scaled_size(picture.original) is None:
-            return self._decoded(picture.original)
+            return self._decode_once(picture.original)
         return picture.original.decode(self._min_side)
 
     def _scaled_size(self, original: SourceImage) -> Size | None:

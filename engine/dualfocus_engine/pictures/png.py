@@ -10,12 +10,12 @@ from PIL import Image
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 # Adam7's passes: first column and row, then the steps.
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-_AT_ONCE = 1 << 20
+_INFLATE_CHUNK_BYTES = 1 << 20
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Texts, plain, packed and in Unicode: Pillow fails over large ones, such as the workflow that drew a picture; small
 # ones may say which way up it is.
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-_LARGE = 16 << 10
+_LARGE_TEXT_BYTES = 16 << 10
 
 
 def without_text(data: bytes) -> bytes:
@@ -24,7 +24,7 @@ def without_text(data: bytes) -> bytes:
         return data
     kept, begins = [], 0
     for start, kind, end in _chunk_spans(data):
-        if kind in _TEXTS and end - start > _LARGE:
+        if kind in _TEXTS and end - start > _LARGE_TEXT_BYTES:
             kept.append(data[begins:start])
             begins = end
     return b"".join([*kept, data[begins:]]) if kept else data
@@ -35,15 +35,15 @@ def rows_are_missing(data: bytes, image: Image.Image) -> bool:
     last = image.crop((0, image.height - 1, *image.size))
     if not image.info.get("interlace") and last.getbbox() is not None:
         return False  # rows that are missing are black: nothing needs to be counted
-    missing, inflater = _promised(data), zlib.decompressobj()
+    missing, inflater = _expected_bytes(data), zlib.decompressobj()
     for packed in _chunks(data, b"IDAT"):
         while packed and missing > 0 and not inflater.eof:
-            missing -= len(inflater.decompress(packed, _AT_ONCE))
+            missing -= len(inflater.decompress(packed, _INFLATE_CHUNK_BYTES))
             packed = inflater.unconsumed_tail
     return missing > 0
 
 
-def _promised(data: bytes) -> int:
+def _expected_bytes(data: bytes) -> int:
     """Return how many bytes the rows have once inflated, each with the byte that names its filter."""
     header = next(_chunks(data, b"IHDR"))
     width, height, depth, colour, interlaced = struct.unpack(">IIBBxxB", header)

@@ -133,7 +133,7 @@ class ServerAsker:
             said = (card.get("dualfocus") or {}).get("profile")
             return cls(http, card["id"], load_profile(profile) if profile else _profile_named(said))
         except (LookupError, TypeError, AttributeError) as error:
-            raise CantAsk(f"What the server lists at {_MODELS} is no model.") from error
+            raise CantAsk(f"What the server lists at {_MODELS} is not a model.") from error
 
     async def ask(self, drawn: Drawn) -> Reply:
         image = {"type": "image_url", "image_url": {"url": _data_url(drawn.picture)}}

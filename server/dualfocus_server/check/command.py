@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     if args.json:
         print(json.dumps({"model": model, "profile": profile, "works": findings.works} | asdict(findings)))
     else:
-        print(_told(model, profile, findings))
+        print(_format_findings(model, profile, findings))
     return 0 if findings.works else 1
 
 
@@ -68,18 +68,18 @@ async def _ask_all(asker: Asker) -> tuple[str, str, Findings]:
     return asker.model, asker.profile.name, find(answered, asker.profile, asker.views, opening)
 
 
-def _told(model: str, profile: str, found: Findings) -> str:
+def _format_findings(model: str, profile: str, found: Findings) -> str:
     def share(value: float | None) -> str:
         return "-" if value is None else f"{value:.0%}"
 
-    told: list[tuple[str, str]] = [
+    rows: list[tuple[str, str]] = [
         ("boxes that can be read", share(found.readable)),
         ("their mean IoU with the thing", "-" if found.mean_iou is None else f"{found.mean_iou:.2f}"),
         ("error of their middles", f"x {share(found.error_x)}, y {share(found.error_y)} of the picture"),
         ("crops that hold the thing", share(found.hold)),
         ("image tokens of crops", ", ".join(map(str, found.crop_tokens)) or "not reported"),
         ("crop tokens as wanted", _yes(found.as_wanted)),
-        ("mean IoU with an opening, without", _opened(found.opening)),
+        ("mean IoU with an opening, without", _format_opening(found.opening)),
         ("prefix shared by the second look", _yes(found.shared)),
         ("small print read by the first look", share(found.read_by_macro)),
         ("small print read by the second", share(found.read_by_micro)),
@@ -87,7 +87,7 @@ def _told(model: str, profile: str, found: Findings) -> str:
         ("boxes for what is not there", share(found.absent_boxed)),
         ("why answers were chosen", ", ".join(f"{why} {count}" for why, count in found.selections.items())),
     ]
-    lines = [f"{model}, profile {profile}", *(f"  {name:<36}{value}" for name, value in told)]
+    lines = [f"{model}, profile {profile}", *(f"  {name:<36}{value}" for name, value in rows)]
     return "\n".join([*lines, "Two looks will work." if found.works else "Two looks will not work yet:", *found.advice])
 
 
@@ -95,7 +95,7 @@ def _yes(value: bool | None) -> str:
     return "-" if value is None else "yes" if value else "no"
 
 
-def _opened(found: Opening | None) -> str:
+def _format_opening(found: Opening | None) -> str:
     """Say how boxes are with an opening and without, and what it is."""
     if found is None:
         return "- (what stands around the numbers of box_format.template opens no box)"

@@ -25,10 +25,10 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         body = _Counted(receive, self._limit, self._timeout)
-        body.refusal = self._refusal(Headers(scope=scope))
+        body.refusal = self._judge_headers(Headers(scope=scope))
         await self._answer(body, scope, send)
 
-    def _refusal(self, headers: Headers) -> HttpError | None:
+    def _judge_headers(self, headers: Headers) -> HttpError | None:
         """Judge a body by what is announced of it."""
         encoding = headers.get("content-encoding", "")
         if encoding.lower() not in ("", "identity"):
@@ -69,15 +69,15 @@ class _Counted:
             async with asyncio.timeout_at(None if self._is_whole else self._deadline):
                 message = await self._receive()
         except TimeoutError:
-            return self._refused(TooSlow(self._timeout))
+            return self._refuse(TooSlow(self._timeout))
         if message["type"] == "http.request":
             self._is_whole = not message.get("more_body", False)
             self._left -= len(message.get("body", b""))
             if self._left < 0:
-                return self._refused(TooLarge(self._limit))
+                return self._refuse(TooLarge(self._limit))
         return message
 
-    def _refused(self, why: HttpError) -> Message:
+    def _refuse(self, why: HttpError) -> Message:
         self.refusal = why
         return {"type": "http.disconnect"}
 

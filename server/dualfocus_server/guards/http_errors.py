@@ -1,6 +1,6 @@
 """Why a request is refused, with its status: the errors of the server, beside those of the engine.
 
-Refusal
+HttpError
 ├── Unauthorized   401  no key, or a wrong one
 ├── Forbidden      403  a key, but not an administrator's
 ├── TooSlow        408  the body did not arrive in time

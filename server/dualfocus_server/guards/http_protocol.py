@@ -11,7 +11,7 @@ import resource
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_BYTES = 64 << 10
-_HEAD_WITHIN = 15.0  # seconds
+_HEAD_TIMEOUT_S = 15.0
 _OPEN_FILES = 65_535
 
 
@@ -59,7 +59,7 @@ class Connection(H11Protocol):
 
     def _wait(self) -> None:
         if self._waiting is None:
-            self._waiting = self.loop.call_later(_HEAD_WITHIN, self.transport.close)
+            self._waiting = self.loop.call_later(_HEAD_TIMEOUT_S, self.transport.close)
 
     def _wait_no_longer(self) -> None:
         if self._waiting is not None:

@@ -35,7 +35,7 @@ class JsonRoute(APIRoute):
         """Return the handler of a request whose JSON is read here."""
         handle = super().get_route_handler()
 
-        async def handled(request: Request) -> Response:
+        async def handle_with_json(request: Request) -> Response:
             return await handle(_JsonRequest(request.scope, request.receive))
 
-        return handled
+        return handle_with_json

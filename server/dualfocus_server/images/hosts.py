@@ -58,4 +58,4 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     try:
         return ipaddress.ip_network(text)
     except ValueError as error:
-        raise ConfigError(f"--allowed-media-networks {text!r} is no network such as 10.0.0.0/8: {error}") from error
+        raise ConfigError(f"--allowed-media-networks {text!r} is not a network such as 10.0.0.0/8: {error}") from error

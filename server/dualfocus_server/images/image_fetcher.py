@@ -68,7 +68,7 @@ class ImageFetcher:
             self._check_host(url)
             async with self._client.stream("GET", url) as response:
                 if response.next_request is None:
-                    return await self._body(response)
+                    return await self._read_body(response)
                 url = response.next_request.url
         raise BadPicture(f"The image's URL redirects more than {MAX_REDIRECTS} times.")
 
@@ -86,7 +86,7 @@ class ImageFetcher:
                 "or let the server's operator allow the host with --allowed-media-domains."
             )
 
-    async def _body(self, response: httpx.Response) -> bytes:
+    async def _read_body(self, response: httpx.Response) -> bytes:
         if response.status_code != httpx.codes.OK:
             raise BadPicture(f"The image's host answered {response.status_code}.")
         packing = response.headers.get("Content-Encoding", "")

@@ -41,10 +41,10 @@ class RequestImages:
         if not urls:
             return []
         with stages.time("fetch"):
-            encoded = await _together([self._source.read(url) for url in urls])
+            encoded = await _gather([self._source.read(url) for url in urls])
         with stages.time("decode"):
             await run_in_image_pool(self._check_pixels, encoded)
-            return await _together([run_in_image_pool(opening, data, self._limits) for data in encoded])
+            return await _gather([run_in_image_pool(opening, data, self._limits) for data in encoded])
 
     def _check_pixels(self, encoded: Sequence[bytes]) -> None:
         pixels = sum(map(_pixels, encoded))
@@ -64,7 +64,7 @@ def _pixels(data: bytes) -> int:
         return 0
 
 
-async def _together(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+async def _gather(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """Run calls at once; the first error cancels the rest and is raised by itself."""
     with unwrap_exception_group():
         async with asyncio.TaskGroup() as group:

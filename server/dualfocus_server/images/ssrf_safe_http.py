@@ -13,9 +13,9 @@ from dualfocus_engine import BadPicture
 from dualfocus_server.images.addresses import addresses_of
 from dualfocus_server.images.hosts import HostRules
 
-_LOOK_UP_WITHIN = 5.0  # seconds
-# Seconds for a connection, where the host has another address.
-_CONNECT_WITHIN = 2.0
+_LOOK_UP_TIMEOUT_S = 5.0
+# Where the host has another address to try.
+_CONNECT_TIMEOUT_S = 2.0
 # What a fetch may end with, beside BadPicture.
 FETCH_ERRORS = (
     *(httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, httpcore.UnsupportedProtocol),
@@ -42,14 +42,14 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         *others, last = await self._checked_addresses(host, port)
         for address in others:
             with contextlib.suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
-                return await self._backend.connect_tcp(address, port, _CONNECT_WITHIN, local_address, socket_options)
+                return await self._backend.connect_tcp(address, port, _CONNECT_TIMEOUT_S, local_address, socket_options)
         return await self._backend.connect_tcp(last, port, timeout, local_address, socket_options)
 
     async def _checked_addresses(self, host: str, port: int) -> list[str]:
         try:
-            addresses = await addresses_of(host, port, _LOOK_UP_WITHIN)
+            addresses = await addresses_of(host, port, _LOOK_UP_TIMEOUT_S)
         except TimeoutError as error:
-            raise httpcore.ConnectError(f"{host} was not found within {_LOOK_UP_WITHIN:g} s") from error
+            raise httpcore.ConnectError(f"{host} was not found within {_LOOK_UP_TIMEOUT_S:g} s") from error
         except (OSError, UnicodeError) as error:  # UnicodeError: a label that is empty or too long
             raise httpcore.ConnectError(f"{host} has no address") from error
         if not addresses or not all(self._rules.reaches(host, address) for address in addresses):

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 _MODE = 0o600
 # Lines that wait for a disk which does not answer; more are lost, or they would fill the memory.
-_MOST_WAITING = 1_000
+_MAX_WAITING_LINES = 1_000
 # What the last lines get to be written when the server ends.
 _CLOSING_S = 5.0
 
@@ -44,7 +44,7 @@ class AnswersLog:
         self._file = _open_first(path)
         self._is_open = True
         self._is_torn = False
-        self._steps: Queue[Callable[[], None]] = Queue(_MOST_WAITING)
+        self._steps: Queue[Callable[[], None]] = Queue(_MAX_WAITING_LINES)
         # A daemon: the server ends also where a disk never answers.
         self._writer = Thread(target=self._work, name="answers-log", daemon=True)
         self._writer.start()
@@ -67,7 +67,7 @@ class AnswersLog:
         try:
             self._steps.put_nowait(step)
         except Full:
-            self._fail(f"{_MOST_WAITING} lines wait already")
+            self._fail(f"{_MAX_WAITING_LINES} lines wait already")
 
     def _work(self) -> None:
         while self._is_open:

@@ -28,9 +28,9 @@ class RequestIds:
         own = given if _ACCEPTED.fullmatch(given) else uuid.uuid4().hex
         request_id.set(own)
 
-        async def stamped(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)[HEADER] = own
             await send(message)
 
-        await self._app(scope, receive, stamped)
+        await self._app(scope, receive, send_with_id)

@@ -26,29 +26,29 @@ def request(**changes: Any) -> Any:
 
 
 @pytest.fixture
-def leaders() -> PrefillGate:
+def gate() -> PrefillGate:
     return PrefillGate()
 
 
 @pytest.fixture
-def leader(leaders: PrefillGate) -> Any:
+def leader(gate: PrefillGate) -> Any:
     """A request that was let through, and has begun: what stands before its picture is computed."""
     begun = request()
-    assert leaders.may_begin(begun, 0)
+    assert gate.may_begin(begun, 0)
     begun.status, begun.num_computed_tokens = RequestStatus.RUNNING, len(BEFORE)
     return begun
 
 
-def test_the_other_turn_waits_until_the_picture_is_computed(leaders: PrefillGate, leader: Any) -> None:
+def test_the_other_turn_waits_until_the_picture_is_computed(gate: PrefillGate, leader: Any) -> None:
     other = request()
-    assert not leaders.may_begin(other, 0)
-    assert leaders.may_begin(leader, len(BEFORE)), "who computes it goes on"
+    assert not gate.may_begin(other, 0)
+    assert gate.may_begin(leader, len(BEFORE)), "who computes it goes on"
     leader.num_computed_tokens = len(BEFORE) + 64
-    assert leaders.may_begin(other, 0)
+    assert gate.may_begin(other, 0)
 
 
-def test_one_that_finds_the_picture_cached_begins_in_the_same_step(leaders: PrefillGate, leader: Any) -> None:
-    assert leaders.may_begin(request(), 32)
+def test_one_that_finds_the_picture_cached_begins_in_the_same_step(gate: PrefillGate, leader: Any) -> None:
+    assert gate.may_begin(request(), 32)
 
 
 @pytest.mark.parametrize(
@@ -63,24 +63,24 @@ def test_one_that_finds_the_picture_cached_begins_in_the_same_step(leaders: Pref
     ],
     ids=["other words before it", "other salt", "other adapter", "other picture", "no cache read", "begun already"],
 )
-def test_one_that_would_find_nothing_does_not_wait(leaders: PrefillGate, leader: Any, changes: dict[str, Any]) -> None:
-    assert leaders.may_begin(request(**changes), 0)
+def test_one_that_would_find_nothing_does_not_wait(gate: PrefillGate, leader: Any, changes: dict[str, Any]) -> None:
+    assert gate.may_begin(request(**changes), 0)
 
 
-def test_nobody_waits_for_one_that_ended(leaders: PrefillGate, leader: Any) -> None:
-    leaders.ended(leader)
-    assert leaders.may_begin(request(), 0)
+def test_nobody_waits_for_one_that_ended(gate: PrefillGate, leader: Any) -> None:
+    gate.forget(leader)
+    assert gate.may_begin(request(), 0)
 
 
 @pytest.mark.parametrize("status", [RequestStatus.WAITING, RequestStatus.PREEMPTED])
-def test_nobody_waits_for_one_that_waits_itself(leaders: PrefillGate, leader: Any, status: RequestStatus) -> None:
+def test_nobody_waits_for_one_that_waits_itself(gate: PrefillGate, leader: Any, status: RequestStatus) -> None:
     leader.status = status
-    assert leaders.may_begin(request(), 0)
+    assert gate.may_begin(request(), 0)
 
 
-def test_nothing_is_kept_of_requests_that_ended(leaders: PrefillGate, leader: Any) -> None:
-    leaders.ended(request())
-    leaders.ended(SimpleNamespace(mm_features=[]))  # type: ignore[arg-type]
-    assert list(leaders._by_opening.values()) == [leader]
-    leaders.ended(leader)
-    assert not leaders._by_opening
+def test_nothing_is_kept_of_requests_that_ended(gate: PrefillGate, leader: Any) -> None:
+    gate.forget(request())
+    gate.forget(SimpleNamespace(mm_features=[]))  # type: ignore[arg-type]
+    assert list(gate._by_opening.values()) == [leader]
+    gate.forget(leader)
+    assert not gate._by_opening

@@ -73,7 +73,7 @@ def test_output_that_is_something_else_is_left_alone(
     folder.write(line("one"))
     folder.answers.write_text('{"my": "notes"}\n')
     assert folder.ask_of(model) == 2
-    assert "line 1 is no answer of a batch" in capsys.readouterr().err
+    assert "line 1 is not an answer of a batch" in capsys.readouterr().err
     assert folder.answers.read_text() == '{"my": "notes"}\n'
 
 

@@ -74,7 +74,7 @@ def test_crops_of_another_size_are_status_1(
     ("changes", "complaint"),
     [
         ({"status": 401}, "The server answered 401"),
-        ({"models": {"data": []}}, "is no model"),
+        ({"models": {"data": []}}, "is not a model"),
         ({"models": {"data": [{"id": "m"}]}}, "does not say which profile it has"),
         ({"models": {"data": [{"id": "m", "dualfocus": {"profile": "mine"}}]}}, "a profile of its own, 'mine'"),
     ],

@@ -49,13 +49,13 @@ async def port() -> AsyncIterator[int]:
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_protocol, "_HEAD_WITHIN", PATIENCE)
+    monkeypatch.setattr(http_protocol, "_HEAD_TIMEOUT_S", PATIENCE)
 
 
 @pytest.fixture
 def hurry(patient: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Give requests that are begun from now on a moment."""
-    return lambda: monkeypatch.setattr(http_protocol, "_HEAD_WITHIN", 0.1)
+    return lambda: monkeypatch.setattr(http_protocol, "_HEAD_TIMEOUT_S", 0.1)
 
 
 async def closed(reader: asyncio.StreamReader) -> bytes:

@@ -324,7 +324,7 @@ async def test_names_that_nobody_answers_for_keep_no_other_waiting(monkeypatch: 
         return real("127.0.0.1", *given, **more)
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    monkeypatch.setattr(ssrf_safe_http, "_LOOK_UP_WITHIN", WAIT)
+    monkeypatch.setattr(ssrf_safe_http, "_LOOK_UP_TIMEOUT_S", WAIT)
     source = ImageFetcher(HostRules(["*"], public=lambda address: True), timeout=None)
     with serving({"/a": respond(body=b"image")}) as web:
         url = f"http://{{}}.example:{web.port}/a"
@@ -341,7 +341,7 @@ async def test_names_that_nobody_answers_for_keep_no_other_waiting(monkeypatch: 
 async def test_name_that_nobody_answers_for_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *given, **more: released.wait(WAIT))
-    monkeypatch.setattr(ssrf_safe_http, "_LOOK_UP_WITHIN", 0.01)
+    monkeypatch.setattr(ssrf_safe_http, "_LOOK_UP_TIMEOUT_S", 0.01)
     try:
         with pytest.raises(BadPicture, match=r"silent\.example was not found within 0\.01 s"):
             await ImageFetcher(HostRules(["*"]), timeout=None).read("http://silent.example/a")

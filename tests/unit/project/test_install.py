@@ -146,9 +146,9 @@ def test_hook_watches_at_each_start_and_is_silent_where_the_engine_is_absent(
     (tmp_path / install.HOOK_FILE).write_text(install.HOOK)
     if module is not None:
         (tmp_path / "dualfocus_cpu_torchvision.py").write_text(module)
-    # -S: this environment's own hook stays out.
+    # -S, -E: this environment's own hook stays out, and what PYTHONPATH names.
     code = f"import site; site.addsitedir({str(tmp_path)!r})"
-    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-S", "-E", "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout.strip(), done.stderr) == (said, "")
 
 

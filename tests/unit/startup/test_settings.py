@@ -76,7 +76,7 @@ def test_our_variable_goes_before_vllms(monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_is_no_number_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parsed("--timeout", "nan")
-    assert "argument --timeout: nan is no number" in capsys.readouterr().err
+    assert "argument --timeout: nan is not a number" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_a_disk_that_does_not_answer_holds_nobody(
         return os.write(file, line)
 
     monkeypatch.setattr(answers_log, "os", _Os(stuck))
-    log, before, most = AnswersLog(path), failures(), answers_log._MOST_WAITING
+    log, before, most = AnswersLog(path), failures(), answers_log._MAX_WAITING_LINES
     log.add({"number": 0})
     assert entered.wait(WAIT)
     for number in range(1, most + 11):  # each returns, though nothing is written

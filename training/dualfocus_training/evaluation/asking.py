@@ -3,7 +3,6 @@
 import base64
 import io
 import math
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from random import Random
@@ -13,10 +12,8 @@ from dualfocus_engine.families.boxes import Box
 from PIL import Image
 from tqdm import tqdm
 
+from dualfocus_training.evaluation.held_out import Asked, held_out
 from dualfocus_training.evaluation.outcomes import Outcome, chosen_of, outcome_of
-from dualfocus_training.scenes.layout import Difficulty
-from dualfocus_training.scenes.questions import Question
-from dualfocus_training.scenes.writing import scenes
 
 # Table 5: pixels of the picture that boxes are shifted by.
 SHIFTS = (10, 25, 150)
@@ -30,24 +27,6 @@ class Server:
     api_key: str | None = None
     concurrency: int = 16
     timeout: float = 120.0
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A question about a picture; `number` makes its shifts the same at every run."""
-
-    number: int
-    picture: Image.Image
-    question: Question
-
-
-def held_out(seed: int, count: int, difficulty: Difficulty | None = None) -> Iterator[Asked]:
-    """Two detail questions and two others about each of `count` scenes."""
-    for place, (picture, questions) in enumerate(scenes(seed, count, difficulty)):
-        details = [question for question in questions if question.kind == "detail"]
-        others = [question for question in questions if question.kind != "detail"]
-        for number, question in enumerate((*details[:2], *others[:2])):
-            yield Asked(4 * place + number, picture, question)
 
 
 def ask_all(server: Server, seed: int, count: int) -> list[Outcome]:

@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     except (AskError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(found, indent=2) if args.json else _told(found))
+    print(json.dumps(found, indent=2) if args.json else _format_findings(found))
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         draw_calibration(found, args.out / "calibration.png")
@@ -100,7 +100,7 @@ def _ask(server: Server, folder: Path, line: Line) -> Labelled:
     )
 
 
-def _told(found: dict[str, Any]) -> str:
+def _format_findings(found: dict[str, Any]) -> str:
     full, picked = found["full"], found["picked"]
     return (
         f"--skip-below {picked['threshold']:g}\n"

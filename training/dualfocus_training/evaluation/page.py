@@ -9,7 +9,7 @@ _COLUMNS = ("questions", "macro", "micro", "chosen", "shared", "oracle", "iou", 
 def table(figures: dict[str, Any]) -> str:
     """The figures as Markdown tables."""
     groups = ["overall", *sorted(figures["perplexity"])]
-    rows = [[group, *(_told(name, figures[group][name]) for name in _COLUMNS)] for group in groups]
+    rows = [[group, *(_format_cell(name, figures[group][name]) for name in _COLUMNS)] for group in groups]
     parts = [
         _grid(["questions on", "asked", *(f"{name} %" for name in _COLUMNS[1:-2]), "mean IoU", "won by micro %"], rows),
         "Micro skipped where macro's perplexity is under a threshold (Table 9's form):",
@@ -77,7 +77,7 @@ def _deciles(perplexities: dict[str, dict[str, list[float]]]) -> Iterable[list[s
             yield [f"{kind}, {path}", *(f"{value:.2f}" for value in deciles)]
 
 
-def _told(name: str, value: float) -> str:
+def _format_cell(name: str, value: float) -> str:
     return {"questions": f"{value:.0f}", "iou": f"{value:.2f}"}.get(name, _percent(value))
 
 

@@ -1,25 +1,12 @@
 """Scenes as files: pictures and `questions.jsonl`, the same bytes for the same seed."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from random import Random
 
-from PIL import Image
-
-from dualfocus_training.scenes.drawing import draw
-from dualfocus_training.scenes.layout import Difficulty, compose
-from dualfocus_training.scenes.questions import Question, ask
+from dualfocus_training.scenes.generate import scenes
+from dualfocus_training.scenes.questions import Question
 
 QUESTIONS_FILE = "questions.jsonl"
-
-
-def scenes(seed: int, count: int, difficulty: Difficulty | None = None) -> Iterator[tuple[Image.Image, list[Question]]]:
-    """`count` pictures, each with every question it allows in random order."""
-    for number in range(count):
-        rng = Random(f"scene/{seed}/{number}")
-        scene = compose(rng, difficulty or Difficulty())
-        yield draw(scene), ask(scene, rng)
 
 
 def write_scenes(seed: int, count: int, folder: Path) -> None:

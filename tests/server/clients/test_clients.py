@@ -16,7 +16,7 @@ from asking import MODEL, About
 from openai import AsyncOpenAI, OpenAI
 from running_server import PATIENCE, Server
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCRIPTS = ROOT / "tests" / "clients"
 HOME = ROOT / ".venv" / "clients"  # scripts/install.py makes it
 

@@ -20,7 +20,7 @@ from openai import BadRequestError, OpenAI
 from running_server import PATIENCE, Server
 from unit.local_web import respond, serving
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+DEPLOY = Path(__file__).parents[3] / "deploy"
 RULES = DEPLOY / "prometheus" / "rules" / "dualfocus.yml"
 DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboards" / "dualfocus.json").read_text())
 

@@ -17,7 +17,7 @@ import pytest
 import vllm
 from asking import CHAT, check_log
 from hostile_images import data_url, png
-from odd_values import ODD, bounds, check, check_ready
+from odd_values import ODD, RESERVED, bounds, check, check_ready
 from running_server import PATIENCE, Server, start_server
 
 IMAGE = {"type": "image_url", "image_url": {"url": data_url(png(4, 4))}}
@@ -27,7 +27,6 @@ QUESTION = {
 }
 TEXT = {"prompt": "What?", "max_tokens": 2}
 TEXTS = "/v1/completions"
-RESERVED = ("kv_transfer_params", "ec_transfer_params", "kv_cache_report_mode", "dualfocus_box", "dualfocus-box-0")
 # Whatever vLLM reads from `extra_args` anywhere, and what a client can't guess but an attacker reads in our sources.
 _READ = re.compile(r"""extra(?:_args)?(?:\.get\(|\[)\s*["'](\w+)["']""")
 
@@ -109,7 +108,6 @@ def test_reserved_names_are_refused_by_name(web: httpx.Client, name: str, mode: 
         assert name in error["message"]
 
 
-# Values that fit, any of which may meet any other in a batch.
 # Prompts that vLLM reads one way or another, and that end nothing.
 PROMPTS: list[Any] = [
     *(
@@ -173,6 +171,7 @@ def test_headers_that_vllm_reads(web: httpx.Client, route: str, name: str, value
             check_ready(web)
 
 
+# Values that fit, any of which may meet any other in a batch.
 FITTING: dict[str, list[Any]] = {
     "temperature": [0, 0.7, 2],
     "top_p": [0.1, 1],

@@ -51,13 +51,41 @@ def served(hub: Hub, home: Path, opened: Path, tmp_path_factory: pytest.TempPath
     check_log(running)
 
 
-def bodies(number: int) -> list[dict[str, Any]]:
-    """Return a question by every way there is to ask it, about a picture of its own."""
-    image = {"type": "image_url", "image_url": {"url": data_url(png(60 + number, 60))}}
-    messages = [{"role": "user", "content": [image, {"type": "text", "text": "What is it?"}]}]
+def questions(number: int) -> list[dict[str, Any]]:
+    """Return a question by every way there is to ask it of chat completions, about a picture of its own."""
+    messages = _messages({"type": "image_url", "image_url": {"url": _url(number)}})
     ways = [{"mode": mode} for mode in MODES] + [{"scoring": "shared"}, {"box": [0.1, 0.1, 0.9, 0.9]}]
     about = [{"messages": messages, "max_tokens": 4, "dualfocus": way} for way in ways]
     return [*about, {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}]
+
+
+def others(number: int) -> list[tuple[str, dict[str, Any]]]:
+    """Return what is asked by the other routes, where there are streams with and without one."""
+    chat = {"messages": _messages({"type": "image_url", "image_url": {"url": _url(number)}})}
+    source = {"type": "base64", "media_type": "image/png", "data": _url(number).partition(",")[2]}
+    claudes = {"model": MODEL, "messages": _messages({"type": "image", "source": source})}
+    parts = [{"type": "input_image", "image_url": _url(number)}, {"type": "input_text", "text": "What is it?"}]
+    streamed = [
+        ("/v1/messages", claudes | {"max_tokens": 4}),
+        ("/v1/responses", {"input": [{"role": "user", "content": parts}], "max_output_tokens": 4}),
+        ("/v1/completions", {"prompt": "Hi", "max_tokens": 4}),
+        ("/invocations", chat | {"max_tokens": 4}),
+    ]
+    return [
+        *((route, body | {"stream": stream}) for route, body in streamed for stream in (False, True)),
+        (f"{CHAT}/batch", {"messages": [chat["messages"]], "max_tokens": 4}),
+        ("/v1/messages/count_tokens", claudes),
+        ("/tokenize", chat),
+        ("/detokenize", {"tokens": [5, 6]}),
+    ]
+
+
+def _url(number: int) -> str:
+    return data_url(png(60 + number, 60))
+
+
+def _messages(image: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [image, {"type": "text", "text": "What is it?"}]}]
 
 
 def test_it_is_served_with_the_profile_that_lies_beside_it_on_the_hub(served: Server, hub: Hub) -> None:
@@ -72,9 +100,13 @@ def test_nothing_is_asked_or_read_anew_once_it_is_ready(served: Server, hub: Hub
     home.rename(home.with_name("gone"))  # what is opened unnoted, outside of Python, fails
     with httpx.Client(base_url=served.url, timeout=PATIENCE) as http:
         for number in range(QUESTIONS):
-            for body in bodies(number):
+            for body in questions(number):
                 assert http.post(CHAT, json=body).status_code == 200, http.post(CHAT, json=body).text
                 assert events(http, **body)[-1] == "data: [DONE]"
+            for route, body in others(number):
+                answer = http.post(route, json=body)
+                assert answer.status_code == 200, (route, answer.text)
+                assert '"error":{' not in answer.text.replace(" ", ""), (route, answer.text)
             for route in ("/v1/models", "/health", "/ready", "/version", "/metrics"):
                 assert http.get(route).status_code == 200
     assert hub.asked[asked:] == []

@@ -11,7 +11,7 @@ from asking import CHAT, check_log
 from hostile_images import data_url, png
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from odd_values import check, check_ready
+from odd_values import RESERVED, check, check_ready
 from running_server import PATIENCE, Server, settles, start_server
 from schemathesis import Case, GenerationMode
 from schemathesis.core.failures import FailureGroup
@@ -70,8 +70,10 @@ def web(fuzzed: Server) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def document(web: httpx.Client) -> dict[str, Any]:
-    """The server's own description of itself."""
+    """The server's own description of itself, with the names in `vllm_xargs` that none can guess."""
     described: dict[str, Any] = web.get("/openapi.json").json()
+    xargs, _ = described["components"]["schemas"]["FocusRequest"]["properties"]["vllm_xargs"]["anyOf"]
+    xargs["propertyNames"] = {"enum": [*RESERVED, "x"]}
     return described
 
 

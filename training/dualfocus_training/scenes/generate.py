@@ -1,0 +1,18 @@
+"""Which scenes there are: composed at random, drawn, and asked about; the same for the same seed."""
+
+from collections.abc import Iterator
+from random import Random
+
+from PIL import Image
+
+from dualfocus_training.scenes.drawing import draw
+from dualfocus_training.scenes.layout import Difficulty, compose
+from dualfocus_training.scenes.questions import Question, ask
+
+
+def scenes(seed: int, count: int, difficulty: Difficulty | None = None) -> Iterator[tuple[Image.Image, list[Question]]]:
+    """`count` pictures, each with every question it allows in random order."""
+    for number in range(count):
+        rng = Random(f"scene/{seed}/{number}")
+        scene = compose(rng, difficulty or Difficulty())
+        yield draw(scene), ask(scene, rng)
