@@ -7,11 +7,11 @@ Figure 6 of "DualFocus: Integrating Macro and Micro Perspectives in Multi-modal 
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from PIL import Image
 
@@ -38,6 +38,7 @@ _NO_SECOND_LOOK = (
     "images in a prompt (--limit-mm-per-prompt '{{\"image\": 2}}' or more), a context that holds both and an answer "
     "(--max-model-len), and a chat template that shows earlier answers (--chat-template)."
 )
+_Pair: TypeAlias = tuple[Turn | None, SecondLook]
 _WARM_UP_TOKENS = 8
 # A part that any family's views enlarge.
 _WARM_UP_SIZE, _WARM_UP_BOX = (256, 256), Box(0.4, 0.4, 0.6, 0.6)
@@ -117,8 +118,15 @@ class DualFocus:
     async def answer(
         self, question: Question, listener: TurnListener | None = None, deadline: float | None = None
     ) -> FocusResult:
+        """Answer a question once. Raises what `answers` does."""
+        return (await self.answers(question, listener, deadline))[0]
+
+    async def answers(
+        self, question: Question, listener: TurnListener | None = None, deadline: float | None = None
+    ) -> tuple[FocusResult, ...]:
         """Run the turns that the question's mode asks for and choose between their answers.
 
+        As many answers are drawn as the sampling's `n`: all from one box, the i-th between the i-th of macro and micro.
         Whatever keeps the second look from an answer leaves the macro answer standing, and `selection` says why; once
         macro has answered, so does `deadline` (the event loop's time).
         Cancelling the call aborts all turns. Raises ContextFull where the macro prompt does not fit, EngineDead.
@@ -126,11 +134,14 @@ class DualFocus:
         started = time.perf_counter()
         question, notes = await show_pictures(self.engine, question)
         runner = TurnRunner(self.engine, question, listener)
-        macro, look = await self._run_turns(runner, question, listener, deadline)
+        pairs = await self._run_turns(runner, question, listener, deadline)
         with runner.stages.time("select"):
-            choice, shared = await self._choose(runner, question, macro, look, deadline)
+            chosen = [await self._choose(runner, question, *pair, deadline) for pair in pairs]
         seconds = time.perf_counter() - started
-        return FocusResult(*choice, macro, look, seconds, shared, runner.stages, notes)
+        return tuple(
+            FocusResult(*choice, *pair, seconds, shared, runner.stages, notes)
+            for pair, (choice, shared) in zip(pairs, chosen, strict=True)
+        )
 
     async def _choose(
         self, runner: TurnRunner, question: Question, macro: Turn | None, look: SecondLook, deadline: float | None
@@ -179,27 +190,38 @@ class DualFocus:
 
     async def _run_turns(
         self, runner: TurnRunner, question: Question, listener: TurnListener | None, deadline: float | None
-    ) -> tuple[Turn | None, SecondLook]:
+    ) -> list[_Pair]:
         if question.mode is Mode.MACRO:
-            return await runner.run_macro(listener.on_text if listener else None), SecondLook()
+            return [(macro, SecondLook()) for macro in await runner.run_macro(listener.on_text if listener else None)]
         if (obstacle := runner.why_no_second_look()) is not None:
-            return await runner.run_macro(), SecondLook(failed=obstacle)
+            return [(macro, SecondLook(failed=obstacle)) for macro in await runner.run_macro()]
         if question.mode is Mode.MICRO:
-            look = await runner.run_second_look()
-            return (await runner.run_macro() if look.failed else None), look
+            looks = await runner.run_second_look()
+            if not any(look.failed for look in looks):
+                return [(None, look) for look in looks]
+            macros = await runner.run_macro()
+            return [(macro if look.failed else None, look) for macro, look in zip(macros, looks, strict=True)]
         with unwrap_exception_group():
             async with asyncio.TaskGroup() as group:
                 # The second look goes first: the answer waits for it, and macro shares the image it computes.
                 second_look = group.create_task(runner.run_second_look())
-                macro = await group.create_task(runner.run_macro())
-                ended = self._is_enough(macro, question) or await _is_late(second_look, deadline)
+                answers = await group.create_task(runner.run_macro())
+                ended = self._are_enough(answers, question) or await _is_late(second_look, deadline, len(answers))
                 if ended:
                     second_look.cancel()
-        return macro, SecondLook(failed=ended) if ended and second_look.cancelled() else second_look.result()
+        if ended and second_look.cancelled():
+            return [(macro, SecondLook(failed=why)) for macro, why in zip(answers, ended, strict=True)]
+        return list(zip(answers, second_look.result(), strict=True))
+
+    def _are_enough(self, macros: Sequence[Turn], question: Question) -> list[Selection]:
+        """Say why each macro answer needs no second one; nothing where one of them does."""
+        reasons = [self._is_enough(macro, question) for macro in macros]
+        named = [reason for reason in reasons if reason is not None]
+        return named if len(named) == len(reasons) else []
 
 
-async def _is_late(second_look: "asyncio.Task[SecondLook]", deadline: float | None) -> Selection | None:
-    """Wait for the second look until `deadline`; say so where it has not ended by then."""
+async def _is_late(second_look: "asyncio.Task[Any]", deadline: float | None, answers: int) -> list[Selection]:
+    """Wait for the second look until `deadline`; say so of each answer where it has not ended by then."""
     left = None if deadline is None else max(deadline - asyncio.get_running_loop().time(), 0.0)
     done, _ = await asyncio.wait({second_look}, timeout=left)
-    return None if done else Selection.TIMED_OUT
+    return [] if done else [Selection.TIMED_OUT] * answers

@@ -236,3 +236,10 @@ class FocusResult:
         """All turns that ran, by name."""
         named = {"macro": self.macro, "grounding": self.look.grounding, "micro": self.look.micro}
         return {name: turn for name, turn in named.items() if turn is not None}
+
+
+def turns_of(results: Sequence[FocusResult]) -> list[tuple[str, Turn]]:
+    """Return all turns that a question's answers came from, by name: there is one box for all."""
+    first, *others = results
+    drawn = [named for other in others for named in other.turns.items() if named[0] != "grounding"]
+    return [*first.turns.items(), *drawn]

@@ -1,10 +1,11 @@
 """The turns of one question: the first look (macro), and the second (grounding, crop, micro)."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
 from dualfocus_engine.families.boxes import Box, Size, crop_region
@@ -22,8 +23,12 @@ from dualfocus_engine.method.questions import (
 from dualfocus_engine.method.results import OnText, SecondLook, Selection, Shared, Turn, Written
 from dualfocus_engine.method.showing import enlarges, show_crop
 from dualfocus_engine.method.stages import Stages
+from dualfocus_engine.method.tasks import unwrap_exception_group
 from dualfocus_engine.method.turn_engine import TurnEngine, TurnRequest
 from dualfocus_engine.pictures.pictures import Picture
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +64,7 @@ class TurnRunner:
         self._profile = engine.profile
         self._question = question
         self._listener = listener
-        self._sampling = question.sampling or engine.answer_sampling()
+        self._drawn = _drawn(question.sampling or engine.answer_sampling())
         self._crop: Picture | None = None
         self._zoomed: _Zoomed | None = None
         self.stages = Stages()
@@ -74,14 +79,14 @@ class TurnRunner:
         is_full = len(question.pictures) >= self._engine.max_images and not self._profile.crop_alone
         return Selection.IMAGE_LIMIT if is_full else None
 
-    async def run_macro(self, on_text: OnText | None = None) -> Turn:
-        """Answer from the whole picture. Raises ContextFull, EngineDead."""
+    async def run_macro(self, on_text: OnText | None = None) -> Sequence[Turn]:
+        """Answer from the whole picture; of one answer, `on_text` is told. Raises ContextFull, EngineDead."""
         with self.stages.time("macro"):
             prompt = await self._engine.prompt(macro_turn(self._question), self._question.turns)
             return await self._answer("macro", prompt, on_text)
 
-    async def run_second_look(self) -> SecondLook:
-        """Ground, crop and answer again (Eq. 6); an error ends the look, never the question."""
+    async def run_second_look(self) -> Sequence[SecondLook]:
+        """Ground, crop and answer again (Eq. 6), one look an answer; an error ends the looks, never the question."""
         look = SecondLook()
         try:
             conversation = grounding_turn(self._question, self._profile, pictures_first=self._engine.pictures_first)
@@ -90,23 +95,24 @@ class TurnRunner:
             with self._engine.pictures.ahead(self._question.picture):
                 look, reply = await self._locate(prompt)
             if self._crop is None:
-                return look
+                return [look] * len(self._drawn)
             with self.stages.time("crop"):
                 await self._engine.encoder_input(self._crop)
             self._zoomed = _Zoomed(conversation, prompt, reply, self._crop)
             with self.stages.time("micro"):
-                micro = await self._run_micro(self._crop)
-            return replace(look, micro=micro, failed=Selection.CONTEXT_FULL if micro.is_cut else None)
+                micros = await self._run_micro(self._crop)
+            return [_looked(look, micro) for micro in micros]
         except EngineDead:
             raise
         except ContextFull:
-            return replace(look, failed=Selection.CONTEXT_FULL)
+            failed = Selection.CONTEXT_FULL
         except BadQuestion:
             logger.warning("The second look could not be asked this way; the macro answer stands.")
-            return replace(look, failed=Selection.MICRO_FAILED)
+            failed = Selection.MICRO_FAILED
         except Exception:
             logger.exception("The second look failed; the macro answer stands.")
-            return replace(look, failed=Selection.MICRO_FAILED)
+            failed = Selection.MICRO_FAILED
+        return [replace(look, failed=failed)] * len(self._drawn)
 
     async def score_both(self, macro: Turn, micro: Turn) -> Shared | None:
         """Score both answers under one prompt: the micro turn's, its text by the profile's `shared_prompt`.
@@ -162,11 +168,11 @@ class TurnRunner:
         self._crop = crop
         return SecondLook(box, crop.region, grounding)
 
-    async def _run_micro(self, crop: Picture) -> Turn:
+    async def _run_micro(self, crop: Picture) -> Sequence[Turn]:
         assert self._zoomed is not None
         prompt = await self._continue(self._zoomed, micro_turn(self._question, crop, self._profile))
-        micro = await self._answer("micro", prompt)
-        return replace(micro, tool_calls=())  # it was asked to answer
+        # It was asked to answer: what it calls all the same is no answer.
+        return [replace(micro, tool_calls=()) for micro in await self._answer("micro", prompt)]
 
     async def _continue(self, zoomed: _Zoomed, follow_up: Message) -> Prompt:
         """Return the prompt that continues the grounding turn, token for token, with a turn about the crop."""
@@ -180,11 +186,32 @@ class TurnRunner:
         option = chosen_option(turn.text, self._question.options)
         return turn.answer_ids if option is None else [*self._engine.encode(option), self._engine.closing_token]
 
-    async def _answer(self, turn: str, prompt: Prompt, on_text: OnText | None = None) -> Turn:
-        """Run a turn that answers, and read it."""
+    async def _answer(self, turn: str, prompt: Prompt, on_text: OnText | None = None) -> Sequence[Turn]:
+        """Run a turn that answers, as often as answers are drawn, and read it."""
         accepted = partial(self._listener.on_turn_accepted, turn) if self._listener is not None else None
-        request = TurnRequest(turn, prompt, self._sampling, on_text, self._on_start(turn), on_accepted=accepted)
-        return self._question.read(await self._engine.generate(request))
+        told = on_text if len(self._drawn) == 1 else None
+        requests = [
+            TurnRequest(turn, prompt, sampling, told, self._on_start(turn) if first else None, on_accepted=accepted)
+            for first, sampling in zip([True, *[False] * len(self._drawn)], self._drawn, strict=False)
+        ]
+        with unwrap_exception_group():
+            async with asyncio.TaskGroup() as group:
+                turns = [group.create_task(self._engine.generate(request)) for request in requests]
+        return [self._question.read(turn.result()) for turn in turns]
 
     def _on_start(self, turn: str) -> Callable[[], None] | None:
         return partial(self._listener.on_turn_start, turn) if self._listener is not None else None
+
+
+def _drawn(sampling: "SamplingParams") -> list["SamplingParams"]:
+    """Return how each of the answers is drawn: as vLLM draws several, their seeds follow each other."""
+    if sampling.n == 1:
+        return [sampling]
+    each = [sampling.clone() for _ in range(sampling.n)]
+    for place, one in enumerate(each):
+        one.n, one.seed = 1, None if sampling.seed is None else sampling.seed + place
+    return each
+
+
+def _looked(look: SecondLook, micro: Turn) -> SecondLook:
+    return replace(look, micro=micro, failed=Selection.CONTEXT_FULL if micro.is_cut else None)

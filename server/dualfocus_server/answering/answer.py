@@ -8,13 +8,14 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from dualfocus_engine import FocusResult
+from dualfocus_engine import Turn
 from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.method.turn_runner import TurnListener
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from pydantic_core import to_json
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponseChoice
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
 from dualfocus_server.answering.headers import load_header
@@ -127,7 +128,7 @@ class _FocusTask:
         """Answer it as one body, once it has its place."""
         async with self._service.until(self._deadline):
             await slot.acquire()
-            _, response = await self._answer(self._service.chat.reader(self._request), None)
+            response = await self._answer(self._service.chat.reader(self._request), None)
         # A crop in it may be megabytes, which Python's own writer takes several times as long for.
         body, headers = to_json(self._wire.body(response)), headers_of(response.dualfocus)
         return Response(body, media_type="application/json", headers=headers)
@@ -138,34 +139,40 @@ class _FocusTask:
         writer = self._wire.writer(events, reader.follow())
         async with self._service.until(self._deadline):
             await slot.acquire()
-            result, response = await self._answer(reader, writer)
-        writer.write_end(result, response)
+            response = await self._answer(reader, writer)
+        writer.write_end(response)
 
-    async def _answer(self, reader: AnswerReader, listener: TurnListener | None) -> tuple[FocusResult, FocusResponse]:
+    async def _answer(self, reader: AnswerReader, listener: TurnListener | None) -> FocusResponse:
         request, service = self._request, self._service
         turns = replace(service.chat.turn_options(request), thinks=reader.thinks)
         question = await question_of(reader.request, service.focus, service.images, self._stages, turns, reader.read)
-        result = await service.focus.answer(question, listener, service.macro_deadline(self._deadline))
-        self._stages |= result.stages
-        record_on_span(result)
-        record_answer(result, question.mode, self._stages, time.perf_counter() - self._started)
-        logprobs = service.chat.logprobs(result.answer, reader.request)
-        choice = reader.choice(result.answer, service.chat.role, logprobs)
-        response = completion(result, question.mode, self._wire.model, request.answer_id, choice)
+        results = await service.focus.answers(question, listener, service.macro_deadline(self._deadline))
+        first = results[0]
+        self._stages |= first.stages
+        record_on_span(first)
+        record_answer(results, question.mode, self._stages, time.perf_counter() - self._started)
+        choices = [self._choice(place, result.answer, reader) for place, result in enumerate(results)]
+        response = completion(results, question.mode, self._wire.model, request.answer_id, choices)
         response.system_fingerprint = service.chat.system_fingerprint
-        response.metrics = service.chat.metrics(result.answer)
+        response.metrics = service.chat.metrics(first.answer)
         if request.return_token_ids:
-            response.prompt_token_ids = list(result.answer.prompt_token_ids)
-        service.chat.log_answer(response.id, result.answer, is_streaming=listener is not None)
+            response.prompt_token_ids = list(first.answer.prompt_token_ids)
+        for result in results:
+            service.chat.log_answer(response.id, result.answer, is_streaming=listener is not None)
         response.dualfocus.stages = self._stages
         if service.answers_log is not None and may_be_kept(request):
             service.answers_log.add(answers_record(response, request_id.get()))
-        if request.dualfocus.return_crop and result.look.crop_box is not None:
+        if request.dualfocus.return_crop and first.look.crop_box is not None:
             pictures = service.focus.engine.pictures
             response.dualfocus.crop_image = await run_in_image_pool(
-                crop_url, pictures, question.picture, result.look.crop_box
+                crop_url, pictures, question.picture, first.look.crop_box
             )
-        return result, response
+        return response
+
+    def _choice(self, place: int, answer: Turn, reader: AnswerReader) -> ChatCompletionResponseChoice:
+        chat = self._service.chat
+        choice = reader.choice(answer, chat.role, chat.logprobs(answer, reader.request))
+        return choice.model_copy(update={"index": place})
 
 
 class _VllmTask:

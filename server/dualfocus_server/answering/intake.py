@@ -156,10 +156,11 @@ def sampling_of(request: FocusRequest, focus: DualFocus) -> Any:
     """Return the client's sampling over the profile's and the model's defaults, as `vllm serve` would."""
     limits = (request.max_completion_tokens, request.max_tokens, focus.engine.default_max_tokens)
     limit = next((limit for limit in limits if limit is not None), None)
+    defaults = dict(focus.engine.default_sampling)
+    if (request.n or 1) == 1:  # without a temperature of their own, several answers would be one
+        defaults["temperature"] = focus.profile.temperature
     with as_client_errors():
-        return request.to_sampling_params(
-            limit, {**focus.engine.default_sampling, "temperature": focus.profile.temperature}
-        )
+        return request.to_sampling_params(limit, defaults)
 
 
 def _message(message: dict[str, Any], pictures: Iterator[Picture]) -> Message:

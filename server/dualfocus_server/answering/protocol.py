@@ -25,6 +25,7 @@ from vllm.renderers.params import TokenizeParams
 from dualfocus_server.answering.contents import normalize_message
 from dualfocus_server.guards.json_limits import FieldError, validate_json
 
+Winner = Literal["macro", "micro"]
 Corners = tuple[float, float, float, float]
 # What vLLM's validators raise over values of types that they do not expect.
 _STUMBLES = (
@@ -295,15 +296,15 @@ class FocusReport(BaseModel):
     """The answer's `dualfocus` field: everything the engine's result holds."""
 
     mode: Literal["dual", "adaptive", "macro", "micro"]
-    winner: Literal["macro", "micro"]
-    selection: str = Field(description="why that answer was chosen (docs/api.md lists the reasons)")
+    winner: Winner | list[Winner] = Field(description="of several answers (`n`) a list, as the fields of each are")
+    selection: str | list[str] = Field(description="why that answer was chosen (docs/api.md lists the reasons)")
     box: Corners | None = Field(description="where the model looked, as shares of width and height")
     crop: tuple[int, int, int, int] | None = Field(description="left, top, right, bottom in pixels of the image")
     crop_image: str | None = Field(default=None, description="the crop as a data: URL, on request")
     grounding: GroundingReport | None = Field(description="what the model wrote when asked where to look")
-    macro: AnswerReport | None
-    micro: AnswerReport | None
-    turns: dict[str, TurnReport]
+    macro: AnswerReport | list[AnswerReport | None] | None
+    micro: AnswerReport | list[AnswerReport | None] | None
+    turns: dict[str, TurnReport | list[TurnReport]]
     stages: dict[str, float] = Field(default={}, description="seconds by stage, the wait and the images included")
     seconds: float = Field(description="from the first turn to the choice")
     notes: list[str] = Field(description="what was done otherwise than by default, such as a picture shown smaller")

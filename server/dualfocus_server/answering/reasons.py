@@ -44,8 +44,6 @@ def _reasons(request: FocusRequest) -> Iterator[str]:
         yield NO_IMAGE
     if request.dualfocus.mode == "off":
         yield MODE
-    if (request.n or 1) > 1:
-        yield "n"
     if request.tools_are_vllms:
         yield "tools"
     yield from (name for name in VLLM_ONLY if _is_asked(request, name))

@@ -3,11 +3,12 @@
 import base64
 import io
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from dualfocus_engine import FocusResult, Mode, Picture, Region, Turn
 from dualfocus_engine.method.perplexity import perplexity
-from dualfocus_engine.method.results import Score
+from dualfocus_engine.method.results import Score, turns_of
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponseChoice
 from vllm.entrypoints.serve.engine.protocol import CompletionTokenUsageInfo, PromptTokenUsageInfo, UsageInfo
@@ -21,23 +22,27 @@ _LONGEST_SIDE = 2048
 
 
 def completion(
-    result: FocusResult, mode: Mode, model: str, answer_id: str, choice: ChatCompletionResponseChoice
+    results: Sequence[FocusResult], mode: Mode, model: str, answer_id: str, choices: list[ChatCompletionResponseChoice]
 ) -> FocusResponse:
-    """Return the chosen answer, which is `choice`, as a chat completion with its `dualfocus` field."""
+    """Return the chosen answers, which are `choices`, as a chat completion with its `dualfocus` field."""
     return FocusResponse(
         id=answer_id,
         model=model,
-        choices=[choice],
-        usage=usage(result),
-        dualfocus=focus_report(result, mode),
+        choices=choices,
+        usage=usage(results),
+        dualfocus=focus_report(results, mode),
     )
 
 
-def usage(result: FocusResult) -> UsageInfo:
-    """Count all turns; thoughts, the box and the losing answer count as reasoning."""
-    turns = result.turns.values()
+def usage(results: Sequence[FocusResult]) -> UsageInfo:
+    """Count all turns; thoughts, the box and the losing answers count as reasoning.
+
+    A prompt that several answers are drawn from counts once, as vLLM counts it.
+    """
+    turns = results[0].turns.values()
     prompt = sum(turn.prompt_tokens for turn in turns)
-    generated = sum(turn.completion_tokens for turn in turns)
+    generated = sum(turn.completion_tokens for _, turn in turns_of(results))
+    answered = sum(len(result.answer.answer_ids) for result in results)
     return UsageInfo(
         prompt_tokens=prompt,
         completion_tokens=generated,
@@ -47,32 +52,47 @@ def usage(result: FocusResult) -> UsageInfo:
             created_cache_tokens=sum(turn.cache_writes for turn in turns),
             multimodal_tokens={"image": sum(turn.image_places for turn in turns)},
         ),
-        completion_tokens_details=CompletionTokenUsageInfo(reasoning_tokens=generated - len(result.answer.answer_ids)),
+        completion_tokens_details=CompletionTokenUsageInfo(reasoning_tokens=generated - answered),
     )
 
 
-def focus_report(result: FocusResult, mode: Mode) -> FocusReport:
-    """Return everything the result holds, for the `dualfocus` field."""
-    look, shared = result.look, result.shared
+def focus_report(results: Sequence[FocusResult], mode: Mode) -> FocusReport:
+    """Return everything the results hold, for the `dualfocus` field: of several, what each has of its own as lists."""
+    first = results[0]
     return FocusReport(
         mode=mode.value,
-        winner=result.winner,
-        selection=result.selection.value,
-        box=look.box.as_tuple() if look.box else None,
-        crop=look.crop_box,
-        grounding=_grounding(look.grounding),
-        macro=_answer(result.macro, shared.macro if shared else None),
-        micro=_answer(look.micro, shared.micro if shared else None),
-        turns={name: _turn_report(turn) for name, turn in result.turns.items()},
-        seconds=result.seconds,
-        notes=list(result.notes),
+        winner=_alone([result.winner for result in results]),
+        selection=_alone([result.selection.value for result in results]),
+        box=first.look.box.as_tuple() if first.look.box else None,
+        crop=first.look.crop_box,
+        grounding=_grounding(first.look.grounding),
+        macro=_alone([_answer(result.macro, result.shared.macro if result.shared else None) for result in results]),
+        micro=_alone(
+            [_answer(result.look.micro, result.shared.micro if result.shared else None) for result in results]
+        ),
+        turns=_turns(results),
+        seconds=first.seconds,
+        notes=list(first.notes),
     )
+
+
+def _alone(each: list[Any]) -> Any:
+    """Return what there is one of by itself."""
+    return each[0] if len(each) == 1 else each
+
+
+def _turns(results: Sequence[FocusResult]) -> dict[str, Any]:
+    by_name: dict[str, list[TurnReport]] = {}
+    for name, turn in turns_of(results):
+        by_name.setdefault(name, []).append(_turn_report(turn))
+    return {name: _alone(turns) for name, turns in by_name.items()}
 
 
 def headers_of(report: FocusReport) -> dict[str, str]:
     """Return winner, reason and box as headers, for clients that drop the `dualfocus` field; no box is no header."""
     box = {BOX_HEADER: ",".join(f"{corner:.4f}" for corner in report.box)} if report.box else {}
-    return {WINNER_HEADER: report.winner, SELECTION_HEADER: report.selection} | box
+    winners, selections = ([told] if isinstance(told, str) else told for told in (report.winner, report.selection))
+    return {WINNER_HEADER: ",".join(winners), SELECTION_HEADER: ",".join(selections)} | box
 
 
 def _grounding(turn: Turn | None) -> GroundingReport | None:

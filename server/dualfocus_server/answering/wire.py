@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any, Protocol
 
-from dualfocus_engine import FocusResult
 from dualfocus_engine.method.results import Written
 from vllm.entrypoints.generate.base.protocol import DeltaMessage
 
@@ -40,7 +39,7 @@ class AnswerWriter(ABC):
         """Write some more of the answer."""
 
     @abstractmethod
-    def write_end(self, result: FocusResult, response: FocusResponse) -> None:
+    def write_end(self, response: FocusResponse) -> None:
         """Write what is left to be said once the answer is chosen."""
 
     @abstractmethod

@@ -8,10 +8,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from dualfocus_engine import FocusResult
 from pydantic_core import from_json, to_json
 from vllm.entrypoints.generate.base.protocol import DeltaMessage
-from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionLogProbs, ChatCompletionResponseStreamChoice
+from vllm.entrypoints.openai.chat_completion.protocol import (
+    ChatCompletionLogProbs,
+    ChatCompletionResponseChoice,
+    ChatCompletionResponseStreamChoice,
+)
 from vllm.entrypoints.serve.engine.protocol import UsageInfo
 
 from dualfocus_server.answering.protocol import FocusPiece, FocusResponse
@@ -47,33 +50,32 @@ class Pieces:
         self._role = role
         self.usage_so_far: UsageInfo | None = None  # what each piece says of it; None: nothing
 
-    def role(self) -> str:
+    def role(self, index: int = 0) -> str:
         """Return what an answer begins with."""
-        choice = _choice(DeltaMessage(role=self._role, content=""))
+        choice = _choice(DeltaMessage(role=self._role, content=""), index=index)
         return self._event([choice], prompt_token_ids=None, prompt_text=None)
 
-    def delta(self, delta: DeltaMessage, **fields: Any) -> str:
-        """Return some of the answer."""
-        return self._event([_choice(delta, token_ids=None)], **fields)
+    def delta(self, delta: DeltaMessage, index: int = 0, **fields: Any) -> str:
+        """Return some of an answer."""
+        return self._event([_choice(delta, index=index, token_ids=None)], **fields)
 
     def nothing(self, **fields: Any) -> str:
         """Return a piece that adds nothing to the answer: it breaks the silence."""
         return self.delta(DeltaMessage(content=""), **fields)
 
-    def rest(self, delta: DeltaMessage, response: FocusResponse) -> str:
-        """Return the last of the answer, with what is told of all of it."""
-        answer = response.choices[0]
-        fields = {} if response.prompt_token_ids is None else {"prompt_token_ids": response.prompt_token_ids}
-        told = _choice(delta, answer.logprobs, token_ids=answer.token_ids)
-        return self._event([told], dualfocus=response.dualfocus.model_dump(), **fields)
+    def rest(self, delta: DeltaMessage, answer: ChatCompletionResponseChoice, **fields: Any) -> str:
+        """Return the last of an answer, with what is told of all of it."""
+        told = _choice(delta, answer.logprobs, index=answer.index, token_ids=answer.token_ids)
+        return self._event([told], **fields)
 
     def progress(self, doing: str) -> str:
         """Return what is being done."""
         return self.nothing(dualfocus={"progress": doing})
 
-    def finish(self, reason: str | None, stop_reason: int | str | None, fingerprint: str | None) -> str:
-        """Return the last piece; vLLM names its fingerprint in it where no usage follows."""
-        ending = _choice(DeltaMessage(content=""), finish_reason=reason, stop_reason=stop_reason, token_ids=None)
+    def finish(self, answer: ChatCompletionResponseChoice, fingerprint: str | None) -> str:
+        """Return an answer's last piece; vLLM names its fingerprint in it where no usage follows."""
+        told = {"finish_reason": answer.finish_reason, "stop_reason": answer.stop_reason, "token_ids": None}
+        ending = _choice(DeltaMessage(content=""), index=answer.index, **told)
         fields: dict[str, Any] = {} if fingerprint is None else {"system_fingerprint": fingerprint}
         return self._event([ending], **fields)
 
@@ -121,20 +123,31 @@ class FocusWriter(AnswerWriter):
             self._events.put(self._pieces.delta(self._held))
         self._held = delta
 
-    def write_end(self, result: FocusResult, response: FocusResponse) -> None:
-        """Write the rest of the answer with its `dualfocus` field, the finish, usage, `[DONE]`."""
-        choice, fingerprint = response.choices[0], response.system_fingerprint
+    def write_end(self, response: FocusResponse) -> None:
+        """Write the rest of each answer, the first with the `dualfocus` field, the finish, usage, `[DONE]`."""
         if self._tells_usage:
             self._pieces.usage_so_far = response.usage
-        for delta in deltas_of(choice.message) if self._held is None else ():
-            self.write(delta)
-        assert self._held is not None  # an answer has one delta at least
-        self._events.put(self._pieces.rest(self._held, response))
-        named = None if self._ends_in_usage else fingerprint
-        self._events.put(self._pieces.finish(choice.finish_reason, choice.stop_reason, named))
+        for answer in response.choices:
+            self._write_rest(answer, response)
         if self._ends_in_usage:
             self._events.put(self._pieces.usage(response))
         self._events.put(DONE)
+
+    def _write_rest(self, answer: ChatCompletionResponseChoice, response: FocusResponse) -> None:
+        told: dict[str, Any] = {}
+        if answer.index == 0:
+            told["dualfocus"] = response.dualfocus.model_dump()
+            if response.prompt_token_ids is not None:
+                told["prompt_token_ids"] = response.prompt_token_ids
+        else:
+            self._events.put(self._pieces.role(answer.index))
+        *before, last = [self._held] if self._held is not None else deltas_of(answer.message)
+        self._held = None
+        for delta in before:
+            self._events.put(self._pieces.delta(delta, answer.index))
+        self._events.put(self._pieces.rest(last, answer, **told))
+        named = None if self._ends_in_usage else response.system_fingerprint
+        self._events.put(self._pieces.finish(answer, named))
 
     def _tell(self, doing: str) -> None:
         if self._progress:

@@ -97,14 +97,15 @@ class EngineAsker:
         from dualfocus_server.answering.report import focus_report
 
         result = await self._focus.answer(self._question(drawn, _ANSWER_TOKENS))
-        return Reply.model_validate(focus_report(result, Mode.DUAL).model_dump())
+        return Reply.model_validate(focus_report([result], Mode.DUAL).model_dump())
 
     async def _locate(self, drawn: Drawn, box_format: BoxFormat) -> Box | None:
         """Run the second look alone, with the profile's box format changed."""
         engine = copy(self._focus.engine)
         engine.profile = self.profile.model_copy(update={"box_format": box_format})
         question, _ = await show_pictures(engine, self._question(drawn, 1))
-        return (await TurnRunner(engine, question).run_second_look()).box
+        (look,) = await TurnRunner(engine, question).run_second_look()
+        return look.box
 
     def _question(self, drawn: Drawn, answer_tokens: int) -> Question:
         sampling = self._focus.engine.answer_sampling()

@@ -1,10 +1,11 @@
 """The server's own metrics, in the `dualfocus_` namespace beside vLLM's (docs/operations.md names them all)."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPMethod, HTTPStatus
 
 from dualfocus_engine import FocusResult, Mode, Selection
+from dualfocus_engine.method.results import turns_of
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
@@ -84,19 +85,19 @@ IMAGE_CACHE = _ImageCache()
 REGISTRY.register(IMAGE_CACHE)
 
 
-def record_answer(result: FocusResult, mode: Mode, stages: Mapping[str, float], seconds: float) -> None:
-    """Count a question that two looks answered: its `stages` and all of it in seconds."""
-    QUESTIONS.labels(outcome_of(result)).inc()
+def record_answer(results: Sequence[FocusResult], mode: Mode, stages: Mapping[str, float], seconds: float) -> None:
+    """Count a question that two looks answered, by the first of its answers; its `stages` and all of it in seconds."""
+    QUESTIONS.labels(outcome_of(results[0])).inc()
     QUESTION_SECONDS.labels(mode.value).observe(seconds)
     for stage, took in stages.items():
         STAGE_SECONDS.labels(stage).observe(took)
-    for name, turn in result.turns.items():
+    for name, turn in turns_of(results):
         PROMPT_TOKENS.labels(name, "computed").inc(turn.computed_tokens)
         PROMPT_TOKENS.labels(name, "cached").inc(turn.cached_tokens)
         ENCODER_RUNS.inc(turn.encoder_runs or 0)
         if name != "grounding" and math.isfinite(turn.perplexity):  # an infinite one would stay in the sum for ever
             PERPLEXITY.labels(name).observe(turn.perplexity)
-    if (box := result.look.box) is not None:
+    if (box := results[0].look.box) is not None:
         BOX_AREA.observe(max(box.x2 - box.x1, 0.0) * max(box.y2 - box.y1, 0.0))
 
 

@@ -58,13 +58,12 @@ def test_other_conversations_are_vllms(messages: list[dict[str, Any]], reason: s
 
 
 def test_one_look_is_nothing_lost_where_it_is_asked_for() -> None:
-    assert reason_for_vllm(request(user(), dualfocus={"mode": "off"}, n=2)) == "mode"
+    assert reason_for_vllm(request(user(), dualfocus={"mode": "off"}, echo=True)) == "mode"
 
 
 @pytest.mark.parametrize(
     "fields",
     [
-        {"n": 2},
         {"tool_choice": "required", "tools": [TOOL, OTHER_TOOL]},
         {"use_beam_search": True},
         {"echo": True},
@@ -97,6 +96,7 @@ def test_what_only_vllm_does_is_vllms(fields: dict[str, Any]) -> None:
         {"dualfocus": {}},
         {"dualfocus": {"mode": "macro"}},
         {"n": 1},
+        {"n": 2},
         {"add_generation_prompt": True, "add_special_tokens": False, "priority": 0, "return_token_ids": False},
         {"session_id": ""},
         {"session_id": "one"},

@@ -52,7 +52,7 @@ MACRO_ONLY = FocusResult("macro", Selection.ONLY_ANSWER, MACRO, SecondLook(), 1.
 def _written(result: FocusResult, mode: Mode = Mode.DUAL) -> dict[str, Any]:
     """The answer as a client reads it."""
     body: dict[str, Any] = json.loads(
-        json.dumps(completion(result, mode, "m", "chatcmpl-id7", choice_of(result.answer)).model_dump())
+        json.dumps(completion([result], mode, "m", "chatcmpl-id7", [choice_of(result.answer)]).model_dump())
     )
     return body
 
@@ -78,7 +78,7 @@ def test_answer_is_an_openai_chat_completion() -> None:
     ],
 )
 def test_usage_counts_every_turn(result: FocusResult, prompt: int, generated: int, cached: int, reasoning: int) -> None:
-    counted = usage(result)
+    counted = usage([result])
     assert (counted.prompt_tokens, counted.completion_tokens) == (prompt, generated)
     assert counted.total_tokens == prompt + generated
     assert counted.prompt_tokens_details is not None
@@ -145,7 +145,7 @@ def test_empty_box_is_reported_without_a_crop() -> None:
 @pytest.mark.parametrize("logprobs", [(), (math.nan,), (-1e5,), (-math.inf,)])
 def test_a_perplexity_that_is_infinite_is_null(logprobs: tuple[float, ...]) -> None:
     result = FocusResult("macro", Selection.ONLY_ANSWER, turn("x", logprobs=logprobs), SecondLook(), 1.0)
-    report = focus_report(result, Mode.MACRO)
+    report = focus_report([result], Mode.MACRO)
     assert report.macro is not None
     assert report.macro.perplexity is None
     json.dumps(report.model_dump(), allow_nan=False)
@@ -153,7 +153,7 @@ def test_a_perplexity_that_is_infinite_is_null(logprobs: tuple[float, ...]) -> N
 
 def test_uncounted_encoder_runs_are_null() -> None:
     result = FocusResult("macro", Selection.ONLY_ANSWER, turn(encoder_runs=None), SecondLook(), 1.0)
-    assert focus_report(result, Mode.MACRO).turns["macro"].encoder_runs is None
+    assert focus_report([result], Mode.MACRO).turns["macro"].encoder_runs is None
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def written(*texts: str, progress: bool = False, usage: tuple[bool, bool] = NONE
     """The pieces of an answer that came as these texts, after macro began."""
     answer = turn("".join(texts), **said)
     result = FocusResult("macro", Selection.ONLY_ANSWER, answer, SecondLook(), 1.0)
-    response: FocusResponse = completion(result, Mode.MACRO, "model", "1", choice_of(answer))
+    response: FocusResponse = completion([result], Mode.MACRO, "model", "1", [choice_of(answer)])
     response.system_fingerprint = "vllm-1"
     written = Written()
     pieces, follow = Pieces("chatcmpl-1", "model", "assistant"), reader().follow()
@@ -52,7 +52,7 @@ def written(*texts: str, progress: bool = False, usage: tuple[bool, bool] = NONE
     writer.on_turn_start("macro")
     for text in texts:
         writer.on_text(piece(text))
-    writer.write_end(result, response)
+    writer.write_end(response)
     return written.bodies()
 
 

@@ -11,6 +11,7 @@ from dualfocus_engine.families.boxes import Box, Region
 from dualfocus_engine.method.questions import Message, Question
 from dualfocus_engine.method.results import FocusResult, Mode, Scoring, Selection
 from PIL import Image
+from vllm import SamplingParams
 
 from ..builders import CLOSING, asked, plain, turn
 from ..fake_engine import WAIT, FakeEngine, Script, boxed, focus_on, never
@@ -114,12 +115,9 @@ async def test_clients_sampling_draws_the_answers_and_never_the_box() -> None:
         "grounding": "grounding sampling",
         "micro": engine.answer_sampling(),
     }
-    await _answered(engine, replace(QUESTION, sampling="the client's"))
-    assert engine.samplings == {
-        "macro": "the client's",
-        "grounding": "grounding sampling",
-        "micro": "the client's",
-    }
+    clients = SamplingParams(temperature=0.5)
+    await _answered(engine, replace(QUESTION, sampling=clients))
+    assert engine.samplings == {"macro": clients, "grounding": "grounding sampling", "micro": clients}
 
 
 async def test_macro_and_grounding_run_side_by_side() -> None:

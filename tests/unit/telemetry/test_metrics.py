@@ -61,7 +61,7 @@ def test_an_answer_is_counted_in_every_way() -> None:
         ("dualfocus_perplexity_count", {"turn": "grounding"}),
         ("dualfocus_box_area_ratio_sum", {}),
     )
-    record_answer(RESULT, Mode.DUAL, {"queue": 0.25, "micro": 0.5}, 1.5)
+    record_answer([RESULT], Mode.DUAL, {"queue": 0.25, "micro": 0.5}, 1.5)
     assert change() == pytest.approx([1, 1.5, 0.25, 1, 6, 4, 10, 3, 1, 1.0, 0, 0.25])
 
 
@@ -97,9 +97,8 @@ def test_every_selection_has_a_case_here() -> None:
 
 def test_what_was_not_counted_or_not_found_is_left_out() -> None:
     change = Change(("dualfocus_encoder_runs_total", {}), ("dualfocus_box_area_ratio_count", {}))
-    record_answer(
-        FocusResult("macro", Selection.ONLY_ANSWER, turn(encoder_runs=None), SecondLook(), 1.0), Mode.MACRO, {}, 1.0
-    )
+    result = FocusResult("macro", Selection.ONLY_ANSWER, turn(encoder_runs=None), SecondLook(), 1.0)
+    record_answer([result], Mode.MACRO, {}, 1.0)
     assert change() == [0, 0]
 
 

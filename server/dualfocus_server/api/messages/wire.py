@@ -9,7 +9,6 @@ from contextlib import aclosing
 from typing import Any, TypeAlias
 from uuid import uuid4
 
-from dualfocus_engine import FocusResult
 from fastapi import Request
 from pydantic_core import from_json, to_json
 from vllm.entrypoints.anthropic.protocol import (
@@ -188,7 +187,7 @@ class MessageWriter(AnswerWriter):
     def _put_delta(self, delta: AnthropicDelta) -> None:
         self._put("content_block_delta", index=self._blocks, delta=delta)
 
-    def write_end(self, result: FocusResult, response: FocusResponse) -> None:
+    def write_end(self, response: FocusResponse) -> None:
         """Write what is left of the answer, why it ended, usage, and the `dualfocus` field."""
         for delta in deltas_of(response.choices[0].message) if self._is_unwritten else ():
             self.write(delta)

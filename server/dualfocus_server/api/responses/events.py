@@ -6,7 +6,6 @@ Leans on vLLM 0.32's `SimpleStreamingEventProcessor`.
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from dualfocus_engine import FocusResult
 from openai.types.responses import ResponseOutputItem
 from openai.types.responses.response_output_text import Logprob
 from pydantic_core import to_json
@@ -111,7 +110,7 @@ class ResponseWriter(AnswerWriter):
             self._put_all(self._output.add(self._held))
         self._held = delta
 
-    def write_end(self, result: FocusResult, response: FocusResponse) -> None:
+    def write_end(self, response: FocusResponse) -> None:
         """Write the rest of the answer and the whole response, with its `dualfocus` field."""
         choice = response.choices[0]
         for delta in deltas_of(choice.message) if self._held is None else ():
