@@ -1,9 +1,11 @@
 """The Messages API on a scripted engine: what goes wrong in a stream, silence, ids."""
 
+import base64
 import json
 from typing import Any
 
 import pytest
+from dualfocus_engine.method.results import Turn
 from dualfocus_server.answering import streaming
 from dualfocus_server.answering.service import Service
 from dualfocus_server.api.messages.protocol import MessagesRequest
@@ -12,9 +14,12 @@ from dualfocus_server.guards.api_errors import ApiError, VllmResponseError
 from dualfocus_server.guards.http_errors import Stalled
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from PIL import Image
 from vllm.entrypoints.anthropic.serving import AnthropicServingMessages
+from vllm.entrypoints.generate.base.protocol import FunctionCall
 from vllm.exceptions import VLLMValidationError
 
+from ..builders import encoded, turn
 from .test_chat_service import CONTENT, ROLE, TEXT, FakeChat, lines_of, service
 
 
@@ -92,3 +97,60 @@ async def test_what_can_not_be_made_a_chat_completion_is_the_clients_error(
 ) -> None:
     with pytest.raises(error):
         await asked_of(service(chat=Chat()), **fields)
+
+
+# Thoughts and calls.
+_DATA = base64.b64encode(encoded(Image.new("RGB", (40, 30)))).decode()
+_PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": _DATA}}
+ABOUT = [{"role": "user", "content": [_PICTURE, {"type": "text", "text": "What?"}]}]
+CALLS = (FunctionCall(name="look", arguments='{"side": "left"}'), FunctionCall(name="ask", arguments="{}"))
+THOUGHTFUL = turn("It is red.", 0.1, reasoning="Hm.", thought_tokens=1)
+CALLING = turn("Let me look.", reasoning="Hm.", thought_tokens=1, tool_calls=CALLS)
+
+
+def blocks_of(lines: list[str]) -> list[dict[str, Any]]:
+    """The blocks that a client puts together of a stream, which come one behind the other."""
+    blocks: list[dict[str, Any]] = []
+    for line in lines:
+        event = json.loads(line.splitlines()[1].removeprefix("data: "))
+        if event["type"] == "content_block_start":
+            assert event["index"] == len(blocks)
+            blocks.append({name: value for name, value in event["content_block"].items() if name != "id"})
+        elif event["type"] == "content_block_delta":
+            assert event["index"] == len(blocks) - 1
+            for name, value in event["delta"].items():
+                blocks[-1][name] = blocks[-1].get(name, "") + value if name != "type" else blocks[-1]["type"]
+    return blocks
+
+
+@pytest.mark.parametrize(
+    ("macro", "kinds", "ending"),
+    [
+        (THOUGHTFUL, ["thinking", "text"], "end_turn"),
+        (CALLING, ["thinking", "text", "tool_use", "tool_use"], "tool_use"),
+    ],
+)
+async def test_thoughts_and_calls_are_blocks_of_their_own(macro: Turn, kinds: list[str], ending: str) -> None:
+    on = service(chat=Chat(), macro=macro, micro=turn("micro", 9.0))
+    whole = json.loads((await asked_of(on, messages=ABOUT)).body)
+    assert [block["type"] for block in whole["content"]] == kinds
+    assert (whole["stop_reason"], whole["content"][0]["thinking"]) == (ending, "Hm.")
+    lines = await lines_of(await asked_of(on, messages=ABOUT, stream=True))
+    blocks = blocks_of(lines)
+    assert [block["type"] for block in blocks] == kinds
+    assert (blocks[0]["thinking"], blocks[1]["text"]) == ("Hm.", macro.text)
+    assert [json.loads(block["partial_json"]) for block in blocks[2:]] == [
+        block["input"] for block in whole["content"][2:]
+    ]
+    assert json.loads(lines[-2].splitlines()[1].removeprefix("data: "))["delta"]["stop_reason"] == ending
+
+
+async def test_a_call_that_was_cut_has_no_input_in_a_whole_answer() -> None:
+    cut = turn('{"side": "le', 0.1, finish_reason="length")
+    tools = {
+        "tools": [{"name": "look", "input_schema": {"type": "object"}}],
+        "tool_choice": {"type": "tool", "name": "look"},
+    }
+    whole = json.loads((await asked_of(service(chat=Chat(), macro=cut, micro=cut), messages=ABOUT, **tools)).body)
+    assert [(block["type"], block["input"]) for block in whole["content"]] == [("tool_use", {})]
+    assert whole["stop_reason"] == "max_tokens"

@@ -11,6 +11,7 @@ from dualfocus_server.api.responses.store import ResponseStore
 from dualfocus_server.guards.api_errors import ApiError, VllmResponseError
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
+from vllm.entrypoints.generate.base.protocol import FunctionCall
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionLogProb,
     ChatCompletionLogProbs,
@@ -270,3 +271,42 @@ async def test_metrics_of_the_answer_are_there_where_the_flag_asks_for_them() ->
     assert "metrics" not in await body_of(on, ABOUT_AN_IMAGE)
     cast("Any", on.chat).metrics = lambda turn: {"time_to_first_token_ms": 3.0}
     assert (await body_of(on, ABOUT_AN_IMAGE))["metrics"]["time_to_first_token_ms"] == 3.0
+
+
+LOOK = {"type": "function", "name": "look", "parameters": {"type": "object"}, "strict": False}
+CALLS = (FunctionCall(name="look", arguments='{"side": "left"}'), FunctionCall(name="look", arguments="{}"))
+
+
+@pytest.mark.parametrize(
+    ("macro", "kinds"),
+    [
+        (turn("Red.", 0.1, reasoning="Hm.", thought_tokens=1), ["reasoning", "message"]),
+        (turn("So.", reasoning="Hm.", tool_calls=CALLS), ["reasoning", "message", "function_call", "function_call"]),
+        (turn("", tool_calls=CALLS[:1]), ["function_call"]),
+    ],
+)
+async def test_thoughts_and_calls_are_items_of_their_own(macro: Turn, kinds: list[str]) -> None:
+    on = service(macro=macro, micro=turn("micro", 9.0))
+    whole = await body_of(on, ABOUT_AN_IMAGE, tools=[LOOK])
+    assert [item["type"] for item in whole["output"]] == kinds
+    assert Response.model_validate(whole).output_text == macro.text
+    events = await events_of(await responded(on, ABOUT_AN_IMAGE, tools=[LOOK], stream=True))
+    for event in events:
+        OPENAIS.validate_python(event)
+    streamed = events[-1]["response"]["output"]
+    assert [without_ids(item) for item in streamed] == [without_ids(item) for item in whole["output"]]
+    arguments = "".join(event["delta"] for event in events if event["type"].endswith("arguments.delta"))
+    assert arguments == "".join(call.arguments for call in macro.tool_calls)
+
+
+def without_ids(item: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in item.items() if name not in ("id", "call_id")}
+
+
+async def test_a_forced_tool_is_called_with_the_answer() -> None:
+    named = {"tools": [LOOK], "tool_choice": {"type": "function", "name": "look"}}
+    on = service(macro=turn('{"side": "left"}', 0.1), micro=turn("{}", 9.0))
+    (item,) = (await body_of(on, ABOUT_AN_IMAGE, **named))["output"]
+    assert (item["type"], item["name"], item["arguments"]) == ("function_call", "look", '{"side": "left"}')
+    sampling = cast("Any", on.focus.engine).samplings["macro"]
+    assert sampling.structured_outputs.json == {"type": "object"}
