@@ -243,3 +243,31 @@ def test_text_of_any_length_is_refused_with_both_lengths(client: OpenAI, about: 
     with pytest.raises(BadRequestError, match=r"is 20000\d\d characters long.*holds \d+") as refusal:
         ask(client, about("coffee", "w" * 2_000_000), {"mode": mode})
     assert refusal.value.code == "context_length_exceeded"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_several_answers_come_from_one_box(client: OpenAI, about: About, stream: bool) -> None:
+    answer = ask(client, about("coffee", "What is it?"), n=3, seed=5, max_tokens=4, temperature=1.0, stream=stream)
+    pieces = list(answer) if stream else [answer]
+    (focus,) = [piece.dualfocus for piece in pieces if hasattr(piece, "dualfocus")]
+    choices = [choice for piece in pieces for choice in piece.choices]
+    texts = ["".join(text_of(choice) for choice in choices if choice.index == place) for place in range(3)]
+    chosen = [focus[winner][place]["text"] for place, winner in enumerate(focus["winner"])]
+    assert texts == chosen
+    assert len(focus["selection"]) == len(focus["turns"]["macro"]) == len(focus["turns"]["micro"]) == 3
+    assert isinstance(focus["turns"]["grounding"], dict)
+    assert sum(turn["encoder_runs"] for name in ("macro", "micro") for turn in focus["turns"][name]) <= 2
+    assert len({said["text"] for said in focus["macro"]}) > 1, "each is drawn by a seed of its own"
+
+
+def text_of(choice: Any) -> str:
+    return (choice.delta if hasattr(choice, "delta") else choice.message).content or ""
+
+
+def test_several_answers_are_drawn_as_vllm_draws_them(client: OpenAI, about: About) -> None:
+    asked = {"n": 3, "seed": 5, "max_tokens": 4}
+    by_vllm = ask(client, about("coffee", "What is it?"), {"mode": "off"}, **asked)
+    macro = ask(client, about("coffee", "What is it?"), {"mode": "macro"}, **asked)
+    assert [choice.message.content for choice in macro.choices] == [
+        choice.message.content for choice in by_vllm.choices
+    ]

@@ -133,7 +133,7 @@ def test_what_has_no_image_is_vllms(claude: Anthropic, http: httpx.Client, strea
     assert not hasattr(answer, "dualfocus")
 
 
-def test_tools_are_vllms_and_their_results_may_have_images(claude: Anthropic) -> None:
+def test_pictures_in_tools_results_are_looked_at_twice(claude: Anthropic) -> None:
     tools = [{"name": "look", "input_schema": {"type": "object", "properties": {}}}]
     call = {"type": "tool_use", "id": "1", "name": "look", "input": {}}
     result = {"type": "tool_result", "tool_use_id": "1", "content": [block(fresh(7)), QUESTION]}
@@ -142,7 +142,9 @@ def test_tools_are_vllms_and_their_results_may_have_images(claude: Anthropic) ->
         {"role": "assistant", "content": [call]},
         {"role": "user", "content": [result]},
     ]
-    assert ask(claude, messages, tools=tools).stop_reason in ("max_tokens", "end_turn", "tool_use")
+    answer = ask(claude, messages, tools=tools)
+    assert answer.stop_reason in ("max_tokens", "end_turn", "tool_use")
+    assert answer.dualfocus["mode"] == "dual"
 
 
 @pytest.mark.parametrize("content", ["a text", "an image"])

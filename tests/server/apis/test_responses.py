@@ -168,13 +168,13 @@ def test_what_has_no_image_is_vllms(client: OpenAI) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_tools_are_vllms_and_their_outputs_may_have_images(client: OpenAI, stream: bool) -> None:
+def test_pictures_in_tools_outputs_are_looked_at_twice(client: OpenAI, stream: bool) -> None:
     output = {"type": "function_call_output", "call_id": "c1", "output": [image(fresh(8)), QUESTION]}
     asked = [*about(fresh(9), "Look at an <image> closely."), CALL, output]
     answer = ask(client, asked, tools=[TOOL], stream=stream)
     final = list(answer)[-1].response if stream else answer
     assert final.usage.input_tokens > 100
-    assert final.dualfocus == {"mode": "off", "because": "tools"}
+    assert final.dualfocus["mode"] == "dual"
 
 
 @pytest.mark.parametrize("stream", [False, True])

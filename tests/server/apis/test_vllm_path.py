@@ -18,6 +18,7 @@ SIDES = {
     "additionalProperties": False,
 }
 TOOL = {"type": "function", "function": {"name": "look", "parameters": SIDES, "strict": True}}
+OTHER_TOOL = {"type": "function", "function": {"name": "other", "parameters": SIDES, "strict": True}}
 
 
 def test_text_alone(client: OpenAI) -> None:
@@ -30,9 +31,9 @@ def test_text_alone(client: OpenAI) -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"n": 2, "temperature": 1.0}, "n"),
-        ({"tools": [TOOL]}, "tools"),
+        ({"tools": [TOOL, OTHER_TOOL], "tool_choice": "required"}, "tools"),
         ({"extra_body": {"echo": True}}, "echo"),
+        ({"n": 2, "temperature": 1.0, "extra_body": {"echo": True}}, "echo"),
         ({"extra_body": {"dualfocus": {"mode": "off"}, "echo": True}}, None),
     ],
 )
