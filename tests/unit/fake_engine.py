@@ -64,6 +64,9 @@ class FakeEngine:
     def as_words(self, texts: Sequence[str]) -> list[str]:
         return list(texts)
 
+    def in_words(self, value: Any) -> Any:
+        return value
+
     def encode(self, text: str) -> list[int]:
         return [ord(character) for character in text]
 

@@ -178,6 +178,10 @@ class VllmEngine:
         """Return a message's texts in which what stands for pictures in the model's prompts is words."""
         return as_words(texts, self._placeholders)
 
+    def in_words(self, value: Any) -> Any:
+        """Return what else the template is told (tools, calls) with the placeholders of pictures in it made words."""
+        return in_words(value, self._placeholders)
+
     def encode(self, text: str) -> list[int]:
         """Tokenize a piece from the middle of a conversation: no opening or closing token is added."""
         tokenizer = self.llm.renderer.get_tokenizer()
@@ -357,7 +361,7 @@ class VllmEngine:
             chat_template_content_format=self.template.content_format,
             chat_template_kwargs={
                 **self.profile.chat_template_kwargs,
-                **in_words(options.template_kwargs, self._placeholders),
+                **self.in_words(options.template_kwargs),
                 **_GENERATION_PROMPT,
             },
         )
@@ -379,7 +383,7 @@ class VllmEngine:
                 parts.append({"type": "image_pil", "image_pil": None, "uuid": part.key})
             else:
                 parts.append({**part.fields, "type": "text", "text": next(words)})
-        return {**in_words(message.fields, self._placeholders), "role": message.role, "content": parts}
+        return {**self.in_words(message.fields), "role": message.role, "content": parts}
 
     def _check_characters(self, text: str) -> None:
         """Raise ContextFull where a text can't fit the context: to count its tokens would take seconds."""

@@ -105,7 +105,7 @@ def model_and_mode(asked: str | None, is_served: Callable[[str], bool]) -> tuple
 async def inline_images(request: Conversation, focus: DualFocus, images: RequestImages) -> None:
     """Open the images of a request that vLLM answers, by the same rules: vLLM fetches nothing and decodes no image.
 
-    What stands for a picture in the model's prompts is words in its texts, as it is where two looks answer.
+    What stands for a picture in the model's prompts is words in its texts and tools, as it is where two looks answer.
     Raises BadPicture; BadQuestion where the prompt is to be cut, which vLLM can't do to one with images.
     """
     parts = list(image_parts(request))
@@ -118,6 +118,9 @@ async def inline_images(request: Conversation, focus: DualFocus, images: Request
         part |= image
     for message in request.messages:
         _put_into_words(message, focus)
+    if tools := getattr(request, "tools", None):
+        words = focus.engine.in_words([tool.model_dump() for tool in tools])
+        vars(request)["tools"] = [type(tool).model_validate(said) for tool, said in zip(tools, words, strict=True)]
 
 
 def prompts_into_words(request: CompletionRequest, focus: DualFocus) -> None:
@@ -137,6 +140,7 @@ def prompts_into_words(request: CompletionRequest, focus: DualFocus) -> None:
 
 
 def _put_into_words(message: dict[str, Any], focus: DualFocus) -> None:
+    message |= focus.engine.in_words(_fields(message))
     if isinstance(message.get("content"), str):
         (message["content"],) = focus.engine.as_words([message["content"]])
         return

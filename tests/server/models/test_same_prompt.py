@@ -43,6 +43,13 @@ def user(*parts: Any) -> dict[str, Any]:
     return {"role": "user", "content": parts[0] if len(parts) == 1 and isinstance(parts[0], str) else list(parts)}
 
 
+def called(arguments: str) -> dict[str, Any]:
+    call = {"id": "c1", "type": "function", "function": {"name": "look_closely", "arguments": arguments}}
+    return {"role": "assistant", "tool_calls": [call]}
+
+
+CALLED, NO_JSON = called('{"side": "left"}'), called("{")
+GAVE = {"role": "tool", "tool_call_id": "c1"}
 SHAPES: dict[str, list[dict[str, Any]]] = {
     "picture, text": [user(A, text())],
     "text, picture": [user(text(), A)],
@@ -65,6 +72,19 @@ SHAPES: dict[str, list[dict[str, Any]]] = {
     "two users' turns": [user(A, text("This is one.")), user(text())],
     "line breaks and spaces": [user(text("  A\n\n b "), A, text("\tC?  "))],
     "the same picture twice": [user(A, text()), {"role": "assistant", "content": "Red."}, user(A, text())],
+    "a tool's result": [user(A, text()), CALLED, GAVE | {"content": "A cup."}],
+    "a tool's result in parts": [user(A, text()), CALLED, GAVE | {"content": [text("A"), text("cup.")]}],
+    "a tool's picture": [user("Look."), CALLED, GAVE | {"content": [A, text("Here.")]}],
+    "a tool's picture, then words": [user("Look."), CALLED, GAVE | {"content": [text("Here:"), A]}, user("And?")],
+    "a call with an answer": [
+        user(A, text()),
+        CALLED | {"content": "I look."},
+        GAVE | {"content": "Red."},
+        user("So?"),
+    ],
+    "a call that is no JSON": [user(A, text()), NO_JSON, GAVE | {"content": "Red."}],
+    "names": [{**user(A, text()), "name": "Ann"}, {"role": "assistant", "content": "Red.", "name": "Bo"}, user("So?")],
+    "earlier thoughts": [user(A, text()), {"role": "assistant", "content": "Red.", "reasoning": "Hm."}, user("So?")],
     "what a template may read": [user(A, text(source_lang_code="de", weight=2))],
 }
 assert len(SHAPES) >= 20
@@ -158,9 +178,10 @@ async def test_the_macro_turn_is_what_mode_off_is(both: Both, shape: str) -> Non
 
 @pytest.mark.parametrize("both", [*PROFILES, pytest.param("internvl", marks=pytest.mark.slow)], indirect=True)
 async def test_the_macro_turns_usage_is_what_mode_off_counts(both: Both) -> None:
+    await both.off(asked([user(fresh(), text())]))  # what all prompts open with is cached from here on
     answered = [
         (await both.off(asked([user(fresh(), text())]))).usage,
-        usage(await both.macro(asked([user(fresh(), text())], dualfocus={"mode": "macro"}))),
+        usage([await both.macro(asked([user(fresh(), text())], dualfocus={"mode": "macro"}))]),
     ]
     theirs, ours = (dict(counted) for counted in answered)
     assert theirs["prompt_tokens_details"].multimodal_tokens["image"] > 0
@@ -236,6 +257,38 @@ async def test_what_the_template_is_told_reaches_all_turns(both: Both, fields: d
     assert all(said in decode(turn.prompt_token_ids) for turn in turns.values())
     off = await both.off(asked([user(A, text())], return_token_ids=True, **fields))
     assert list(turns["macro"].prompt_token_ids) == off.prompt_token_ids
+
+
+_ESCAPED = CALLED | {"tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}]}
+_ESCAPED["tool_calls"][0]["function"]["arguments"] = '{"\\u003cimage>": "an \\u003cimage>"}'
+_TOOL = {"type": "function", "function": {"name": "f", "description": "takes an <image>", "parameters": {}}}
+_TOLD = "{% for message in messages %}{{ message.tool_calls }} {{ message.reasoning }}{% endfor %}"
+
+
+@pytest.mark.parametrize("both", ["llava"], indirect=True)
+@pytest.mark.parametrize(
+    ("messages", "fields"),
+    [
+        ([user(A, text()), _ESCAPED, GAVE | {"content": "an <image>"}], {}),
+        ([user(A, text()), {"role": "assistant", "content": "Red.", "reasoning": "<image>"}, user("So?")], {}),
+        ([user(A, text())], {"tools": [_TOOL], "tool_choice": "none"}),
+        ([user(A, text())], {"tools": [_TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}}),
+    ],
+)
+async def test_a_placeholder_in_tools_and_calls_is_words(
+    both: Both, messages: list[dict[str, Any]], fields: dict[str, Any]
+) -> None:
+    own = heeding(both).focus.profile.chat_template
+    both = replace(both, focus=with_profile(both.focus, heeding(both, chat_template=_TOLD + str(own)).focus.profile))
+    both = replace(both, chat=await chat_on(both.focus))
+    turn = (await both.macro(asked(messages, **fields))).turns["macro"]
+    picture = both.focus.engine.llm.model_config.hf_config.image_token_id
+    decode = both.focus.engine.llm.renderer.get_tokenizer().decode
+    assert sum(token == picture for token in turn.prompt_token_ids) == turn.image_tokens
+    assert "< image>" in decode(turn.prompt_token_ids)
+    if not isinstance(fields.get("tool_choice"), dict):  # which needs a parser there
+        off = await both.off(asked(messages, return_token_ids=True, **fields))
+        assert off.prompt_token_ids == list(turn.prompt_token_ids)
 
 
 @pytest.mark.parametrize("both", ["llava"], indirect=True)
