@@ -96,3 +96,10 @@ def by_script(macro: str = "", micro: str = "") -> dict[str, Any]:
     Text that does not end in `</s>` is gone on with by the model.
     """
     return {"vllm_xargs": {"script_macro": macro, "script_micro": micro}}
+
+
+def in_words(macro: str, micro: str) -> str:
+    """Return the same as words of a question, for an API that has no such field; no prompt holds its tokens."""
+    scripts = {"script_macro": macro, "script_micro": micro}
+    texts = {name: text.replace("<", "(").replace(">", ")") for name, text in scripts.items()}
+    return " ".join(f"{name}={{{{{text}}}}}~" for name, text in texts.items())

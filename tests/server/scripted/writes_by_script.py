@@ -3,6 +3,7 @@
 It leans on vLLM 0.32's `AdapterLogitsProcessor` and on `SamplingParams.extra_args`, which is a request's `vllm_xargs`.
 """
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,10 +19,14 @@ Q2 = "Combine these two images and answer the question:"
 THOUGHT, BOX = "<think>Where?</think>", "[0.25, 0.25, 0.75, 0.75]</s>"
 # Tokens at the end of a prompt among which an empty thought is closed.
 _TAIL = 4
+# As `in_words` of `scripted_model.py` writes it.
+_IN_WORDS = re.compile(r"(script_\w+)=\{\{(.*?)\}\}~", re.DOTALL)
 
 
 class WritesByScript(AdapterLogitsProcessor):
     """Writes `script_macro` and `script_micro` of a request's `vllm_xargs`, and a box wherever one is asked for.
+
+    Without them it goes by those that stand last in the prompt's words: some APIs have no `vllm_xargs`.
 
     Where a script ends before its turn does, the model goes on by itself; what a grammar forbids is not written. A
     grounding turn whose prompt leaves it to think does so first.
@@ -30,6 +35,7 @@ class WritesByScript(AdapterLogitsProcessor):
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
         super().__init__(vllm_config, device, is_pin_memory)
         tokenizer = AutoTokenizer.from_pretrained(vllm_config.model_config.tokenizer)
+        self._text: Callable[[list[int]], str] = tokenizer.decode
         self._tokens: Callable[[str], list[int]] = partial(tokenizer.encode, add_special_tokens=False)
         (self._q1,), (self._q2,), (self._thought,) = map(self._tokens, (Q1, Q2, "</think>"))
 
@@ -52,8 +58,12 @@ class WritesByScript(AdapterLogitsProcessor):
         return only
 
     def _script(self, scripts: dict[str, str], prompt: list[int]) -> str:
+        scripts = scripts or self._scripts_in(prompt)
         if self._q2 in prompt:
             return scripts.get("script_micro", "")
         if self._q1 in prompt:
             return BOX if self._thought in prompt[-_TAIL:] else THOUGHT + BOX
         return scripts.get("script_macro", "")
+
+    def _scripts_in(self, prompt: list[int]) -> dict[str, str]:
+        return {name: text.replace("(", "<").replace(")", ">") for name, text in _IN_WORDS.findall(self._text(prompt))}
