@@ -69,6 +69,24 @@ def test_python_clients(server: Server, image: str, script: str) -> None:
     assert answer.get("streamed", answer["text"]) == answer["text"]
 
 
+LIBRARIES = ("pydantic-ai", "instructor", "langchain", "langchain's tool")
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_python_libraries_are_given_typed_answers(server: Server, image: str, library: str) -> None:
+    check_typed(told(of_python("ask_typed.py"), server, image, library))
+
+
+def check_typed(answer: dict[str, Any]) -> None:
+    """A typed answer, whole and streamed: of the type, the same, and chosen by two looks."""
+    assert set(json.loads(answer["text"])) == {"anything"}
+    assert answer["streamed"] == answer["text"]
+    assert [set(focus["turns"]) for focus in answer["dualfocus"]] == [{"macro", "grounding", "micro"}] * 2
+    for focus in answer["dualfocus"]:
+        assert all(focus[name]["rescored"] for name in ("macro", "micro"))
+        assert set(json.loads(focus[focus["winner"]]["text"])) == {"anything"}
+
+
 @pytest.mark.skipif(shutil.which("node") is None, reason="SKIPPED, UNTESTED: the JavaScript client needs Node")
 @pytest.mark.parametrize("name", ["ask_openai.mjs", "ask_openai_responses.mjs", "ask_ai_sdk.mjs", "ask_anthropic.mjs"])
 def test_node(server: Server, image: str, name: str) -> None:

@@ -19,7 +19,7 @@ from dualfocus_training.evaluation.figures import figures
 from hostile_images import data_url
 from openai import OpenAI
 from running_server import PATIENCE, Server, start_server
-from test_clients import HOME, ROOT, of_node, of_python, told
+from test_clients import HOME, LIBRARIES, ROOT, check_typed, of_node, of_python, told
 from transformers import AutoTokenizer
 
 # No training run and no committed result draws scenes of this seed.
@@ -82,6 +82,14 @@ def test_every_makers_client_is_answered_as_the_readme_has_it(shipped: Server, t
     answer = told(command, shipped, str(tmp_path / "drawing.url"), words, model=SHIPPED_NAME, cwd=HOME)
     assert (answer["text"], answer["streamed"]) == ("42", "42")
     assert (answer["dualfocus"]["winner"], answer["dualfocus"]["macro"]["text"]) == ("micro", "6")
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_python_libraries_are_given_typed_answers_without_a_flag(shipped: Server, tmp_path: Path, library: str) -> None:
+    """By forced tools, as most of them ask by default."""
+    (tmp_path / "drawing.url").write_text(readme_asks()[0])
+    command = of_python("ask_typed.py")
+    check_typed(told(command, shipped, str(tmp_path / "drawing.url"), library, model=SHIPPED_NAME))
 
 
 def test_the_official_clients_in_python_are_too(shipped: Server) -> None:
