@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import instructor
+from kept import Kept
 from langchain_core.messages import HumanMessage
 from langchain_openai import ChatOpenAI
 from openai import AsyncOpenAI, OpenAI
@@ -26,26 +26,6 @@ class Seen(BaseModel):
     """What the model is to say."""
 
     anything: bool
-
-
-class Kept:
-    """Keeps the `dualfocus` field of each answer: libraries show nothing that OpenAI does not know."""
-
-    def __init__(self) -> None:
-        self.fields: list[dict[str, Any]] = []
-        self.client = httpx.Client(timeout=300, event_hooks={"response": [self._read]})
-        self.asynchronous = httpx.AsyncClient(timeout=300, event_hooks={"response": [self._aread]})
-
-    def _read(self, response: httpx.Response) -> None:
-        self._keep(response.read())
-
-    async def _aread(self, response: httpx.Response) -> None:
-        self._keep(await response.aread())
-
-    def _keep(self, body: bytes) -> None:
-        lines = [line.removeprefix("data: ") for line in body.decode().splitlines()]
-        told = [json.loads(line) for line in lines if line.startswith("{")]
-        self.fields += [part["dualfocus"] for part in told if part.get("dualfocus")]
 
 
 def content(image: str) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,7 +12,9 @@ from asking import CHAT, check_log, chunks, until_unfinished
 from openai import BadRequestError, OpenAI
 from running_server import PATIENCE, Server, start_server
 from scripted_asking import CALL, LOOK, NAMED, OFF, POINT, Told, about, picture, tell
-from scripted_model import by_script, start_scripted
+from scripted_model import by_script, in_words, start_scripted
+from test_clients import of_python
+from test_clients import told as run_client
 
 BLOCK = 32  # tokens that the CPU's prefix cache shares at once
 RED, BLUE = "It is red</s>", "It is blue</s>"
@@ -149,6 +152,20 @@ def test_the_picture_may_be_the_questions_or_the_tools(agent: OpenAI, stream: bo
     assert prompts[0] == prompts[1], "the macro turn is the request as it came"
 
 
+def test_an_agent_of_pydantic_ai_goes_round(parsing: Server, tmp_path: Path) -> None:
+    (tmp_path / "image.url").write_text(picture()["image_url"]["url"])
+    # The second look asks the agent's question again, and with it goes by its script.
+    words = ("What is there?", in_words(CALL, BLUE)), ("On the left.", in_words(RED, RED))
+    script = map(" ".join, words)
+    told = run_client(of_python("ask_agent.py"), parsing, str(tmp_path / "image.url"), *script, model="scripted")
+    assert told["called"] == ["left", "left"]
+    assert told["text"] == told["streamed"]
+    assert told["text"] in ("It is red", "It is blue")
+    chosen = [focus["selection"] for focus in told["dualfocus"]]
+    assert chosen == ["tool_call", "lower_perplexity"] * 2
+    assert all(set(focus["turns"]) == {"macro", "grounding", "micro"} for focus in told["dualfocus"][1::2])
+
+
 # What is said in words.
 
 
@@ -179,6 +196,18 @@ def test_a_call_of_the_second_look_is_no_answer(agent: OpenAI, stream: bool) -> 
     assert (told.message.content, told.calls, told.finish_reason) == ("It is red", [], "stop")
     assert told.focus["winner"] == "macro"
     assert told.focus["selection"] != "lower_perplexity", "there was nothing to compare"
+
+
+@streamed
+def test_strict_tools_hold_a_call_to_their_schema_and_words_to_nothing(agent: OpenAI, stream: bool) -> None:
+    """As pydantic-ai and OpenAI's agents send them."""
+    strict = LOOK | {"function": LOOK["function"] | {"strict": True}}
+    call = CALL.replace("<tool_call>{", "<tool_call>\n{").replace("}<", "}\n<")
+    called = tell(agent, stream, tools=[strict], **by_script(call, BLUE))
+    assert (called.calls, called.focus["selection"]) == ([("look", LEFT)], "tool_call")
+    told = tell(agent, stream, tools=[strict], **by_script(RED, BLUE))
+    looked_twice(told)
+    assert (told.focus["macro"]["text"], told.focus["micro"]["text"]) == ("It is red", "It is blue")
 
 
 @streamed
