@@ -350,19 +350,21 @@ async def test_questions_with_tools_and_without_are_answered_at_once(parsing: Se
 
 
 def test_a_stream_of_a_call_has_the_keys_of_vllms_own(parsing: Server) -> None:
-    """Piece by piece: the role, the call's beginning, its arguments, the last piece."""
+    """Piece by piece: the role, the call's beginning, its arguments, the last piece. Chosen, it comes in one piece."""
+    by_vllm, macro, dual = (shapes(parsing, **more) for more in (OFF, {"dualfocus": {"mode": "macro"}}, {}))
+    assert by_vllm == macro == dual | {"calls": by_vllm["calls"]}
+    assert dual["calls"] < by_vllm["calls"]
 
-    def shapes(**more: Any) -> list[Any]:
-        body = {"messages": about(), "tools": [LOOK], "max_tokens": 200, **by_script(CALL, BLUE), **more}
-        with httpx.stream("POST", parsing.url + CHAT, json=body | {"stream": True}, timeout=PATIENCE) as response:
-            pieces = chunks(list(response.iter_lines()))
-        deltas = [piece["choices"][0]["delta"] for piece in pieces]
-        calls = [call for delta in deltas for call in delta.get("tool_calls", [])]
-        return [
-            set(deltas[0]),
-            {frozenset(call) for call in calls},
-            {call["index"] for call in calls},
-            pieces[-1]["choices"][0]["finish_reason"],
-        ]
 
-    assert shapes() == shapes(**OFF)
+def shapes(server: Server, **more: Any) -> dict[str, Any]:
+    """What a stream of a call is made of."""
+    body = {"messages": about(), "tools": [LOOK], "max_tokens": 200, **by_script(CALL, BLUE), **more}
+    with httpx.stream("POST", server.url + CHAT, json=body | {"stream": True}, timeout=PATIENCE) as response:
+        choices = [piece["choices"][0] for piece in chunks(list(response.iter_lines()))]
+    calls = [call for choice in choices for call in choice["delta"].get("tool_calls", [])]
+    return {
+        "first": set(choices[0]["delta"]),
+        "calls": {frozenset(call) for call in calls},
+        "places": {call["index"] for call in calls},
+        "reason": choices[-1]["finish_reason"],
+    }

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
 
-# Each is one token of the model that ships, which no client's text becomes by chance.
+# The profile's words.
 Q1 = "Provide the coordinates of the region this question is asking about:"
 Q2 = "Combine these two images and answer the question:"
 THOUGHT, BOX = "<think>Where?</think>", "[0.25, 0.25, 0.75, 0.75]</s>"
@@ -37,7 +37,7 @@ class WritesByScript(AdapterLogitsProcessor):
         tokenizer = AutoTokenizer.from_pretrained(vllm_config.model_config.tokenizer)
         self._text: Callable[[list[int]], str] = tokenizer.decode
         self._tokens: Callable[[str], list[int]] = partial(tokenizer.encode, add_special_tokens=False)
-        (self._q1,), (self._q2,), (self._thought,) = map(self._tokens, (Q1, Q2, "</think>"))
+        (self._thought,) = self._tokens("</think>")
 
     def is_argmax_invariant(self) -> bool:
         """It is there to change it."""
@@ -58,12 +58,14 @@ class WritesByScript(AdapterLogitsProcessor):
         return only
 
     def _script(self, scripts: dict[str, str], prompt: list[int]) -> str:
-        scripts = scripts or self._scripts_in(prompt)
-        if self._q2 in prompt:
+        said = self._text(prompt)
+        scripts = scripts or {name: _with_tokens(text) for name, text in _IN_WORDS.findall(said)}
+        if Q2 in said:
             return scripts.get("script_micro", "")
-        if self._q1 in prompt:
+        if Q1 in said:
             return BOX if self._thought in prompt[-_TAIL:] else THOUGHT + BOX
         return scripts.get("script_macro", "")
 
-    def _scripts_in(self, prompt: list[int]) -> dict[str, str]:
-        return {name: text.replace("(", "<").replace(")", ">") for name, text in _IN_WORDS.findall(self._text(prompt))}
+
+def _with_tokens(text: str) -> str:
+    return text.replace("(", "<").replace(")", ">")
