@@ -12,7 +12,8 @@ from running_server import Server, start_server
 from safetensors.torch import load_file, save_file
 
 FOLDER = Path(__file__).parent / "scripted"
-TOKENS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
+# What parsers look for: thoughts, calls, and where a turn begins, behind which Qwen3's looks for no older thought.
+TOKENS = ("<think>", "</think>", "<tool_call>", "</tool_call>", "<|im_start|>")
 # As the template that ships, and: tools before all messages, tool calls, tools' results, a thought that is left out.
 TEMPLATE = """
 {{- bos_token -}}
@@ -20,6 +21,7 @@ TEMPLATE = """
 {{- 'TOOLS: ' + (tools | tojson) + ' ' -}}
 {%- endif -%}
 {%- for message in messages -%}
+{{- '<|im_start|>' -}}
 {%- if message['role'] == 'assistant' -%}
 {{- ' ASSISTANT: ' -}}
 {%- elif message['role'] == 'tool' -%}
@@ -48,7 +50,7 @@ TEMPLATE = """
 {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}
-{{- ' ASSISTANT: ' -}}
+{{- '<|im_start|> ASSISTANT: ' -}}
 {%- if enable_thinking is defined and not enable_thinking -%}
 {{- '<think>\\n\\n</think>\\n\\n' -}}
 {%- endif -%}
@@ -68,7 +70,7 @@ def make_scripted(folder: Path) -> Path:
 
 
 def _add_tokens(folder: Path) -> None:
-    """Add the tokens that parsers look for: words of an answer, as in Qwen3, none of them special."""
+    """Add the tokens: words of an answer, as in Qwen3, none of them special."""
     config, tokenizer = (json.loads((folder / name).read_text()) for name in ("config.json", "tokenizer.json"))
     first = config["text_config"]["vocab_size"]
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
