@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -14,39 +13,8 @@ from typing import Any
 import pytest
 from asking import MODEL, About
 from openai import AsyncOpenAI, OpenAI
+from other_clients import HOME, ROOT, SCRIPTS, of_node, of_python, told
 from running_server import PATIENCE, Server
-
-ROOT = Path(__file__).parents[3]
-SCRIPTS = ROOT / "tests" / "clients"
-HOME = ROOT / ".venv" / "clients"  # scripts/install.py makes it
-
-
-def told(
-    command: list[str], server: Server, image: str, *words: str, model: str = MODEL, cwd: Path | None = None
-) -> dict[str, Any]:
-    """Run a client's script and return what it prints last; `words` are asked instead of its own."""
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": os.environ.get("HOME", "/"),
-        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-    }
-    arguments = [*command, f"{server.url}/v1", model, image, *words]
-    done = subprocess.run(
-        arguments, capture_output=True, text=True, timeout=PATIENCE, env=environment, cwd=cwd, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
-
-
-def of_python(name: str) -> list[str]:
-    """Return the command of a client in Python."""
-    return [str(HOME / "bin" / "python"), str(SCRIPTS / name)]
-
-
-def of_node(name: str) -> list[str]:
-    """Return the command of one for Node, from where its packages are: that is where it looks for them."""
-    return ["node", str(shutil.copy(SCRIPTS / name, HOME))]
 
 
 @pytest.fixture

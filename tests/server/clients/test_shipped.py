@@ -18,8 +18,9 @@ from dualfocus_training.evaluation import asking
 from dualfocus_training.evaluation.figures import figures
 from hostile_images import data_url
 from openai import OpenAI
+from other_clients import HOME, ROOT, of_node, of_python, told
 from running_server import PATIENCE, Server, start_server
-from test_clients import HOME, LIBRARIES, ROOT, check_typed, of_node, of_python, told
+from test_clients import LIBRARIES, check_typed
 from transformers import AutoTokenizer
 
 # No training run and no committed result draws scenes of this seed.

@@ -10,11 +10,11 @@ import httpx
 import pytest
 from asking import CHAT, check_log, chunks, until_unfinished
 from openai import BadRequestError, OpenAI
+from other_clients import of_python
+from other_clients import told as run_client
 from running_server import PATIENCE, Server, start_server
 from scripted_asking import CALL, LOOK, NAMED, OFF, POINT, Told, about, picture, tell
 from scripted_model import by_script, in_words, start_scripted
-from test_clients import of_python
-from test_clients import told as run_client
 
 BLOCK = 32  # tokens that the CPU's prefix cache shares at once
 RED, BLUE = "It is red</s>", "It is blue</s>"
