@@ -4,10 +4,12 @@ import itertools
 from dataclasses import dataclass
 from typing import Any
 
+from anthropic import Anthropic
 from hostile_images import data_url, saved
 from openai import OpenAI
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from PIL import Image
+from running_server import PATIENCE, Server
 
 SIDES = {
     "type": "object",
@@ -76,3 +78,47 @@ def picture(size: tuple[int, int] = (200, 150)) -> dict[str, Any]:
 def about(words: str = "What?", *pictures: dict[str, Any]) -> list[dict[str, Any]]:
     """A conversation of one message: a picture, or those given, and a question."""
     return [{"role": "user", "content": [*(pictures or [picture()]), {"type": "text", "text": words}]}]
+
+
+def as_claude(words: str, size: tuple[int, int] = (200, 150)) -> list[dict[str, Any]]:
+    """A conversation as Anthropic's clients send it."""
+    data = picture(size)["image_url"]["url"].partition(",")[2]
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}}
+    return [{"role": "user", "content": [image, {"type": "text", "text": words}]}]
+
+
+def by_claude(server: Server, stream: bool, words: str, **options: Any) -> Any:
+    """Ask by Anthropic's official client."""
+    claude = Anthropic(base_url=server.url, api_key="none", max_retries=0, timeout=PATIENCE)
+    asked: dict[str, Any] = {"model": "scripted", "max_tokens": 200, "messages": as_claude(words), **options}
+    if not stream:
+        return claude.messages.create(**asked)
+    with claude.messages.stream(**asked) as events:
+        return events.get_final_message()
+
+
+def blocks(message: Any) -> list[tuple[str, Any]]:
+    """What a message holds, but for what is made anew each time."""
+    holds = {"thinking": "thinking", "text": "text", "tool_use": "input"}
+    return [(block.type, getattr(block, holds[block.type])) for block in message.content]
+
+
+def by_responses(client: OpenAI, stream: bool, script: dict[str, Any], asked: Any = None, **options: Any) -> Any:
+    """Ask by the Responses API, and return the response that ends it."""
+    content = [{"type": "input_image", "image_url": picture()["image_url"]["url"], "detail": "auto"}]
+    content.append({"type": "input_text", "text": "What?"})
+    extra = script | options.pop("extra_body", {})
+    asked = asked or [{"role": "user", "content": content}]
+    body: dict[str, Any] = {"model": "scripted", "input": asked, "max_output_tokens": 200, "extra_body": extra}
+    answer = client.responses.create(**body, **options, stream=stream)
+    return answer if not stream else [event for event in answer if hasattr(event, "response")][-1].response
+
+
+def items(response: Any) -> list[tuple[str, Any]]:
+    """What a response holds, but for what is made anew each time."""
+    told = {
+        "reasoning": lambda item: item.content[0].text,
+        "message": lambda item: item.content[0].text,
+        "function_call": lambda item: (item.name, item.arguments),
+    }
+    return [(item.type, told[item.type](item)) for item in response.output]

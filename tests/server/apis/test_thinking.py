@@ -8,11 +8,25 @@ from typing import Any
 
 import httpx
 import pytest
-from anthropic import Anthropic
 from asking import CHAT, check_log, chunks
 from openai import OpenAI
 from running_server import PATIENCE, Server
-from scripted_asking import CALL, LOOK, NAMED, OFF, SIDES, Told, about, picture, tell
+from scripted_asking import (
+    CALL,
+    LOOK,
+    NAMED,
+    OFF,
+    SIDES,
+    Told,
+    about,
+    as_claude,
+    blocks,
+    by_claude,
+    by_responses,
+    items,
+    picture,
+    tell,
+)
 from scripted_model import by_script, in_words, start_scripted
 
 RED, BLUE = "<think>It is red.</think>42</s>", "<think>No, it is blue.</think>43</s>"
@@ -296,29 +310,6 @@ async def test_thoughts_of_questions_at_once_stay_apart(thinking: Server) -> Non
 # The same by the other APIs, as vLLM's own way tells it.
 
 
-def as_claude(words: str, size: tuple[int, int] = (200, 150)) -> list[dict[str, Any]]:
-    """A conversation as Anthropic's clients send it."""
-    data = picture(size)["image_url"]["url"].partition(",")[2]
-    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}}
-    return [{"role": "user", "content": [image, {"type": "text", "text": words}]}]
-
-
-def by_claude(server: Server, stream: bool, words: str, **options: Any) -> Any:
-    """Ask by Anthropic's official client."""
-    claude = Anthropic(base_url=server.url, api_key="none", max_retries=0, timeout=PATIENCE)
-    asked: dict[str, Any] = {"model": "scripted", "max_tokens": 200, "messages": as_claude(words), **options}
-    if not stream:
-        return claude.messages.create(**asked)
-    with claude.messages.stream(**asked) as events:
-        return events.get_final_message()
-
-
-def blocks(message: Any) -> list[tuple[str, Any]]:
-    """What a message holds, but for what is made anew each time."""
-    holds = {"thinking": "thinking", "text": "text", "tool_use": "input"}
-    return [(block.type, getattr(block, holds[block.type])) for block in message.content]
-
-
 @streamed
 def test_messages_have_thinking_blocks(thinking: Server, stream: bool) -> None:
     words = in_words(RED, RED)
@@ -373,27 +364,6 @@ def test_messages_take_a_tools_result_with_a_picture(thinking: Server, stream: b
     assert blocks(told) == [("thinking", "It is red."), ("text", "42")]
     if not stream:
         assert told.dualfocus["turns"]["micro"]["image_tokens"] == 192
-
-
-def by_responses(client: OpenAI, stream: bool, script: dict[str, Any], asked: Any = None, **options: Any) -> Any:
-    """Ask by the Responses API, and return the response that ends it."""
-    content = [{"type": "input_image", "image_url": picture()["image_url"]["url"], "detail": "auto"}]
-    content.append({"type": "input_text", "text": "What?"})
-    extra = script | options.pop("extra_body", {})
-    asked = asked or [{"role": "user", "content": content}]
-    body: dict[str, Any] = {"model": "scripted", "input": asked, "max_output_tokens": 200, "extra_body": extra}
-    answer = client.responses.create(**body, **options, stream=stream)
-    return answer if not stream else [event for event in answer if hasattr(event, "response")][-1].response
-
-
-def items(response: Any) -> list[tuple[str, Any]]:
-    """What a response holds, but for what is made anew each time."""
-    told = {
-        "reasoning": lambda item: item.content[0].text,
-        "message": lambda item: item.content[0].text,
-        "function_call": lambda item: (item.name, item.arguments),
-    }
-    return [(item.type, told[item.type](item)) for item in response.output]
 
 
 FUNCTION = {"type": "function", "name": "look", "parameters": SIDES, "strict": False}
