@@ -25,6 +25,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMClientError
 from vllm.inputs import TokensPrompt
 from vllm.outputs import RequestOutput
+from vllm.reasoning import ReasoningParserManager
 from vllm.renderers.params import ChatParams
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -172,7 +173,7 @@ class VllmEngine:
         _, found, rest = text.rpartition(_REPLY_MARK)
         if not found:
             raise BadQuestion("The model's chat template does not show earlier answers: it can't continue a turn.")
-        return Prompt(tuple(self.encode(rest)), follow_up.pictures)
+        return Prompt(tuple(self.encode(rest)), follow_up.pictures, options)
 
     def as_words(self, texts: Sequence[str]) -> list[str]:
         """Return a message's texts in which what stands for pictures in the model's prompts is words."""
@@ -286,8 +287,16 @@ class VllmEngine:
         """Say from where on a grammar holds: behind an answer's thoughts; a box is written without any."""
         options = request.prompt.options
         told = {**self.profile.chat_template_kwargs, **options.template_kwargs}
-        holds_at_once = not (request.is_answer and options.thinks)
-        return {"reasoning_ended": holds_at_once or None, "reasoning_parser_kwargs": {"chat_template_kwargs": told}}
+        told_parser = {"chat_template_kwargs": told}
+        ended = not (request.is_answer and options.thinks) or self._has_thought(request.prompt, told_parser)
+        return {"reasoning_ended": ended, "reasoning_parser_kwargs": told_parser}
+
+    def _has_thought(self, prompt: Prompt, told_parser: dict[str, Any]) -> bool | None:
+        """Whether a prompt's last turn opens behind its thoughts; None leaves it to vLLM, which looks at all turns."""
+        if not prompt.replied or not (name := self.llm.vllm_config.structured_outputs_config.reasoning_parser):
+            return None
+        parser = ReasoningParserManager.get_reasoning_parser(name)(self.llm.renderer.get_tokenizer(), **told_parser)
+        return bool(parser.is_reasoning_end(list(prompt.token_ids[prompt.replied :])))
 
     def _rank_option(self, prompt: Prompt) -> dict[str, int]:
         """Name the data-parallel rank of a question's turns, where there are several: each has a cache of its own."""

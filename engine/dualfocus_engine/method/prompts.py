@@ -38,11 +38,15 @@ NO_OPTIONS = TurnOptions()
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Token ids with one placeholder an image, the pictures of the placeholders in their order, and how it is run."""
+    """Token ids with one placeholder an image, the pictures of the placeholders in their order, and how it is run.
+
+    `replied` of its tokens are turns of this question that were replied to: what they thought is no thought of the next.
+    """
 
     token_ids: tuple[int, ...]
     pictures: tuple[Picture, ...]
     options: TurnOptions = NO_OPTIONS
+    replied: int = 0
 
     def opened(self, opening: Sequence[int]) -> "Prompt":
         """Return this prompt with the first tokens of the reply written already."""
@@ -55,4 +59,5 @@ class Prompt:
         """
         closed = bool(reply and follow_up.token_ids and reply[-1] == follow_up.token_ids[0])
         body = tuple(reply[:-1] if closed else reply)
-        return Prompt(self.token_ids + body + follow_up.token_ids, self.pictures + follow_up.pictures, self.options)
+        before, pictures = self.token_ids + body, self.pictures + follow_up.pictures
+        return Prompt(before + follow_up.token_ids, pictures, follow_up.options, len(before))

@@ -73,7 +73,8 @@ class Turn:
     engine has another EC connector. `times` are vLLM's own of the turn (`RequestStateStats`), where it keeps any.
 
     Where an answer is read (`Question.read`), `text` is the answer alone: what the model thought before it is
-    `reasoning`, in its first `thought_tokens`, and `tool_calls` are what it called, as its reader has them.
+    `reasoning`, in its first `thought_tokens` with the marks around them (`reasoning_tokens` without), and
+    `tool_calls` are what it called, as its reader has them.
     """
 
     text: str
@@ -95,6 +96,7 @@ class Turn:
     cache_writes: int = 0
     reasoning: str | None = None
     thought_tokens: int = 0
+    reasoning_tokens: int = 0
     tool_calls: tuple[Any, ...] = ()
 
     @property

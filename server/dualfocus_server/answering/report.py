@@ -42,7 +42,7 @@ def usage(results: Sequence[FocusResult]) -> UsageInfo:
     turns = results[0].turns.values()
     prompt = sum(turn.prompt_tokens for turn in turns)
     generated = sum(turn.completion_tokens for _, turn in turns_of(results))
-    answered = sum(len(result.answer.answer_ids) for result in results)
+    answered = sum(result.answer.completion_tokens - result.answer.reasoning_tokens for result in results)
     return UsageInfo(
         prompt_tokens=prompt,
         completion_tokens=generated,

@@ -75,9 +75,11 @@ class AnswerReader:
         reasoning, answer, calls = parser.parse(
             turn.text, self.request, enable_auto_tools=self._auto, model_output_token_ids=turn.token_ids
         )
-        thoughts = 0 if reasoning is None else self._thought_tokens(parser, turn.token_ids)
-        called = tuple(calls or ())
-        return replace(turn, text=answer or "", reasoning=reasoning, thought_tokens=thoughts, tool_calls=called)
+        read = replace(turn, text=answer or "", reasoning=reasoning, tool_calls=tuple(calls or ()))
+        if reasoning is None:
+            return read
+        counted = int(parser.count_reasoning_tokens(turn.token_ids))
+        return replace(read, reasoning_tokens=counted, thought_tokens=self._thought_tokens(parser, turn.token_ids))
 
     def _thought_tokens(self, parser: Parser, tokens: Sequence[int]) -> int:
         """Count what goes before the answer: thoughts, the mark that ends them, and blanks behind it."""
