@@ -40,7 +40,7 @@ NO_OPTIONS = TurnOptions()
 class Prompt:
     """Token ids with one placeholder an image, the pictures of the placeholders in their order, and how it is run.
 
-    `replied` of its tokens are turns of this question that were replied to: what they thought is no thought of the next.
+    `replied` of its tokens are turns of this question that were replied to: their thoughts are none of the next one.
     """
 
     token_ids: tuple[int, ...]
