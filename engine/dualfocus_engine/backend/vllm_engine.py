@@ -44,7 +44,7 @@ from dualfocus_engine.backend.outputs import (
     unfinished_error,
 )
 from dualfocus_engine.backend.processor_limits import with_processor_limits
-from dualfocus_engine.errors import BadQuestion, ConfigError, ContextFull, EngineDead
+from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
 from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.prompts import NO_OPTIONS, Prompt, TurnOptions
@@ -89,10 +89,8 @@ class VllmEngine:
     @classmethod
     def start(cls, args: AsyncEngineArgs, profile: Profile) -> "VllmEngine":
         """Start vLLM (20 s and more); blocks until the model is loaded. Raises ConfigError."""
-        if args.logprobs_mode != "raw_logprobs":
-            raise ConfigError("Perplexities need --logprobs-mode raw_logprobs (vLLM's default).")
         heartbeat = Heartbeat()
-        engine = cls(launch(args, heartbeat), profile, heartbeat)
+        engine = cls(launch(args, heartbeat, profile.micro_images), profile, heartbeat)
         if (key := box_key(engine.llm.vllm_config)) and not profile.box_format.opening:
             engine._box_args = {key: box_tokens(profile.box_format, engine.encode, engine.closing_token)}
         return engine

@@ -101,6 +101,11 @@ class Profile(BaseModel):
             raise ValueError("boxes in pixels of the picture as shown need views: else its size is not known")
         return self
 
+    @property
+    def micro_images(self) -> int:
+        """Images that the micro turn of a question about one picture holds."""
+        return 1 if self.crop_alone else 2
+
     def grounding_text(self, question: str, picture: int = 0, pictures: int = 1) -> str:
         """Return Q1 for a question: the question alone, without format hints or options.
 
