@@ -84,16 +84,30 @@ class VllmEngine:
         self.views = with_processor_limits(profile.views, llm.renderer)
         # Read once, as `vllm serve` does: asked again it would read the model's generation_config.json again.
         self.default_sampling: Mapping[str, Any] = llm.model_config.get_diff_sampling_param()
-        self._box_args: dict[str, Any] | None = None  # what the connector is told of a box
+        self._box_args = self._draft_args()
 
     @classmethod
     def start(cls, args: AsyncEngineArgs, profile: Profile) -> "VllmEngine":
         """Start vLLM (20 s and more); blocks until the model is loaded. Raises ConfigError."""
         heartbeat = Heartbeat()
-        engine = cls(launch(args, heartbeat, profile.micro_images), profile, heartbeat)
-        if (key := box_key(engine.llm.vllm_config)) and not profile.box_format.opening:
-            engine._box_args = {key: box_tokens(profile.box_format, engine.encode, engine.closing_token)}
-        return engine
+        return cls(launch(args, heartbeat, profile.micro_images), profile, heartbeat)
+
+    def with_profile(self, profile: Profile) -> "VllmEngine":
+        """Return what renders the turns of another profile on the same engine, with the same pictures at hand.
+
+        Raises ConfigError where pictures are padded or resized otherwise: they would have the same keys.
+        """
+        profile.check_same_pictures(self.profile)
+        other = VllmEngine(self.llm, profile, self._heartbeat)
+        other.pictures = self.pictures
+        return other
+
+    def _draft_args(self) -> dict[str, Any] | None:
+        """Return what the connector is told of a box; None where boxes are not drafted."""
+        key, box_format = box_key(self.llm.vllm_config), self.profile.box_format
+        if key is None or box_format.opening:
+            return None
+        return {key: box_tokens(box_format, self.encode, self.closing_token)}
 
     def stop(self) -> None:
         """Stop vLLM and its processes."""

@@ -140,9 +140,9 @@ class _FocusTask:
 
     async def _answer(self, listener: TurnListener | None) -> tuple[FocusResult, FocusResponse]:
         request, service = self._request, self._service
-        turns = service.chat.turn_options(request)
-        question = await question_of(request, service.focus, service.images, self._stages, turns)
-        result = await service.focus.answer(question, listener, service.macro_deadline(self._deadline))
+        turns, focus = service.chat.turn_options(request), service.focus_of(request.model)
+        question = await question_of(request, focus, service.images, self._stages, turns)
+        result = await focus.answer(question, listener, service.macro_deadline(self._deadline))
         self._stages |= result.stages
         record_on_span(result)
         record_answer(result, question.mode, self._stages, time.perf_counter() - self._started)

@@ -32,13 +32,17 @@ def _engine(ranks: int = 1, **parallel: Any) -> VllmEngine:
     llm: Any = SimpleNamespace(
         model_config=SimpleNamespace(get_diff_sampling_param=dict),
         renderer=SimpleNamespace(default_chat_tok_params=TokenizeParams(max_total_tokens=100)),
-        vllm_config=SimpleNamespace(parallel_config=SimpleNamespace(**(sizes | parallel))),
+        vllm_config=SimpleNamespace(parallel_config=SimpleNamespace(**(sizes | parallel)), ec_transfer_config=None),
     )
-    with pytest.MonkeyPatch.context() as patch:  # what asks for a real tokenizer
-        patch.setattr(vllm_engine, "chat_template_of", lambda *given: None)
-        patch.setattr(vllm_engine, "placeholder_pattern", lambda *given: None)
-        patch.setattr(vllm_engine, "placeholder_tokens", lambda *given: frozenset())
-        return VllmEngine(llm, load_profile("paper"), Heartbeat())
+    return VllmEngine(llm, load_profile("paper"), Heartbeat())
+
+
+@pytest.fixture(autouse=True)
+def _no_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand in for what asks for a real one."""
+    monkeypatch.setattr(vllm_engine, "chat_template_of", lambda *given: None)
+    monkeypatch.setattr(vllm_engine, "placeholder_pattern", lambda *given: None)
+    monkeypatch.setattr(vllm_engine, "placeholder_tokens", lambda *given: frozenset())
 
 
 def test_where_there_is_one_rank_none_is_named() -> None:
@@ -103,6 +107,23 @@ def test_every_token_gets_a_log_probability_and_as_many_as_were_asked_for(asked:
     sampling = bounded_request(request, room=5).sampling
     assert (sampling.logprobs, sampling.max_tokens) == (given, 5)
     assert request.sampling.max_tokens == 7, "the client's own is left as it is"
+
+
+def test_another_profile_has_its_words_on_the_same_engine_and_with_the_same_pictures() -> None:
+    engine = _engine()
+    own = engine.profile.model_copy(update={"max_box_tokens": 5, "max_answer_tokens": 7, "temperature": 0.5})
+    other = engine.with_profile(own)
+    assert other.llm is engine.llm
+    assert other.pictures is engine.pictures
+    assert (other.grounding_sampling().max_tokens, other.answer_sampling().max_tokens) == (5, 7)
+    assert (other.answer_sampling().temperature, engine.answer_sampling().temperature) == (0.5, 0.0)
+
+
+@pytest.mark.parametrize("differing", [{"pad_color": (0, 0, 0)}, {"pad_color": (0, 0, 0), "image_size": 336}])
+def test_a_profile_that_pads_or_resizes_pictures_otherwise_needs_another_engine(differing: dict[str, Any]) -> None:
+    engine = _engine()
+    with pytest.raises(ConfigError, match="another pad_color or image_size than 'paper'"):
+        engine.with_profile(engine.profile.model_copy(update=differing))
 
 
 OBSTACLES: list[tuple[str, dict[str, Any]]] = [
