@@ -346,7 +346,15 @@ class VllmEngine:
         if images:
             tokens["multi_modal_data"] = {"image": list(images)}
             tokens["multi_modal_uuids"] = {"image": [picture.key for picture in prompt.pictures]}
-        (rendered,) = await self.llm.renderer.render_cmpl_async([tokens], self._tokenizing)
+        if prompt.options.processor_kwargs:
+            tokens["mm_processor_kwargs"] = dict(prompt.options.processor_kwargs)
+        try:
+            (rendered,) = await self.llm.renderer.render_cmpl_async([tokens], self._tokenizing)
+        except Exception as error:
+            if not prompt.options.processor_kwargs or None in images:
+                raise
+            why = error.__cause__ or error  # vLLM's own words hold the pictures
+            raise BadQuestion(f"mm_processor_kwargs can't be used: {why}", "mm_processor_kwargs") from error
         return rendered
 
     async def _render(self, messages: Sequence[Message], options: TurnOptions) -> str:

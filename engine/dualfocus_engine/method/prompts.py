@@ -19,12 +19,14 @@ class TurnOptions:
 
     `template_kwargs` are given to the chat template over the profile's. Prefixes are shared only among turns of one
     `cache_salt` and one adapter. A lower `priority` goes first, where the engine heeds it.
+    `processor_kwargs` are told to the model's picture processor.
     """
 
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     cache_salt: str | None = None
     priority: int = 0
     lora_request: "LoRARequest | None" = None
+    processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def with_template_kwargs(self, more: Mapping[str, Any]) -> "TurnOptions":
         """Return the options with more for the template, over what it was given."""

@@ -59,7 +59,8 @@ async def answer(service: Service, request: FocusRequest, raw_request: Request, 
     """Answer one request as `wire` writes it. Raises Refusal, DualFocusError, VllmRefusal and vLLM's errors."""
     deadline, stages = service.deadline(), Stages()
     service.images.check_number(len(list(image_parts(request))))
-    reason = reason_for_vllm(request) if service.chat.is_served(request.model) else "model"
+    is_served = service.chat.is_served(request.model)
+    reason = reason_for_vllm(request, service.takes(request.model)) if is_served else "model"
     task: _Task = _FocusTask(service, request, wire, stages, deadline)
     if reason is not None:
         task = _vllm_task(service, request, wire, reason)

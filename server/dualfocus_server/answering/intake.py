@@ -1,5 +1,6 @@
 """From a chat completion request to the question the engine answers."""
 
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -46,7 +47,7 @@ async def question_of(
     for name in ("whole_tokens", "crop_tokens"):
         _check_tokens(name, getattr(options, name), focus)
     urls = [part[IMAGE]["url"] for part in image_parts(request)]
-    opening = partial(focus.engine.pictures.open, salt=request.cache_salt)
+    opening = partial(focus.engine.pictures.open, salt=_salt_of(request))
     pictures = iter(await images.opened(urls, stages, opening))
     messages = [_message(message, pictures) for message in request.messages]
     return Question(
@@ -62,6 +63,13 @@ async def question_of(
         crop_tokens=options.crop_tokens,
         turns=turns,
     )
+
+
+def _salt_of(request: FocusRequest) -> str | None:
+    """Return what pictures' keys are hashed with: one that is processed otherwise is another picture to every cache."""
+    if not request.mm_processor_kwargs:
+        return request.cache_salt
+    return json.dumps([request.cache_salt, request.mm_processor_kwargs], sort_keys=True)
 
 
 def _check_tokens(name: str, asked: int | None, focus: DualFocus) -> None:

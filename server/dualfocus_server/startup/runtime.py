@@ -249,6 +249,7 @@ async def _answer_requests(
             answers_log=log,
             list_modes=settings.list_modes,
             adapters=adapters,
+            trusts_processor_kwargs=args.trust_request_mm_kwargs,
         )
         app = create_app(service, settings, keys, admins)
         config = _uvicorn_config(app, args, settings)
