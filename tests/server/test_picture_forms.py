@@ -1,4 +1,4 @@
-"""Pictures in vLLM's other forms: processed as the client says."""
+"""Pictures in vLLM's other forms: processed as the client says, and named by a uuid."""
 
 import itertools
 from collections.abc import Iterator
@@ -41,9 +41,10 @@ def fresh() -> bytes:
     return saved(image, "PNG")
 
 
-def image(data: bytes) -> dict[str, Any]:
-    """An image's part."""
-    return {"type": "image_url", "image_url": {"url": data_url(data)}}
+def image(data: bytes | None, uuid: str | None = None) -> dict[str, Any]:
+    """An image's part, sent or only named."""
+    sent = None if data is None else {"url": data_url(data)}
+    return {"type": "image_url", "image_url": sent} | ({} if uuid is None else {"uuid": uuid})
 
 
 def about(*parts: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -88,3 +89,81 @@ def test_what_the_processor_can_not_be_told_is_a_400_and_the_engine_lives(web: h
     assert ours.json()["error"]["message"].startswith("mm_processor_kwargs can't be used: ")
     assert ours.json()["error"]["param"] == "mm_processor_kwargs"
     assert runs(ask(web, image(fresh()))) == 2
+
+
+def test_a_picture_is_named_by_its_uuid_once_it_was_sent(web: httpx.Client) -> None:
+    sent = ask(web, image(fresh(), "sign"))
+    named = ask(web, image(None, "sign"))
+    assert (runs(sent), runs(named)) == (2, 0)
+    assert named["dualfocus"]["macro"]["perplexity"] == pytest.approx(sent["dualfocus"]["macro"]["perplexity"])
+    assert named["dualfocus"]["crop"] == sent["dualfocus"]["crop"]
+
+
+@pytest.mark.parametrize("modes", [("off", "off"), ("off", "dual"), ("dual", "off")])
+def test_one_is_named_whichever_way_the_requests_are_answered(web: httpx.Client, modes: tuple[str, str]) -> None:
+    data, uuid = fresh(), "-".join(modes)
+    texts = []
+    for part, mode in zip((image(data, uuid), image(None, uuid), image(data)), (*modes, modes[1]), strict=True):
+        answer = ask(web, part, dualfocus={"mode": mode})
+        texts.append(answer["choices"][0]["message"]["content"])
+    assert texts[1] == texts[2]
+
+
+def test_the_picture_sent_last_is_meant(web: httpx.Client) -> None:
+    first, second = fresh(), fresh()
+    for data in (first, second):
+        ask(web, image(data, "again"))
+    assert runs(ask(web, image(second))) == 0
+    perplexities = [
+        ask(web, part)["dualfocus"]["macro"]["perplexity"] for part in (image(None, "again"), image(second))
+    ]
+    assert perplexities[0] == perplexities[1]
+
+
+@pytest.mark.parametrize("mode", ["dual", "off"])
+@pytest.mark.parametrize("stranger", [{"key": KEYS[1]}, {"cache_salt": "salt"}, {"uuid": "nobody's"}])
+def test_a_name_is_its_keys_and_its_salts_alone(web: httpx.Client, stranger: dict[str, Any], mode: str) -> None:
+    ask(web, image(fresh(), "mine"))
+    key, uuid = stranger.get("key", KEYS[0]), stranger.get("uuid", "mine")
+    salt = {"cache_salt": stranger["cache_salt"]} if "cache_salt" in stranger else {}
+    body = about(image(None, uuid), dualfocus={"mode": mode}, **salt)
+    refused = web.post(CHAT, json=body, headers={"Authorization": f"Bearer {key}"})
+    assert refused.status_code == 400
+    assert repr(uuid) in refused.json()["error"]["message"]
+    assert ask(web, image(None, "mine"), dualfocus={"mode": mode})["choices"]
+
+
+def test_a_name_under_a_salt_shares_no_encoder_output_with_another(web: httpx.Client) -> None:
+    data = fresh()
+    salts: list[dict[str, Any]] = [{"cache_salt": "a"}, {"cache_salt": "b"}]
+    assert [runs(ask(web, image(data, "salted"), **salt)) for salt in salts] == [2, 2]
+    assert [runs(ask(web, image(None, "salted"), **salt)) for salt in salts] == [0, 0]
+
+
+def test_vllm_is_never_given_a_clients_name_as_its_key(web: httpx.Client) -> None:
+    """In vLLM one that guesses a uuid is shown the picture of whoever sent it."""
+    ask(web, image(fresh(), "guessed"), dualfocus={"mode": "off"})
+    ask(web, image(fresh(), "guessed"), key=KEYS[1], dualfocus={"mode": "off"})
+    mine, theirs = [ask(web, image(None, "guessed"), key=key)["dualfocus"]["macro"] for key in KEYS]
+    assert mine["perplexity"] != theirs["perplexity"]
+
+
+def test_each_conversation_of_a_batch_may_name_one(web: httpx.Client) -> None:
+    sent = ask(web, image(fresh(), "batched"))
+    fields = about(image(None, "batched"))
+    batch = fields | {"messages": [fields["messages"]] * 2}
+    answered = web.post(f"{CHAT}/batch", json=batch)
+    assert answered.status_code == 200, answered.text
+    for choice in answered.json()["choices"]:
+        assert choice["dualfocus"]["crop"] == sent["dualfocus"]["crop"]
+        assert sum(turn["encoder_runs"] for turn in choice["dualfocus"]["turns"].values()) == 0
+
+
+def test_a_named_one_is_tokenized_too(web: httpx.Client) -> None:
+    data = fresh()
+    ask(web, image(data, "counted"))
+    counts = [
+        web.post("/tokenize", json={"messages": about(part)["messages"]})
+        for part in (image(None, "counted"), image(data))
+    ]
+    assert counts[0].json()["count"] == counts[1].json()["count"]

@@ -26,6 +26,8 @@ from dualfocus_server.answering.streaming import Events, EventStream, Silence
 from dualfocus_server.answering.wire import VllmWire, Wire
 from dualfocus_server.guards.admission import Slot
 from dualfocus_server.guards.http_errors import Stalled
+from dualfocus_server.guards.keys import client_of
+from dualfocus_server.images.request_images import RequestImages
 from dualfocus_server.telemetry.metrics import record_answer, record_passthrough
 from dualfocus_server.telemetry.request_ids import request_id
 from dualfocus_server.telemetry.traces import question_span, record_on_span
@@ -61,7 +63,8 @@ async def answer(service: Service, request: FocusRequest, raw_request: Request, 
     service.images.check_number(len(list(image_parts(request))))
     is_served = service.chat.is_served(request.model)
     reason = reason_for_vllm(request, service.takes(request.model)) if is_served else "model"
-    task: _Task = _FocusTask(service, request, wire, stages, deadline)
+    images = service.images.of(client_of(raw_request))
+    task: _Task = _FocusTask(service, images, request, wire, stages, deadline)
     if reason is not None:
         task = _vllm_task(service, request, wire, reason)
     return await _admitted(service, task, raw_request, wire, stages, is_streamed=bool(request.stream))
@@ -87,7 +90,7 @@ async def _admitted(
 ) -> Response:
     """Do a task once it is admitted; its place is given up when it ends."""
     with ExitStack() as held:
-        slot = held.enter_context(service.admission.admit(raw_request.scope.get("client_id", ""), stages))
+        slot = held.enter_context(service.admission.admit(client_of(raw_request), stages))
         with question_span(raw_request, held):
             if is_streamed:
                 return await _streamed(service, task, wire, slot, held.pop_all())
@@ -113,9 +116,16 @@ class _FocusTask:
     """A question for two looks; `stages` are counted on from what it has waited."""
 
     def __init__(
-        self, service: Service, request: FocusRequest, wire: Wire, stages: Stages, deadline: float | None
+        self,
+        service: Service,
+        images: RequestImages,
+        request: FocusRequest,
+        wire: Wire,
+        stages: Stages,
+        deadline: float | None,
     ) -> None:
         self._service = service
+        self._images = images
         self._request = request
         self._wire = wire
         self._stages = stages
@@ -142,7 +152,7 @@ class _FocusTask:
     async def _answer(self, listener: TurnListener | None) -> tuple[FocusResult, FocusResponse]:
         request, service = self._request, self._service
         turns, focus = service.chat.turn_options(request), service.focus_of(request.model)
-        question = await question_of(request, focus, service.images, self._stages, turns)
+        question = await question_of(request, focus, self._images, self._stages, turns)
         result = await focus.answer(question, listener, service.macro_deadline(self._deadline))
         self._stages |= result.stages
         record_on_span(result)

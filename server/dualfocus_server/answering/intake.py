@@ -15,13 +15,17 @@ from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from dualfocus_server.answering.contents import IMAGE, TEXT, parts_of
 from dualfocus_server.answering.protocol import MODES, Conversation, FocusRequest
 from dualfocus_server.guards.api_errors import as_client_errors
-from dualfocus_server.images.request_images import RequestImages
+from dualfocus_server.images.request_images import RequestImages, SentImage
 
 
 def image_parts(request: Conversation) -> Iterator[dict[str, Any]]:
     """Yield the parts of a request that are images, in their order."""
     for message in request.messages:
         yield from (part for part in parts_of(message) if part["type"] == IMAGE)
+
+
+def _sent(part: dict[str, Any]) -> SentImage:
+    return SentImage(part[IMAGE]["url"], part.get("uuid"))
 
 
 def may_be_kept(request: FocusRequest) -> bool:
@@ -46,9 +50,9 @@ async def question_of(
     sampling = sampling_of(request, focus)  # what is wrong with it is said before images are opened
     for name in ("whole_tokens", "crop_tokens"):
         _check_tokens(name, getattr(options, name), focus)
-    urls = [part[IMAGE]["url"] for part in image_parts(request)]
+    sent = [_sent(part) for part in image_parts(request)]
     opening = partial(focus.engine.pictures.open, salt=_salt_of(request))
-    pictures = iter(await images.opened(urls, stages, opening))
+    pictures = iter(await images.opened(sent, stages, opening, request.cache_salt))
     messages = [_message(message, pictures) for message in request.messages]
     return Question(
         messages=tuple(messages),
@@ -67,9 +71,9 @@ async def question_of(
 
 def _salt_of(request: FocusRequest) -> str | None:
     """Return what pictures' keys are hashed with: one that is processed otherwise is another picture to every cache."""
-    if not request.mm_processor_kwargs:
-        return request.cache_salt
-    return json.dumps([request.cache_salt, request.mm_processor_kwargs], sort_keys=True)
+    salt: str | None = request.cache_salt
+    told = request.mm_processor_kwargs
+    return json.dumps([salt, told], sort_keys=True) if told else salt
 
 
 def _check_tokens(name: str, asked: int | None, focus: DualFocus) -> None:
@@ -109,8 +113,9 @@ async def inline_images(request: Conversation, focus: DualFocus, images: Request
     parts = list(image_parts(request))
     if parts and getattr(request, "truncate_prompt_tokens", None) is not None:
         raise BadQuestion("truncate_prompt_tokens can't be used with images.")
-    opening = partial(_as_sent, focus.engine.pictures, salt=getattr(request, "cache_salt", None))
-    opened = await images.opened([part[IMAGE]["url"] for part in parts], Stages(), opening)
+    salt = getattr(request, "cache_salt", None)
+    opening = partial(_as_sent, focus.engine.pictures, salt=salt)
+    opened = await images.opened([_sent(part) for part in parts], Stages(), opening, salt)
     for part, image in zip(parts, opened, strict=True):
         part.clear()
         part |= image

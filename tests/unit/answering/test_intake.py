@@ -160,7 +160,7 @@ async def test_bad_part_is_said_in_our_own_words(parts: list[Any], error: type[D
     [
         ({"type": "image_url"}, "no image_url with a url in it"),
         ({"type": "image_url", "image_url": None}, "no image_url with a url in it"),
-        ({"type": "image_url", "image_url": None, "uuid": "known-to-vllm"}, "no image_url with a url in it"),
+        ({"type": "image_url", "uuid": "without its image_url"}, "no image_url with a url in it"),
         ({"type": "text"}, "a text part has no text"),
         ({"type": "text", "text": None}, "a text part has no text"),
         ({"type": "text", "text": 5}, "a text part has no text"),
