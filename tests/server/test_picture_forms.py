@@ -1,11 +1,14 @@
-"""Pictures in vLLM's other forms: processed as the client says, and named by a uuid."""
+"""Pictures in vLLM's other forms: processed as the client says, and named by a uuid, or as embeddings."""
 
+import base64
+import io
 import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+import torch
 from asking import CHAT, check_log
 from hostile_images import data_url, saved
 from PIL import Image
@@ -18,7 +21,7 @@ _SHADES = itertools.count(1)
 @pytest.fixture(scope="module")
 def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of the model that ships, with keys, that trusts its clients."""
-    flags = ("--dtype", "float32", "--trust-request-mm-kwargs", "--api-key", *KEYS)
+    flags = ("--dtype", "float32", "--trust-request-mm-kwargs", "--enable-mm-embeds", "--api-key", *KEYS)
     running = start_server(tmp_path_factory.mktemp("forms") / "log", *flags, model=())
     yield running
     running.process.terminate()
@@ -167,3 +170,49 @@ def test_a_named_one_is_tokenized_too(web: httpx.Client) -> None:
         for part in (image(None, "counted"), image(data))
     ]
     assert counts[0].json()["count"] == counts[1].json()["count"]
+
+
+# Of the model that ships.
+TOKENS, SIZE = 64, 192
+
+
+def embeddings(tensor: torch.Tensor) -> dict[str, Any]:
+    """A part with a tensor as `torch.save` writes it."""
+    file = io.BytesIO()
+    torch.save(tensor, file)
+    return {"type": "image_embeds", "image_embeds": base64.b64encode(file.getvalue()).decode()}
+
+
+def test_embeddings_are_vllms_and_say_so(web: httpx.Client) -> None:
+    answers = [ask(web, embeddings(torch.full((TOKENS, SIZE), fill))) for fill in (0.0, 0.5)]
+    assert [answer["dualfocus"] for answer in answers] == [{"mode": "off", "because": "image_embeds"}] * 2
+    texts = [answer["choices"][0]["message"]["content"] for answer in answers]
+    assert texts[0] != texts[1]
+    counted = web.post("/tokenize", json={"messages": about(embeddings(torch.zeros(TOKENS, SIZE)))["messages"]})
+    pictured = web.post("/tokenize", json={"messages": about(image(fresh()))["messages"]})
+    assert counted.json()["count"] == pictured.json()["count"]
+
+
+HOSTILE = {
+    "not base64": {"type": "image_embeds", "image_embeds": "%%%"},
+    "of another size": embeddings(torch.zeros(TOKENS, SIZE + 1)),
+    "integers": embeddings(torch.zeros(TOKENS, SIZE, dtype=torch.int64)),
+    "sparse": embeddings(torch.zeros(TOKENS, SIZE).to_sparse()),
+    "one number for all": embeddings(torch.zeros(1, 1).expand(10**9, SIZE)),
+    "a picture": embeddings(torch.zeros(1, 3, 64, 64)),
+    "longer than the context": embeddings(torch.zeros(5000, SIZE)),
+    "another family's": {"type": "image_embeds", "image_embeds": {"image_embeds": "AA==", "pixel_values": "AA=="}},
+}
+
+
+@pytest.mark.parametrize("part", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_embeddings_are_a_400_and_the_engine_lives(web: httpx.Client, part: dict[str, Any]) -> None:
+    for body in (about(part), about(part, dualfocus={"mode": "off"})):
+        assert web.post(CHAT, json=body).status_code == 400
+    assert ask(web, embeddings(torch.zeros(TOKENS, SIZE)))["choices"]
+
+
+def test_embeddings_beside_a_picture_are_refused_by_vllm(web: httpx.Client) -> None:
+    refused = web.post(CHAT, json=about(image(fresh()), embeddings(torch.zeros(TOKENS, SIZE))))
+    assert refused.status_code == 400
+    assert "Mixing raw image and embedding inputs" in refused.json()["error"]["message"]

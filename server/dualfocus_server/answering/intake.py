@@ -6,15 +6,17 @@ from functools import partial
 from typing import Any
 
 from dualfocus_engine import BadQuestion, Box, DualFocus, Message, Mode, Picture, Question, Scoring, Text
+from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.prompts import NO_OPTIONS, TurnOptions
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_engine.pictures.pictures import ImageLimits, read_source_image
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 
-from dualfocus_server.answering.contents import IMAGE, TEXT, parts_of
+from dualfocus_server.answering.contents import EMBEDDINGS, IMAGE, TEXT, parts_of
 from dualfocus_server.answering.protocol import MODES, Conversation, FocusRequest
 from dualfocus_server.guards.api_errors import as_client_errors
+from dualfocus_server.images.embeddings import check_embeddings
 from dualfocus_server.images.request_images import RequestImages, SentImage
 
 
@@ -108,6 +110,7 @@ async def inline_images(request: Conversation, focus: DualFocus, images: Request
     """Open the images of a request that vLLM answers, by the same rules: vLLM fetches nothing and decodes no image.
 
     What stands for a picture in the model's prompts is words in its texts, as it is where two looks answer.
+    Embeddings are judged, and left to vLLM.
     Raises BadPicture; BadQuestion where the prompt is to be cut, which vLLM can't do to one with images.
     """
     parts = list(image_parts(request))
@@ -121,6 +124,9 @@ async def inline_images(request: Conversation, focus: DualFocus, images: Request
         part |= image
     for message in request.messages:
         _put_into_words(message, focus)
+    given = [part[EMBEDDINGS] for message in request.messages for part in parts_of(message) if EMBEDDINGS in part]
+    if given:
+        await run_in_image_pool(check_embeddings, given, focus.engine.llm.model_config)
 
 
 def prompts_into_words(request: CompletionRequest, focus: DualFocus) -> None:

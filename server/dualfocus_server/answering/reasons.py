@@ -3,8 +3,7 @@
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from dualfocus_server.answering.contents import IMAGE, TEXT, parts_of
-from dualfocus_server.answering.intake import image_parts
+from dualfocus_server.answering.contents import EMBEDDINGS, IMAGE, TEXT, parts_of
 from dualfocus_server.answering.protocol import FocusRequest
 
 # What only vLLM's own chat serving does; a request that uses one of these is not a DualFocus question.
@@ -41,7 +40,7 @@ def reason_for_vllm(request: FocusRequest, taken: Collection[str] = ()) -> str |
 
 
 def _reasons(request: FocusRequest, taken: Collection[str]) -> Iterator[str]:
-    if not any(image_parts(request)):
+    if not any(part["type"] in (IMAGE, EMBEDDINGS) for message in request.messages for part in parts_of(message)):
         yield NO_IMAGE
     if request.dualfocus.mode == "off":
         yield MODE

@@ -165,7 +165,8 @@ async def test_bad_part_is_said_in_our_own_words(parts: list[Any], error: type[D
         ({"type": "text", "text": None}, "a text part has no text"),
         ({"type": "text", "text": 5}, "a text part has no text"),
         ({"type": "image_pil", "image_pil": "x"}, "'image_pil' can't be read; there are text, image_url"),
-        ({"type": "image_embeds", "image_embeds": "x"}, "'image_embeds' can't be read"),
+        ({"type": "image_embeds", "image_embeds": None, "uuid": "a"}, "image_embeds must be a tensor in base64"),
+        ({"type": "image_embeds", "image_embeds": {"other": "x"}}, "image_embeds must be a tensor in base64"),
         ({"type": "video_url", "video_url": {"url": "DATA:video/JPEG;base64,AA"}}, "can't be single frames"),
     ],
 )

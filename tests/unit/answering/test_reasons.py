@@ -50,6 +50,8 @@ def test_image_in_the_conversation_gets_two_looks(messages: list[dict[str, Any]]
         ([{"role": "assistant", "content": "", "tool_calls": [CALL]}, user()], "tool_calls"),
         ([user(image(), {"type": "video_url", "video_url": {"url": RED}}, text())], "video_url"),
         ([user(image(), AUDIO)], "input_audio"),
+        ([user({"type": "image_embeds", "image_embeds": "AA=="}, text())], "image_embeds"),
+        ([user(image(), {"type": "image_embeds", "image_embeds": "AA=="}, text())], "image_embeds"),
     ],
 )
 def test_other_conversations_are_vllms(messages: list[dict[str, Any]], reason: str) -> None:
