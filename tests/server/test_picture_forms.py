@@ -212,6 +212,13 @@ def test_hostile_embeddings_are_a_400_and_the_engine_lives(web: httpx.Client, pa
     assert ask(web, embeddings(torch.zeros(TOKENS, SIZE)))["choices"]
 
 
+def test_embeddings_of_a_prompt_that_was_refused_are_taken_in_the_next(web: httpx.Client) -> None:
+    part = embeddings(torch.full((TOKENS, SIZE), 0.25).T.contiguous().T)
+    long = {"type": "text", "text": "What? " * 3000}
+    assert web.post(CHAT, json=about(part, long)).status_code == 400
+    assert ask(web, part)["choices"]
+
+
 def test_embeddings_beside_a_picture_are_refused_by_vllm(web: httpx.Client) -> None:
     refused = web.post(CHAT, json=about(image(fresh()), embeddings(torch.zeros(TOKENS, SIZE))))
     assert refused.status_code == 400

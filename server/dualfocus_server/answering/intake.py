@@ -16,7 +16,7 @@ from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from dualfocus_server.answering.contents import EMBEDDINGS, IMAGE, TEXT, parts_of
 from dualfocus_server.answering.protocol import MODES, Conversation, FocusRequest
 from dualfocus_server.guards.api_errors import as_client_errors
-from dualfocus_server.images.embeddings import check_embeddings
+from dualfocus_server.images.embeddings import check_embeddings, embeddings_key
 from dualfocus_server.images.request_images import RequestImages, SentImage
 
 
@@ -124,9 +124,16 @@ async def inline_images(request: Conversation, focus: DualFocus, images: Request
         part |= image
     for message in request.messages:
         _put_into_words(message, focus)
-    given = [part[EMBEDDINGS] for message in request.messages for part in parts_of(message) if EMBEDDINGS in part]
-    if given:
-        await run_in_image_pool(check_embeddings, given, focus.engine.llm.model_config)
+    embedded = [part for message in request.messages for part in parts_of(message) if EMBEDDINGS in part]
+    if embedded:
+        await run_in_image_pool(_check_embedded, embedded, focus, salt)
+
+
+def _check_embedded(parts: list[dict[str, Any]], focus: DualFocus, salt: str | None) -> None:
+    """Judge embeddings and give them keys of ours; work for a thread. Raises BadPicture."""
+    check_embeddings([part[EMBEDDINGS] for part in parts], focus.engine.llm.model_config)
+    for part in parts:
+        part["uuid"] = embeddings_key(part[EMBEDDINGS], salt)
 
 
 def prompts_into_words(request: CompletionRequest, focus: DualFocus) -> None:

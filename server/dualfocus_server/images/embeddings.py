@@ -5,6 +5,7 @@ Leans on vLLM 0.32's `ImageEmbeddingMediaIO`: base64 of what `torch.save` or `nu
 refused here beside what can't be read ends vLLM's engine.
 """
 
+import hashlib
 import io
 import math
 import pickle
@@ -16,6 +17,7 @@ import numpy as np
 import pybase64
 import torch
 from dualfocus_engine import BadPicture
+from pydantic_core import to_json
 from vllm.config import ModelConfig
 
 Embeddings: TypeAlias = str | Mapping[str, Any]
@@ -40,10 +42,16 @@ def check_embeddings(given: Iterable[Embeddings], config: ModelConfig) -> None:
             _check_grid(value, tensor, getattr(config.hf_config.vision_config, "spatial_merge_size", 1))
 
 
+def embeddings_key(value: Embeddings, salt: str | None) -> str:
+    """Return what embeddings are called in vLLM's caches: their content, hashed with the salt."""
+    return f"embeddings-{hashlib.blake2b(to_json([salt, value]), digest_size=16).hexdigest()}"
+
+
 def _numbers(encoded: str) -> torch.Tensor:
     tensor = _read(encoded)
-    if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.dtype not in _NUMBERS:
-        raise BadPicture("image_embeds must be a dense tensor of float32, float16 or bfloat16.")
+    is_plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.requires_grad
+    if not is_plain or tensor.dtype not in _NUMBERS:
+        raise BadPicture("image_embeds must be a dense tensor of float32, float16 or bfloat16, without gradients.")
     if tensor.dim() not in (2, 3) or (tensor.dim() == 3 and len(tensor) != 1):
         raise BadPicture("image_embeds must have a row for each image token: (tokens, size) or (1, tokens, size).")
     if not 0 < tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes():
@@ -92,6 +100,6 @@ def _from_torch(data: bytes) -> torch.Tensor:
         tensor = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     except pickle.UnpicklingError:  # whose words are a page, for who trusts the file
         raise TypeError("it holds other objects than tensors") from None
-    if not isinstance(tensor, torch.Tensor):
+    if type(tensor) is not torch.Tensor or tensor.is_nested:
         raise TypeError(f"it is a {type(tensor).__name__}")
     return tensor

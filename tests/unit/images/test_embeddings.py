@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from dualfocus_engine import BadPicture
-from dualfocus_server.images.embeddings import check_embeddings
+from dualfocus_server.images.embeddings import check_embeddings, embeddings_key
 
 GRID = "image_grid_thw"
 
@@ -44,6 +44,7 @@ ROWS = written(torch.zeros(4, 8))
     [
         ROWS,
         written(torch.zeros(1, 4, 8)),
+        written(torch.zeros(8, 4).T),
         written(torch.zeros(4, 8, dtype=torch.bfloat16)),
         as_numpy(np.zeros((4, 8), np.float32)),
         {"image_embeds": ROWS, GRID: [1, 4, 4]},
@@ -82,6 +83,9 @@ BAD = {
     "one number for all": (written(torch.zeros(1, 1).expand(10**6, 8)), "a number for each place"),
     "empty": (written(torch.zeros(0, 8)), "a number for each place"),
     "no device": (written(torch.zeros(4, 8, device="meta")), "dense tensor"),
+    "nested": (written(torch.nested.nested_tensor([torch.zeros(4, 8)])), "holds no tensor"),
+    "with gradients": (written(torch.zeros(4, 8, requires_grad=True)), "without gradients"),
+    "a parameter": (written(torch.nn.Parameter(torch.zeros(4, 8))), "it is a Parameter"),
     "sparse": (written(torch.zeros(4, 8).to_sparse()), "dense tensor"),
     "integers": (written(torch.zeros(4, 8, dtype=torch.int64)), "float32, float16 or bfloat16"),
     "complex": (written(torch.zeros(4, 8, dtype=torch.complex64)), "float32, float16 or bfloat16"),
@@ -118,3 +122,9 @@ def test_what_is_not_what_it_claims_is_refused(value: Any, said: str) -> None:
 
 def test_without_the_flag_nothing_is_read() -> None:
     check("%%%", enabled=False)
+
+
+def test_a_salt_is_hashed_into_their_key() -> None:
+    assert embeddings_key(ROWS, "a") == embeddings_key(ROWS, "a")
+    values = (ROWS, {"image_embeds": ROWS, GRID: [1, 4, 4]}, {"image_embeds": ROWS, GRID: [1, 2, 8]})
+    assert len({embeddings_key(value, salt) for salt in ("a", "b", None) for value in values}) == 9
