@@ -8,6 +8,7 @@ Figure 6 of "DualFocus: Integrating Macro and Micro Perspectives in Multi-modal 
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -89,6 +90,15 @@ class DualFocus:
         from dualfocus_engine.backend.vllm_engine import VllmEngine
 
         self._engine = VllmEngine.start(engine_args(self.model, **self._flags), self.profile)
+
+    def with_profile(self, profile: Profile) -> "DualFocus":
+        """Return the method in another profile's words, on the same running engine: for an adapter trained in them.
+
+        Raises ConfigError where its pictures are padded or resized otherwise.
+        """
+        other = copy(self)
+        other.profile, other._engine = profile, self.engine.with_profile(profile)
+        return other
 
     def stop(self) -> None:
         """Stop vLLM and its processes."""

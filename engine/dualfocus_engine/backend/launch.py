@@ -2,11 +2,14 @@
 
 Leans on these parts of vLLM 0.32 (tests/engine/test_vllm_contract.py): `AsyncEngineArgs.create_engine_config` with a
 `UsageContext`, from which follow the tokens of a step and the requests at once that are the default;
-`AsyncLLM.from_vllm_config`; `scheduler_config.encoder_cache_size`, in tokens.
+`AsyncLLM.from_vllm_config`; `scheduler_config.encoder_cache_size`, in tokens; what a `VllmConfig` makes of the flags in
+`_obstacles`.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
+from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -35,10 +38,40 @@ def engine_args(model: str, *, draft_boxes: bool = False, **flags: Any) -> Async
     return AsyncEngineArgs(model=model, **(engine_defaults() | ours | given))
 
 
-def launch(args: AsyncEngineArgs, heartbeat: Heartbeat) -> AsyncLLM:
-    """Start vLLM with the defaults that its own server has."""
+def launch(args: AsyncEngineArgs, heartbeat: Heartbeat, images: int) -> AsyncLLM:
+    """Start vLLM with the defaults that its own server has; a micro turn holds `images`.
+
+    Raises ConfigError where a flag makes two looks impossible, before the model is loaded.
+    """
     context = UsageContext.OPENAI_API_SERVER
     config = args.create_engine_config(context)
+    if (obstacle := next(_obstacles(config, images), None)) is not None:
+        raise ConfigError(f"Two looks are impossible: {obstacle}")
     config.scheduler_config.encoder_cache_size *= _ENCODER_OUTPUTS
     options = {"enable_log_requests": args.enable_log_requests, "disable_log_stats": args.disable_log_stats}
     return AsyncLLM.from_vllm_config(config, stat_loggers=[heartbeat.logger], usage_context=context, **options)
+
+
+def _obstacles(config: VllmConfig, images: int) -> Iterator[str]:
+    """Say which flags keep every question from its second look, and what to do."""
+    model = config.model_config
+    pictures = model.multimodal_config
+    if pictures is None:
+        yield f"{model.model} takes no pictures. Serve a vision-language model, or this one with `vllm serve`."
+    elif pictures.language_model_only:
+        yield "with --language-model-only the model takes no pictures. Leave it out."
+    elif (limit := pictures.get_limit_per_prompt("image")) < images:
+        yield (
+            f"--limit-mm-per-prompt allows {limit} images in a prompt, and the second look's holds {images}. "
+            f"Give '{{\"image\": {images}}}' or more, or leave it out."
+        )
+    if model.runner_type != "generate":
+        yield "by --runner pooling or --convert the model writes no answers. Leave both out."
+    if config.is_mm_encoder_only:
+        yield "by --mm-encoder-only, or an --ec-transfer-config of the role ec_producer, the model writes no answers."
+    if model.skip_tokenizer_init:
+        yield "--skip-tokenizer-init leaves out the tokenizer that questions are put to the model with. Leave it out."
+    if model.logprobs_mode != "raw_logprobs":
+        yield "perplexities need --logprobs-mode raw_logprobs (vLLM's default)."
+    if config.cache_config.kv_sharing_fast_prefill:
+        yield "--kv-sharing-fast-prefill ends the engine where an answer is scored (structured output). Leave it out."

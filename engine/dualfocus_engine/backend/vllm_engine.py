@@ -51,7 +51,7 @@ from dualfocus_engine.backend.outputs import (
     unfinished_error,
 )
 from dualfocus_engine.backend.processor_limits import with_processor_limits
-from dualfocus_engine.errors import BadQuestion, ConfigError, ContextFull, EngineDead
+from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
 from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.prompts import NO_OPTIONS, Prompt, TurnOptions
@@ -91,18 +91,30 @@ class VllmEngine:
         self.views = with_processor_limits(profile.views, llm.renderer)
         # Read once, as `vllm serve` does: asked again it would read the model's generation_config.json again.
         self.default_sampling: Mapping[str, Any] = llm.model_config.get_diff_sampling_param()
-        self._box_args: dict[str, Any] | None = None  # what the connector is told of a box
+        self._box_args = self._draft_args()
 
     @classmethod
     def start(cls, args: AsyncEngineArgs, profile: Profile) -> "VllmEngine":
         """Start vLLM (20 s and more); blocks until the model is loaded. Raises ConfigError."""
-        if args.logprobs_mode != "raw_logprobs":
-            raise ConfigError("Perplexities need --logprobs-mode raw_logprobs (vLLM's default).")
         heartbeat = Heartbeat()
-        engine = cls(launch(args, heartbeat), profile, heartbeat)
-        if (key := box_key(engine.llm.vllm_config)) and not profile.box_format.opening:
-            engine._box_args = {key: box_tokens(profile.box_format, engine.encode, engine.closing_token)}
-        return engine
+        return cls(launch(args, heartbeat, profile.micro_images), profile, heartbeat)
+
+    def with_profile(self, profile: Profile) -> "VllmEngine":
+        """Return what renders the turns of another profile on the same engine, with the same pictures at hand.
+
+        Raises ConfigError where pictures are padded or resized otherwise: they would have the same keys.
+        """
+        profile.check_same_pictures(self.profile)
+        other = VllmEngine(self.llm, profile, self._heartbeat)
+        other.pictures = self.pictures
+        return other
+
+    def _draft_args(self) -> dict[str, Any] | None:
+        """Return what the connector is told of a box; None where boxes are not drafted."""
+        key, box_format = box_key(self.llm.vllm_config), self.profile.box_format
+        if key is None or box_format.opening:
+            return None
+        return {key: box_tokens(box_format, self.encode, self.closing_token)}
 
     def stop(self) -> None:
         """Stop vLLM and its processes."""
@@ -361,7 +373,15 @@ class VllmEngine:
         if images:
             tokens["multi_modal_data"] = {"image": list(images)}
             tokens["multi_modal_uuids"] = {"image": [picture.key for picture in prompt.pictures]}
-        (rendered,) = await self.llm.renderer.render_cmpl_async([tokens], self._tokenizing)
+        if prompt.options.processor_kwargs:
+            tokens["mm_processor_kwargs"] = dict(prompt.options.processor_kwargs)
+        try:
+            (rendered,) = await self.llm.renderer.render_cmpl_async([tokens], self._tokenizing)
+        except Exception as error:
+            if not prompt.options.processor_kwargs or None in images:
+                raise
+            why = error.__cause__ or error  # vLLM's own words hold the pictures
+            raise BadQuestion(f"mm_processor_kwargs can't be used: {why}", "mm_processor_kwargs") from error
         return rendered
 
     async def _render(self, messages: Sequence[Message], options: TurnOptions) -> str:

@@ -101,6 +101,19 @@ class Profile(BaseModel):
             raise ValueError("boxes in pixels of the picture as shown need views: else its size is not known")
         return self
 
+    @property
+    def micro_images(self) -> int:
+        """Images that the micro turn of a question about one picture holds."""
+        return 1 if self.crop_alone else 2
+
+    def check_same_pictures(self, base: "Profile") -> None:
+        """Raise ConfigError where pictures are padded or resized otherwise than by `base`: one engine does either."""
+        if (self.pad_color, self.image_size) != (base.pad_color, base.image_size):
+            raise ConfigError(
+                f"The profile {self.name!r} has another pad_color or image_size than {base.name!r}, which the model is "
+                "served with: an adapter shows pictures as its model does."
+            )
+
     def grounding_text(self, question: str, picture: int = 0, pictures: int = 1) -> str:
         """Return Q1 for a question: the question alone, without format hints or options.
 

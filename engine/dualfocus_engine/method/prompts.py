@@ -18,14 +18,15 @@ class TurnOptions:
     """What all turns of a question are run with, besides its text: vLLM's own fields of a request.
 
     `template_kwargs` are given to the chat template over the profile's. Prefixes are shared only among turns of one
-    `cache_salt` and one adapter. A lower `priority` goes first, where the engine heeds it. `thinks` is false where a
-    grammar holds from an answer's first token, thoughts or not.
+    `cache_salt` and one adapter. A lower `priority` goes first, where the engine heeds it. `processor_kwargs` are told
+    to the model's picture processor. `thinks` is false where a grammar holds from an answer's first token on.
     """
 
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     cache_salt: str | None = None
     priority: int = 0
     lora_request: "LoRARequest | None" = None
+    processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
     thinks: bool = True
 
     def with_template_kwargs(self, more: Mapping[str, Any]) -> "TurnOptions":

@@ -29,6 +29,8 @@ from dualfocus_server.answering.vllm_serving.answer_reader import AnswerReader
 from dualfocus_server.answering.wire import VllmWire, Wire
 from dualfocus_server.guards.admission import Slot
 from dualfocus_server.guards.http_errors import Stalled
+from dualfocus_server.guards.keys import client_of
+from dualfocus_server.images.request_images import RequestImages
 from dualfocus_server.telemetry.metrics import record_answer, record_passthrough
 from dualfocus_server.telemetry.request_ids import request_id
 from dualfocus_server.telemetry.traces import question_span, record_on_span
@@ -62,8 +64,10 @@ async def answer(service: Service, request: FocusRequest, raw_request: Request, 
     """Answer one request as `wire` writes it. Raises Refusal, DualFocusError, VllmRefusal and vLLM's errors."""
     deadline, stages = service.deadline(), Stages()
     service.images.check_number(len(list(image_parts(request))))
-    reason = reason_for_vllm(request) if service.chat.is_served(request.model) else "model"
-    task: _Task = _FocusTask(service, request, wire, stages, deadline)
+    is_served = service.chat.is_served(request.model)
+    reason = reason_for_vllm(request, service.takes(request.model)) if is_served else "model"
+    images = service.images.of(client_of(raw_request))
+    task: _Task = _FocusTask(service, images, request, wire, stages, deadline)
     if reason is not None:
         task = _vllm_task(service, request, wire, reason)
     return await _admitted(service, task, raw_request, wire, stages, is_streamed=bool(request.stream))
@@ -89,7 +93,7 @@ async def _admitted(
 ) -> Response:
     """Do a task once it is admitted; its place is given up when it ends."""
     with ExitStack() as held:
-        slot = held.enter_context(service.admission.admit(raw_request.scope.get("client_id", ""), stages))
+        slot = held.enter_context(service.admission.admit(client_of(raw_request), stages))
         with question_span(raw_request, held):
             if is_streamed:
                 return await _streamed(service, task, wire, slot, held.pop_all())
@@ -115,9 +119,16 @@ class _FocusTask:
     """A question for two looks; `stages` are counted on from what it has waited."""
 
     def __init__(
-        self, service: Service, request: FocusRequest, wire: Wire, stages: Stages, deadline: float | None
+        self,
+        service: Service,
+        images: RequestImages,
+        request: FocusRequest,
+        wire: Wire,
+        stages: Stages,
+        deadline: float | None,
     ) -> None:
         self._service = service
+        self._images = images
         self._request = request
         self._wire = wire
         self._stages = stages
@@ -145,8 +156,9 @@ class _FocusTask:
     async def _answer(self, reader: AnswerReader, listener: TurnListener | None) -> FocusResponse:
         request, service = self._request, self._service
         turns = replace(service.chat.turn_options(request), thinks=reader.thinks)
-        question = await question_of(reader.request, service.focus, service.images, self._stages, turns, reader.read)
-        results = await service.focus.answers(question, listener, service.macro_deadline(self._deadline))
+        focus = service.focus_of(request.model)
+        question = await question_of(reader.request, focus, self._images, self._stages, turns, reader.read)
+        results = await focus.answers(question, listener, service.macro_deadline(self._deadline))
         first = results[0]
         self._stages |= first.stages
         record_on_span(first)

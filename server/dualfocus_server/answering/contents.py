@@ -8,14 +8,15 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-TEXT, IMAGE = "text", "image_url"
+TEXT, IMAGE, EMBEDDINGS = "text", "image_url", "image_embeds"
 _ALIASES = {"input_text": TEXT, "input_image": IMAGE}
 # What vLLM is handed as it is: data, not URLs.
 _HANDED_ON = ("input_audio", "refusal", "thinking")
 _BY_URL = ("audio_url", "video_url")
 # Fields that mean media to some template or to vLLM: a text part may carry any other plain value to the template.
 _MEDIA_FIELD = re.compile(r"image|video|audio|.*_(url|embeds)|input_audio|uuid|file")
-_KNOWN = (TEXT, IMAGE, *_ALIASES, *_HANDED_ON, *_BY_URL)
+_LONGEST_UUID = 256
+_KNOWN = (TEXT, IMAGE, *_ALIASES, *_HANDED_ON, *_BY_URL, EMBEDDINGS)
 
 
 def normalize_message(message: Any) -> dict[str, Any]:
@@ -46,12 +47,32 @@ def _part(part: Any) -> dict[str, Any]:
     if kind == TEXT:
         return {**_extra_fields(part), "type": TEXT, TEXT: _text(part)}
     if kind == IMAGE:
-        return {"type": IMAGE, IMAGE: {"url": _url(part, IMAGE)}}
+        return _image(part)
     if kind in _BY_URL:
         return {"type": kind, kind: {"url": _data(_url(part, kind), kind)}}
+    if kind == EMBEDDINGS:
+        return {"type": EMBEDDINGS, EMBEDDINGS: _embeddings(part.get(EMBEDDINGS))}
     if kind in _HANDED_ON:
         return {"type": kind, kind: part.get(kind)}
     raise ValueError(f"a part of type {kind!r} can't be read; there are {', '.join(_KNOWN)}")
+
+
+def _image(part: dict[str, Any]) -> dict[str, Any]:
+    """Return an image's part; one that has a uuid alone was sent before."""
+    uuid, value = part.get("uuid"), part.get(IMAGE)
+    if uuid is None:
+        return {"type": IMAGE, IMAGE: {"url": _url(part, IMAGE)}}
+    if not isinstance(uuid, str) or not 0 < len(uuid) <= _LONGEST_UUID:
+        raise ValueError(f"a part's uuid must be a string of 1 to {_LONGEST_UUID} characters")
+    is_named = IMAGE in part and (value is None or (isinstance(value, dict) and value.get("url") is None))
+    return {"type": IMAGE, IMAGE: {"url": None if is_named else _url(part, IMAGE)}, "uuid": uuid}
+
+
+def _embeddings(value: Any) -> Any:
+    """Return embeddings as vLLM reads them: a tensor in base64, or several by name, with lists of numbers beside."""
+    if isinstance(value, str) or (isinstance(value, dict) and isinstance(value.get(EMBEDDINGS), str)):
+        return value
+    raise ValueError("image_embeds must be a tensor in base64, or an object with one as its image_embeds")
 
 
 def _extra_fields(part: dict[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """From a chat completion request to the question the engine answers."""
 
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 from dualfocus_engine import BadQuestion, Box, DualFocus, Message, Mode, Picture, Question, Scoring, Text
+from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.prompts import NO_OPTIONS, TurnOptions
 from dualfocus_engine.method.questions import as_it_is
 from dualfocus_engine.method.results import Turn
@@ -14,10 +16,11 @@ from dualfocus_engine.pictures.pictures import ImageLimits, read_source_image
 from pydantic_core import from_json
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 
-from dualfocus_server.answering.contents import IMAGE, TEXT, parts_of
+from dualfocus_server.answering.contents import EMBEDDINGS, IMAGE, TEXT, parts_of
 from dualfocus_server.answering.protocol import MODES, Conversation, FocusRequest
 from dualfocus_server.guards.api_errors import as_client_errors
-from dualfocus_server.images.request_images import RequestImages
+from dualfocus_server.images.embeddings import check_embeddings, embeddings_key
+from dualfocus_server.images.request_images import RequestImages, SentImage
 
 # What vLLM gives to the chat template of a message, besides its content.
 _TOLD = ("tool_calls", "tool_call_id", "name", "reasoning", "task", "tools")
@@ -27,6 +30,10 @@ def image_parts(request: Conversation) -> Iterator[dict[str, Any]]:
     """Yield the parts of a request that are images, in their order."""
     for message in request.messages:
         yield from (part for part in parts_of(message) if part["type"] == IMAGE)
+
+
+def _sent(part: dict[str, Any]) -> SentImage:
+    return SentImage(part[IMAGE]["url"], part.get("uuid"))
 
 
 def may_be_kept(request: FocusRequest) -> bool:
@@ -54,9 +61,9 @@ async def question_of(
     sampling = sampling_of(request, focus)  # what is wrong with it is said before images are opened
     for name in ("whole_tokens", "crop_tokens"):
         _check_tokens(name, getattr(options, name), focus)
-    urls = [part[IMAGE]["url"] for part in image_parts(request)]
-    opening = partial(focus.engine.pictures.open, salt=request.cache_salt)
-    pictures = iter(await images.opened(urls, stages, opening))
+    sent = [_sent(part) for part in image_parts(request)]
+    opening = partial(focus.engine.pictures.open, salt=_salt_of(request))
+    pictures = iter(await images.opened(sent, stages, opening, request.cache_salt))
     messages = [_message(message, pictures) for message in request.messages]
     return Question(
         messages=tuple(messages),
@@ -72,6 +79,13 @@ async def question_of(
         turns=turns,
         read=read,
     )
+
+
+def _salt_of(request: FocusRequest) -> str | None:
+    """Return what pictures' keys are hashed with: one that is processed otherwise is another picture to every cache."""
+    salt: str | None = request.cache_salt
+    told = request.mm_processor_kwargs
+    return json.dumps([salt, told], sort_keys=True) if told else salt
 
 
 def _check_tokens(name: str, asked: int | None, focus: DualFocus) -> None:
@@ -106,13 +120,15 @@ async def inline_images(request: Conversation, focus: DualFocus, images: Request
     """Open the images of a request that vLLM answers, by the same rules: vLLM fetches nothing and decodes no image.
 
     What stands for a picture in the model's prompts is words in its texts and tools, as it is where two looks answer.
+    Embeddings are judged, and left to vLLM.
     Raises BadPicture; BadQuestion where the prompt is to be cut, which vLLM can't do to one with images.
     """
     parts = list(image_parts(request))
     if parts and getattr(request, "truncate_prompt_tokens", None) is not None:
         raise BadQuestion("truncate_prompt_tokens can't be used with images.")
-    opening = partial(_as_sent, focus.engine.pictures, salt=getattr(request, "cache_salt", None))
-    opened = await images.opened([part[IMAGE]["url"] for part in parts], Stages(), opening)
+    salt = getattr(request, "cache_salt", None)
+    opening = partial(_as_sent, focus.engine.pictures, salt=salt)
+    opened = await images.opened([_sent(part) for part in parts], Stages(), opening, salt)
     for part, image in zip(parts, opened, strict=True):
         part.clear()
         part |= image
@@ -121,6 +137,16 @@ async def inline_images(request: Conversation, focus: DualFocus, images: Request
     if tools := getattr(request, "tools", None):
         words = focus.engine.in_words([tool.model_dump() for tool in tools])
         vars(request)["tools"] = [type(tool).model_validate(said) for tool, said in zip(tools, words, strict=True)]
+    embedded = [part for message in request.messages for part in parts_of(message) if EMBEDDINGS in part]
+    if embedded:
+        await run_in_image_pool(_check_embedded, embedded, focus, salt)
+
+
+def _check_embedded(parts: list[dict[str, Any]], focus: DualFocus, salt: str | None) -> None:
+    """Judge embeddings and give them keys of ours; work for a thread. Raises BadPicture."""
+    check_embeddings([part[EMBEDDINGS] for part in parts], focus.engine.llm.model_config)
+    for part in parts:
+        part["uuid"] = embeddings_key(part[EMBEDDINGS], salt)
 
 
 def prompts_into_words(request: CompletionRequest, focus: DualFocus) -> None:

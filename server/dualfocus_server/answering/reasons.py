@@ -1,10 +1,9 @@
 """Which requests two looks can answer, and what makes the others vLLM's own."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
-from dualfocus_server.answering.contents import IMAGE, TEXT, parts_of
-from dualfocus_server.answering.intake import image_parts
+from dualfocus_server.answering.contents import EMBEDDINGS, IMAGE, TEXT, parts_of
 from dualfocus_server.answering.protocol import FocusRequest
 
 # What only vLLM's own chat serving does; a request that uses one of these is not a DualFocus question.
@@ -31,22 +30,23 @@ NO_IMAGE, MODE = "no_image", "mode"
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
-def reason_for_vllm(request: FocusRequest) -> str | None:
+def reason_for_vllm(request: FocusRequest, taken: Collection[str] = ()) -> str | None:
     """Name what makes a request vLLM's to answer: a field, or what of its messages; None where two looks answer it.
 
-    Nothing is lost by `NO_IMAGE`, nor by `MODE`: it was asked for.
+    Nothing is lost by `NO_IMAGE`, nor by `MODE`: it was asked for. `taken` are fields of `VLLM_ONLY` that two looks
+    take here after all.
     """
-    return next(_reasons(request), None)
+    return next(_reasons(request, taken), None)
 
 
-def _reasons(request: FocusRequest) -> Iterator[str]:
-    if not any(image_parts(request)):
+def _reasons(request: FocusRequest, taken: Collection[str]) -> Iterator[str]:
+    if not any(part["type"] in (IMAGE, EMBEDDINGS) for message in request.messages for part in parts_of(message)):
         yield NO_IMAGE
     if request.dualfocus.mode == "off":
         yield MODE
     if request.tools_are_vllms:
         yield "tools"
-    yield from (name for name in VLLM_ONLY if _is_asked(request, name))
+    yield from (name for name in VLLM_ONLY if name not in taken and _is_asked(request, name))
     if (request.chat_template_kwargs or {}).get("chat_template") is not None:
         yield "chat_template_kwargs.chat_template"
     if request.messages[-1]["role"] not in ("user", "tool"):

@@ -1,9 +1,9 @@
 """What the routes work with, and how long what they do may take."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dualfocus_engine import DualFocus
 
@@ -23,7 +23,8 @@ class Service:
     """What the routes work with; in seconds, 0 for none: `timeout`, and a stream's `keep_alive`.
 
     `timeout` is for a question by two looks, and for the next token of a stream that vLLM writes; `mode` is that of
-    questions that name none, `list_modes` whether the list of models has the names that choose one.
+    questions that name none, `list_modes` whether the list of models has the names that choose one. `adapters` are
+    asked in words of their own. `trusts_processor_kwargs` is vLLM's flag (`--trust-request-mm-kwargs`).
     """
 
     focus: DualFocus
@@ -36,6 +37,20 @@ class Service:
     mode: str = "dual"
     answers_log: AnswersLog | None = None
     list_modes: bool = False
+    adapters: Mapping[str, DualFocus] = field(default_factory=dict)
+    trusts_processor_kwargs: bool = False
+
+    def focus_of(self, model: str | None) -> DualFocus:
+        """The method as a request's model is asked by it: in the words of its own profile, where an adapter has one."""
+        return self.adapters.get(model or "", self.focus)
+
+    def takes(self, model: str | None) -> tuple[str, ...]:
+        """The fields that two looks take where a flag trusts clients with them, and the model's profile allows it.
+
+        Views reckon with the processor's limits: one that is told others would show pictures at other sizes.
+        """
+        is_free = self.trusts_processor_kwargs and self.focus_of(model).engine.views is None
+        return ("mm_processor_kwargs",) if is_free else ()
 
     def deadline(self) -> float | None:
         """The event loop's time at which a question that comes now has taken too long."""

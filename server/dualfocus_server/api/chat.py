@@ -17,6 +17,7 @@ from dualfocus_server.answering.vllm_serving.chat import begins_answer
 from dualfocus_server.api.pieces import FocusWriter, Pieces, error_events, with_field
 from dualfocus_server.guards.api_errors import ApiError
 from dualfocus_server.guards.json_body import JsonRoute
+from dualfocus_server.guards.keys import client_of
 
 router = APIRouter(route_class=JsonRoute)
 # In the last piece of each choice; within a text its quotation marks are escaped.
@@ -84,7 +85,8 @@ class ChatWire:
         return await self._service.chat.stream(self._request, self._raw_request)
 
     async def _inline_images(self) -> None:
-        await inline_images(self._request, self._service.focus, self._service.images)
+        images = self._service.images.of(client_of(self._raw_request))
+        await inline_images(self._request, self._service.focus, images)
 
     def with_field(self, event: str, field: Mapping[str, str]) -> str:
         """Return an event of vLLM's with the answer's `dualfocus` field, where it says why the answer ends."""

@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+from dualfocus_engine import Profile
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from vllm.entrypoints.serve.engine.protocol import ModelCard, ModelList
@@ -30,10 +31,11 @@ async def one_model(name: str, raw_request: Request) -> Response:
 
 
 async def _cards(service: Service) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the cards of what is served, and those of the names that choose a mode: an adapter has none."""
-    chat, profile = service.chat, service.focus.profile
-    about = {"dualfocus": {"profile": profile.name, "verified": profile.verified or None}}
-    cards = [card.model_dump() for card in (await chat.models()).data]
-    plain = [card | about if chat.is_base_model(card["id"]) else card for card in cards]
-    looking = [card for card in plain if "dualfocus" in card]
-    return plain, [card | {"id": f"{card['id']}:{mode}"} for card in looking for mode in MODES]
+    """Return the cards of what is served, with the profile of each, and those of the names that choose a mode."""
+    cards = [card.model_dump() for card in (await service.chat.models()).data]
+    plain = [card | {"dualfocus": _about(service.focus_of(card["id"]).profile)} for card in cards]
+    return plain, [card | {"id": f"{card['id']}:{mode}"} for card in plain for mode in MODES]
+
+
+def _about(profile: Profile) -> dict[str, Any]:
+    return {"profile": profile.name, "verified": profile.verified or None}

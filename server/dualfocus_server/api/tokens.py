@@ -24,6 +24,7 @@ from dualfocus_server.answering.intake import image_parts, inline_images, model_
 from dualfocus_server.answering.protocol import Conversation, Readable
 from dualfocus_server.answering.service import Service
 from dualfocus_server.guards.json_body import JsonRoute
+from dualfocus_server.guards.keys import client_of
 
 router = APIRouter(route_class=JsonRoute)
 # `--enable-tokenizer-info-endpoint`, as in vLLM: it tells the chat template.
@@ -62,7 +63,7 @@ async def tokenized(request: TokenizeConversation | TokenizeText, raw_request: R
     async with _admitted(request, raw_request) as service:
         if isinstance(request, TokenizeConversation):
             service.images.check_number(len(list(image_parts(request))))
-            await inline_images(request, service.focus, service.images)
+            await inline_images(request, service.focus, service.images.of(client_of(raw_request)))
         return await service.chat.tokenize(request, raw_request)
 
 
@@ -85,7 +86,7 @@ async def _admitted(request: Any, raw_request: Request) -> AsyncIterator[Service
     """Hold a question's place and time limit; a name that chooses a mode is its model's."""
     service = cast("Service", raw_request.app.state.service)
     request.model, _ = model_and_mode(request.model, service.chat.is_served)
-    with service.admission.admit(raw_request.scope.get("client_id", ""), Stages()) as slot:
+    with service.admission.admit(client_of(raw_request), Stages()) as slot:
         async with service.until(service.deadline()):
             await slot.acquire()
             yield service

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dualfocus_engine import ConfigError
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dualfocus_server.guards.api_errors import route_of, to_api_error
@@ -64,6 +65,11 @@ class KeyRing:
         except (OSError, ConfigError) as error:
             why = error.strerror if isinstance(error, OSError) else error
             logger.warning("The API key file can't be read (%s); the keys read before stay valid.", why)
+
+
+def client_of(raw_request: Request) -> str:
+    """Return the client whose key a request has; without keys, everybody."""
+    return str(raw_request.scope.get("client_id", ""))
 
 
 def _not_blank(key: str) -> str:

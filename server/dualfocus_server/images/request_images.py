@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from copy import copy
+from typing import Any, NamedTuple, TypeVar
 
 from dualfocus_engine import BadPicture, BadQuestion
 from dualfocus_engine.machine.pool import run_in_image_pool
@@ -12,8 +13,16 @@ from dualfocus_engine.pictures.formats import opened
 from dualfocus_engine.pictures.pictures import DEFAULT_LIMITS, ImageLimits
 
 from dualfocus_server.images.image_fetcher import ImageFetcher
+from dualfocus_server.images.named_images import NamedImages
 
 T = TypeVar("T")
+
+
+class SentImage(NamedTuple):
+    """An image of a request: where it is (None: it was sent before), and what the client names it by."""
+
+    url: str | None
+    uuid: str | None = None
 
 
 class RequestImages:
@@ -23,6 +32,14 @@ class RequestImages:
         self._source = source
         self._max_images = max_images
         self._limits = limits
+        self._named = NamedImages()
+        self._client: str | None = None
+
+    def of(self, client: str) -> "RequestImages":
+        """Return the same for the requests of one client, who may name images by a uuid."""
+        bound = copy(self)
+        bound._client = client
+        return bound
 
     def check_number(self, images: int) -> None:
         """Judge how many images a request has. Raises BadQuestion."""
@@ -31,20 +48,35 @@ class RequestImages:
                 f"The request has {images} images; this server takes {self._max_images} in one (--max-images)."
             )
 
-    async def opened(self, urls: Sequence[str], stages: Stages, opening: Callable[[bytes, ImageLimits], T]) -> list[T]:
-        """Return the images behind URLs, in their order, opened in threads; counts the stages fetch and decode.
+    async def opened(
+        self,
+        images: Sequence[SentImage],
+        stages: Stages,
+        opening: Callable[[bytes, ImageLimits], T],
+        salt: str | None = None,
+    ) -> list[T]:
+        """Return a request's images, in their order, opened in threads; counts the stages fetch and decode.
 
-        `opening` is given the bytes of one, and what it may be.
+        `opening` is given the bytes of one, and what it may be. What a uuid means is kept by client and `salt`.
 
         Raises BadPicture; then nothing is fetched any more.
         """
-        if not urls:
+        if not images:
             return []
         with stages.time("fetch"):
-            encoded = await _gather([self._source.read(url) for url in urls])
+            encoded = await _gather([self._encoded(image, salt) for image in images])
         with stages.time("decode"):
             await run_in_image_pool(self._check_pixels, encoded)
-            return await _gather([run_in_image_pool(opening, data, self._limits) for data in encoded])
+            made = await _gather([run_in_image_pool(opening, data, self._limits) for data in encoded])
+        for image, data in zip(images, encoded, strict=True):
+            if image.uuid is not None and self._client is not None:
+                self._named.keep(self._client, salt, image.uuid, data)
+        return made
+
+    async def _encoded(self, image: SentImage, salt: str | None) -> bytes:
+        if image.url is None:
+            return self._named.find(self._client, salt, str(image.uuid))
+        return await self._source.read(image.url)
 
     def _check_pixels(self, encoded: Sequence[bytes]) -> None:
         pixels = sum(map(_pixels, encoded))

@@ -20,6 +20,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from dualfocus_server.answering.protocol import MODES
 from dualfocus_server.guards.http_protocol import HEAD_BYTES
 from dualfocus_server.settings import add_flags, at_least
+from dualfocus_server.startup.adapters import adapter_profile
 
 # Flags of vLLM's server that this one uses, itself or through vLLM's servings.
 _TAKEN = {
@@ -111,6 +112,14 @@ def _add_method_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the method, and those that say what is logged and traced."""
     ours = parser.add_argument_group("DualFocus")
     ours.add_argument("--profile", help="a profile's name or YAML file; the model's own if left out")
+    ours.add_argument(
+        "--lora-profiles",
+        nargs="+",
+        type=adapter_profile,
+        default=[],
+        metavar="NAME=PROFILE",
+        help="profiles of adapters that were trained in other words than the model; the model's if left out",
+    )
     ours.add_argument(
         "--mode",
         choices=MODES,

@@ -10,9 +10,10 @@ import logging
 import signal
 import socket
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ from dualfocus_server.images.hosts import HostRules
 from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.images.request_images import RequestImages
 from dualfocus_server.settings import Settings, settings_of
+from dualfocus_server.startup.adapters import adapter_profiles, warm_adapters
 from dualfocus_server.startup.draining import Server
 from dualfocus_server.startup.progress import say, step
 from dualfocus_server.startup.startup_message import ready_text
@@ -84,8 +86,11 @@ async def _serve(args: Namespace) -> int:
     model = args.model or str(SHIPPED_MODEL)
     chosen = _choose_profile(model, args)
     focus = DualFocus(model, _with_flags(chosen.profile, args), draft_boxes=args.draft_boxes, **_engine_flags(args))
+    profiles = adapter_profiles(args, focus.profile, partial(_with_flags, args=args))
     _set_vllm_args(args, focus)
     say(f"profile: {focus.profile.name} ({chosen.why})")
+    for name, profile in profiles.items():
+        say(f"profile: {profile.name} for the adapter {name} (--lora-profiles)")
     for note in _notes(focus.profile, args):
         say(f"note: {note}")
     listener = _bind(args)  # before the model is loaded: a port in use is said at once
@@ -95,7 +100,8 @@ async def _serve(args: Namespace) -> int:
         _configure_logs(args)  # vLLM has set up its own
         with step("Warming up"):
             await focus.warm_up()
-        return await _answer_requests(focus, args, settings, images, keys, admins, listener)
+            adapters = await warm_adapters(focus, profiles)
+        return await _answer_requests(focus, adapters, args, settings, images, keys, admins, listener)
     finally:
         focus.stop()
 
@@ -212,6 +218,7 @@ def _writing_answers(file: Path | None) -> Iterator[AnswersLog | None]:
 
 async def _answer_requests(
     focus: DualFocus,
+    adapters: Mapping[str, DualFocus],
     args: Namespace,
     settings: Settings,
     images: ImageFetcher,
@@ -241,6 +248,8 @@ async def _answer_requests(
             mode=args.mode,
             answers_log=log,
             list_modes=settings.list_modes,
+            adapters=adapters,
+            trusts_processor_kwargs=args.trust_request_mm_kwargs,
         )
         app = create_app(service, settings, keys, admins)
         config = _uvicorn_config(app, args, settings)

@@ -9,19 +9,36 @@ from typing import Any
 import httpx
 import pytest
 import torch
+import yaml
 from asking import CHAT, check_log
+from dualfocus_engine.families.boxes import Box
+from dualfocus_engine.families.choosing import profile_of
+from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.shipped import SHIPPED_MODEL
 from hostile_images import data_url, saved
 from peft import LoraConfig, get_peft_model
 from PIL import Image
 from running_server import PATIENCE, Server, start_server
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 NAMES = ("trained", "random")
 ADMIN = "an-administrators-key"
 _PLACES = itertools.count()
 _WORDS = "What colour is the square?"
+BASE = profile_of(str(SHIPPED_MODEL))
 QUESTION = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}]
+
+
+def own_profile() -> Profile:
+    """A profile in other words than the model's, with boxes of three digits, closer crops and short answers."""
+    profile = BASE.model_dump(mode="json")
+    box_format = profile["box_format"]
+    box_format["template"] = box_format["template"].replace(".2f", ".3f")
+    box_format["pattern"] = [pattern.replace(r"\.\d\d", r"\.\d{3}") for pattern in box_format["pattern"]]
+    profile["crop"] |= {"margin": 5}
+    for prompt in ("grounding_prompt", "micro_prompt"):
+        profile[prompt] += " Look closely."
+    return Profile.model_validate(profile | {"name": "own", "max_answer_tokens": 1})
 
 
 def make_adapter(folder: Path, *, steps: int) -> None:
@@ -50,9 +67,16 @@ def adapted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("adapters")
     for name, steps in zip(NAMES, (30, 0), strict=True):
         make_adapter(folder / name, steps=steps)
-    modules = [f"{name}={folder / name}" for name in NAMES]
-    flags = ("--dtype", "float32", "--enable-lora", "--max-loras", "2", "--max-lora-rank", "8")
-    flags += ("--admin-api-key", ADMIN)
+    modules = [f"{name}={folder / name}" for name in NAMES] + [f"worded={folder / 'trained'}"]
+    (folder / "own.yaml").write_text(yaml.safe_dump(own_profile().model_dump(mode="json")))
+    # One place more than there are adapters: vLLM's CPU build has the base model computed with what is in the last one.
+    flags = ("--dtype", "float32", "--enable-lora", "--max-loras", "5", "--max-lora-rank", "8")
+    flags += (
+        "--admin-api-key",
+        ADMIN,
+        "--lora-profiles",
+        *(f"{name}={folder / 'own.yaml'}" for name in ("worded", "late")),
+    )
     environment = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
     running = start_server(folder / "log", *flags, "--lora-modules", *modules, model=(), environment=environment)
     yield running
@@ -120,6 +144,32 @@ def test_prefixes_are_shared_among_requests_of_one_adapter_only(web: httpx.Clien
     assert [turn["cached_tokens"] > 0 for turn in turns] == [False] * 3 + [True] * 3
 
 
+def words_of(profile: Profile) -> int:
+    """The tokens that a profile's own words take in the micro turn."""
+    words = (
+        profile.grounding_text(_WORDS),
+        profile.micro_text(_WORDS),
+        profile.box_format.write(Box(0.1, 0.1, 0.6, 0.6)),
+    )
+    tokenizer = AutoTokenizer.from_pretrained(SHIPPED_MODEL)
+    return sum(len(tokenizer(text, add_special_tokens=False).input_ids) for text in words)
+
+
+def test_an_adapter_with_a_profile_of_its_own_is_asked_in_its_words(web: httpx.Client) -> None:
+    image, own = fresh(), own_profile()
+    plain, worded = [ask(web, name, image, max_tokens=None, **box())["dualfocus"] for name in ("trained", "worded")]
+    micro = [focus["turns"]["micro"]["prompt_tokens"] for focus in (plain, worded)]
+    assert micro[1] - micro[0] == words_of(own) - words_of(BASE) > 0
+    assert plain["crop"] == [5, 0, 205, 170] != worded["crop"]
+    assert worded["crop"] == [25, 0, 185, 150]
+    assert worded["macro"]["tokens"] == worded["micro"]["tokens"] == 1 < plain["macro"]["tokens"]
+
+
+def test_each_adapters_profile_is_listed(web: httpx.Client) -> None:
+    cards = {card["id"]: card["dualfocus"]["profile"] for card in web.get("/v1/models").json()["data"]}
+    assert (cards["trained"], cards["worded"]) == (BASE.name, "own")
+
+
 async def test_the_model_and_its_adapters_are_asked_at_once(adapted: Server, web: httpx.Client) -> None:
     asked = [asking(name, fresh(), **box()) for name in (None, *NAMES) * 4]
     async with httpx.AsyncClient(base_url=adapted.url, timeout=PATIENCE) as http:
@@ -141,8 +191,12 @@ def test_one_that_is_loaded_into_the_running_server_looks_twice_until_it_is_unlo
     assert web.post(CHAT, json=asking("late", image)).status_code == 404
     loaded = web.post("/v1/load_lora_adapter", json=late, headers=as_admin)
     assert loaded.status_code == 200, loaded.text
-    answer, same = [ask(web, name, image, words, **box()) for name in ("late", "trained")]
+    answer, same = [ask(web, name, image, words, **box()) for name in ("late", "worded")]
     assert set(answer["dualfocus"]["turns"]) == {"macro", "micro"}
+    assert answer["dualfocus"]["crop"] == same["dualfocus"]["crop"]
+    assert (
+        answer["dualfocus"]["turns"]["micro"]["prompt_tokens"] == same["dualfocus"]["turns"]["micro"]["prompt_tokens"]
+    )
     assert answer["dualfocus"]["macro"]["text"] == same["dualfocus"]["macro"]["text"]
     unloaded = web.post("/v1/unload_lora_adapter", json={"lora_name": "late"}, headers=as_admin)
     assert unloaded.status_code == 200, unloaded.text

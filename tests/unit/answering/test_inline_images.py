@@ -9,14 +9,15 @@ from dualfocus_engine import (
     open_picture,
 )
 from dualfocus_engine.method.stages import Stages
+from dualfocus_server.answering.contents import normalize_message
 from dualfocus_server.answering.intake import inline_images
 from dualfocus_server.images.hosts import HostRules
 from dualfocus_server.images.image_fetcher import ImageFetcher
-from dualfocus_server.images.request_images import RequestImages
+from dualfocus_server.images.request_images import RequestImages, SentImage
 from PIL import Image
 from vllm.renderers.chat_utils import _parse_chat_message_content_mm_part as as_vllm_reads
 
-from ..builders import encoded
+from ..builders import data_url, encoded
 from ..local_web import respond, serving
 from .test_intake import focus, images, request, text, user
 
@@ -32,7 +33,7 @@ async def test_image_reaches_vllm_opened_upright_and_under_our_key(kind: str, ne
         part = {"type": kind, "image_url": {"url": url} if nested else url, "uuid": "the client's own"}
         asked = request(user(part, text()), dualfocus={"mode": "off"})
         await inline_images(asked, focus(), RequestImages(source))
-        (picture,) = await RequestImages(source).opened([url], Stages(), open_picture)
+        (picture,) = await RequestImages(source).opened([SentImage(url)], Stages(), open_picture)
         await source.close()
     name, shown = as_vllm_reads(cast("Any", asked.messages)[-1]["content"][0])
     assert name == "image_pil"
@@ -66,3 +67,34 @@ async def test_vllm_is_given_nothing_to_fetch_by_itself(part: dict[str, Any], ro
     except (DualFocusError, ValueError):
         return
     assert address not in repr(asked.messages)
+
+
+NAMED = [
+    {"type": "image_url", "image_url": None, "uuid": "sign"},
+    {"type": "image_url", "image_url": {"url": None}, "uuid": "sign"},
+    {"image_url": None, "uuid": "sign"},
+    {"type": "input_image", "image_url": None, "uuid": "sign"},
+]
+
+
+@pytest.mark.parametrize("part", NAMED, ids=repr)
+async def test_an_image_sent_before_may_be_named_by_its_uuid(part: dict[str, Any]) -> None:
+    picture, bound = encoded(Image.new("RGB", (40, 30))), images().of("client")
+    sent = {"type": "image_url", "image_url": {"url": data_url(picture)}, "uuid": "sign"}
+    first, then = request(user(sent, text())), request(user(part, text()))
+    for asked in (first, then):
+        await inline_images(asked, focus(), bound)
+    shown = [cast("Any", asked.messages)[-1]["content"][0] for asked in (first, then)]
+    assert shown[0]["uuid"] == shown[1]["uuid"] != "sign", "vLLM's caches go by our key"
+    assert shown[1]["image_pil"].size == (40, 30)
+
+
+@pytest.mark.parametrize("uuid", ["", "x" * 257, 5, ["x"], {"a": 1}])
+def test_a_uuid_is_a_short_string(uuid: Any) -> None:
+    with pytest.raises(ValueError, match="uuid must be a string of 1 to 256 characters"):
+        normalize_message(user({"type": "image_url", "image_url": None, "uuid": uuid}))
+
+
+def test_without_a_uuid_an_image_needs_its_url() -> None:
+    with pytest.raises(ValueError, match="has no image_url with a url in it"):
+        normalize_message(user({"type": "image_url", "image_url": None, "uuid": None}))

@@ -160,12 +160,13 @@ async def test_bad_part_is_said_in_our_own_words(parts: list[Any], error: type[D
     [
         ({"type": "image_url"}, "no image_url with a url in it"),
         ({"type": "image_url", "image_url": None}, "no image_url with a url in it"),
-        ({"type": "image_url", "image_url": None, "uuid": "known-to-vllm"}, "no image_url with a url in it"),
+        ({"type": "image_url", "uuid": "without its image_url"}, "no image_url with a url in it"),
         ({"type": "text"}, "a text part has no text"),
         ({"type": "text", "text": None}, "a text part has no text"),
         ({"type": "text", "text": 5}, "a text part has no text"),
         ({"type": "image_pil", "image_pil": "x"}, "'image_pil' can't be read; there are text, image_url"),
-        ({"type": "image_embeds", "image_embeds": "x"}, "'image_embeds' can't be read"),
+        ({"type": "image_embeds", "image_embeds": None, "uuid": "a"}, "image_embeds must be a tensor in base64"),
+        ({"type": "image_embeds", "image_embeds": {"other": "x"}}, "image_embeds must be a tensor in base64"),
         ({"type": "video_url", "video_url": {"url": "DATA:video/JPEG;base64,AA"}}, "can't be single frames"),
     ],
 )

@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dualfocus_engine import load_profile
 from dualfocus_server.answering.protocol import FocusRequest
 from dualfocus_server.answering.reasons import VLLM_ONLY, reason_for_vllm
+from dualfocus_server.answering.service import Service
 
+from ..fake_engine import FakeEngine, focus_on
 from .test_intake import RED, image, request, text, user
 
 AUDIO = {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}
@@ -51,6 +54,8 @@ def test_image_in_the_conversation_gets_two_looks(messages: list[dict[str, Any]]
         ([user(), {"role": "critic", "content": "Red?"}, user()], "role"),
         ([user(image(), {"type": "video_url", "video_url": {"url": RED}}, text())], "video_url"),
         ([user(image(), AUDIO)], "input_audio"),
+        ([user({"type": "image_embeds", "image_embeds": "AA=="}, text())], "image_embeds"),
+        ([user(image(), {"type": "image_embeds", "image_embeds": "AA=="}, text())], "image_embeds"),
     ],
 )
 def test_other_conversations_are_vllms(messages: list[dict[str, Any]], reason: str) -> None:
@@ -124,6 +129,23 @@ def test_what_only_vllm_does_is_vllms(fields: dict[str, Any]) -> None:
 )
 def test_ordinary_options_keep_the_two_looks(fields: dict[str, Any]) -> None:
     assert reason_for_vllm(request(**fields)) is None
+
+
+def test_the_processors_fields_are_two_looks_where_a_flag_trusts_clients_with_them() -> None:
+    told = request(mm_processor_kwargs={"do_rescale": False})
+    assert reason_for_vllm(told, ["mm_processor_kwargs"]) is None
+    assert reason_for_vllm(request(n=2), ["mm_processor_kwargs"]) == "n"
+
+
+@pytest.mark.parametrize(
+    ("trusts", "profile", "takes"), [(True, "paper", True), (True, "qwen3-vl", False), (False, "paper", False)]
+)
+def test_two_looks_take_them_where_the_profile_has_no_views(trusts: bool, profile: str, takes: bool) -> None:
+    engine = FakeEngine()
+    engine.views = load_profile(profile).views
+    made: Any = dict.fromkeys(("chat", "images", "admission", "watchdog"))
+    service = Service(focus=focus_on(engine), **made, timeout=0, trusts_processor_kwargs=trusts)
+    assert ("mm_processor_kwargs" in service.takes("model")) is takes
 
 
 # What is done with the other fields on a question of two looks.

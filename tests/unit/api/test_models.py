@@ -55,8 +55,9 @@ def chat() -> VllmChat:
 
 
 def client(*, list_modes: bool = False) -> httpx.AsyncClient:
-    profile = SimpleNamespace(name="mine", verified="")
-    service: Any = SimpleNamespace(chat=chat(), focus=SimpleNamespace(profile=profile), list_modes=list_modes)
+    own, base = [SimpleNamespace(profile=SimpleNamespace(name=name, verified="")) for name in ("its own", "mine")]
+    focus_of = {ADAPTER: own, NAME: base, SECOND: base}.__getitem__
+    service: Any = SimpleNamespace(chat=chat(), focus=base, list_modes=list_modes, focus_of=focus_of)
     transport = httpx.ASGITransport(create_app(service, Settings(), KeyRing()))
     return httpx.AsyncClient(transport=transport, base_url="http://server")
 
@@ -74,20 +75,21 @@ async def test_each_name_is_listed_once() -> None:
 
 async def test_names_that_choose_a_mode_follow_where_the_flag_asks_for_them() -> None:
     async with client(list_modes=True) as http:
-        by_mode = [f"{name}:{mode}" for name in (NAME, SECOND) for mode in MODES]
+        by_mode = [f"{name}:{mode}" for name in (NAME, SECOND, ADAPTER) for mode in MODES]
         assert await names(http) == [NAME, SECOND, ADAPTER, *by_mode]
 
 
-@pytest.mark.parametrize("name", [NAME, "org%2Fsmall", SECOND, ADAPTER, f"{NAME}:macro"])
+@pytest.mark.parametrize("name", [NAME, "org%2Fsmall", SECOND, ADAPTER, f"{NAME}:macro", f"{ADAPTER}:macro"])
 async def test_a_model_is_described_by_its_name(name: str) -> None:
     async with client() as http:
         card = (await http.get(f"/v1/models/{name}")).json()
     assert (card["id"], card["object"]) == (name.replace("%2F", "/"), "model")
     assert card["root"] == "/models/small"
-    assert card.get("dualfocus") == (None if name == ADAPTER else {"profile": "mine", "verified": None})
+    profile = "its own" if name.startswith(ADAPTER) else "mine"
+    assert card["dualfocus"] == {"profile": profile, "verified": None}
 
 
-@pytest.mark.parametrize("name", ["small", "org/small/", f"{NAME}:quick", f"{ADAPTER}:macro"])
+@pytest.mark.parametrize("name", ["small", "org/small/", f"{NAME}:quick", f"{ADAPTER}:quick"])
 async def test_one_that_is_not_served_is_a_404_that_names_those_that_are(name: str) -> None:
     async with client() as http:
         answer = await http.get(f"/v1/models/{name}")

@@ -1,9 +1,12 @@
 """What the engine decides before vLLM is asked; on a stand-in for vLLM (tests/engine has the real one)."""
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from dualfocus_engine.backend import vllm_engine
@@ -12,12 +15,14 @@ from dualfocus_engine.backend.launch import engine_args
 from dualfocus_engine.backend.outputs import bounded_request
 from dualfocus_engine.backend.vllm_engine import VllmEngine
 from dualfocus_engine.errors import ConfigError
-from dualfocus_engine.families.profiles import load_profile
+from dualfocus_engine.families.profiles import Profile, load_profile
 from dualfocus_engine.method.prompts import Prompt
 from dualfocus_engine.method.turn_engine import TurnRequest
+from dualfocus_engine.shipped import SHIPPED_MODEL
 from vllm import SamplingParams
 from vllm.renderers.params import TokenizeParams
 from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
 
 from ..builders import plain
 
@@ -27,13 +32,17 @@ def _engine(ranks: int = 1, **parallel: Any) -> VllmEngine:
     llm: Any = SimpleNamespace(
         model_config=SimpleNamespace(get_diff_sampling_param=dict),
         renderer=SimpleNamespace(default_chat_tok_params=TokenizeParams(max_total_tokens=100)),
-        vllm_config=SimpleNamespace(parallel_config=SimpleNamespace(**(sizes | parallel))),
+        vllm_config=SimpleNamespace(parallel_config=SimpleNamespace(**(sizes | parallel)), ec_transfer_config=None),
     )
-    with pytest.MonkeyPatch.context() as patch:  # what asks for a real tokenizer
-        patch.setattr(vllm_engine, "chat_template_of", lambda *given: None)
-        patch.setattr(vllm_engine, "placeholder_pattern", lambda *given: None)
-        patch.setattr(vllm_engine, "placeholder_tokens", lambda *given: frozenset())
-        return VllmEngine(llm, load_profile("paper"), Heartbeat())
+    return VllmEngine(llm, load_profile("paper"), Heartbeat())
+
+
+@pytest.fixture(autouse=True)
+def _no_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand in for what asks for a real one."""
+    monkeypatch.setattr(vllm_engine, "chat_template_of", lambda *given: None)
+    monkeypatch.setattr(vllm_engine, "placeholder_pattern", lambda *given: None)
+    monkeypatch.setattr(vllm_engine, "placeholder_tokens", lambda *given: frozenset())
 
 
 def test_where_there_is_one_rank_none_is_named() -> None:
@@ -101,7 +110,65 @@ def test_every_token_gets_a_log_probability_and_as_many_as_were_asked_for(asked:
     assert request.sampling.max_tokens == 7, "the client's own is left as it is"
 
 
-def test_log_probabilities_other_than_the_models_own_are_refused_before_a_model_is_loaded() -> None:
-    args = engine_args("no-such-model", logprobs_mode="processed_logprobs")
-    with pytest.raises(ConfigError, match="--logprobs-mode raw_logprobs"):
-        VllmEngine.start(args, load_profile("paper"))
+def test_another_profile_has_its_words_on_the_same_engine_and_with_the_same_pictures() -> None:
+    engine = _engine()
+    own = engine.profile.model_copy(update={"max_box_tokens": 5, "max_answer_tokens": 7, "temperature": 0.5})
+    other = engine.with_profile(own)
+    assert other.llm is engine.llm
+    assert other.pictures is engine.pictures
+    assert (other.grounding_sampling().max_tokens, other.answer_sampling().max_tokens) == (5, 7)
+    assert (other.answer_sampling().temperature, engine.answer_sampling().temperature) == (0.5, 0.0)
+
+
+@pytest.mark.parametrize("differing", [{"pad_color": (0, 0, 0)}, {"pad_color": (0, 0, 0), "image_size": 336}])
+def test_a_profile_that_pads_or_resizes_pictures_otherwise_needs_another_engine(differing: dict[str, Any]) -> None:
+    engine = _engine()
+    with pytest.raises(ConfigError, match="another pad_color or image_size than 'paper'"):
+        engine.with_profile(engine.profile.model_copy(update=differing))
+
+
+OBSTACLES: list[tuple[str, dict[str, Any]]] = [
+    ("--logprobs-mode raw_logprobs", {"logprobs_mode": "processed_logprobs"}),
+    ("--language-model-only", {"language_model_only": True}),
+    ("--limit-mm-per-prompt allows 0 images", {"limit_mm_per_prompt": {"image": 0}}),
+    ("--limit-mm-per-prompt allows 1 images", {"limit_mm_per_prompt": {"image": {"count": 1}}}),
+    ("--runner pooling", {"runner": "pooling"}),
+    ("--convert", {"convert": "embed"}),
+    ("--mm-encoder-only", {"mm_encoder_only": True}),
+    ("ec_producer", {"ec_transfer_config": {"ec_connector": "ECExampleConnector", "ec_role": "ec_producer"}}),
+    ("--skip-tokenizer-init", {"skip_tokenizer_init": True}),
+    ("--kv-sharing-fast-prefill", {"kv_sharing_fast_prefill": True}),
+]
+
+
+@pytest.mark.parametrize(("named", "flags"), OBSTACLES)
+def test_a_flag_that_makes_two_looks_impossible_is_named_before_the_model_is_loaded(
+    named: str, flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AsyncLLM, "from_vllm_config", pytest.fail)
+    with pytest.raises(ConfigError, match=f"Two looks are impossible: .*{named}"):
+        VllmEngine.start(engine_args(str(SHIPPED_MODEL), **flags), load_profile("paper"))
+
+
+@pytest.mark.parametrize("flags", [{}, {"limit_mm_per_prompt": {"image": 2}}, {"enable_mm_embeds": True}])
+def test_no_other_flag_stands_in_the_way(flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    _start_up_to_loading(load_profile("paper"), monkeypatch, **flags)
+
+
+def test_a_crop_that_is_shown_alone_needs_room_for_one_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = load_profile("paper").model_copy(update={"crop_alone": True})
+    _start_up_to_loading(alone, monkeypatch, limit_mm_per_prompt={"image": 1})
+
+
+def _start_up_to_loading(profile: Profile, monkeypatch: pytest.MonkeyPatch, **flags: Any) -> None:
+    monkeypatch.setattr(AsyncLLM, "from_vllm_config", Mock(side_effect=InterruptedError))
+    with pytest.raises(InterruptedError):
+        VllmEngine.start(engine_args(str(SHIPPED_MODEL), **flags), profile)
+
+
+def test_a_model_without_pictures_is_named(tmp_path: Path) -> None:
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 64, "hidden_size": 64}
+    sizes = {"num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+    (tmp_path / "config.json").write_text(json.dumps(config | sizes))
+    with pytest.raises(ConfigError, match="takes no pictures"):
+        VllmEngine.start(engine_args(str(tmp_path), skip_tokenizer_init=True), load_profile("paper"))

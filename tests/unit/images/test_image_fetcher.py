@@ -14,7 +14,7 @@ from dualfocus_server.images import ssrf_safe_http
 from dualfocus_server.images.addresses import is_public
 from dualfocus_server.images.hosts import HostRules
 from dualfocus_server.images.image_fetcher import ImageFetcher
-from dualfocus_server.images.request_images import RequestImages
+from dualfocus_server.images.request_images import RequestImages, SentImage
 from PIL import Image
 
 from ..builders import data_url, encoded
@@ -102,12 +102,12 @@ async def test_limit_of_bytes_holds_for_data_urls_too(size: int, taken: bool) ->
 
 async def test_image_comes_opened_and_within_the_limit_of_pixels(chelsea: Image.Image) -> None:
     url = data_url(encoded(chelsea))
-    (opened,) = await RequestImages(ImageFetcher()).opened([url], Stages(), open_picture)
+    (opened,) = await RequestImages(ImageFetcher()).opened([SentImage(url)], Stages(), open_picture)
     assert opened.size == chelsea.size
     with pytest.raises(BadPicture, match="pixels"):
-        await RequestImages(ImageFetcher(), limits=ImageLimits(1000)).opened([url], Stages(), open_picture)
+        await RequestImages(ImageFetcher(), limits=ImageLimits(1000)).opened([SentImage(url)], Stages(), open_picture)
     with pytest.raises(BadPicture):
-        await RequestImages(ImageFetcher()).opened(["data:,nothing"], Stages(), open_picture)
+        await RequestImages(ImageFetcher()).opened([SentImage("data:,nothing")], Stages(), open_picture)
 
 
 async def test_image_is_opened_in_a_thread_for_pictures_while_the_event_loop_goes_on() -> None:
@@ -120,7 +120,7 @@ async def test_image_is_opened_in_a_thread_for_pictures_while_the_event_loop_goe
         assert may_end.wait(WAIT)
         return "opened"
 
-    opening = asyncio.create_task(RequestImages(ImageFetcher()).opened(["data:,image"], Stages(), held))
+    opening = asyncio.create_task(RequestImages(ImageFetcher()).opened([SentImage("data:,image")], Stages(), held))
     await begun.wait()
     assert not opening.done()
     assert threads[0].startswith("picture")

@@ -8,14 +8,14 @@ from dualfocus_engine import BadPicture, BadQuestion, open_picture
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.pictures.pictures import ImageLimits
 from dualfocus_server.images.image_fetcher import ImageFetcher
-from dualfocus_server.images.request_images import RequestImages
+from dualfocus_server.images.request_images import RequestImages, SentImage
 from PIL import Image
 
 from ..builders import data_url, encoded
 from ..fake_engine import WAIT
 
-SMALL = data_url(encoded(Image.new("1", (10, 10))))
-WIDE = data_url(encoded(Image.new("1", (30, 10))))
+SMALL = SentImage(data_url(encoded(Image.new("1", (10, 10)))))
+WIDE = SentImage(data_url(encoded(Image.new("1", (30, 10)))))
 
 
 def test_a_number_of_images_is_taken_and_one_more_is_not() -> None:
@@ -64,5 +64,44 @@ async def test_once_one_is_refused_the_others_are_not_fetched_on() -> None:
 
     async with asyncio.timeout(WAIT):
         with pytest.raises(BadPicture, match="No image"):
-            await RequestImages(Source()).opened(["slow", "bad"], Stages(), open_picture)
+            await RequestImages(Source()).opened([SentImage("slow"), SentImage("bad")], Stages(), open_picture)
     assert left.is_set()
+
+
+async def test_a_uuid_means_the_image_that_a_client_sent_last_by_it() -> None:
+    images = RequestImages(ImageFetcher()).of("one")
+    named = SentImage(None, "sign")
+    for sent in (WIDE, SMALL):
+        await images.opened([SentImage(sent.url, "sign")], Stages(), open_picture)
+        assert await _sizes(images, named) == await _sizes(images, sent)
+    assert await _sizes(images, WIDE, named, WIDE) == [(30, 10), (10, 10), (30, 10)]
+
+
+@pytest.mark.parametrize(("client", "salt"), [("other", None), ("one", "salt")])
+async def test_a_uuid_is_a_name_within_one_client_and_salt(client: str, salt: str | None) -> None:
+    images = RequestImages(ImageFetcher())
+    await images.of("one").opened([SentImage(WIDE.url, "sign")], Stages(), open_picture)
+    with pytest.raises(BadPicture, match="no image of the uuid 'sign'"):
+        await images.of(client).opened([SentImage(None, "sign")], Stages(), open_picture, salt)
+    await images.of(client).opened([SentImage(SMALL.url, "sign")], Stages(), open_picture, salt)
+    assert await _sizes(images.of("one"), SentImage(None, "sign")) == [(30, 10)]
+
+
+async def test_where_it_is_not_known_whose_they_are_images_have_no_names() -> None:
+    images = RequestImages(ImageFetcher())
+    await images.opened([SentImage(WIDE.url, "sign")], Stages(), open_picture)
+    for unbound in (images, images.of("")):
+        with pytest.raises(BadPicture, match="no image of the uuid"):
+            await unbound.opened([SentImage(None, "sign")], Stages(), open_picture)
+
+
+async def test_what_could_not_be_opened_is_not_kept() -> None:
+    images = RequestImages(ImageFetcher()).of("one")
+    with pytest.raises(BadPicture):
+        await images.opened([SentImage("data:,nothing", "sign")], Stages(), open_picture)
+    with pytest.raises(BadPicture, match="no image of the uuid"):
+        await images.opened([SentImage(None, "sign")], Stages(), open_picture)
+
+
+async def _sizes(images: RequestImages, *sent: SentImage) -> list[tuple[int, int]]:
+    return [picture.size for picture in await images.opened(sent, Stages(), open_picture)]

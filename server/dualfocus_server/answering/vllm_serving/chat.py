@@ -301,7 +301,7 @@ class VllmChat:
         if request.tools and is_told:
             told["tools"] = [tool.model_dump() for tool in request.tools]
         adapter = self._chat._maybe_get_adapters(request, supports_default_mm_loras=True)
-        return TurnOptions(told, request.cache_salt, request.priority, adapter)
+        return TurnOptions(told, request.cache_salt, request.priority, adapter, request.mm_processor_kwargs or {})
 
     def is_base_model(self, name: str | None) -> bool:
         """Whether a request's model is the served one itself."""

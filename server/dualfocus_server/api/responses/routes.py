@@ -18,6 +18,7 @@ from dualfocus_server.api.responses.store import ResponseStore, Stored, not_foun
 from dualfocus_server.api.responses.wire import ResponsesWire
 from dualfocus_server.guards.api_errors import ApiError, VllmResponseError
 from dualfocus_server.guards.json_body import JsonRoute
+from dualfocus_server.guards.keys import client_of
 
 router = APIRouter(route_class=JsonRoute)
 _ANSWER: dict[int | str, dict[str, Any]] = {
@@ -63,7 +64,7 @@ async def respond(
     service: Service, store: ResponseStore | None, asked: ResponseRequest, raw_request: Request
 ) -> Response:
     """Answer one request for a response. Raises Refusal, DualFocusError, VllmRefusal and vLLM's errors."""
-    owner, model, is_streamed = _owner(raw_request), asked.model, bool(asked.stream)
+    owner, model, is_streamed = client_of(raw_request), asked.model, bool(asked.stream)
     _recall(asked, store, owner)
     if asked.background:
         _check_background(store)
@@ -104,12 +105,7 @@ def _stored(raw_request: Request, response_id: str) -> Stored:
     store: ResponseStore | None = raw_request.app.state.response_store
     if store is None:
         raise not_found(response_id)
-    return store.get(response_id, _owner(raw_request))
-
-
-def _owner(raw_request: Request) -> str:
-    """Return the client whose key the request has; without keys, everybody."""
-    return str(raw_request.scope.get("client_id", ""))
+    return store.get(response_id, client_of(raw_request))
 
 
 def _as_json(stored: Stored) -> Response:

@@ -97,7 +97,7 @@ class ResponsesWire:
 
     def _sampling(self) -> SamplingParams:
         """Return what is sampled with; the response has to name a number of tokens, were it the context's."""
-        focus = self._service.focus
+        focus = self._service.focus_of(self._question.model)
         sampling: SamplingParams = sampling_of(self._question, focus)
         if sampling.max_tokens is None:
             sampling.max_tokens = focus.engine.context_length
