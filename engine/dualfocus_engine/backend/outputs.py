@@ -1,21 +1,25 @@
 """What vLLM is asked of a turn besides its prompt, and what is read from its outputs.
 
 Leans on vLLM 0.32's `RequestOutput.num_cached_tokens`, `.num_cache_creation_tokens`, `.metrics` and
-`.ec_transfer_params`, on `SamplingParams.clone`, and on a rendered prompt's `mm_placeholders`, ranges with `length` and
-`get_num_embeds` (tests/engine/test_vllm_contract.py).
+`.ec_transfer_params`, on `SamplingParams.clone`, on what `AsyncLLM.generate` is told of thoughts (`reasoning_ended`,
+`reasoning_parser_kwargs`) and a reasoning parser's `is_reasoning_end`, and on a rendered prompt's `mm_placeholders`,
+ranges with `length` and `get_num_embeds` (tests/engine/test_vllm_contract.py).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
 from opentelemetry.propagate import inject
 from vllm import SamplingParams
 from vllm.outputs import RequestOutput
+from vllm.reasoning import ReasoningParserManager
 from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
 
 from dualfocus_engine.backend.ec_connector import ENCODER_RUNS, ENGINE_STEPS
 from dualfocus_engine.errors import BadQuestion
+from dualfocus_engine.method.prompts import Prompt
 from dualfocus_engine.method.results import Turn, Written, text_without
 from dualfocus_engine.method.turn_engine import TurnRequest
 
@@ -57,6 +61,22 @@ def bounded_request(request: TurnRequest, room: int) -> TurnRequest:
     is_followed = request.on_text is not None or request.on_accepted is not None
     sampling.output_kind = RequestOutputKind.DELTA if is_followed else RequestOutputKind.FINAL_ONLY
     return replace(request, sampling=sampling)
+
+
+def thinking_options(llm: AsyncLLM, request: TurnRequest, template_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Say from where on a grammar holds: behind an answer's thoughts; a box is written without any."""
+    options = request.prompt.options
+    told = {"chat_template_kwargs": {**template_kwargs, **options.template_kwargs}}
+    ended = not (request.is_answer and options.thinks) or _has_thought(llm, request.prompt, told)
+    return {"reasoning_ended": ended, "reasoning_parser_kwargs": told}
+
+
+def _has_thought(llm: AsyncLLM, prompt: Prompt, told: Mapping[str, Any]) -> bool | None:
+    """Whether a prompt's last turn opens behind its thoughts; None leaves it to vLLM, which looks at all turns."""
+    if not prompt.replied or not (name := llm.vllm_config.structured_outputs_config.reasoning_parser):
+        return None
+    parser = ReasoningParserManager.get_reasoning_parser(name)(llm.renderer.get_tokenizer(), **told)
+    return bool(parser.is_reasoning_end(list(prompt.token_ids[prompt.replied :])))
 
 
 def read_turn(output: RequestOutput, seconds: float, rendered: Any) -> Turn:

@@ -25,7 +25,6 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMClientError
 from vllm.inputs import TokensPrompt
 from vllm.outputs import RequestOutput
-from vllm.reasoning import ReasoningParserManager
 from vllm.renderers.params import ChatParams
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -47,6 +46,7 @@ from dualfocus_engine.backend.outputs import (
     has_failed,
     read_turn,
     tell_listener,
+    thinking_options,
     trace_headers,
     unfinished_error,
 )
@@ -274,7 +274,7 @@ class VllmEngine:
                 lora_request=request.prompt.options.lora_request,
                 trace_headers=trace_headers(),
                 priority=request.prompt.options.priority,
-                **self._thinking_options(request),
+                **thinking_options(self.llm, request, self.profile.chat_template_kwargs),
                 **self._rank_option(request.prompt),
             ):
                 tell_listener(request, output, whole is None, self._dropped.values())
@@ -294,21 +294,6 @@ class VllmEngine:
             raise
         assert whole is not None  # generate() yields or raises
         return whole
-
-    def _thinking_options(self, request: TurnRequest) -> dict[str, Any]:
-        """Say from where on a grammar holds: behind an answer's thoughts; a box is written without any."""
-        options = request.prompt.options
-        told = {**self.profile.chat_template_kwargs, **options.template_kwargs}
-        told_parser = {"chat_template_kwargs": told}
-        ended = not (request.is_answer and options.thinks) or self._has_thought(request.prompt, told_parser)
-        return {"reasoning_ended": ended, "reasoning_parser_kwargs": told_parser}
-
-    def _has_thought(self, prompt: Prompt, told_parser: dict[str, Any]) -> bool | None:
-        """Whether a prompt's last turn opens behind its thoughts; None leaves it to vLLM, which looks at all turns."""
-        if not prompt.replied or not (name := self.llm.vllm_config.structured_outputs_config.reasoning_parser):
-            return None
-        parser = ReasoningParserManager.get_reasoning_parser(name)(self.llm.renderer.get_tokenizer(), **told_parser)
-        return bool(parser.is_reasoning_end(list(prompt.token_ids[prompt.replied :])))
 
     def _rank_option(self, prompt: Prompt) -> dict[str, int]:
         """Name the data-parallel rank of a question's turns, where there are several: each has a cache of its own."""

@@ -61,7 +61,7 @@ async def _awaited(answering: Awaitable[Response], raw_request: Request) -> Resp
 
 
 async def answer(service: Service, request: FocusRequest, raw_request: Request, wire: Wire) -> Response:
-    """Answer one request as `wire` writes it. Raises Refusal, DualFocusError, VllmRefusal and vLLM's errors."""
+    """Answer one request as `wire` writes it. Raises HttpError, DualFocusError, VllmResponseError and vLLM's errors."""
     deadline, stages = service.deadline(), Stages()
     service.images.check_number(len(list(image_parts(request))))
     is_served = service.chat.is_served(request.model)
@@ -74,7 +74,7 @@ async def answer(service: Service, request: FocusRequest, raw_request: Request, 
 
 
 async def answer_by_vllm(service: Service, raw_request: Request, wire: VllmWire, *, is_streamed: bool) -> Response:
-    """Have vLLM answer what holds no picture. Raises Refusal, VllmRefusal and vLLM's errors."""
+    """Have vLLM answer what holds no picture. Raises HttpError, VllmResponseError and vLLM's errors."""
     task = _VllmTask(service, wire, NO_IMAGE)
     return await _admitted(service, task, raw_request, wire, Stages(), is_streamed=is_streamed)
 

@@ -35,9 +35,9 @@ _STUMBLES = (
 # What vLLM judges apart from the request, without the field's name.
 _JUDGED_ALONE = ("structured_outputs", "repetition_detection")
 # OpenAI's own limit.
-_MOST_CHOICES = 128
+_MAX_CHOICES = 128
 # A body of a megabyte could otherwise hold the event loop for seconds.
-MOST_MESSAGES, MOST_PARTS = 2_000, 1_000
+MAX_MESSAGES, MAX_PARTS = 2_000, 1_000
 # Names in `vllm_xargs` that vLLM's engine (or ours, by the beginning) reads for itself: not a client's to write.
 _RESERVED_XARGS = ("kv_transfer_params", "ec_transfer_params", "kv_cache_report_mode")
 _OUR_XARGS = "dualfocus"
@@ -182,8 +182,8 @@ class Sampled(BaseModel):
 
     @model_validator(mode="after")
     def _has_few_choices(self) -> Self:
-        if not 1 <= (getattr(self, "n", None) or 1) <= _MOST_CHOICES:
-            raise FieldError(f"n must be 1 to {_MOST_CHOICES}", "n")
+        if not 1 <= (getattr(self, "n", None) or 1) <= _MAX_CHOICES:
+            raise FieldError(f"n must be 1 to {_MAX_CHOICES}", "n")
         return self
 
 
@@ -233,12 +233,12 @@ def check_messages(body: Any) -> list[dict[str, Any]]:
     if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
         shape = "messages must be a list of at least one message, each an object with role and content"
         raise FieldError(shape, "messages")
-    if len(messages) > MOST_MESSAGES:
-        raise FieldError(f"messages has {len(messages):,} messages; {MOST_MESSAGES:,} are the most", "messages")
+    if len(messages) > MAX_MESSAGES:
+        raise FieldError(f"messages has {len(messages):,} messages; {MAX_MESSAGES:,} are the most", "messages")
     for place, message in enumerate(messages):
         content, parts = f"messages.{place}.content", message.get("content")
-        if isinstance(parts, list) and len(parts) > MOST_PARTS:
-            raise FieldError(f"{content} has {len(parts):,} parts; {MOST_PARTS:,} are the most", content)
+        if isinstance(parts, list) and len(parts) > MAX_PARTS:
+            raise FieldError(f"{content} has {len(parts):,} parts; {MAX_PARTS:,} are the most", content)
     return messages
 
 

@@ -51,7 +51,10 @@ class VllmWire(Protocol):
     """One request as its API has it: how vLLM's own serving answers it, and what is written around that."""
 
     async def vllm_body(self) -> Mapping[str, Any]:
-        """Have vLLM answer, once the request's images are opened. Raises BadPicture, VllmRefusal and vLLM's errors."""
+        """Have vLLM answer, once the request's images are opened.
+
+        Raises BadPicture, VllmResponseError and vLLM's errors.
+        """
 
     async def vllm_events(self) -> AsyncGenerator[str, None]:
         """Have vLLM answer as events. Raises the same, also while they are read."""

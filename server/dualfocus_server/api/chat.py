@@ -38,7 +38,7 @@ async def chat_completions(request: FocusRequest, raw_request: Request) -> Respo
 
 
 async def answer_chat(service: Service, request: FocusRequest, raw_request: Request) -> Response:
-    """Answer one chat completion request. Raises Refusal, DualFocusError, VllmRefusal and vLLM's errors."""
+    """Answer one chat completion request. Raises HttpError, DualFocusError, VllmResponseError and vLLM's errors."""
     asked_model = request.model
     take_mode(request, service.chat.is_served, service.mode)
     take_headers(request, raw_request)

@@ -27,7 +27,7 @@ from dualfocus_server.guards.json_limits import FieldError
 from dualfocus_server.telemetry.request_ids import HEADER, request_id
 
 router = APIRouter(route_class=JsonRoute)
-_MOST_CONVERSATIONS = 128
+_MAX_CONVERSATIONS = 128
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
@@ -35,7 +35,7 @@ class ChatBatch(Readable, BatchChatCompletionRequest):
     """Conversations to be answered alike, with the `dualfocus` field for all of them."""
 
     messages: list[Annotated[list[dict[str, Any]], Field(min_length=1)]] = Field(
-        min_length=1, max_length=_MOST_CONVERSATIONS
+        min_length=1, max_length=_MAX_CONVERSATIONS
     )
     dualfocus: FocusOptions | None = None
 

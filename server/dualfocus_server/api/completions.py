@@ -30,7 +30,7 @@ from dualfocus_server.guards.json_limits import FieldError
 
 router = APIRouter(route_class=JsonRoute)
 # Of one request, which takes one place: as many as vLLM takes prompts.
-_MOST_TEXTS = 1_024
+_MAX_TEXTS = 1_024
 _ANSWER = {
     "model": CompletionResponse,
     "description": "The texts; where `stream` is true, their pieces as server-sent events.",
@@ -48,8 +48,8 @@ class Completion(Readable, Sampled, CompletionRequest):
     @model_validator(mode="after")
     def _asks_for_few_texts(self) -> Self:
         texts = (self.n or 1) * (_number(self.prompt) + _number(self.prompt_embeds))
-        if texts > _MOST_TEXTS:
-            raise FieldError(f"n for each prompt makes {texts:,} texts; {_MOST_TEXTS:,} are the most", "n")
+        if texts > _MAX_TEXTS:
+            raise FieldError(f"n for each prompt makes {texts:,} texts; {_MAX_TEXTS:,} are the most", "n")
         return self
 
 
@@ -68,7 +68,7 @@ async def completions(request: Completion, raw_request: Request) -> Response:
 
 
 async def complete(service: Service, request: Completion, raw_request: Request) -> Response:
-    """Answer one completion request. Raises Refusal, BadQuestion, VllmRefusal and vLLM's errors."""
+    """Answer one completion request. Raises HttpError, BadQuestion, VllmResponseError and vLLM's errors."""
     asked_model = request.model
     request.model, _ = model_and_mode(request.model, service.chat.is_served)
     prompts_into_words(request, service.focus)

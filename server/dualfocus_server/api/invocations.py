@@ -36,7 +36,7 @@ async def _route_for(raw_request: Request) -> APIRoute:
     for field, route in offered.items():
         if isinstance(body, dict) and field in body:
             return route
-    raise HTTPException(400, f"The body is no request that is answered here: it has none of {', '.join(offered)}.")
+    raise HTTPException(400, f"The body is not a request that is answered here: it has none of {', '.join(offered)}.")
 
 
 def _route_at(app: FastAPI, path: str) -> APIRoute | None:

@@ -59,7 +59,7 @@ async def tokenize(request: Tokenize, raw_request: Request) -> Response:
 
 
 async def tokenized(request: TokenizeConversation | TokenizeText, raw_request: Request) -> dict[str, Any]:
-    """Return what vLLM answers. Raises Refusal, BadPicture, VllmRefusal and vLLM's errors."""
+    """Return what vLLM answers. Raises HttpError, BadPicture, VllmResponseError and vLLM's errors."""
     async with _admitted(request, raw_request) as service:
         if isinstance(request, TokenizeConversation):
             service.images.check_number(len(list(image_parts(request))))

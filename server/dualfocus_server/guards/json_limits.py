@@ -5,7 +5,7 @@ from typing import Any
 
 LARGEST = 2**63 - 1
 # Validating a value takes microseconds and a kilobyte, and the event loop waits for it.
-MOST_VALUES = 100_000
+MAX_VALUES = 100_000
 
 
 class FieldError(ValueError):
@@ -43,8 +43,8 @@ def _leaves(body: Any) -> Iterator[tuple[str, Any]]:
     while left:
         name, value = left.pop()
         found += len(value) if isinstance(value, dict | list) else 0
-        if found > MOST_VALUES:
-            raise FieldError(f"the body has more than {MOST_VALUES:,} values in it", None)
+        if found > MAX_VALUES:
+            raise FieldError(f"the body has more than {MAX_VALUES:,} values in it", None)
         if isinstance(value, dict):
             yield from ((name, key) for key in value)
             left += [(name or str(key), inner) for key, inner in value.items()]

@@ -56,7 +56,12 @@ def focus(defaults: dict[str, Any] | None = None, **profile: Any) -> DualFocus:
     own = load_profile("llava-dualfocus").model_copy(update=profile)
     pictures = PictureCache(own.pad_color, own.image_size)
     engine = SimpleNamespace(
-        default_sampling=defaults or {}, pictures=pictures, default_max_tokens=128, views=own.views, as_words=list
+        default_sampling=defaults or {},
+        pictures=pictures,
+        default_max_tokens=128,
+        views=own.views,
+        as_words=list,
+        in_words=dict,
     )
     return cast("DualFocus", SimpleNamespace(engine=engine, profile=own))
 

@@ -134,7 +134,7 @@ def test_ordinary_options_keep_the_two_looks(fields: dict[str, Any]) -> None:
 def test_the_processors_fields_are_two_looks_where_a_flag_trusts_clients_with_them() -> None:
     told = request(mm_processor_kwargs={"do_rescale": False})
     assert reason_for_vllm(told, ["mm_processor_kwargs"]) is None
-    assert reason_for_vllm(request(n=2), ["mm_processor_kwargs"]) == "n"
+    assert reason_for_vllm(request(echo=True), ["mm_processor_kwargs"]) == "echo"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from dualfocus_server.guards.json_limits import MOST_VALUES, validate_json
+from dualfocus_server.guards.json_limits import MAX_VALUES, validate_json
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_json_that_cant(body: Any, message: str) -> None:
 
 def test_depth_is_no_matter() -> None:
     body: Any = "\ud800"
-    for _ in range(MOST_VALUES - 10):
+    for _ in range(MAX_VALUES - 10):
         body = [body]
     with pytest.raises(ValueError, match="an unpaired surrogate"):
         validate_json({"deep": body})

@@ -105,7 +105,10 @@ class VllmChat:
         return cls(state)
 
     async def answer(self, request: ChatCompletionRequest, raw_request: Request) -> ChatCompletionResponse:
-        """Answer a chat completion request as `vllm serve` would. Raises VllmRefusal, ContextFull and vLLM's errors."""
+        """Answer a chat completion request as `vllm serve` would.
+
+        Raises VllmResponseError, ContextFull and vLLM's errors.
+        """
         with self._forget_images_on_error(request.messages):
             answering = self._chat.create_chat_completion(request, as_ours(raw_request))
             response = cast("ChatCompletionResponse", await self._made(request, answering))
@@ -232,7 +235,7 @@ class VllmChat:
         return await self._models.show_available_models()
 
     async def tokenize(self, request: TokenizeRequest, raw_request: Request) -> dict[str, Any]:
-        """Tokenize a text or a conversation as `vllm serve` would. Raises VllmRefusal and vLLM's errors."""
+        """Tokenize a text or a conversation as `vllm serve` would. Raises VllmResponseError and vLLM's errors."""
         with as_client_errors():
             return self._whole(request, await self._tokens.create_tokenize(request, as_ours(raw_request)))
 
@@ -246,7 +249,7 @@ class VllmChat:
         return cast("dict[str, Any]", (await self._tokens.get_tokenizer_info()).model_dump())
 
     async def load_adapter(self, request: LoadLoRAAdapterRequest) -> str:
-        """Serve an adapter from now on, as `vllm serve` would. Raises VllmRefusal."""
+        """Serve an adapter from now on, as `vllm serve` would. Raises VllmResponseError."""
         return self._done(await self._models.load_lora_adapter(request))
 
     async def unload_adapter(self, request: UnloadLoRAAdapterRequest) -> str:
@@ -276,7 +279,7 @@ class VllmChat:
         return self.is_base_model(name) or name in self._models.lora_requests
 
     def check_tools(self, request: ChatCompletionRequest) -> None:
-        """Raise VllmRefusal where the model may call tools and no parser can read that, as vLLM's chat serving does."""
+        """Raise VllmResponseError where the model may call tools and no parser can read that, as vLLM's chat does."""
         if request.tool_choice != "auto":
             return
         parser, tokenizer = self._chat.parser_cls, self._chat.renderer.tokenizer

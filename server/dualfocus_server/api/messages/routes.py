@@ -39,7 +39,10 @@ async def messages(request: MessagesRequest, raw_request: Request) -> Response:
 
 
 async def answer_message(asked: MessagesRequest, raw_request: Request) -> Response:
-    """Answer one request. Raises Refusal, DualFocusError, RequestValidationError, VllmRefusal and vLLM's errors."""
+    """Answer one request.
+
+    Raises HttpError, DualFocusError, RequestValidationError, VllmResponseError and vLLM's errors.
+    """
     service = cast("Service", raw_request.app.state.service)
     request = await chat_request(asked, service.chat.messages)
     take_mode(request, service.chat.is_served, service.mode)

@@ -11,7 +11,7 @@ from openai.types.responses.response_reasoning_item import Content
 from pydantic import BaseModel, ValidationError
 
 from dualfocus_server.answering.contents import normalize_message
-from dualfocus_server.answering.protocol import MOST_MESSAGES, MOST_PARTS
+from dualfocus_server.answering.protocol import MAX_MESSAGES, MAX_PARTS
 from dualfocus_server.guards.json_limits import FieldError
 
 _ROLES = ("system", "developer", "user", "assistant")
@@ -27,14 +27,14 @@ def check_input(asked: Any) -> None:
         return
     if not isinstance(asked, list) or not asked or not all(isinstance(item, dict) for item in asked):
         raise FieldError("input must be a text, or a list of at least one item, each an object", "input")
-    if len(asked) > MOST_MESSAGES:
-        raise FieldError(f"input has {len(asked):,} items; {MOST_MESSAGES:,} are the most", "input")
+    if len(asked) > MAX_MESSAGES:
+        raise FieldError(f"input has {len(asked):,} items; {MAX_MESSAGES:,} are the most", "input")
     for place, item in enumerate(asked):
         for name in ("content", "output", "summary"):
             parts = item.get(name)
-            if isinstance(parts, list) and len(parts) > MOST_PARTS:
+            if isinstance(parts, list) and len(parts) > MAX_PARTS:
                 where = f"input.{place}.{name}"
-                raise FieldError(f"{where} has {len(parts):,} parts; {MOST_PARTS:,} are the most", where)
+                raise FieldError(f"{where} has {len(parts):,} parts; {MAX_PARTS:,} are the most", where)
 
 
 def canonical_items(asked: str | list[Any]) -> list[Any]:

@@ -17,7 +17,7 @@ from dualfocus_server.api.responses.tools import has_functions_alone
 from dualfocus_server.guards.json_limits import FieldError, validate_json
 
 # Each is tried as one of every make.
-_MOST_TOOLS = 1_000
+_MAX_TOOLS = 1_000
 
 
 class ResponseRequest(FocusFields, ResponsesRequest):
@@ -33,8 +33,8 @@ class ResponseRequest(FocusFields, ResponsesRequest):
             raise FieldError("the body must be a JSON object, sent with Content-Type: application/json", None)
         validate_json(body)
         check_input(body.get("input"))
-        if isinstance(tools := body.get("tools"), list) and len(tools) > _MOST_TOOLS:
-            raise FieldError(f"tools has {len(tools):,} tools; {_MOST_TOOLS:,} are the most", "tools")
+        if isinstance(tools := body.get("tools"), list) and len(tools) > _MAX_TOOLS:
+            raise FieldError(f"tools has {len(tools):,} tools; {_MAX_TOOLS:,} are the most", "tools")
         return {name: value for name, value in body.items() if name != "request_id"}  # the answer's id is ours
 
     @model_validator(mode="wrap")

@@ -63,7 +63,7 @@ async def cancel_response(response_id: str, raw_request: Request) -> Response:
 async def respond(
     service: Service, store: ResponseStore | None, asked: ResponseRequest, raw_request: Request
 ) -> Response:
-    """Answer one request for a response. Raises Refusal, DualFocusError, VllmRefusal and vLLM's errors."""
+    """Answer one request for a response. Raises HttpError, DualFocusError, VllmResponseError and vLLM's errors."""
     owner, model, is_streamed = client_of(raw_request), asked.model, bool(asked.stream)
     _recall(asked, store, owner)
     if asked.background:

@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from dualfocus_server.api.responses.items import canonical_output
 from dualfocus_server.guards.api_errors import ApiError, VllmResponseError
 
-MOST_RESPONSES, MOST_BYTES = 1_000, 256 << 20
+MAX_RESPONSES, MAX_BYTES = 1_000, 256 << 20
 
 
 @dataclass(eq=False)
@@ -75,7 +75,7 @@ class Stored:
 class ResponseStore:
     """Keeps so many responses, and so many bytes of them."""
 
-    def __init__(self, most: int = MOST_RESPONSES, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, most: int = MAX_RESPONSES, most_bytes: int = MAX_BYTES) -> None:
         self._most = most
         self._most_bytes = most_bytes
         self._kept: dict[str, Stored] = {}  # the oldest first
