@@ -40,6 +40,8 @@ from vllm.entrypoints.serve.profile import api_router as profile
 from vllm.entrypoints.serve.utils.orca_metrics import metrics_header
 from vllm.entrypoints.serve.utils.sse_keep_alive import SSE_KEEP_ALIVE_COMMENT
 from vllm.outputs import RequestOutput
+from vllm.parser.abstract_parser import Parser
+from vllm.reasoning import ReasoningParser
 from vllm.renderers.params import ChatParams
 from vllm.triton_utils.dispatcher import register_kernels
 from vllm.utils.cpu_triton_utils import _expand_kernel_impl
@@ -235,6 +237,22 @@ def test_streams_of_chat_serving_are_what_is_read_and_written_of_them() -> None:
     role = ChatCompletionResponseStreamChoice(index=0, delta=DeltaMessage(role="assistant", content=""))
     assert '"delta":{"role":' in role.model_dump_json(exclude_unset=True)
     assert SSE_KEEP_ALIVE_COMMENT == ": keep-alive\n\n"
+
+
+def test_thoughts_and_calls_are_read_as_vllms_own_serving_reads_them() -> None:
+    assert {"reasoning_ended", "reasoning_parser_kwargs"} <= set(inspect.signature(AsyncLLM.generate).parameters)
+    assert {"parse", "parse_delta", "adjust_request", "count_reasoning_tokens", "set_prompt_token_ids"} <= set(
+        dir(Parser)
+    )
+    assert {"reasoning_end_str", "is_reasoning_end"} <= set(dir(ReasoningParser))
+    assert list(inspect.signature(Parser.parse).parameters)[1:] == [
+        *("model_output", "request", "enable_auto_tools", "model_output_token_ids"),
+    ]
+    assert list(inspect.signature(OpenAIServingChat._make_parser).parameters)[1:] == [
+        *("request", "tokenizer", "chat_template_kwargs"),
+    ]
+    assert "parser_cls" in inspect.getsource(OpenAIServingChat.__init__)
+    assert "_grammar_from_parser" in ChatCompletionRequest.__private_attributes__
 
 
 def test_completions_are_delegated_to() -> None:
