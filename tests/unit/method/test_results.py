@@ -57,6 +57,7 @@ def test_modes_and_reasons_keep_their_names_on_the_wire() -> None:
         "other_answer_cut",
         "same_answer",
         "nothing_asked",
+        "no_grounding",
         "nothing_to_enlarge",
         "several_pictures",
         "image_limit",

@@ -172,6 +172,29 @@ def test_image_tokens_are_set_by_flags_where_the_profile_has_views() -> None:
         runtime._with_flags(load_profile("paper"), parse_arguments(flags))
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"grounds": False},
+            "can't say where something is: questions without `dualfocus.box` are answered by one look",
+        ),
+        ({"crop_alone": True}, "one picture a prompt: the crop is asked about in a conversation of its own"),
+    ],
+)
+def test_what_a_model_can_not_do_is_said(changes: dict[str, Any], told: str) -> None:
+    args = parse_arguments(["--limit-mm-per-prompt", '{"image": 1}'])
+    profile = load_profile("paper")
+    more = set(runtime._notes(profile.model_copy(update=changes), args)) - set(runtime._notes(profile, args))
+    assert [told in note for note in more] == [True]
+
+
+def test_a_model_of_one_picture_a_prompt_has_its_second_look() -> None:
+    args = parse_arguments(["--limit-mm-per-prompt", '{"image": 1}'])
+    notes = list(runtime._notes(load_profile("one-picture"), args))
+    assert not any("the crop among them" in note for note in notes)
+
+
 def test_how_far_a_profile_was_verified_is_said() -> None:
     assert load_profile("qwen3-vl").verified in list(runtime._notes(load_profile("qwen3-vl"), parse_arguments([])))
 
