@@ -11,8 +11,8 @@ from dualfocus_training.models.families.making import (
     QWEN_SPECIAL,
     SPREAD,
     WIDTH,
-    qwen_text,
     qwen_tokenizer,
+    small_text,
     write_json,
     write_model,
 )
@@ -110,7 +110,7 @@ def _config(tokenizer: Qwen2Tokenizer, text: Mapping[str, Any], vision: Mapping[
     }
     rotary = {"rope_type": "default", "mrope_section": [8, 12, 12], "rope_theta": 1e6}
     return Qwen2_5_VLConfig(
-        text_config=qwen_text(tokenizer, rope_parameters=rotary, **text),
+        text_config=small_text(tokenizer, rope_parameters=rotary, **text),
         vision_config={"window_size": 112, "patch_size": 14, **vision},
         image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
         video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
