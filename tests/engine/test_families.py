@@ -89,8 +89,8 @@ def processor(published: Path, tiny: DualFocus) -> Any:
     return loaded
 
 
-async def _answer(tiny: DualFocus, picture: Image.Image) -> Turn:
-    question = Question.about(picture, _ASKED, Mode.MACRO)
+async def _answer(tiny: DualFocus, picture: Image.Image, asked: str = _ASKED) -> Turn:
+    question = Question.about(picture, asked, Mode.MACRO)
     sampling = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
     return (await tiny.answer(replace(question, sampling=sampling))).turns["macro"]
 
@@ -143,6 +143,21 @@ async def test_the_answer_is_the_one_that_transformers_gives(
         assert list(turn.token_ids)[:same] == expected.tolist()[:same]
         answers.add(turn.token_ids)
     assert len(answers) == 2, "it looks at the picture"
+
+
+@pytest.mark.parametrize(("first", "width"), [("What was here before?", 770), ("What was here before? " * 20, 771)])
+async def test_another_question_about_a_picture_begins_behind_it_unless_a_state_was_kept_too_late(
+    tiny: DualFocus, photo: Callable[[str], Image.Image], first: str, width: int
+) -> None:
+    picture = photo("coffee").resize((width, 560))
+    await _answer(tiny, picture, first)
+    turn = await _answer(tiny, picture)
+    config = tiny.engine.llm.vllm_config
+    block = config.cache_config.block_size
+    # Layers with a state: only that of the last whole block is kept, which stands behind a long question's begin.
+    is_lost = config.model_config.is_hybrid and len(first) > 2 * block
+    assert turn.cached_tokens >= (0 if is_lost else (turn.image_tokens - 1) // block * block)
+    assert (turn.cached_tokens == 0, turn.encoder_runs) == (is_lost, 0)
 
 
 @contextmanager

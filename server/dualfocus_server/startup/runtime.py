@@ -153,6 +153,8 @@ def _notes(profile: Profile, args: Namespace) -> Iterator[str]:
         yield "This model can't say where something is: questions without `dualfocus.box` are answered by one look."
     if profile.crop_alone:
         yield "This model takes one picture a prompt: the crop is asked about in a conversation of its own."
+    if not args.enable_prefix_caching:
+        yield "Without prefix caching turns share nothing: each computes its whole prompt (--enable-prefix-caching)."
     limit = (args.limit_mm_per_prompt or {}).get("image")
     images = limit.get("count") if isinstance(limit, dict) else limit
     if images and not profile.crop_alone:

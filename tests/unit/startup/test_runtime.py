@@ -132,6 +132,7 @@ async def test_error_that_ends_the_server_is_not_lost() -> None:
 
 
 THREE_IMAGES = "A prompt holds 3 images, the crop among them: a conversation of as many gets no second look."
+NOT_SHARED = "Without prefix caching turns share nothing: each computes its whole prompt (--enable-prefix-caching)."
 NOT_COUNTED = "With --ec-transfer-config encoder runs are not counted, and turns at once may compute a picture twice."
 
 
@@ -146,6 +147,7 @@ NOT_COUNTED = "With --ec-transfer-config encoder runs are not counted, and turns
         (False, ["--limit-mm-per-prompt", '{"image": {"count": 3, "width": 9}}'], 4, [THREE_IMAGES]),
         (False, ["--limit-mm-per-prompt", '{"video": 1}'], 4, []),
         (False, ["--ec-transfer-config", "{}"], 4, [NOT_COUNTED]),
+        (False, ["--no-enable-prefix-caching"], 4, [NOT_SHARED]),
     ],
 )
 def test_default_that_is_not_vllms_is_said_where_no_flag_was_given(
