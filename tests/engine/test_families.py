@@ -1,5 +1,6 @@
 """Each family's architecture on real vLLM: pictures and crops are put to it as the family's own processor puts them."""
 
+import math
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ _FLAGS = {
 _COMPARED_WITH = {"internvl-chat": "internvl"}
 # The same box as each family writes it, of a picture of 1600 x 900; Qwen2.5-VL's is shown that at 1596 x 896.
 _WRITTEN = {
+    "qwen2-vl": "it(250,250),(500,500)",
     "qwen2.5-vl": '```json\n[{"bbox_2d": [399, 224, 798, 448], "label": "it"}]\n```',
     "qwen3-vl": '```json\n[{"bbox_2d": [250, 250, 500, 500], "label": "it"}]\n```',
     "qwen3.5": '```json\n[{"bbox_2d": [250, 250, 500, 500], "label": "it"}]\n```',
@@ -48,6 +50,7 @@ _WRITTEN = {
 # What its crop of 400 x 225 is shown at: 256 tokens, and twice its area in the whole picture. Of other families it is
 # given to the model's own processor.
 _SHOWN = {
+    "qwen2-vl": (616, 336),
     "qwen2.5-vl": (616, 336),
     "qwen3-vl": (704, 384),
     "qwen3.5": (704, 384),
@@ -145,17 +148,18 @@ async def test_the_answer_is_the_one_that_transformers_gives(
     assert len(answers) == 2, "it looks at the picture"
 
 
-@pytest.mark.parametrize(("first", "width"), [("What was here before?", 770), ("What was here before? " * 20, 771)])
-async def test_another_question_about_a_picture_begins_behind_it_unless_a_state_was_kept_too_late(
-    tiny: DualFocus, photo: Callable[[str], Image.Image], first: str, width: int
+@pytest.mark.parametrize("times", [1, 20])
+async def test_another_question_about_a_picture_begins_behind_it_unless_a_long_one_hid_it(
+    tiny: DualFocus, photo: Callable[[str], Image.Image], times: int
 ) -> None:
-    picture = photo("coffee").resize((width, 560))
-    await _answer(tiny, picture, first)
+    picture = photo("coffee").resize((770 + times, 560))
+    first = await _answer(tiny, picture, "What was here before? " * times)
     turn = await _answer(tiny, picture)
     config = tiny.engine.llm.vllm_config
-    block = config.cache_config.block_size
-    # Layers with a state: only that of the last whole block is kept, which stands behind a long question's begin.
-    is_lost = config.model_config.is_hybrid and len(first) > 2 * block
+    block, window = config.cache_config.block_size, config.model_config.hf_text_config.to_dict().get("sliding_window")
+    # Layers with a state keep that of a prompt's last whole block alone, those with a window what stands in it.
+    is_hidden = config.model_config.is_hybrid and first.prompt_tokens - first.image_tokens > 2 * block
+    is_lost = is_hidden or first.prompt_tokens > (window or math.inf)
     assert turn.cached_tokens >= (0 if is_lost else (turn.image_tokens - 1) // block * block)
     assert (turn.cached_tokens == 0, turn.encoder_runs) == (is_lost, 0)
 

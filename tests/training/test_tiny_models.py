@@ -23,8 +23,10 @@ _QWEN = (
     "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>What?<|im_end|>\n"
     "<|im_start|>assistant\n"
 )
+_QWEN2 = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n" + _QWEN
 _CHATS = {
-    "qwen2.5-vl": "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n" + _QWEN,
+    "qwen2-vl": _QWEN2,
+    "qwen2.5-vl": _QWEN2,
     "qwen3-vl": _QWEN,
     "qwen3-vl-moe": _QWEN,
     "internvl": _QWEN.replace("<|vision_start|><|image_pad|><|vision_end|>", "<IMG_CONTEXT>\n"),

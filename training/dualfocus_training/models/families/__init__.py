@@ -14,6 +14,7 @@ from dualfocus_training.models.made_once import make_once
 
 # Each is written by `write_tiny(folder, seed)` of its module.
 FAMILIES = {
+    "qwen2-vl": "qwen2_vl",
     "qwen2.5-vl": "qwen2_5_vl",
     "qwen3-vl": "qwen3_vl",
     "qwen3-vl-moe": "qwen3_vl_moe",
