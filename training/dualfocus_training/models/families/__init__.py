@@ -14,11 +14,11 @@ from dualfocus_training.models.made_once import make_once
 
 # Each is written by `write_tiny(folder, seed)` of its module.
 FAMILIES = {
-    "qwen2-vl": "qwen2_vl",
-    "qwen2.5-vl": "qwen2_5_vl",
-    "qwen3-vl": "qwen3_vl",
-    "qwen3-vl-moe": "qwen3_vl_moe",
-    "qwen3.5": "qwen3_5",
+    "qwen2-vl": "qwen.qwen2_vl",
+    "qwen2.5-vl": "qwen.qwen2_5_vl",
+    "qwen3-vl": "qwen.qwen3_vl",
+    "qwen3-vl-moe": "qwen.qwen3_vl_moe",
+    "qwen3.5": "qwen.qwen3_5",
     "internvl": "internvl",
     "internvl-chat": "internvl_chat",
     "glm-v": "glm4v",

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from transformers import Qwen2Tokenizer, Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
-from dualfocus_training.models.families import qwen3_vl
 from dualfocus_training.models.families.making import small_text, write_model
+from dualfocus_training.models.families.qwen import qwen3_vl
 
 # It thinks unless it is told not to; then the thoughts that it does not have are written for it.
 _OPENING = "{{- '<|im_start|>assistant\\n' -}}"
