@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 from dualfocus_engine import DualFocus, Mode, Profile, Question, load_profile
 from dualfocus_training.models.families import ensure_tiny
-from dualfocus_training.models.families.qwen2_5_vl import write_half_billion
+from dualfocus_training.models.families.qwen.qwen2_5_vl import write_half_billion
 from dualfocus_training.models.made_once import make_once
 from PIL import Image
 from vllm import SamplingParams

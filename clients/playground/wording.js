@@ -53,6 +53,7 @@ const REASONS = {
   same_answer: () => "Both looks say the same, so the first answer stands.",
   tool_call: () => "The first look called a tool, and that call is the answer.",
   nothing_asked: () => "Nothing was asked about the picture, so there was no place to look for.",
+  no_grounding: () => "This model can't say where something is, so the first answer stands.",
   nothing_to_enlarge: () => "The place that the model named was already shown as large as it can be, so the first answer stands.",
   several_pictures: () => "There are several pictures, and it was not said which to look into, so the first answer stands.",
   image_limit: () => "The server takes no more pictures in one question than there are, so the first answer stands.",

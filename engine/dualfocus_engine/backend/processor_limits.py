@@ -27,19 +27,24 @@ def with_processor_limits(views: Views | None, renderer: Any) -> Views | None:
 
 
 def _grid(rule: Grid, info: Any) -> Grid:
+    if rule.most_side is not None:
+        side = _pixels(info, "longest_edge") or rule.most_side
+        return rule.model_copy(update={"most_side": side, "most": (side // rule.cell) ** 2})
     most = info.get_max_image_tokens() if hasattr(info, "get_max_image_tokens") else rule.most
-    least = _least_pixels(info)
+    least = _given(info).get("min_pixels") or _pixels(info, "shortest_edge")
     return rule.model_copy(
-        update={"most": most, "least": rule.least if least is None else max(1, -(-least // rule.cell**2))}
+        update={
+            "most": most,
+            "least": rule.least if least is None else max(1, -(-least // (rule.frames * rule.cell**2))),
+        }
     )
 
 
-def _least_pixels(info: Any) -> int | None:
-    """Return the pixels that the processor enlarges a picture to at least, by either spelling."""
-    given = _given(info)
-    sizes = (given.get("size") or {}, vars(info.get_hf_processor().image_processor.size))
-    found = (given.get("min_pixels"), *(size.get("shortest_edge") for size in sizes))
-    return next((int(pixels) for pixels in found if pixels is not None), None)
+def _pixels(info: Any, edge: str) -> int | None:
+    """Return what the processor's `size` says under a name: pixels of a side or of a whole picture, by the family."""
+    loaded = getattr(info.get_hf_processor().image_processor, "size", None) or {}
+    sizes = (_given(info).get("size") or {}, loaded if isinstance(loaded, Mapping) else vars(loaded))
+    return next((int(size[edge]) for size in sizes if size.get(edge) is not None), None)
 
 
 def _given(info: Any) -> Mapping[str, Any]:

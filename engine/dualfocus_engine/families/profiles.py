@@ -30,6 +30,9 @@ class Profile(BaseModel):
     )
     verified: str = Field(default="", description="how far what it says was tried; said at start, as users should know")
     notice: str | None = Field(default=None, description="said at start-up, where users should know something")
+    grounds: bool = Field(
+        default=True, description="the model says where something is; else it looks closer only where a client says"
+    )
     grounding_prompt: str = Field(description="Q1; {question} stands for the question to ground")
     micro_prompt: str = Field(description="Q2; {question} stands for the question as the client sent it")
     shared_prompt: str | None = Field(

@@ -16,6 +16,7 @@ from dualfocus_engine.families.boxes import Region, Size
 _Tokens = Annotated[int, Field(gt=0)]
 # Processors refuse pictures that are longer for their width than this.
 _LONGEST_STRIP = 200
+_UNLIMITED = 1 << 62
 
 
 class _Cells(BaseModel):
@@ -39,18 +40,24 @@ class _Cells(BaseModel):
 class Grid(_Cells):
     """A token for each cell of `cell` pixels a side, the picture's sides rounded to whole cells (Qwen's smart_resize).
 
-    `least` and `most` are the tokens that the processor allows; an engine puts those of the loaded one here.
+    `least`, `most` and `most_side` are what the processor allows; an engine puts those of the loaded one here.
     """
 
     kind: Literal["grid"]
     least: _Tokens = 1
+    most_side: int | None = Field(default=None, gt=0, description="pixels of a side")
+    rounds_up: bool = Field(default=False, description="a cell that a picture fills in part counts whole")
+    frames: int = Field(
+        default=1, gt=0, description="how often a picture counts where it is held to the pixels allowed"
+    )
 
     def fit(self, size: Size, least: int, most: int) -> Size:
         """Return the size to show a picture of `size` at, its aspect kept: `least` to `most` tokens."""
-        width, height = (max(length, max(size) / _LONGEST_STRIP) for length in size)
+        width, height = self._within_side(*(max(length, max(size) / _LONGEST_STRIP) for length in size))
         most = min(most, self.most)
         least = min(max(least, self.least), most)
-        columns, rows = (max(1, round(length / self.cell)) for length in (width, height))
+        rounded = math.ceil if self.rounds_up else round
+        columns, rows = (max(1, rounded(length / self.cell)) for length in (width, height))
         if columns * rows < least:
             scale = math.sqrt(least / (width * height))
             columns, rows = math.ceil(width * scale), math.ceil(height * scale)
@@ -59,10 +66,16 @@ class Grid(_Cells):
             columns, rows = (max(1, math.floor(length * scale)) for length in (width, height))
             columns = min(columns, max(1, most // rows))
             rows = min(rows, most // columns)
-        columns, rows = min(columns, rows * _LONGEST_STRIP), min(rows, columns * _LONGEST_STRIP)
+        longest = (self.most_side or _UNLIMITED) // self.cell
+        columns, rows = min(columns, rows * _LONGEST_STRIP, longest), min(rows, columns * _LONGEST_STRIP, longest)
         while columns * rows < self.least:  # rounded down too far: the processor would enlarge it its own way
             columns, rows = (columns + 1, rows) if columns > rows else (columns, rows + 1)
         return columns * self.cell, rows * self.cell
+
+    def _within_side(self, width: float, height: float) -> tuple[float, float]:
+        """Return the sides reduced so that the longer one is allowed, to whole pixels where they are."""
+        scale = (self.most_side or math.inf) / max(width, height)
+        return (width, height) if scale >= 1 else (math.floor(width * scale), math.floor(height * scale))
 
     def widened(self, region: Region, size: Size, most: int) -> Region:
         """Return the region to crop: a grid takes one of any aspect."""
@@ -232,7 +245,6 @@ class Views(BaseModel):
         return self.rule.fit(size, max(self.crop.least or 1, twice), _least_of(self.crop.most, most))
 
 
-_UNLIMITED = 1 << 62
 # How much more area a crop is shown on than it has in the whole picture.
 _ENLARGED = 2
 

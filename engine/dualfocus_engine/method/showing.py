@@ -91,7 +91,7 @@ def _answer_reserve(context: int, sampling: "SamplingParams") -> int:
 def _crop_limit(views: Views, question: Question, context: int) -> int:
     """Return the most image tokens that the crop may take: never more than its part of the context."""
     limits = [limit for limit in (views.crop.most, question.crop_tokens) if limit is not None]
-    return min(*limits, context // _CONTEXT_PARTS)
+    return min([*limits, context // _CONTEXT_PARTS])
 
 
 def _longest_text(question: Question) -> int:

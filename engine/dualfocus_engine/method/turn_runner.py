@@ -74,6 +74,8 @@ class TurnRunner:
         question = self._question
         if not question.to_ground.strip():
             return Selection.NOTHING_ASKED
+        if question.box is None and not self._profile.grounds:
+            return Selection.NO_GROUNDING
         if question.leaves_open_which_picture:
             return Selection.SEVERAL_PICTURES
         is_full = len(question.pictures) >= self._engine.max_images and not self._profile.crop_alone

@@ -63,6 +63,8 @@ async def _check(args: argparse.Namespace) -> tuple[str, str, Findings]:
 
 
 async def _ask_all(asker: Asker) -> tuple[str, str, Findings]:
+    if not asker.profile.grounds:
+        raise CantAsk(f"By its profile {asker.profile.name!r} {asker.model} can't say where something is.")
     answered = [Answered(drawn, await asker.ask(drawn)) for drawn in draw_pictures()]
     opening = await compare_openings(asker.profile.box_format, answered, asker.locate)
     return asker.model, asker.profile.name, find(answered, asker.profile, asker.views, opening)

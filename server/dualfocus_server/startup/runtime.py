@@ -155,8 +155,15 @@ def _at_most(view: View, most: int | None) -> View:
 def _notes(profile: Profile, args: Namespace) -> Iterator[str]:
     """What an operator is told before the model is loaded: the profile's own notes, and what is not as in vLLM."""
     yield from (note for note in (profile.notice, profile.verified) if note)
+    if not profile.grounds:
+        yield "This model can't say where something is: questions without `dualfocus.box` are answered by one look."
+    if profile.crop_alone:
+        yield "This model takes one picture a prompt: the crop is asked about in a conversation of its own."
+    if not args.enable_prefix_caching:
+        yield "Without prefix caching turns share nothing: each computes its whole prompt (--enable-prefix-caching)."
     limit = (args.limit_mm_per_prompt or {}).get("image")
-    if images := limit.get("count") if isinstance(limit, dict) else limit:
+    images = limit.get("count") if isinstance(limit, dict) else limit
+    if images and not profile.crop_alone:
         yield f"A prompt holds {images} images, the crop among them: a conversation of as many gets no second look."
     if args.ec_transfer_config is not None:
         yield "With --ec-transfer-config encoder runs are not counted, and turns at once may compute a picture twice."

@@ -23,11 +23,36 @@ _QWEN = (
     "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>What?<|im_end|>\n"
     "<|im_start|>assistant\n"
 )
+_QWEN2 = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n" + _QWEN
 _CHATS = {
-    "qwen2.5-vl": "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n" + _QWEN,
+    "qwen2-vl": _QWEN2,
+    "qwen2.5-vl": _QWEN2,
     "qwen3-vl": _QWEN,
     "qwen3-vl-moe": _QWEN,
     "internvl": _QWEN.replace("<|vision_start|><|image_pad|><|vision_end|>", "<IMG_CONTEXT>\n"),
+    "qwen3.5": _QWEN + "<think>\n",
+    "glm-v": (
+        "[gMASK]<sop><|user|>\n<|begin_of_image|><|image|><|end_of_image|>What?<|assistant|>\nA cat."
+        "<|user|>\n<|begin_of_image|><|image|><|end_of_image|>What?<|assistant|>\n"
+    ),
+    "gemma4": (
+        "<bos><|turn>user\n<|image|>What?<turn|>\n<|turn>model\nA cat.<turn|>\n"
+        "<|turn>user\n<|image|>What?<turn|>\n<|turn>model\n"
+    ),
+    "gemma3": (
+        "<bos><start_of_turn>user\n<start_of_image>What?<end_of_turn>\n<start_of_turn>model\nA cat.<end_of_turn>\n"
+        "<start_of_turn>user\n<start_of_image>What?<end_of_turn>\n<start_of_turn>model\n"
+    ),
+    "llava-next": "USER: <image>\nWhat? ASSISTANT: A cat.</s>USER: <image>\nWhat? ASSISTANT:",
+    "llava-onevision": (
+        "<|im_start|>user <image>\nWhat?<|im_end|><|im_start|>assistant \nA cat.<|im_end|>"
+        "<|im_start|>user <image>\nWhat?<|im_end|><|im_start|>assistant\n"
+    ),
+    "mistral3": "<s>[INST][IMG]What?[/INST]A cat.</s>[INST][IMG]What?[/INST]",
+    "idefics3": (
+        "<|begin_of_text|>User:<image>What?<end_of_utterance>\nAssistant: A cat.<end_of_utterance>\n"
+        "User:<image>What?<end_of_utterance>\nAssistant:"
+    ),
 }
 
 
@@ -80,6 +105,8 @@ def test_the_tool_that_returns_a_crop_answers_as_a_user_in_marks() -> None:
         ("qwen2.5-vl", "<|object_ref_start|> <|box_start|> <|box_end|> <|im_end|>", "<tool_call>"),
         ("qwen3-vl", "<|box_start|> <|box_end|> <|im_end|>", "<think> </think> <tool_call> <tool_response>"),
         ("internvl", "<ref> </ref> <box> </box> <IMG_CONTEXT> <|im_end|>", "<tool_call>"),
+        ("glm-v", "<|begin_of_box|> <|end_of_box|> <|user|>", "<think> </think> <answer>"),
+        ("gemma4", "<|channel> <channel|> <|image|> <turn|>", "box_2d"),
     ],
 )
 def test_special_tokens_vanish_from_answers_and_others_survive(family: str, vanishing: str, surviving: str) -> None:
@@ -90,7 +117,16 @@ def test_special_tokens_vanish_from_answers_and_others_survive(family: str, vani
 
 
 @pytest.mark.parametrize(
-    ("family", "size"), [("qwen2.5-vl", (448, 224)), ("qwen3-vl", (512, 256)), ("internvl", (448, 448))]
+    ("family", "size"),
+    [
+        ("qwen2.5-vl", (448, 224)),
+        ("qwen3-vl", (512, 256)),
+        ("internvl", (448, 448)),
+        ("qwen3.5", (512, 256)),
+        ("glm-v", (448, 224)),
+        ("gemma3", (896, 896)),
+        ("mistral3", (448, 224)),
+    ],
 )
 def test_a_picture_of_whole_steps_is_shown_as_it_is(family: str, size: tuple[int, int]) -> None:
     """Whoever resizes pictures to such sizes decides by himself what the model sees."""

@@ -77,6 +77,7 @@ def test_crops_of_another_size_are_status_1(
         ({"models": {"data": []}}, "is not a model"),
         ({"models": {"data": [{"id": "m"}]}}, "does not say which profile it has"),
         ({"models": {"data": [{"id": "m", "dualfocus": {"profile": "mine"}}]}}, "a profile of its own, 'mine'"),
+        ({"models": {"data": [{"id": "m", "dualfocus": {"profile": "gemma3"}}]}}, "m can't say where something is"),
     ],
 )
 def test_a_server_that_can_not_be_asked_is_status_2(

@@ -14,9 +14,53 @@ from dualfocus_engine.families.choosing import PROFILE_FILE, choose_profile, pro
 from dualfocus_engine.families.profiles import Profile, load_profile, profile_names, shipped_profile
 from dualfocus_training.models.untrained import untrained_profile
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from vllm import ModelRegistry
 
 LLAVA = load_profile("llava-dualfocus")
 UNTRAINED = untrained_profile()
+# What config.json names, and the profile it is served with.
+SERVED = {
+    "DeepseekVLV2ForCausalLM": "deepseek-vl2",
+    "Ernie4_5_VLMoeForConditionalGeneration": "ernie-4.5-vl",
+    "Gemma3ForConditionalGeneration": "gemma3",
+    "Gemma4ForConditionalGeneration": "gemma4",
+    "Gemma4UnifiedForConditionalGeneration": "gemma4",
+    "Glm4vForConditionalGeneration": "glm-v",
+    "Glm4vMoeForConditionalGeneration": "glm-v",
+    "InternVLChatModel": "internvl",
+    "InternVLForConditionalGeneration": "internvl",
+    "IsaacForConditionalGeneration": "isaac",
+    "KimiVLForConditionalGeneration": "kimi-vl",
+    "LlavaForConditionalGeneration": "llava-dualfocus",
+    "LlavaNextForConditionalGeneration": "llava-next",
+    "LlavaOnevisionForConditionalGeneration": "llava-next",
+    "MiniCPMV": "minicpm-v",
+    "Mistral3ForConditionalGeneration": "mistral3",
+    "MolmoForCausalLM": "molmo",
+    "Molmo2ForConditionalGeneration": "molmo2",
+    "Gemma3nForConditionalGeneration": "no-grounding",
+    "Idefics3ForConditionalGeneration": "no-grounding",
+    "Llama4ForConditionalGeneration": "no-grounding",
+    "Phi3VForCausalLM": "no-grounding",
+    "Phi4ForCausalLMV": "no-grounding",
+    "Phi4MMForCausalLM": "no-grounding",
+    "PixtralForConditionalGeneration": "no-grounding",
+    "SmolVLMForConditionalGeneration": "no-grounding",
+    "Blip2ForConditionalGeneration": "one-picture",
+    "GLM4VForCausalLM": "one-picture",
+    "HfMoondream": "one-picture",
+    "Moondream3ForCausalLM": "one-picture",
+    "Ovis2_5": "ovis2.5",
+    "Ovis2_6ForCausalLM": "ovis2.5",
+    "Ovis2_6_MoeForCausalLM": "ovis2.5",
+    "Qwen2VLForConditionalGeneration": "qwen2-vl",
+    "Qwen2_5_VLForConditionalGeneration": "qwen2.5-vl",
+    "Qwen3VLForConditionalGeneration": "qwen3-vl",
+    "Qwen3VLMoeForConditionalGeneration": "qwen3-vl",
+    "Qwen3_5ForConditionalGeneration": "qwen3.5",
+    "Qwen3_5MoeForConditionalGeneration": "qwen3.5",
+    "Qwen4ExpForConditionalGeneration": "qwen3.5",
+}
 SINGLE_WORD = "Answer the question using a single word or phrase."
 LETTER = "Answer with the option's letter from the given choices directly."
 SYSTEM = (
@@ -42,8 +86,31 @@ def _vicuna(messages: list[dict[str, str]], add_generation_prompt: bool = True) 
 
 
 def test_shipped_profiles_are_named_and_load() -> None:
-    assert profile_names() == ["internvl", "llava-dualfocus", "paper", "qwen2.5-vl", "qwen3-vl"]
+    assert profile_names() == sorted({*SERVED.values(), "paper"})
     assert [load_profile(name).name for name in profile_names()] == profile_names()
+    named = [name for profile in map(load_profile, profile_names()) for name in profile.architectures]
+    assert sorted(named) == sorted(SERVED), "each architecture once"
+
+
+def test_architectures_are_spelled_as_vllm_knows_them() -> None:
+    assert set(SERVED) <= set(ModelRegistry.get_supported_archs())
+
+
+@pytest.mark.parametrize("name", [name for name in profile_names() if name not in ("llava-dualfocus", "paper")])
+def test_each_profile_says_how_far_it_was_tried(name: str) -> None:
+    assert load_profile(name).verified
+
+
+def test_models_that_can_not_point_are_known() -> None:
+    blind = [name for name in profile_names() if not load_profile(name).grounds]
+    assert blind == ["gemma3", "mistral3", "no-grounding", "one-picture"]
+    assert [name for name in profile_names() if load_profile(name).crop_alone] == ["one-picture"]
+
+
+@pytest.mark.parametrize("name", ["ernie-4.5-vl", "glm-v", "minicpm-v", "qwen3.5"])
+def test_models_that_think_by_default_are_told_not_to(name: str) -> None:
+    profile = load_profile(name)
+    assert profile.chat_template_kwargs == profile.grounding_template_kwargs == {"enable_thinking": False}
 
 
 def test_released_checkpoints_profile_is_what_they_were_trained_on() -> None:
@@ -162,7 +229,7 @@ def test_profile_can_not_be_changed_once_loaded() -> None:
     "name", ["vicuna", "", "/no/such/file.yaml", "..", "llava-dualfocus.yaml", pytest.param("x" * 300, id="long")]
 )
 def test_unknown_profile_names_those_there_are(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"internvl, llava-dualfocus, paper, qwen2.5-vl, qwen3-vl, or a YAML file"):
+    with pytest.raises(ConfigError, match=r"give one of .*internvl.*, paper, qwen2-vl, .*, or a YAML file"):
         load_profile(name)
 
 
@@ -256,22 +323,13 @@ def _unreachable(repo_id: str, filename: str, revision: str | None) -> str:
 
 
 @pytest.mark.parametrize(
-    ("config", "profile"),
-    [
-        ({"architectures": ["LlavaForConditionalGeneration"]}, "llava-dualfocus"),
-        ({"architectures": ["Qwen2_5_VLForConditionalGeneration"]}, "qwen2.5-vl"),
-        ({"architectures": ["Qwen3VLForConditionalGeneration"]}, "qwen3-vl"),
-        ({"architectures": ["Qwen3VLMoeForConditionalGeneration"]}, "qwen3-vl"),
-        ({"architectures": ["InternVLChatModel"]}, "internvl"),
-        ({"architectures": ["InternVLForConditionalGeneration"]}, "internvl"),
-        ({"architectures": ["SomeOtherModel"]}, "paper"),
-        ({"architectures": None}, "paper"),
-    ],
+    ("architectures", "profile"),
+    [*(([name], profile) for name, profile in SERVED.items()), (["SomeOtherModel"], "paper"), (None, "paper")],
 )
 def test_profile_is_the_one_that_names_the_models_architecture(
-    config: Any, profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    architectures: Any, profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": architectures}))
     assert profile_of(str(tmp_path)).name == profile
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", partial(_downloaded, tmp_path))
     assert profile_of("someone/some-model").name == profile

@@ -12,12 +12,16 @@ from dualfocus_engine.families.views import Budget, Grid, Square, Tiles, View, V
 from PIL import Image
 from pydantic import ValidationError
 from transformers.models.gemma4.image_processing_gemma4 import Gemma4ImageProcessor, get_aspect_ratio_preserving_size
+from transformers.models.glm4v.image_processing_glm4v import smart_resize as glm_resize
 from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
+from transformers.models.pixtral.image_processing_pixtral import get_resize_output_image_size
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 UNLIMITED = 1 << 40
 QWEN25 = Grid(kind="grid", cell=28, least=4, most=16384)
 QWEN3 = Grid(kind="grid", cell=32, least=64, most=16384)
+GLM = Grid(kind="grid", cell=28, least=8, most=7500, frames=2)
+MISTRAL = Grid(kind="grid", cell=28, most=3025, most_side=1540, rounds_up=True)
 INTERNVL = Tiles(kind="tiles", side=448, tile_tokens=256, most_tiles=12)
 
 
@@ -47,6 +51,34 @@ def test_the_processor_leaves_what_it_is_given_as_it_is(grid: Grid, least: int, 
         for limits in ((1, UNLIMITED), (256, 1024), (1, 100)):
             width, height = grid.fit(size, *limits)
             assert smart_resize(height, width, grid.cell, least, most) == (height, width)
+
+
+def test_a_grid_of_two_frames_is_the_one_of_glms_processor() -> None:
+    limits = {"num_frames": 2, "factor": 28, "min_pixels": 12544, "max_pixels": 11760000}
+    compared = 0
+    for width, height in _sizes():
+        shown = GLM.fit((width, height), 1, UNLIMITED)
+        assert glm_resize(height=shown[1], width=shown[0], **limits) == shown[::-1], "it leaves it as it is"
+        if max(width, height) > 100 * min(width, height) or min(width, height) < 28:
+            continue
+        assert shown == glm_resize(height=height, width=width, **limits)[::-1]
+        compared += 1
+    assert compared > 1000
+
+
+def _mistrals(size: tuple[int, int]) -> tuple[int, int]:
+    height, width = get_resize_output_image_size(np.zeros((size[1], size[0], 3), np.uint8), 1540, 28)
+    return width, height
+
+
+def test_a_grid_of_a_longest_side_is_the_one_of_mistrals_processor() -> None:
+    for size in _sizes(600):
+        shown = MISTRAL.fit(size, 1, UNLIMITED)
+        assert _mistrals(shown) == shown, "it leaves it as it is"
+        assert max(shown) <= 1540
+        if max(size) <= 100 * min(size):
+            assert shown == _mistrals(size)
+    assert max(MISTRAL.fit((4000, 30), 1000, 1024)) == 1540, "a strip is not enlarged beyond it"
 
 
 def test_a_grid_keeps_within_its_tokens() -> None:

@@ -3,11 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from dualfocus_engine.families.box_format import BoxFormat
 from dualfocus_engine.families.boxes import Box
 from dualfocus_engine.families.profiles import load_profile
 from dualfocus_engine.method.questions import Question
-from dualfocus_engine.method.results import FocusResult, Selection
+from dualfocus_engine.method.results import FocusResult, Mode, Selection
 
 from ..builders import CLOSING, asked, plain, turn
 from ..fake_engine import FakeEngine, focus_on
@@ -57,6 +58,18 @@ async def test_a_model_of_one_picture_a_prompt_is_asked_about_the_crop_alone() -
     engine = _engine()
     engine.max_images = 1
     assert (await _answered(engine)).selection is Selection.IMAGE_LIMIT
+
+
+@pytest.mark.parametrize("mode", [Mode.DUAL, Mode.ADAPTIVE, Mode.MICRO])
+async def test_a_model_that_can_not_point_looks_closer_only_where_the_client_says(mode: Mode) -> None:
+    engine = _engine(grounds=False)
+    result = await _answered(engine, replace(QUESTION, mode=mode))
+    assert (result.winner, result.selection) == ("macro", Selection.NO_GROUNDING)
+    assert engine.started == ["macro"]
+    result = await _answered(engine, replace(QUESTION, mode=mode, box=Box(0.2, 0.2, 0.6, 0.6)))
+    assert result.look.micro is not None
+    assert result.look.box == Box(0.2, 0.2, 0.6, 0.6)
+    assert "grounding" not in engine.started
 
 
 OPENED = BoxFormat.model_validate(

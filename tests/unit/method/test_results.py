@@ -58,6 +58,7 @@ def test_modes_and_reasons_keep_their_names_on_the_wire() -> None:
         "same_answer",
         "tool_call",
         "nothing_asked",
+        "no_grounding",
         "nothing_to_enlarge",
         "several_pictures",
         "image_limit",

@@ -47,6 +47,12 @@ async def test_a_picture_is_shown_at_its_grids_size_and_the_key_says_so() -> Non
     assert shown.picture.size == (644, 476), "what a crop is cut from stays as it is"
 
 
+async def test_a_rule_that_alone_decides_on_crops_needs_no_limits_of_theirs() -> None:
+    budget = load_profile("gemma4").views
+    shown, notes = await show_pictures(_engine(budget), _asked((1600, 900)))
+    assert (shown.picture.shown, notes) == ((1056, 576), ())
+
+
 @pytest.mark.parametrize("ordered", [False, True])
 async def test_every_picture_of_a_conversation_is_shown_at_a_size(ordered: bool) -> None:
     question = _asked((600, 400), (300, 300))

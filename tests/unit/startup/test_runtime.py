@@ -132,6 +132,7 @@ async def test_error_that_ends_the_server_is_not_lost() -> None:
 
 
 THREE_IMAGES = "A prompt holds 3 images, the crop among them: a conversation of as many gets no second look."
+NOT_SHARED = "Without prefix caching turns share nothing: each computes its whole prompt (--enable-prefix-caching)."
 NOT_COUNTED = "With --ec-transfer-config encoder runs are not counted, and turns at once may compute a picture twice."
 
 
@@ -146,6 +147,7 @@ NOT_COUNTED = "With --ec-transfer-config encoder runs are not counted, and turns
         (False, ["--limit-mm-per-prompt", '{"image": {"count": 3, "width": 9}}'], 4, [THREE_IMAGES]),
         (False, ["--limit-mm-per-prompt", '{"video": 1}'], 4, []),
         (False, ["--ec-transfer-config", "{}"], 4, [NOT_COUNTED]),
+        (False, ["--no-enable-prefix-caching"], 4, [NOT_SHARED]),
     ],
 )
 def test_default_that_is_not_vllms_is_said_where_no_flag_was_given(
@@ -170,6 +172,29 @@ def test_image_tokens_are_set_by_flags_where_the_profile_has_views() -> None:
     assert (kept.whole.most, kept.crop.least, kept.crop.most) == (1024, 256, 1024)
     with pytest.raises(ConfigError, match=r"--whole-tokens and --crop-tokens can't be used with the profile 'paper'"):
         runtime._with_flags(load_profile("paper"), parse_arguments(flags))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"grounds": False},
+            "can't say where something is: questions without `dualfocus.box` are answered by one look",
+        ),
+        ({"crop_alone": True}, "one picture a prompt: the crop is asked about in a conversation of its own"),
+    ],
+)
+def test_what_a_model_can_not_do_is_said(changes: dict[str, Any], told: str) -> None:
+    args = parse_arguments(["--limit-mm-per-prompt", '{"image": 1}'])
+    profile = load_profile("paper")
+    more = set(runtime._notes(profile.model_copy(update=changes), args)) - set(runtime._notes(profile, args))
+    assert [told in note for note in more] == [True]
+
+
+def test_a_model_of_one_picture_a_prompt_has_its_second_look() -> None:
+    args = parse_arguments(["--limit-mm-per-prompt", '{"image": 1}'])
+    notes = list(runtime._notes(load_profile("one-picture"), args))
+    assert not any("the crop among them" in note for note in notes)
 
 
 def test_how_far_a_profile_was_verified_is_said() -> None:

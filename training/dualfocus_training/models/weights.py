@@ -8,7 +8,10 @@ def save_weights(model: Any, folder: Path) -> None:
     """Save a LLaVA model's weights under the names that both vLLM and transformers load (docs/vllm.md)."""
     from safetensors.torch import save_file
 
-    tensors = {_published_name(name): tensor.contiguous() for name, tensor in model.state_dict().items()}
+    weights = dict(model.state_dict())
+    if model.config.tie_word_embeddings:
+        del weights["lm_head.weight"]
+    tensors = {_published_name(name): tensor.contiguous() for name, tensor in weights.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 

@@ -14,17 +14,26 @@ from dualfocus_training.models.made_once import make_once
 
 # Each is written by `write_tiny(folder, seed)` of its module.
 FAMILIES = {
-    "qwen2.5-vl": "qwen2_5_vl",
-    "qwen3-vl": "qwen3_vl",
-    "qwen3-vl-moe": "qwen3_vl_moe",
+    "qwen2-vl": "qwen.qwen2_vl",
+    "qwen2.5-vl": "qwen.qwen2_5_vl",
+    "qwen3-vl": "qwen.qwen3_vl",
+    "qwen3-vl-moe": "qwen.qwen3_vl_moe",
+    "qwen3.5": "qwen.qwen3_5",
     "internvl": "internvl",
     "internvl-chat": "internvl_chat",
+    "glm-v": "glm4v",
+    "gemma4": "google.gemma4",
+    "gemma3": "google.gemma3",
+    "llava-next": "llava.llava_next",
+    "llava-onevision": "llava.llava_onevision",
+    "mistral3": "mistral3",
+    "idefics3": "idefics3",
 }
 
 
 def tiny_path(family: str) -> Path:
     """Where the tiny model of a family is kept in this environment: one of another version has another place."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    sources = sorted(Path(__file__).parent.rglob("*.py"))
     stamp = hashlib.blake2b(b"".join(source.read_bytes() for source in sources), digest_size=4).hexdigest()
     return Path(sys.prefix) / "share" / "dualfocus" / f"tiny-{family}-{stamp}"
 

@@ -8,8 +8,8 @@ from dualfocus_training.models.families.making import (
     QWEN_PLAIN,
     QWEN_SPECIAL,
     SPREAD,
-    qwen_text,
     qwen_tokenizer,
+    small_text,
     write_json,
     write_model,
 )
@@ -60,7 +60,7 @@ def write_tiny(folder: Path, seed: int) -> None:
     """Write the model, its tokenizer and its processors' configurations into an existing or new folder."""
     tokenizer = qwen_tokenizer((*QWEN_SPECIAL, *_SPECIAL), QWEN_PLAIN, CHAT_TEMPLATE, **_NAMED)
     config = InternVLConfig(
-        text_config={"model_type": "qwen2", **qwen_text(tokenizer)},
+        text_config={"model_type": "qwen2", **small_text(tokenizer)},
         vision_config=_vision(),
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=_TOKENS_A_TILE,

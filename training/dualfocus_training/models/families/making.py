@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import AddedToken, pre_tokenizers
-from transformers import Qwen2Tokenizer
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
+
+from dualfocus_training.models.weights import save_weights
 
 # Qwen's special tokens in their order, and those of its tokens that are not special: the latter survive in an answer.
 QWEN_SPECIAL = (
@@ -41,6 +43,7 @@ CONTEXT = 32768
 WIDTH = 128
 # Wide, so that a model's choices are clear cut, and differ from picture to picture.
 SPREAD = 0.2
+_TIED = 0.1
 
 
 # A line break behind a bracket is one token with it, as in Qwen's: <image> is no run of tokens where one follows.
@@ -63,7 +66,25 @@ def qwen_tokenizer(special: Sequence[str], plain: Sequence[str], template: str, 
     return tokenizer
 
 
-def qwen_text(tokenizer: Qwen2Tokenizer, **more: Any) -> dict[str, Any]:
+def byte_tokenizer(
+    special: Sequence[str], plain: Sequence[str], template: str, **named: str
+) -> PreTrainedTokenizerFast:
+    """Return a tokenizer that cuts text into bytes: any text encodes. `named` are its `eos_token` and others."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bytes_only = Tokenizer(models.BPE(vocab={token: index for index, token in enumerate(alphabet)}, merges=[]))
+    bytes_only.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bytes_only.decoder = decoders.ByteLevel()
+    bytes_only.add_special_tokens([AddedToken(token, normalized=False) for token in special])
+    bytes_only.add_tokens([AddedToken(token, special=False, normalized=False) for token in plain])
+    usual = {name: named.pop(name) for name in ("bos_token", "eos_token", "pad_token") if name in named}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bytes_only, extra_special_tokens=named, model_max_length=CONTEXT, **usual
+    )
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def small_text(tokenizer: PreTrainedTokenizerFast, **more: Any) -> dict[str, Any]:
     """Return the configuration of a text model: two layers, two heads of 64 that share one pair of key and value.
 
     `more` goes before that.
@@ -92,6 +113,22 @@ def make_model(kind: Any, config: Any, seed: int) -> Any:
 def write_model(folder: Path, kind: Any, config: Any, seed: int) -> None:
     """Write such a model."""
     make_model(kind, config, seed).save_pretrained(folder)
+
+
+def make_tied(kind: Any, config: Any, seed: int) -> Any:
+    """Return a model whose embeddings are its output weights too: in small, else it would repeat the last token."""
+    model = make_model(kind, config, seed)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(_TIED)
+    return model
+
+
+def write_as_llava(folder: Path, model: Any) -> None:
+    """Write a model with an encoder of LLaVA's kind: its weights have the names that vLLM loads too."""
+    folder.mkdir(exist_ok=True)
+    save_weights(model, folder)
+    model.config.architectures, model.config.dtype = [type(model).__name__], torch.bfloat16
+    model.config.save_pretrained(folder)
 
 
 def write_json(folder: Path, **files: Mapping[str, Any]) -> None:

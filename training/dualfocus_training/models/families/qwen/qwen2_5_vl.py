@@ -11,8 +11,8 @@ from dualfocus_training.models.families.making import (
     QWEN_SPECIAL,
     SPREAD,
     WIDTH,
-    qwen_text,
     qwen_tokenizer,
+    small_text,
     write_json,
     write_model,
 )
@@ -44,7 +44,6 @@ CHAT_TEMPLATE = """\
 """
 _PREPROCESSOR = {
     "image_processor_type": "Qwen2VLImageProcessor",
-    "processor_class": "Qwen2_5_VLProcessor",
     "min_pixels": 3136,
     "max_pixels": 12845056,
     "patch_size": 14,
@@ -94,25 +93,35 @@ def write_half_billion(folder: Path, seed: int = 0) -> None:
     _write(folder, seed, _HALF_BILLION_TEXT, _HALF_BILLION_VISION)
 
 
-def _write(folder: Path, seed: int, text: Mapping[str, Any], vision: Mapping[str, Any]) -> None:
-    tokenizer = qwen_tokenizer(QWEN_SPECIAL, QWEN_PLAIN, CHAT_TEMPLATE)
-    write_model(folder, Qwen2_5_VLForConditionalGeneration, _config(tokenizer, text, vision), seed)
+def make_tokenizer() -> Qwen2Tokenizer:
+    """Return the tokenizer, with its chat template."""
+    return qwen_tokenizer(QWEN_SPECIAL, QWEN_PLAIN, CHAT_TEMPLATE)
+
+
+def picture_tokens(tokenizer: Qwen2Tokenizer) -> dict[str, int]:
+    """Return the configuration's tokens of pictures."""
+    names = {"image": "image_pad", "video": "video_pad", "vision_start": "vision_start", "vision_end": "vision_end"}
+    return {f"{ours}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>") for ours, token in names.items()}
+
+
+def write_processor(folder: Path, tokenizer: Qwen2Tokenizer, processor: str = "Qwen2_5_VLProcessor") -> None:
+    """Write the tokenizer, the processor's configuration and vLLM's defaults for whoever sends no sampling."""
     tokenizer.save_pretrained(folder)
     ends = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
-    # vLLM's defaults for whoever sends no sampling.
     sampling = {"do_sample": True, "repetition_penalty": 1.05, "temperature": 1e-6, "eos_token_id": ends}
-    write_json(folder, preprocessor_config=_PREPROCESSOR, generation_config=sampling)
+    write_json(folder, preprocessor_config=_PREPROCESSOR | {"processor_class": processor}, generation_config=sampling)
+
+
+def _write(folder: Path, seed: int, text: Mapping[str, Any], vision: Mapping[str, Any]) -> None:
+    tokenizer = make_tokenizer()
+    write_model(folder, Qwen2_5_VLForConditionalGeneration, _config(tokenizer, text, vision), seed)
+    write_processor(folder, tokenizer)
 
 
 def _config(tokenizer: Qwen2Tokenizer, text: Mapping[str, Any], vision: Mapping[str, Any]) -> Qwen2_5_VLConfig:
-    ids = {
-        f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("vision_start", "vision_end")
-    }
     rotary = {"rope_type": "default", "mrope_section": [8, 12, 12], "rope_theta": 1e6}
     return Qwen2_5_VLConfig(
-        text_config=qwen_text(tokenizer, rope_parameters=rotary, **text),
+        text_config=small_text(tokenizer, rope_parameters=rotary, **text),
         vision_config={"window_size": 112, "patch_size": 14, **vision},
-        image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
-        video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
-        **ids,
+        **picture_tokens(tokenizer),
     )

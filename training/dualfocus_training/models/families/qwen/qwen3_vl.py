@@ -10,8 +10,8 @@ from dualfocus_training.models.families.making import (
     QWEN_SPECIAL,
     SPREAD,
     WIDTH,
-    qwen_text,
     qwen_tokenizer,
+    small_text,
     write_json,
     write_model,
 )
@@ -80,14 +80,18 @@ def write_tiny(folder: Path, seed: int) -> None:
     write_processor(folder, tokenizer)
 
 
-def make_tokenizer() -> Qwen2Tokenizer:
+def make_tokenizer(template: str = CHAT_TEMPLATE) -> Qwen2Tokenizer:
     """Return the tokenizer, with its chat template."""
-    return qwen_tokenizer(QWEN_SPECIAL, _PLAIN, CHAT_TEMPLATE)
+    return qwen_tokenizer(QWEN_SPECIAL, _PLAIN, template)
 
 
 def make_config(kind: Any, tokenizer: Qwen2Tokenizer, **text: Any) -> Any:
     """Return the configuration in its dense form or that of experts; `text` is what the text model has besides."""
-    return kind(text_config=_text(tokenizer, **text), vision_config=_vision(), **_tokens(tokenizer))
+    return kind(
+        text_config=_text(tokenizer, **text),
+        vision_config=small_vision(deepstack_visual_indexes=[0, 1, 2]),
+        **picture_tokens(tokenizer),
+    )
 
 
 def write_processor(folder: Path, tokenizer: Qwen2Tokenizer) -> None:
@@ -106,10 +110,11 @@ def write_processor(folder: Path, tokenizer: Qwen2Tokenizer) -> None:
 
 def _text(tokenizer: Qwen2Tokenizer, **more: Any) -> dict[str, Any]:
     rotary = {"rope_type": "default", "mrope_section": [12, 10, 10], "mrope_interleaved": True, "rope_theta": 5e6}
-    return qwen_text(tokenizer, num_hidden_layers=3, head_dim=64, rope_parameters=rotary, **more)
+    return small_text(tokenizer, num_hidden_layers=3, head_dim=64, rope_parameters=rotary, **more)
 
 
-def _vision() -> dict[str, Any]:
+def small_vision(**more: Any) -> dict[str, Any]:
+    """Return the configuration of an encoder of three layers; `more` is what it has besides."""
     return {
         "depth": 3,
         "hidden_size": 64,
@@ -118,11 +123,12 @@ def _vision() -> dict[str, Any]:
         "out_hidden_size": WIDTH,
         "patch_size": 16,
         "num_position_embeddings": 256,
-        "deepstack_visual_indexes": [0, 1, 2],
         "initializer_range": SPREAD,
+        **more,
     }
 
 
-def _tokens(tokenizer: Qwen2Tokenizer) -> dict[str, int]:
+def picture_tokens(tokenizer: Qwen2Tokenizer) -> dict[str, int]:
+    """Return the configuration's tokens of pictures."""
     names = {"image": "image_pad", "video": "video_pad", "vision_start": "vision_start", "vision_end": "vision_end"}
     return {f"{ours}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>") for ours, token in names.items()}

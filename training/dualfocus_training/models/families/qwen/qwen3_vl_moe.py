@@ -6,7 +6,7 @@ from typing import Any
 from transformers import Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration
 
 from dualfocus_training.models.families.making import WIDTH, make_model
-from dualfocus_training.models.families.qwen3_vl import make_config, make_tokenizer, write_processor
+from dualfocus_training.models.families.qwen.qwen3_vl import make_config, make_tokenizer, write_processor
 
 _EXPERTS = {
     "num_experts": 8,
