@@ -8,6 +8,7 @@ import torch
 import vllm
 import vllm.entrypoints.cli.serve
 from dualfocus_engine import DualFocus, EngineDead
+from dualfocus_engine.backend.cpu_kernels import shrink_by_adapter
 from dualfocus_engine.backend.drafts import SPECULATIVE_CONFIG
 from dualfocus_engine.backend.ec_connector import ENCODER_RUNS
 from dualfocus_engine.method.questions import Message
@@ -39,6 +40,8 @@ from vllm.entrypoints.serve.instrumentator import offline_docs
 from vllm.entrypoints.serve.profile import api_router as profile
 from vllm.entrypoints.serve.utils.orca_metrics import metrics_header
 from vllm.entrypoints.serve.utils.sse_keep_alive import SSE_KEEP_ALIVE_COMMENT
+from vllm.lora.ops.torch_ops import lora_ops
+from vllm.lora.punica_wrapper import punica_cpu
 from vllm.outputs import RequestOutput
 from vllm.parser.abstract_parser import Parser
 from vllm.reasoning import ReasoningParser
@@ -177,13 +180,24 @@ def test_boxes_can_be_drafted() -> None:
 
 
 def test_what_is_mended_in_the_cpu_builds_sampling_still_has_to_be() -> None:
-    """Once this fails, look whether `cpu_sampling.py` can go."""
+    """Once this fails, look whether `cpu_kernels.py` can go."""
     assert "_ensure_int64(output)," in inspect.getsource(_expand_kernel_impl)
     assert callable(register_kernels)
     assert rejection_sampler.apply_top_k_top_p is not None
     nothing, top_k = torch.zeros(0, 5), torch.zeros(0, dtype=torch.int32)
     with pytest.raises(RuntimeError, match="max"):
         apply_top_k_top_p(nothing, top_k, None)
+
+
+def test_what_is_mended_of_adapters_on_the_cpu_still_has_to_be() -> None:
+    """Once this fails, `mend_adapters` can go."""
+    inputs, weights, none = torch.ones(1, 3), torch.ones(2, 4, 3), torch.tensor([-1])
+    theirs, ours = torch.zeros(1, 4), torch.zeros(1, 4)
+    lora_ops.bgmv_shrink(inputs, weights, theirs, none)
+    shrink_by_adapter(inputs, weights, ours, none)
+    assert (theirs.sum(), ours.sum()) == (12, 0)
+    for module in (punica_cpu, lora_ops):
+        assert "    bgmv_shrink(" in inspect.getsource(module)
 
 
 def test_a_prompt_can_be_scored_from_the_cache() -> None:

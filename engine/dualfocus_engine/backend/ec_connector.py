@@ -17,7 +17,9 @@ from vllm.distributed.ec_transfer.ec_connector.base import (
     ECConnectorMetadata,
     ECConnectorRole,
 )
+from vllm.platforms import current_platform
 
+from dualfocus_engine.backend.cpu_kernels import mend_adapters
 from dualfocus_engine.backend.drafts import BoxDraft, Drafting, draft_of
 from dualfocus_engine.backend.prefill_gate import PrefillGate
 from dualfocus_engine.backend.safe_hooks import never_raises
@@ -76,6 +78,8 @@ class TurnConnector(ECConnectorBase):
         self._box_key = box_key(vllm_config)
         self._gate = PrefillGate() if vllm_config.cache_config.enable_prefix_caching else None
         self.drafting = Drafting()
+        if role is ECConnectorRole.WORKER and vllm_config.lora_config is not None and current_platform.is_cpu():
+            mend_adapters()
 
     @never_raises(lambda *_: True)
     def ensure_cache_available(self, request: "Request", num_computed_tokens: int) -> bool:

@@ -70,7 +70,7 @@ def adapted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     modules = [f"{name}={folder / name}" for name in NAMES] + [f"worded={folder / 'trained'}"]
     (folder / "own.yaml").write_text(yaml.safe_dump(own_profile().model_dump(mode="json")))
     # One place more than there are adapters: vLLM's CPU build has the base model computed with what is in the last one.
-    flags = ("--dtype", "float32", "--enable-lora", "--max-loras", "5", "--max-lora-rank", "8")
+    flags = ("--dtype", "float32", "--enable-lora", "--max-loras", "2", "--max-lora-rank", "8")
     flags += (
         "--admin-api-key",
         ADMIN,

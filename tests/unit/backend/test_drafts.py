@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dualfocus_engine.backend.cpu_sampling import expand, mask_top_k_top_p
+from dualfocus_engine.backend.cpu_kernels import expand, mask_top_k_top_p
 from dualfocus_engine.backend.drafts import OPEN, BoxProposer, Drafting, box_tokens, draft_of
 from dualfocus_engine.backend.ec_connector import ENCODER_RUNS, ENGINE_STEPS, TurnConnector, _Boxes, ec_transfer_config
 from dualfocus_engine.families.box_format import BoxFormat
@@ -113,6 +113,7 @@ def connector() -> TurnConnector:
     config: Any = SimpleNamespace(
         ec_transfer_config=ECTransferConfig(ec_role="ec_both", ec_connector_extra_config={"box_key": BOX_KEY}),
         cache_config=SimpleNamespace(enable_prefix_caching=True),
+        lora_config=None,
     )
     return TurnConnector(config, ECConnectorRole.SCHEDULER)
 

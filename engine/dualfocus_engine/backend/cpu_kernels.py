@@ -1,14 +1,18 @@
-"""Two faults of vLLM's CPU build in speculative decoding, mended; with a draft engine every step meets them.
+"""Three faults of vLLM's CPU build, mended: two in speculative decoding, one where adapters are served.
 
-Leans on vLLM 0.32's `register_kernels` and on `rejection_sampler` finding `apply_top_k_top_p` in its own module
+Leans on vLLM 0.32's `register_kernels`, and on modules finding what is replaced among their own names:
+`rejection_sampler` its `apply_top_k_top_p`, `punica_cpu` and `lora_ops` their `bgmv_shrink`
 (tests/engine/test_vllm_contract.py says when a fault is gone).
 """
 
 import torch
+from vllm.lora.ops.torch_ops import lora_ops
+from vllm.lora.punica_wrapper import punica_cpu
 from vllm.triton_utils.dispatcher import register_kernels
 from vllm.v1.sample import rejection_sampler
 from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
 
+_shrink = lora_ops.bgmv_shrink
 _EXPAND_KERNEL = "vllm.v1.sample.rejection_sampler.expand_kernel"
 
 
@@ -16,6 +20,26 @@ def mend_rejection_sampling() -> None:
     """Put what follows in the place of vLLM's own, in this process."""
     register_kernels({_EXPAND_KERNEL: expand})
     rejection_sampler.apply_top_k_top_p = mask_top_k_top_p
+
+
+def mend_adapters() -> None:
+    """Put `shrink_by_adapter` in the place of vLLM's own, in this process."""
+    punica_cpu.bgmv_shrink = lora_ops.bgmv_shrink = shrink_by_adapter
+
+
+def shrink_by_adapter(
+    inputs: torch.Tensor,
+    weights: torch.Tensor,
+    output: torch.Tensor,
+    adapters: torch.Tensor,
+    scaling: float = 1.0,
+) -> None:
+    """Write each token's product with the first matrix of its adapter; 0 where it has none (-1).
+
+    vLLM's takes -1 for the last adapter: beside one in that place, the model's own prompts were computed with it.
+    """
+    _shrink(inputs, weights, output, adapters, scaling)
+    output[: len(adapters)][adapters < 0] = 0
 
 
 def expand(
