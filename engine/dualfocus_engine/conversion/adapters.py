@@ -69,12 +69,14 @@ def _scale(folder: Path) -> float:
         raise ConfigError(f"{folder}: an adapter with DoRA or ranks of its own for some layers can't be merged.")
     try:
         rank, alpha = float(config["r"]), float(config["lora_alpha"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{folder}/adapter_config.json: r and lora_alpha must be numbers.") from error
-    return alpha / (rank**0.5 if config.get("use_rslora") else rank)
+        return alpha / (rank**0.5 if config.get("use_rslora") else rank)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise ConfigError(f"{folder}/adapter_config.json: r and lora_alpha must be positive numbers.") from error
 
 
 def _bare(name: str) -> str:
     """Return LLaVA's name of a weight that peft saved with its own prefixes."""
     name = name.removeprefix("base_model.")
+    if name.startswith("mm_projector."):
+        return f"model.{name}"
     return name.removeprefix("model.") if name.startswith(("model.model.", "model.lm_head.")) else name

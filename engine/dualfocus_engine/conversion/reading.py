@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 
 from dualfocus_engine.errors import ConfigError
 
-_WHOLE = ("model.safetensors", "pytorch_model.bin")
-_INDEXES = tuple(f"{name}.index.json" for name in _WHOLE)
+WHOLE = ("model.safetensors", "pytorch_model.bin")
+_INDEXES = tuple(f"{name}.index.json" for name in WHOLE)
 _ZIP = b"PK\x03\x04"
 _DAMAGE = (SafetensorError, RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError)
 
@@ -32,12 +32,12 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def has_weights(folder: Path) -> bool:
     """Whether a folder holds a model's weights (those of an adapter or a projector alone are none)."""
-    return any((folder / name).is_file() for name in (*_INDEXES, *_WHOLE))
+    return any((folder / name).is_file() for name in (*_INDEXES, *WHOLE))
 
 
 def shards(folder: Path) -> list[Path]:
     """Return the files that hold a folder's weights, safetensors first. Raises ConfigError where one is missing."""
-    for index, whole in zip(_INDEXES, _WHOLE, strict=True):
+    for index, whole in zip(_INDEXES, WHOLE, strict=True):
         if (folder / index).is_file():
             files = sorted({folder / name for name in read_json(folder / index).get("weight_map", {}).values()})
         elif (folder / whole).is_file():
@@ -47,7 +47,7 @@ def shards(folder: Path) -> list[Path]:
         if missing := [file.name for file in files if not file.is_file()]:
             raise ConfigError(f"{folder}: {', '.join(missing)} is missing, which {index} names. Download it again.")
         return files
-    raise ConfigError(f"{folder}: there are no weights: neither {' nor '.join((*_INDEXES, *_WHOLE))}.")
+    raise ConfigError(f"{folder}: there are no weights: neither {' nor '.join((*_INDEXES, *WHOLE))}.")
 
 
 def tensors_of(file: Path) -> Iterator[tuple[str, torch.Tensor]]:

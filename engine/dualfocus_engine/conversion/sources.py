@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dualfocus_engine.conversion.reading import WHOLE
 from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.choosing import is_folder
 
 _ARCHITECTURES = ("LlavaLlamaForCausalLM", "Share4VLlamaForCausalLM")
-_NEEDED = ("*.json", "tokenizer.model", "mm_projector.bin", "non_lora_trainables.bin", "adapter_model.*")
+_BESIDE = ("*.json", "tokenizer.model", "mm_projector.bin", "non_lora_trainables.bin", "adapter_model.*")
 
 
 def folder_of(name: str) -> Path:
@@ -21,7 +22,8 @@ def folder_of(name: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(name, allow_patterns=[*_NEEDED, _weights_pattern(name)]))
+        beside = Path(snapshot_download(name, allow_patterns=[*_BESIDE]))
+        return Path(snapshot_download(name, allow_patterns=[*_BESIDE, *_weights_of(beside)]))
     except (OSError, ValueError) as error:  # the hub's own errors are OSErrors, a name that is none a ValueError
         raise ConfigError(
             f"{name}: it is no folder, and the hub can't give it: {str(error).splitlines()[0]}. "
@@ -29,15 +31,13 @@ def folder_of(name: str) -> Path:
         ) from error
 
 
-def _weights_pattern(name: str) -> str:
-    """Return which of a model's files on the hub are its weights: repositories may have them in both forms."""
-    from huggingface_hub import list_repo_files
-
-    try:
-        files = list_repo_files(name)
-    except OSError:  # without a network, what was downloaded once is found all the same
-        return "*"
-    return "model*.safetensors" if any(file.endswith(".safetensors") for file in files) else "pytorch_model*.bin"
+def _weights_of(folder: Path) -> tuple[str, ...]:
+    """Return which files are a model's weights, by its index: repositories may have them in both forms."""
+    for whole in WHOLE:
+        if (folder / f"{whole}.index.json").is_file():
+            stem, _, ending = whole.partition(".")
+            return (f"{stem}-*.{ending}",)
+    return WHOLE
 
 
 def check_original(name: str, config: Mapping[str, Any]) -> None:
