@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LlavaConfig
+import yaml
+from transformers import GenerationConfig, LlavaNextConfig
 
 from dualfocus_engine.conversion.adapters import Changes, read_changes
-from dualfocus_engine.conversion.configs import build_processor, converted_config, expected_shapes
+from dualfocus_engine.conversion.configs import Config, build_processor, converted_config, expected_shapes
 from dualfocus_engine.conversion.names import PER_TOKEN, TOWER, from_original
 from dualfocus_engine.conversion.reading import read_json, shards, tensors_of
 from dualfocus_engine.conversion.sources import check_original, folder_of
@@ -21,7 +22,9 @@ from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.choosing import PROFILE_FILE
 from dualfocus_engine.families.profiles import load_profile, shipped_profile
 
+# Whose conversation, vicuna v1, all that can be converted were trained in.
 _PROFILE = "llava-dualfocus"
+_NEXT_PROFILE = "llava-next"
 _COLUMNS = 512
 
 
@@ -31,7 +34,7 @@ class Plan:
 
     weights: Path
     changes: Changes
-    config: LlavaConfig
+    config: Config
     tower: Tower
     prompts: list[CheckedPrompt]
     processor: Any
@@ -145,15 +148,26 @@ def _write_settings(planned: Plan, folder: Path) -> None:
     """Write what stands beside the weights; config.json, without which no folder is taken for a model, last."""
     planned.processor.save_pretrained(folder)
     _name_any_backend(folder / "processor_config.json")
-    (folder / PROFILE_FILE).write_text(shipped_profile(_PROFILE), encoding="utf-8")
+    (folder / PROFILE_FILE).write_text(_profile_text(planned.config), encoding="utf-8")
     text = planned.config.text_config
     ids = {"bos_token_id": text.bos_token_id, "eos_token_id": text.eos_token_id, "pad_token_id": text.pad_token_id}
     GenerationConfig(**ids).save_pretrained(folder)
     planned.config.save_pretrained(folder)
 
 
+def _profile_text(config: Config) -> str:
+    """Return the profile; LLaVA-NeXT's has the conversation's form from here, since its checkpoints have several."""
+    if not isinstance(config, LlavaNextConfig):
+        return shipped_profile(_PROFILE)
+    vicuna = load_profile(_PROFILE)
+    form = {"system": vicuna.system, "chat_template": vicuna.chat_template}
+    return f"{shipped_profile(_NEXT_PROFILE)}{yaml.safe_dump(form, sort_keys=False)}"
+
+
 def _name_any_backend(file: Path) -> None:
     """Name the image processor without the form it was built in: loaders take the one that is installed."""
     settings = read_json(file)
-    settings["image_processor"]["image_processor_type"] = "LlavaImageProcessor"
+    settings["image_processor"]["image_processor_type"] = settings["image_processor"][
+        "image_processor_type"
+    ].removesuffix("Pil")
     file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -4,6 +4,7 @@ _PREFIXES = {
     "model.vision_tower.vision_tower.vision_model.": "vision_tower.vision_model.",
     "model.mm_projector.0.": "multi_modal_projector.linear_1.",
     "model.mm_projector.2.": "multi_modal_projector.linear_2.",
+    "model.image_newline": "image_newline",
     "model.embed_tokens.": "language_model.model.embed_tokens.",
     "model.layers.": "language_model.model.layers.",
     "model.norm.": "language_model.model.norm.",

@@ -54,6 +54,16 @@ def check_original(name: str, config: Mapping[str, Any]) -> None:
     for field, (accepted, default) in _ACCEPTED.items():
         if (value := config.get(field, default)) not in accepted:
             raise ConfigError(f"{name}: {field} is {value!r} in its config.json; {list(accepted)} can be converted.")
+    if is_next(config) != (config.get("image_aspect_ratio") == "anyres"):
+        raise ConfigError(
+            f"{name}: its config.json has image_aspect_ratio anyres or mm_patch_merge_type spatial_unpad, "
+            "not both: only LLaVA-1.6, which has both, can be converted."
+        )
+
+
+def is_next(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is LLaVA-1.6's (LLaVA-NeXT): pictures of high resolution in tiles."""
+    return bool(config.get("mm_patch_merge_type") == "spatial_unpad")
 
 
 # What else LLaVA's code knows needs a model that neither vLLM nor transformers has under this name.
@@ -62,6 +72,6 @@ _ACCEPTED: dict[str, tuple[tuple[Any, ...], Any]] = {
     "mm_vision_select_feature": (("patch", "cls_patch"), "patch"),
     "mm_use_im_start_end": ((False,), False),
     "mm_use_im_patch_token": ((False,), False),
-    "mm_patch_merge_type": (("flat",), "flat"),
-    "image_aspect_ratio": (("pad",), "pad"),
+    "mm_patch_merge_type": (("flat", "spatial_unpad"), "flat"),
+    "image_aspect_ratio": (("pad", "anyres"), "pad"),
 }

@@ -10,7 +10,7 @@ import torch
 from dualfocus_engine.families.profiles import load_profile
 from PIL import Image
 from sentencepiece import SentencePieceProcessor
-from transformers import AutoImageProcessor, AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 
 from .original import VOCABULARY, tokenizer_model
 from .plain_forward import IMAGE, logits
@@ -52,7 +52,7 @@ def original_ids(text: str) -> list[int]:
 
 def converted_logprobs(folder: Path, asked: Sequence[Asked], dtype: torch.dtype) -> list[torch.Tensor]:
     """The same by the converted model in transformers, over the original vocabulary."""
-    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).eval()
     processor = AutoProcessor.from_pretrained(folder)
     # Pillow's resizing, as LLaVA's and this server's is; torchvision's is another by a grey level here and there.
     processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")

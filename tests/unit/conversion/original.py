@@ -14,9 +14,11 @@ from sentencepiece import SentencePieceTrainer
 
 Weights = dict[str, torch.Tensor]
 
-WIDTH, WIDE, LAYERS, HEADS = 64, 96, 2, 4
+WIDTH, WIDE, LAYERS, HEADS = 64, 96, 2, 2  # heads of 32: vLLM on a CPU has none smaller
 TOWER_WIDTH, TOWER_WIDE, TOWER_LAYERS, TOWER_HEADS = 128, 160, 3, 2
 PATCH, SIDE = 14, 56
+# LLaVA-1.6's, of this size: width and height.
+GRID = [(SIDE, 2 * SIDE), (2 * SIDE, SIDE), (2 * SIDE, 2 * SIDE), (3 * SIDE, SIDE), (SIDE, 3 * SIDE)]
 TOWER_CONFIG = {
     "model_type": "clip_vision_model",
     "hidden_size": TOWER_WIDTH,
@@ -89,6 +91,11 @@ def language_weights(seed: int = 0) -> Weights:
         }
         weights[f"{name}self_attn.rotary_emb.inv_freq"] = torch.ones(WIDTH // HEADS // 2)
     return weights | {"model.norm.weight": make.norm(WIDTH), "lm_head.weight": make(VOCABULARY, WIDTH) * 2}
+
+
+def newline_weights() -> Weights:
+    """LLaVA-1.6's vector that closes a row of patches."""
+    return {"model.image_newline": _Maker(4)(WIDTH, 1)[:, 0]}
 
 
 def projector_weights(seed: int = 1) -> Weights:

@@ -3,6 +3,7 @@
 Written from the papers' description and LLaVA's own steps; shares no code with transformers, vLLM or the conversion.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from .original import HEADS, LAYERS, PATCH, SIDE, TOWER_HEADS, TOWER_LAYERS
+from .original import GRID, HEADS, LAYERS, PATCH, SIDE, TOWER_HEADS, TOWER_LAYERS
 
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGE = -200
@@ -26,18 +27,79 @@ def logits(
     language = {name: tensor.float() for name, tensor in language.items()}
     left = iter(pictures)
     seen = [_picture(language, tower, next(left)) if id == IMAGE else _embedded(language, id) for id in ids]
-    states = torch.cat(seen)
+    return _language(language, torch.cat(seen))
+
+
+def _language(language: Mapping[str, torch.Tensor], states: torch.Tensor) -> torch.Tensor:
     for layer in range(LAYERS):
         states = _block(language, f"model.layers.{layer}.", states)
     return _rms(states, language["model.norm.weight"]) @ language["lm_head.weight"].T
 
 
-def pixels(picture: Image.Image) -> torch.Tensor:
-    """Return (3, SIDE, SIDE): padded to a square with the mean colour, as LLaVA pads, resized, normalised."""
+def next_logits(
+    language: Mapping[str, torch.Tensor],
+    tower: Mapping[str, torch.Tensor],
+    ids: Sequence[int],
+    pictures: Sequence[Image.Image],
+) -> torch.Tensor:
+    """The same of LLaVA-1.6: a picture whole, then in tiles, without what pads them, each row closed by a newline."""
+    language = {name: tensor.float() for name, tensor in language.items()}
+    left = iter(pictures)
+    seen = [_tiled(language, tower, next(left)) if id == IMAGE else _embedded(language, id) for id in ids]
+    return _language(language, torch.cat(seen))
+
+
+def best_grid(size: tuple[int, int]) -> tuple[int, int]:
+    """The width and height, among GRID, that show most of a picture; of equals what wastes least, then the first."""
+
+    def fit(grid: tuple[int, int]) -> tuple[int, int]:
+        scale = min(grid[0] / size[0], grid[1] / size[1])
+        shown = min(int(size[0] * scale) * int(size[1] * scale), size[0] * size[1])
+        return shown, shown - grid[0] * grid[1]
+
+    return max(GRID, key=fit)
+
+
+def _tiled(
+    language: Mapping[str, torch.Tensor], tower: Mapping[str, torch.Tensor], picture: Image.Image
+) -> torch.Tensor:
+    width, height = best_grid(picture.size)
+    canvas = Image.new("RGB", (width, height))
+    scale = (width / picture.width, height / picture.height)
+    if scale[0] < scale[1]:
+        shown = (width, min(math.ceil(picture.height * scale[0]), height))
+    else:
+        shown = (min(math.ceil(picture.width * scale[1]), width), height)
+    canvas.paste(picture.resize(shown), ((width - shown[0]) // 2, (height - shown[1]) // 2))
+    corners = [(x, y) for y in range(0, height, SIDE) for x in range(0, width, SIDE)]
+    tiles = [canvas.crop((x, y, x + SIDE, y + SIDE)) for x, y in corners]
+    base, *features = (_seen(language, tower, tile) for tile in (picture.resize((SIDE, SIDE)), *tiles))
+    side = SIDE // PATCH
+    rows = torch.stack(features).reshape(height // SIDE, width // SIDE, side, side, -1)
+    rows = _unpadded(rows.permute(0, 2, 1, 3, 4).flatten(2, 3).flatten(0, 1), picture.size)
+    newline = language["model.image_newline"].expand(len(rows), 1, -1)
+    return torch.cat([base, torch.cat([rows, newline], dim=1).flatten(0, 1)])
+
+
+def _unpadded(rows: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    height, width, _ = rows.shape
+    if size[0] / size[1] > width / height:
+        padding = (height - int(size[1] * (width / size[0]))) // 2
+        return rows[padding : height - padding]
+    padding = (width - int(size[0] * (height / size[1]))) // 2
+    return rows[:, padding : width - padding]
+
+
+def _square(picture: Image.Image) -> Image.Image:
+    """Return a picture of SIDE pixels: padded to a square with the mean colour, as LLaVA pads, resized."""
     side = max(picture.size)
     square = Image.new("RGB", (side, side), tuple(int(255 * mean) for mean in _MEAN))
     square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
-    array = torch.from_numpy(np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BICUBIC)).copy()).float() / 255
+    return square.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+
+
+def _pixels(square: Image.Image) -> torch.Tensor:
+    array = torch.from_numpy(np.asarray(square).copy()).float() / 255
     return ((array - torch.tensor(_MEAN)) / torch.tensor(_STD)).permute(2, 0, 1)
 
 
@@ -48,7 +110,12 @@ def _embedded(language: Mapping[str, torch.Tensor], id: int) -> torch.Tensor:
 def _picture(
     language: Mapping[str, torch.Tensor], tower: Mapping[str, torch.Tensor], picture: Image.Image
 ) -> torch.Tensor:
-    hidden = _tower({name.removeprefix("vision_model."): tensor.float() for name, tensor in tower.items()}, picture)
+    return _seen(language, tower, _square(picture))
+
+
+def _seen(language: Mapping[str, torch.Tensor], tower: Mapping[str, torch.Tensor], square: Image.Image) -> torch.Tensor:
+    """What the language model sees of a square picture of SIDE pixels: tower, then projector."""
+    hidden = _tower({name.removeprefix("vision_model."): tensor.float() for name, tensor in tower.items()}, square)
     first = hidden @ language["model.mm_projector.0.weight"].T + language["model.mm_projector.0.bias"]
     return functional.gelu(first) @ language["model.mm_projector.2.weight"].T + language["model.mm_projector.2.bias"]
 
@@ -56,7 +123,7 @@ def _picture(
 def _tower(weights: Mapping[str, torch.Tensor], picture: Image.Image) -> torch.Tensor:
     """Return what goes into the last layer, without the class token."""
     patches = (
-        functional.conv2d(pixels(picture)[None], weights["embeddings.patch_embedding.weight"], stride=PATCH)[0]
+        functional.conv2d(_pixels(picture)[None], weights["embeddings.patch_embedding.weight"], stride=PATCH)[0]
         .flatten(1)
         .T
     )

@@ -68,8 +68,8 @@ def test_a_folder_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str
     [
         ("mm_projector_type", "linear"),
         ("mm_use_im_start_end", True),
-        ("mm_patch_merge_type", "spatial_unpad"),
-        ("image_aspect_ratio", "anyres"),
+        ("mm_patch_merge_type", "spatial"),
+        ("image_aspect_ratio", "square"),
         ("architectures", ["LlavaMistralForCausalLM"]),
         ("vocab_size", 421),
         ("torch_dtype", "int8"),
