@@ -167,7 +167,6 @@ def _profile_text(config: Config) -> str:
 def _name_any_backend(file: Path) -> None:
     """Name the image processor without the form it was built in: loaders take the one that is installed."""
     settings = read_json(file)
-    settings["image_processor"]["image_processor_type"] = settings["image_processor"][
-        "image_processor_type"
-    ].removesuffix("Pil")
+    images = settings["image_processor"]
+    images["image_processor_type"] = images["image_processor_type"].removesuffix("Pil")
     file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

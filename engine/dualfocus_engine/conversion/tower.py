@@ -16,6 +16,16 @@ from dualfocus_engine.errors import ConfigError
 _INSIDE = "model.vision_tower."
 # What CLIP's towers have in common; else read off the weights.
 _HEAD_WIDTH = 64
+_FIELDS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "image_size",
+    "patch_size",
+    "hidden_act",
+    "layer_norm_eps",
+)
 
 
 @dataclass(frozen=True)
@@ -61,14 +71,17 @@ def _trained(config: Mapping[str, Any]) -> bool:
     """Whether a checkpoint's tower is another than the one it names: trained, or ShareGPT4V's, named by a path."""
     share = "Share4VLlamaForCausalLM" in (config.get("architectures") or ())
     return (
-        bool(config.get("unfreeze_mm_vision_tower")) or share or "sharegpt4v" in str(config["mm_vision_tower"]).lower()
+        bool(config.get("unfreeze_mm_vision_tower"))
+        or share
+        or "sharegpt4v" in str(config.get("mm_vision_tower")).lower()
     )
 
 
 def _named(name: str, why: str, checkpoint: Path | None) -> Tower:
     folder = folder_of(name)
     config = read_json(folder / "config.json")
-    clip = CLIPVisionConfig(**config.get("vision_config", config))
+    fields = config.get("vision_config", config)
+    clip = CLIPVisionConfig(**{name: fields[name] for name in _FIELDS if fields.get(name) is not None})
     return Tower(clip, folder, f"{name}: {why}", _difference(folder, checkpoint) if checkpoint else None)
 
 
