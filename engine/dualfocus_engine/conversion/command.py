@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from dualfocus_engine.conversion.convert import convert, plan
 from dualfocus_engine.errors import ConfigError
 
 
@@ -39,8 +40,6 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    from dualfocus_engine.conversion.convert import convert, plan  # imports torch: not for --help
-
     planned = plan(args.source, args.base, args.vision_tower)
     print(f"vision tower: {planned.tower.why}")
     if planned.tower.warning:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from dualfocus_engine.conversion import command
+from dualfocus_engine.conversion import command, writing
 from dualfocus_engine.conversion.convert import convert, plan
 from dualfocus_engine.families.choosing import choose_profile
 from safetensors.torch import load_file
@@ -87,6 +87,22 @@ def test_rows_that_are_added_are_the_mean(tmp_path: Path, llava: Path) -> None:
         assert len(rows) == 448
         assert torch.equal(rows[:VOCABULARY], old)
         assert torch.equal(rows[VOCABULARY:], old.double().mean(0).half().expand(448 - VOCABULARY, -1))
+
+
+def test_weights_are_split_among_files_of_a_limit(tmp_path: Path, llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = all_weights(converted(llava, tmp_path / "whole"))
+    monkeypatch.setattr(writing, "_SHARD_BYTES", 200_000)
+    folder = converted(llava, tmp_path / "out")
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    files = sorted(set(index["weight_map"].values()))
+    assert files == [f"model-{number:05}-of-{len(files):05}.safetensors" for number in range(1, len(files) + 1)]
+    assert files == sorted(file.name for file in folder.glob("*.safetensors"))
+    held = {name: sum(tensor.nbytes for tensor in load_file(folder / name).values()) for name in files}
+    assert max(held.values()) <= 200_000
+    assert index["metadata"]["total_size"] == sum(held.values())
+    split = all_weights(folder)
+    assert split.keys() == whole.keys() == index["weight_map"].keys()
+    assert all(torch.equal(split[name], whole[name]) for name in whole)
 
 
 def test_settings_say_what_vllm_needs(tmp_path: Path, llava: Path) -> None:
