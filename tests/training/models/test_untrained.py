@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
+from dualfocus_engine.conversion.names import from_transformers
 from dualfocus_engine.families.choosing import profile_of
 from dualfocus_training.models import untrained
-from dualfocus_training.models.weights import _published_name
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from dualfocus_training.models.weights import _published_name
     ],
 )
 def test_weights_are_saved_under_their_published_names(name: str, published: str) -> None:
-    assert _published_name(name) == published
+    assert from_transformers(name) == published
 
 
 def test_a_finished_model_is_not_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
