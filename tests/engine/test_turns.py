@@ -235,7 +235,9 @@ async def test_a_prompt_opens_once_whether_the_template_or_the_tokenizer_writes_
     # As LLaVA's does; the model to start with has one that adds nothing.
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", opening)])
     running = focus.engine.llm
-    llm: Any = SimpleNamespace(renderer=HfRenderer(running.vllm_config, tokenizer), model_config=running.model_config)
+    config = running.vllm_config
+    renderer = HfRenderer(config, tokenizer)
+    llm: Any = SimpleNamespace(renderer=renderer, model_config=running.model_config, vllm_config=config)
     engine = VllmEngine(llm, focus.profile.model_copy(update={"chat_template": template}), Heartbeat())
     prompt = await engine.prompt([Message("user", "What?")])
     assert prompt.token_ids[0] == opening

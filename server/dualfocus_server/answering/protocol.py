@@ -36,6 +36,7 @@ _STUMBLES = (
 _JUDGED_ALONE = ("structured_outputs", "repetition_detection")
 # OpenAI's own limit.
 _MAX_CHOICES = 128
+_MAX_LENGTH_PENALTY = 10
 # A body of a megabyte could otherwise hold the event loop for seconds.
 MAX_MESSAGES, MAX_PARTS = 2_000, 1_000
 # Names in `vllm_xargs` that vLLM's engine (or ours, by the beginning) reads for itself: not a client's to write.
@@ -184,6 +185,15 @@ class Sampled(BaseModel):
     def _has_few_choices(self) -> Self:
         if not 1 <= (getattr(self, "n", None) or 1) <= _MAX_CHOICES:
             raise FieldError(f"n must be 1 to {_MAX_CHOICES}", "n")
+        return self
+
+    @model_validator(mode="after")
+    def _has_scores_of_beams(self) -> Self:
+        """Keep lengths to a power of them that is a number: vLLM divides by it."""
+        penalty = getattr(self, "length_penalty", None) or 0.0
+        if getattr(self, "use_beam_search", False) and not abs(penalty) <= _MAX_LENGTH_PENALTY:
+            limits = f"{-_MAX_LENGTH_PENALTY} to {_MAX_LENGTH_PENALTY}"
+            raise FieldError(f"length_penalty must be {limits} with use_beam_search", "length_penalty")
         return self
 
 

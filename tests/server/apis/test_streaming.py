@@ -89,7 +89,9 @@ def test_openais_types_find_every_key_that_they_require(http: httpx.Client, abou
     focus = {"mode": mode, "progress": True}
     for part in chunks(events(http, messages=about("coffee", "What?"), max_tokens=4, temperature=0, dualfocus=focus)):
         ChatCompletionChunk.model_validate(part, strict=True)
-        assert isinstance(part["choices"][0]["delta"]["content"], str)
+        choice = part["choices"][0]
+        if mode != "off" or choice["finish_reason"] is None:  # with a parser, vLLM's last piece may have none
+            assert isinstance(choice["delta"]["content"], str)
 
 
 @pytest.mark.parametrize("mode", MODES)

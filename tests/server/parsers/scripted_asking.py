@@ -44,7 +44,7 @@ class Told:
     @property
     def reasoning(self) -> str | None:
         """Its thoughts."""
-        return getattr(self.message, "reasoning", None) or None
+        return thought(getattr(self.message, "reasoning", None) or "") or None
 
 
 def tell(client: OpenAI, stream: bool, messages: Any = None, **body: Any) -> Told:
@@ -100,7 +100,13 @@ def by_claude(server: Server, stream: bool, words: str, **options: Any) -> Any:
 def blocks(message: Any) -> list[tuple[str, Any]]:
     """What a message holds, but for what is made anew each time."""
     holds = {"thinking": "thinking", "text": "text", "tool_use": "input"}
-    return [(block.type, getattr(block, holds[block.type])) for block in message.content]
+    held = [(block.type, getattr(block, holds[block.type])) for block in message.content]
+    return [(kind, thought(text) if kind == "thinking" else text) for kind, text in held]
+
+
+def thought(text: str) -> str:
+    """A thought alone: vLLM's parser of DeepSeek-R1 leaves the mark in a stream's where one piece holds both."""
+    return text.removeprefix("<think>")
 
 
 def by_responses(client: OpenAI, stream: bool, script: dict[str, Any], asked: Any = None, **options: Any) -> Any:
@@ -117,7 +123,7 @@ def by_responses(client: OpenAI, stream: bool, script: dict[str, Any], asked: An
 def items(response: Any) -> list[tuple[str, Any]]:
     """What a response holds, but for what is made anew each time."""
     told = {
-        "reasoning": lambda item: item.content[0].text,
+        "reasoning": lambda item: thought(item.content[0].text),
         "message": lambda item: item.content[0].text,
         "function_call": lambda item: (item.name, item.arguments),
     }
