@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
@@ -76,6 +76,14 @@ def log_until(server: Server, wanted: str) -> str:
         assert time.monotonic() < limit, f"{wanted!r} never came into the log"
         time.sleep(0.02)
     return log
+
+
+def lend(server: Server) -> Iterator[Server]:
+    """Lend a server to a fixture's tests and stop it: it ends well, and nothing in its log failed unexpectedly."""
+    yield server
+    server.process.terminate()
+    assert server.process.wait(PATIENCE) == 0
+    check_log(server)
 
 
 def check_log(server: Server) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from asking import check_log
+from asking import lend
 from openai import OpenAI
 from running_server import PATIENCE, Server, start_server
 
@@ -17,10 +17,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     tools = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--enable-tokenizer-info-endpoint"]
     log, keeping = tmp_path_factory.mktemp("server") / "log", {"VLLM_ENABLE_RESPONSES_API_STORE": "1"}
     running = start_server(log, "--dtype", "float32", *tools, environment=keeping)
-    yield running
-    running.process.terminate()
-    assert running.process.wait(PATIENCE) == 0
-    check_log(running)
+    yield from lend(running)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from dualfocus_engine.focus import DualFocus
 from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.prompts import NO_OPTIONS, Prompt, TurnOptions
 from dualfocus_engine.method.questions import Message
-from dualfocus_engine.method.results import Score, Turn, Written
+from dualfocus_engine.method.results import Score, Turn, TurnDelta
 from dualfocus_engine.method.turn_engine import TurnRequest
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_engine.pictures.pictures import Picture
@@ -107,7 +107,7 @@ class FakeEngine:
             if request.on_text is not None:
                 words = result.text.split()
                 for place, word in enumerate(words, 1):
-                    request.on_text(Written(word, (), (), is_last=place == len(words)))
+                    request.on_text(TurnDelta(word, (), (), is_last=place == len(words)))
         except asyncio.CancelledError:
             self.cancelled.append(name)
             raise

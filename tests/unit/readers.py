@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dualfocus_engine.method.results import Turn, Written
+from dualfocus_engine.method.results import Turn, TurnDelta
 from dualfocus_server.answering.protocol import FocusRequest
 from dualfocus_server.answering.vllm_serving.answer_reader import AnswerReader
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponseChoice
@@ -22,6 +22,6 @@ def choice_of(answer: Turn, **asked: Any) -> ChatCompletionResponseChoice:
     return reader(request).choice(answer, "assistant", None)
 
 
-def piece(text: str, *, is_last: bool = False) -> Written:
+def piece(text: str, *, is_last: bool = False) -> TurnDelta:
     """Some more of an answer's text."""
-    return Written(text, (CLOSING,), (1, 2), is_last)
+    return TurnDelta(text, (CLOSING,), (1, 2), is_last)

@@ -114,6 +114,12 @@ def _placeholders(llm: AsyncLLM) -> Iterator[str]:
             yield from (word for word in added if word in written)
 
 
+def known_tokens(renderer: Any, words: Sequence[str]) -> dict[int, str]:
+    """Return those of some words that are tokens of the model's, by their numbers."""
+    vocabulary = renderer.get_tokenizer().get_vocab() if words else {}
+    return {vocabulary[word]: word for word in words if word in vocabulary}
+
+
 def as_words(texts: Sequence[str], placeholders: "re.Pattern[str] | None") -> list[str]:
     """Return a message's texts in which placeholders are words, also where one is split over several of them."""
     if placeholders is None:

@@ -20,7 +20,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from dualfocus_engine.backend.ec_connector import ENCODER_RUNS, ENGINE_STEPS
 from dualfocus_engine.errors import BadQuestion
 from dualfocus_engine.method.prompts import Prompt
-from dualfocus_engine.method.results import Turn, Written, text_without
+from dualfocus_engine.method.results import Turn, TurnDelta, text_without
 from dualfocus_engine.method.turn_engine import TurnRequest
 
 
@@ -36,7 +36,7 @@ def tell_listener(request: TurnRequest, output: RequestOutput, is_first: bool, d
     if request.on_text is not None:
         written = output.outputs[0]
         text, is_last = text_without(written.text, dropped), written.finish_reason is not None
-        request.on_text(Written(text, written.token_ids, output.prompt_token_ids or (), is_last))
+        request.on_text(TurnDelta(text, written.token_ids, output.prompt_token_ids or (), is_last))
 
 
 def unfinished_error(sampling: SamplingParams) -> Exception:
@@ -63,15 +63,17 @@ def bounded_request(request: TurnRequest, room: int) -> TurnRequest:
     return replace(request, sampling=sampling)
 
 
-def thinking_options(llm: AsyncLLM, request: TurnRequest, template_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def reasoning_options(llm: AsyncLLM, request: TurnRequest, template_kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Say from where on a grammar holds: behind an answer's thoughts; a box is written without any."""
+    if request.sampling.structured_outputs is None:
+        return {}  # there is none
     options = request.prompt.options
     told = {"chat_template_kwargs": {**template_kwargs, **options.template_kwargs}}
-    ended = not (request.is_answer and options.thinks) or _has_thought(llm, request.prompt, told)
+    ended = not (request.is_answer and options.thinks) or _is_reasoning_ended(llm, request.prompt, told)
     return {"reasoning_ended": ended, "reasoning_parser_kwargs": told}
 
 
-def _has_thought(llm: AsyncLLM, prompt: Prompt, told: Mapping[str, Any]) -> bool | None:
+def _is_reasoning_ended(llm: AsyncLLM, prompt: Prompt, told: Mapping[str, Any]) -> bool | None:
     """Whether a prompt's last turn opens behind its thoughts; None leaves it to vLLM, which looks at all turns."""
     if not prompt.replied or not (name := llm.vllm_config.structured_outputs_config.reasoning_parser):
         return None

@@ -34,6 +34,7 @@ from dualfocus_engine.backend.chat_template import (
     as_words,
     chat_template_of,
     in_words,
+    known_tokens,
     placeholder_pattern,
     placeholder_tokens,
 )
@@ -45,8 +46,8 @@ from dualfocus_engine.backend.outputs import (
     bounded_request,
     has_failed,
     read_turn,
+    reasoning_options,
     tell_listener,
-    thinking_options,
     trace_headers,
     unfinished_error,
 )
@@ -87,7 +88,7 @@ class VllmEngine:
         self._placeholders = placeholder_pattern(llm)
         self.placeholder_tokens = placeholder_tokens(llm)
         self.pictures = PictureCache(profile.pad_color, profile.image_size)
-        self._dropped = _known_tokens(llm.renderer, profile.drop_tokens)
+        self._dropped = known_tokens(llm.renderer, profile.drop_tokens)
         self.views = with_processor_limits(profile.views, llm.renderer)
         # Read once, as `vllm serve` does: asked again it would read the model's generation_config.json again.
         self.default_sampling: Mapping[str, Any] = llm.model_config.get_diff_sampling_param()
@@ -274,7 +275,7 @@ class VllmEngine:
                 lora_request=request.prompt.options.lora_request,
                 trace_headers=trace_headers(),
                 priority=request.prompt.options.priority,
-                **thinking_options(self.llm, request, self.profile.chat_template_kwargs),
+                **reasoning_options(self.llm, request, self.profile.chat_template_kwargs),
                 **self._rank_option(request.prompt),
             ):
                 tell_listener(request, output, whole is None, self._dropped.values())
@@ -404,12 +405,6 @@ class VllmEngine:
         longest = self.context_length * self.llm.renderer.get_tokenizer().max_chars_per_token
         if len(text) > longest:
             raise ContextFull(len(text), longest, "characters")
-
-
-def _known_tokens(renderer: Any, words: Sequence[str]) -> dict[int, str]:
-    """Return those of some words that are tokens of the model's, by their numbers."""
-    vocabulary = renderer.get_tokenizer().get_vocab() if words else {}
-    return {vocabulary[word]: word for word in words if word in vocabulary}
 
 
 def _pictures(messages: Sequence[Message]) -> tuple[Picture, ...]:

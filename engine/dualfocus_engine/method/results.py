@@ -11,7 +11,7 @@ from dualfocus_engine.method.perplexity import mean_nll, perplexity
 AnswerName = Literal["macro", "micro"]
 
 
-class Written(NamedTuple):
+class TurnDelta(NamedTuple):
     """Some more of what a turn writes, behind its prompt; `is_last` where the turn has come to its end."""
 
     text: str
@@ -20,7 +20,7 @@ class Written(NamedTuple):
     is_last: bool
 
 
-OnText = Callable[[Written], None]  # is given an answer as it is written
+OnText = Callable[[TurnDelta], None]  # is given an answer as it is written
 
 
 class Mode(StrEnum):

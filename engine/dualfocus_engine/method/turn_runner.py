@@ -20,7 +20,7 @@ from dualfocus_engine.method.questions import (
     micro_turn,
     shared_turn,
 )
-from dualfocus_engine.method.results import OnText, SecondLook, Selection, Shared, Turn, Written
+from dualfocus_engine.method.results import OnText, SecondLook, Selection, Shared, Turn, TurnDelta
 from dualfocus_engine.method.showing import enlarges, show_crop
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.method.tasks import unwrap_exception_group
@@ -42,7 +42,7 @@ class TurnListener(Protocol):
     def on_turn_accepted(self, turn: str) -> None:
         """The engine writes an answer: it has taken how macro or micro is to be sampled, a grammar among it."""
 
-    def on_text(self, written: Written) -> None:
+    def on_text(self, written: TurnDelta) -> None:
         """The macro turn wrote some more of its answer (in `Mode.MACRO` only: elsewhere it may yet lose)."""
 
 
@@ -64,7 +64,7 @@ class TurnRunner:
         self._profile = engine.profile
         self._question = question
         self._listener = listener
-        self._drawn = _drawn(question.sampling or engine.answer_sampling())
+        self._samplings = _samplings_of(question.sampling or engine.answer_sampling())
         self._crop: Picture | None = None
         self._zoomed: _Zoomed | None = None
         self.stages = Stages()
@@ -97,7 +97,7 @@ class TurnRunner:
             with self._engine.pictures.ahead(self._question.picture):
                 look, reply = await self._locate(prompt)
             if self._crop is None:
-                return [look] * len(self._drawn)
+                return [look] * len(self._samplings)
             with self.stages.time("crop"):
                 await self._engine.encoder_input(self._crop)
             self._zoomed = _Zoomed(conversation, prompt, reply, self._crop)
@@ -114,7 +114,7 @@ class TurnRunner:
         except Exception:
             logger.exception("The second look failed; the macro answer stands.")
             failed = Selection.MICRO_FAILED
-        return [replace(look, failed=failed)] * len(self._drawn)
+        return [replace(look, failed=failed)] * len(self._samplings)
 
     async def score_both(self, macro: Turn, micro: Turn) -> Shared | None:
         """Score both answers under one prompt: the micro turn's, its text by the profile's `shared_prompt`.
@@ -191,10 +191,11 @@ class TurnRunner:
     async def _answer(self, turn: str, prompt: Prompt, on_text: OnText | None = None) -> Sequence[Turn]:
         """Run a turn that answers, as often as answers are drawn, and read it."""
         accepted = partial(self._listener.on_turn_accepted, turn) if self._listener is not None else None
-        told = on_text if len(self._drawn) == 1 else None
+        on_text = on_text if len(self._samplings) == 1 else None
+        on_starts = [self._on_start(turn), *[None] * (len(self._samplings) - 1)]  # a turn is told of once
         requests = [
-            TurnRequest(turn, prompt, sampling, told, self._on_start(turn) if first else None, on_accepted=accepted)
-            for first, sampling in zip([True, *[False] * len(self._drawn)], self._drawn, strict=False)
+            TurnRequest(turn, prompt, sampling, on_text, on_start, on_accepted=accepted)
+            for sampling, on_start in zip(self._samplings, on_starts, strict=True)
         ]
         with unwrap_exception_group():
             async with asyncio.TaskGroup() as group:
@@ -205,8 +206,8 @@ class TurnRunner:
         return partial(self._listener.on_turn_start, turn) if self._listener is not None else None
 
 
-def _drawn(sampling: "SamplingParams") -> list["SamplingParams"]:
-    """Return how each of the answers is drawn: as vLLM draws several, their seeds follow each other."""
+def _samplings_of(sampling: "SamplingParams") -> list["SamplingParams"]:
+    """Return how each of the `n` answers is sampled: as vLLM does it, with seeds that follow each other."""
     if sampling.n == 1:
         return [sampling]
     each = [sampling.clone() for _ in range(sampling.n)]

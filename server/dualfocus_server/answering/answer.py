@@ -147,7 +147,7 @@ class _FocusTask:
     async def stream(self, events: Events, slot: Slot) -> None:
         """Answer it piece by piece, once it has its place."""
         reader = self._service.chat.reader(self._request)
-        writer = self._wire.writer(events, reader.follow())
+        writer = self._wire.writer(events, reader.delta_parser())
         async with self._service.until(self._deadline):
             await slot.acquire()
             response = await self._answer(reader, writer)
@@ -175,7 +175,7 @@ class _FocusTask:
         if service.answers_log is not None and may_be_kept(request):
             service.answers_log.add(answers_record(response, request_id.get()))
         if request.dualfocus.return_crop and first.look.crop_box is not None:
-            pictures = service.focus.engine.pictures
+            pictures = focus.engine.pictures
             response.dualfocus.crop_image = await run_in_image_pool(
                 crop_url, pictures, question.picture, first.look.crop_box
             )

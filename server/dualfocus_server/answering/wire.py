@@ -4,22 +4,22 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any, Protocol
 
-from dualfocus_engine.method.results import Written
+from dualfocus_engine.method.results import TurnDelta
 from vllm.entrypoints.generate.base.protocol import DeltaMessage
 
 from dualfocus_server.answering.protocol import FocusResponse
 from dualfocus_server.answering.streaming import Events
-from dualfocus_server.answering.vllm_serving.answer_reader import Following
+from dualfocus_server.answering.vllm_serving.answer_reader import DeltaParser
 from dualfocus_server.guards.api_errors import ApiError
 
 
 class AnswerWriter(ABC):
     """Writes what a question's turns do (it is their listener), and then its answer, as an API's events."""
 
-    def __init__(self, events: Events, follow: Following) -> None:
-        """`follow` reads the answer while it is written."""
+    def __init__(self, events: Events, parse_delta: DeltaParser) -> None:
+        """`parse_delta` reads the answer while it is written."""
         self._events = events
-        self._follow = follow
+        self._parse_delta = parse_delta
 
     def on_turn_start(self, turn: str) -> None:
         """Name the turn."""
@@ -29,9 +29,9 @@ class AnswerWriter(ABC):
         """Let the answer begin: from here on the engine may fail, but not refuse."""
         self._events.begin()
 
-    def on_text(self, written: Written) -> None:
+    def on_text(self, written: TurnDelta) -> None:
         """Write what can be read of some more of the answer."""
-        if (delta := self._follow(written)) is not None:
+        if (delta := self._parse_delta(written)) is not None:
             self.write(delta)
 
     @abstractmethod
@@ -79,7 +79,7 @@ class Wire(VllmWire, Protocol):
     def body(self, response: FocusResponse) -> Mapping[str, Any]:
         """Return a whole answer of two looks."""
 
-    def writer(self, events: Events, follow: Following) -> AnswerWriter:
+    def writer(self, events: Events, parse_delta: DeltaParser) -> AnswerWriter:
         """Return what writes an answer of two looks as events; its first ones are written with it."""
 
     def with_field(self, event: str, field: Mapping[str, str]) -> str:

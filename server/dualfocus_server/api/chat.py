@@ -12,7 +12,7 @@ from dualfocus_server.answering.intake import inline_images, take_mode
 from dualfocus_server.answering.protocol import FocusRequest, FocusResponse
 from dualfocus_server.answering.service import Service
 from dualfocus_server.answering.streaming import Events
-from dualfocus_server.answering.vllm_serving.answer_reader import Following
+from dualfocus_server.answering.vllm_serving.answer_reader import DeltaParser
 from dualfocus_server.answering.vllm_serving.chat import begins_answer
 from dualfocus_server.api.pieces import FocusWriter, Pieces, error_events, with_field
 from dualfocus_server.guards.api_errors import ApiError
@@ -65,11 +65,11 @@ class ChatWire:
         """Return a whole answer of two looks."""
         return dict(response.model_dump())
 
-    def writer(self, events: Events, follow: Following) -> FocusWriter:
+    def writer(self, events: Events, parse_delta: DeltaParser) -> FocusWriter:
         """Return what writes an answer of two looks as pieces."""
         self._pieces = self._pieces_of(self._model)
         usage = self._service.chat.usage_in_stream(self._request.stream_options)
-        return FocusWriter(events, follow, self._pieces, self._request.dualfocus.progress, usage)
+        return FocusWriter(events, parse_delta, self._pieces, self._request.dualfocus.progress, usage)
 
     def _pieces_of(self, model: str) -> Pieces:
         return Pieces(self._request.answer_id, model, self._service.chat.role)

@@ -19,7 +19,7 @@ from vllm.entrypoints.serve.engine.protocol import UsageInfo
 
 from dualfocus_server.answering.protocol import FocusPiece, FocusResponse
 from dualfocus_server.answering.streaming import Events
-from dualfocus_server.answering.vllm_serving.answer_reader import Following, deltas_of
+from dualfocus_server.answering.vllm_serving.answer_reader import DeltaParser, deltas_of
 from dualfocus_server.answering.wire import AnswerWriter
 from dualfocus_server.guards.api_errors import ApiError
 
@@ -104,10 +104,10 @@ class FocusWriter(AnswerWriter):
     """Writes it as pieces of a chat completion."""
 
     def __init__(
-        self, events: Events, follow: Following, pieces: Pieces, progress: bool, usage: tuple[bool, bool]
+        self, events: Events, parse_delta: DeltaParser, pieces: Pieces, progress: bool, usage: tuple[bool, bool]
     ) -> None:
         """`usage` says whether it follows the answer, and whether each piece says it too."""
-        super().__init__(events, follow)
+        super().__init__(events, parse_delta)
         self._pieces = pieces
         self._progress = progress
         self._ends_in_usage, self._tells_usage = usage

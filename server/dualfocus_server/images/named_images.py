@@ -9,13 +9,13 @@ from cachetools import LRUCache
 from dualfocus_engine import BadPicture
 
 _MAX_BYTES = 256 << 20
-_MOST_IMAGES = 1 << 14
+_MAX_IMAGES = 1 << 14
 
 
 class NamedImages:
     """Encoded images by client, salt and uuid: what was used last is kept, within `most_bytes` and `most_images`."""
 
-    def __init__(self, most_bytes: int = _MAX_BYTES, most_images: int = _MOST_IMAGES) -> None:
+    def __init__(self, most_bytes: int = _MAX_BYTES, most_images: int = _MAX_IMAGES) -> None:
         least = most_bytes // most_images
         self._kept: LRUCache[tuple[str | None, str | None, str], bytes] = LRUCache(
             most_bytes, lambda data: max(len(data), least)

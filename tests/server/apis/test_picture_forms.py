@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
-from asking import CHAT, check_log
+from asking import CHAT, lend
 from hostile_images import data_url, saved
 from PIL import Image
 from running_server import PATIENCE, Server, start_server
@@ -23,10 +23,7 @@ def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of the model that ships, with keys, that trusts its clients."""
     flags = ("--dtype", "float32", "--trust-request-mm-kwargs", "--enable-mm-embeds", "--api-key", *KEYS)
     running = start_server(tmp_path_factory.mktemp("forms") / "log", *flags, model=())
-    yield running
-    running.process.terminate()
-    assert running.process.wait(PATIENCE) == 0
-    check_log(running)
+    yield from lend(running)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 import vllm
-from asking import CHAT, check_log
+from asking import CHAT, lend
 from hostile_images import data_url, png
 from odd_values import ODD, RESERVED, bounds, check, check_ready
 from running_server import PATIENCE, Server, start_server
@@ -37,10 +37,7 @@ _READ = re.compile(r"""extra(?:_args)?(?:\.get\(|\[)\s*["'](\w+)["']""")
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server whose context is too small for long answers."""
     running = start_server(tmp_path_factory.mktemp("fields") / "log", "--max-model-len", "512", *request.param)
-    yield running
-    running.process.terminate()
-    assert running.process.wait(PATIENCE) == 0
-    check_log(running)
+    yield from lend(running)
     assert "the engine goes on without it" not in running.log.read_text()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
-from asking import CHAT, check_log
+from asking import CHAT, lend
 from hostile_images import data_url, png
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -55,10 +55,7 @@ BROKEN = (
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server whose context is too small for long answers."""
     running = start_server(tmp_path_factory.mktemp("fuzzed") / "log", "--max-model-len", "512")
-    yield running
-    running.process.terminate()
-    assert running.process.wait(PATIENCE) == 0
-    check_log(running)
+    yield from lend(running)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import torch
 import yaml
-from asking import CHAT, check_log
+from asking import CHAT, lend
 from dualfocus_engine.families.boxes import Box
 from dualfocus_engine.families.choosing import profile_of
 from dualfocus_engine.families.profiles import Profile
@@ -79,10 +79,7 @@ def adapted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     )
     environment = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
     running = start_server(folder / "log", *flags, "--lora-modules", *modules, model=(), environment=environment)
-    yield running
-    running.process.terminate()
-    assert running.process.wait(PATIENCE) == 0
-    check_log(running)
+    yield from lend(running)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from asking import CHAT, check_log, events
+from asking import CHAT, events, lend
 from dualfocus_engine.families.choosing import PROFILE_FILE
 from dualfocus_engine.shipped import SHIPPED_MODEL
 from fake_hub import Hub, fake_hub
@@ -45,10 +45,7 @@ def served(hub: Hub, home: Path, opened: Path, tmp_path_factory: pytest.TempPath
         on_path=Path(__file__).parent / "noted_opens",
         environment=environment,
     )
-    yield running
-    running.process.terminate()
-    assert running.process.wait(PATIENCE) == 0
-    check_log(running)
+    yield from lend(running)
 
 
 def questions(number: int) -> list[dict[str, Any]]:

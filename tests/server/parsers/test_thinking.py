@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from asking import CHAT, check_log, chunks
+from asking import CHAT, chunks, lend
 from openai import OpenAI
 from running_server import PATIENCE, Server
 from scripted_asking import (
@@ -43,10 +43,7 @@ def thinking(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """A server of the model that thinks, by one parser or the other; it reads tool calls too."""
     flags = ("--reasoning-parser", request.param, "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
     running = start_scripted(tmp_path_factory.mktemp(request.param), *flags)
-    yield running
-    running.process.terminate()
-    assert running.process.wait(PATIENCE) == 0
-    check_log(running)
+    yield from lend(running)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from asking import CHAT, check_log, chunks, until_unfinished
+from asking import CHAT, chunks, lend, until_unfinished
 from openai import BadRequestError, OpenAI
 from other_clients import of_python
 from other_clients import told as run_client
@@ -28,20 +28,14 @@ def parsing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that reads tool calls."""
     flags = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
     running = start_scripted(tmp_path_factory.mktemp("tools"), *flags)
-    yield running
-    running.process.terminate()
-    assert running.process.wait(PATIENCE) == 0
-    check_log(running)
+    yield from lend(running)
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server without a flag."""
     running = start_server(tmp_path_factory.mktemp("plain") / "log", model=())
-    yield running
-    running.process.terminate()
-    assert running.process.wait(PATIENCE) == 0
-    check_log(running)
+    yield from lend(running)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from dualfocus_engine.method.results import Turn, Written
+from dualfocus_engine.method.results import Turn, TurnDelta
 from dualfocus_server.answering.protocol import FocusRequest
 from dualfocus_server.answering.vllm_serving.answer_reader import AnswerReader, deltas_of
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -69,11 +69,11 @@ def wrote(tokenizer: Any, words: list[str], **given: Any) -> Turn:
 
 def streamed(tokenizer: Any, by: AnswerReader, words: list[str]) -> dict[str, Any]:
     """What a client puts together of an answer that is read word by word."""
-    follow, told = by.follow(), {"reasoning": "", "content": "", "names": [], "arguments": ""}
+    parse_delta, told = by.delta_parser(), {"reasoning": "", "content": "", "names": [], "arguments": ""}
     for place, word in enumerate(words):
         is_last = place == len(words) - 1
         text = word if place == 0 else f" {word}"
-        delta = follow(Written(text, tokenizer.convert_tokens_to_ids([word]), (1,), is_last))
+        delta = parse_delta(TurnDelta(text, tokenizer.convert_tokens_to_ids([word]), (1,), is_last))
         if delta is not None:
             told["reasoning"] += delta.reasoning or ""
             told["content"] += delta.content or ""

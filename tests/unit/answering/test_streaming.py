@@ -62,7 +62,7 @@ def body_of(line: str) -> Any:
 
 
 def writer(events: Events, progress: bool = False) -> FocusWriter:
-    return FocusWriter(events, reader().follow(), PIECES, progress, (False, False))
+    return FocusWriter(events, reader().delta_parser(), PIECES, progress, (False, False))
 
 
 # What fills a silence.

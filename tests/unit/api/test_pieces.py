@@ -47,8 +47,8 @@ def written(*texts: str, progress: bool = False, usage: tuple[bool, bool] = NONE
     response: FocusResponse = completion([result], Mode.MACRO, "model", "1", [choice_of(answer)])
     response.system_fingerprint = "vllm-1"
     written = Written()
-    pieces, follow = Pieces("chatcmpl-1", "model", "assistant"), reader().follow()
-    writer = FocusWriter(written, follow, pieces, progress, usage)  # type: ignore[arg-type]
+    pieces, parse_delta = Pieces("chatcmpl-1", "model", "assistant"), reader().delta_parser()
+    writer = FocusWriter(written, parse_delta, pieces, progress, usage)  # type: ignore[arg-type]
     writer.on_turn_start("macro")
     for text in texts:
         writer.on_text(piece(text))
@@ -116,8 +116,8 @@ def test_and_to_no_other() -> None:
 
 def test_an_answer_begins_when_the_engine_has_taken_a_turn_not_when_the_turn_starts() -> None:
     events = Written()
-    pieces, follow = Pieces("chatcmpl-1", "model", "assistant"), reader().follow()
-    writer = FocusWriter(events, follow, pieces, True, NONE)  # type: ignore[arg-type]
+    pieces, parse_delta = Pieces("chatcmpl-1", "model", "assistant"), reader().delta_parser()
+    writer = FocusWriter(events, parse_delta, pieces, True, NONE)  # type: ignore[arg-type]
     for name in ("grounding", "macro", "micro"):
         writer.on_turn_start(name)
     assert not events.has_begun

@@ -69,8 +69,7 @@ async def test_the_rank_reaches_vllm() -> None:
     await engine._submit(TurnRequest("macro", prompt, SamplingParams()), None)
     rank = engine._rank_option(prompt)
     assert rank
-    thinking = {"reasoning_ended": None, "reasoning_parser_kwargs": {"chat_template_kwargs": {}}}
-    assert given == [{"lora_request": None, "trace_headers": None, "priority": 0, **thinking, **rank}]
+    assert given == [{"lora_request": None, "trace_headers": None, "priority": 0, **rank}]
 
 
 @pytest.mark.parametrize(

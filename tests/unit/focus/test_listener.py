@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from dualfocus_engine.errors import BadQuestion
 from dualfocus_engine.method.questions import Question
-from dualfocus_engine.method.results import Mode, Written
+from dualfocus_engine.method.results import Mode, TurnDelta
 
 from ..builders import asked, plain
 from ..fake_engine import FakeEngine, focus_on
@@ -28,7 +28,7 @@ class Notes:
     def on_turn_accepted(self, turn: str) -> None:
         self.accepted.append(turn)
 
-    def on_text(self, written: Written) -> None:
+    def on_text(self, written: TurnDelta) -> None:
         self.written.append(written.text)
 
 

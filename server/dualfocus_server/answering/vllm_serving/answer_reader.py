@@ -1,4 +1,4 @@
-"""Reads what a model wrote as an answer: what it thought before it, and which tools it called; by vLLM's parsers.
+"""Reads an answer by vLLM's parsers: its reasoning (what the model thought before it) and its tool calls.
 
 Leans on vLLM 0.32's `Parser`: `parse` and `parse_delta` for one answer each, `adjust_request` (what the parsers have to
 say about sampling), `count_reasoning_tokens`, and its reasoning parser's `reasoning_end_str`.
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from dualfocus_engine.method.results import Turn, Written
+from dualfocus_engine.method.results import Turn, TurnDelta
 from vllm.entrypoints.generate.base.protocol import (
     DeltaFunctionCall,
     DeltaMessage,
@@ -30,7 +30,7 @@ from dualfocus_server.answering.protocol import FocusRequest
 from dualfocus_server.answering.vllm_serving.forced_tool import forced_tool, under_its_schema
 
 # Reads one answer piece by piece; None where a piece tells nothing yet.
-Following: TypeAlias = Callable[[Written], DeltaMessage | None]
+DeltaParser: TypeAlias = Callable[[TurnDelta], DeltaMessage | None]
 
 
 class AnswerReader:
@@ -94,12 +94,12 @@ class AnswerReader:
     def _text(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=False))
 
-    def follow(self) -> Following:
+    def delta_parser(self) -> DeltaParser:
         """Return what reads one answer while it is written."""
         parser = None if self._make_parser is None else self._parser()
         call_id = None if self._tool is None else make_tool_call_id()
 
-        def read(written: Written) -> DeltaMessage | None:
+        def read(written: TurnDelta) -> DeltaMessage | None:
             nonlocal call_id
             delta = _plain(written) if parser is None else self._parsed(parser, written)
             if self._tool is None or delta is None or not delta.content:
@@ -110,7 +110,7 @@ class AnswerReader:
 
         return read
 
-    def _parsed(self, parser: Parser, written: Written) -> DeltaMessage | None:
+    def _parsed(self, parser: Parser, written: TurnDelta) -> DeltaMessage | None:
         delta = parser.parse_delta(
             delta_text=written.text,
             delta_token_ids=list(written.token_ids),
@@ -160,7 +160,7 @@ def deltas_of(message: ChatMessage) -> list[DeltaMessage]:
     return [*deltas, *([DeltaMessage(tool_calls=calls)] if calls else [])]
 
 
-def _plain(written: Written) -> DeltaMessage | None:
+def _plain(written: TurnDelta) -> DeltaMessage | None:
     return DeltaMessage(content=written.text) if written.text else None
 
 

@@ -26,7 +26,7 @@ from dualfocus_server.answering.intake import inline_images
 from dualfocus_server.answering.protocol import FocusReport, FocusRequest, FocusResponse
 from dualfocus_server.answering.service import Service
 from dualfocus_server.answering.streaming import Events
-from dualfocus_server.answering.vllm_serving.answer_reader import Following, deltas_of
+from dualfocus_server.answering.vllm_serving.answer_reader import DeltaParser, deltas_of
 from dualfocus_server.answering.wire import AnswerWriter
 from dualfocus_server.api.pieces import with_field
 from dualfocus_server.guards.api_errors import ApiError
@@ -56,7 +56,7 @@ class MessagesWire:
         """Return a whole answer of two looks."""
         return self._message(response) | {"dualfocus": response.dualfocus.model_dump()}
 
-    def writer(self, events: Events, follow: Following) -> "MessageWriter":
+    def writer(self, events: Events, parse_delta: DeltaParser) -> "MessageWriter":
         """Return what writes an answer of two looks as events."""
         start = AnthropicMessagesResponse(
             id=f"chatcmpl-{self._request.request_id}",  # as vLLM's conversion has it
@@ -68,7 +68,7 @@ class MessagesWire:
             stop_sequence=None,
             usage=AnthropicUsage(input_tokens=0, output_tokens=0),
         )
-        return MessageWriter(events, follow, start, self._request.dualfocus.progress, self._converted_whole)
+        return MessageWriter(events, parse_delta, start, self._request.dualfocus.progress, self._converted_whole)
 
     async def vllm_body(self) -> dict[str, Any]:
         """Have vLLM answer."""
@@ -135,13 +135,13 @@ class MessageWriter(AnswerWriter):
     def __init__(
         self,
         events: Events,
-        follow: Following,
+        parse_delta: DeltaParser,
         start: AnthropicMessagesResponse,
         progress: bool,
         convert: _Convert,
     ) -> None:
         """`convert` makes a message of a chat completion."""
-        super().__init__(events, follow)
+        super().__init__(events, parse_delta)
         self._progress = progress
         self._convert = convert
         self._blocks = 0

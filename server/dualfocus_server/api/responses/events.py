@@ -17,7 +17,7 @@ from vllm.outputs import CompletionOutput
 
 from dualfocus_server.answering.protocol import FocusResponse
 from dualfocus_server.answering.streaming import Events
-from dualfocus_server.answering.vllm_serving.answer_reader import Following, deltas_of
+from dualfocus_server.answering.vllm_serving.answer_reader import DeltaParser, deltas_of
 from dualfocus_server.answering.wire import AnswerWriter
 
 CREATED, IN_PROGRESS, COMPLETED = "response.created", "response.in_progress", "response.completed"
@@ -86,14 +86,14 @@ class ResponseWriter(AnswerWriter):
     def __init__(
         self,
         events: Events,
-        follow: Following,
+        parse_delta: DeltaParser,
         numbered: NumberedEvents,
         begun: dict[str, Any],
         finish: Finish,
         progress: bool,
     ) -> None:
         """`begun` is the response without its answer."""
-        super().__init__(events, follow)
+        super().__init__(events, parse_delta)
         self._numbered = numbered
         self._begun = begun
         self._finish = finish

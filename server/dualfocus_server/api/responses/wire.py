@@ -22,7 +22,7 @@ from dualfocus_server.answering.intake import sampling_of
 from dualfocus_server.answering.protocol import FocusResponse
 from dualfocus_server.answering.service import Service
 from dualfocus_server.answering.streaming import COMMENT, Events
-from dualfocus_server.answering.vllm_serving.answer_reader import Following, deltas_of
+from dualfocus_server.answering.vllm_serving.answer_reader import DeltaParser, deltas_of
 from dualfocus_server.api.responses.events import (
     COMPLETED,
     CREATED,
@@ -66,11 +66,11 @@ class ResponsesWire:
         output.close()
         return self._finished(response, output.items)
 
-    def writer(self, events: Events, follow: Following) -> ResponseWriter:
+    def writer(self, events: Events, parse_delta: DeltaParser) -> ResponseWriter:
         """Return what writes an answer of two looks as events."""
         self._begun = self.unanswered("in_progress")
         progress = self._question.dualfocus.progress
-        return ResponseWriter(events, follow, self._numbered, self._begun, self._finished, progress)
+        return ResponseWriter(events, parse_delta, self._numbered, self._begun, self._finished, progress)
 
     def unanswered(self, status: str) -> dict[str, Any]:
         """Return the response while it has no answer."""
