@@ -66,11 +66,15 @@ async def test_a_repeated_question_computes_blocks_that_are_not_whole(focus: Dua
 
 
 async def test_questions_at_once_compute_no_more_than_one_alone(tmp_path: Path, photo: Photo) -> None:
-    """Pictures of LLaVA-1.5's 576 tokens, of which a step has room for three: the rest begin in pieces."""
+    """Pictures of LLaVA-1.5's 576 tokens, of which a step has room for three: the rest begin in pieces.
+
+    The encoder's output is kept for fourteen: a macro turn that came behind other questions' groundings would find
+    its picture's gone.
+    """
     write_untrained(tmp_path, side=336)
-    async with DualFocus(str(tmp_path), max_num_batched_tokens=2048, kv_cache_memory_bytes=1 << 28) as focus:
+    async with DualFocus(str(tmp_path), max_num_batched_tokens=2048, kv_cache_memory_bytes=1 << 29) as focus:
         block = focus.engine.llm.vllm_config.cache_config.block_size
-        views = [photo("coffee").rotate(10 * number) for number in range(16)]
+        views = [photo("coffee").rotate(10 * number) for number in range(32)]
         results = await focus.ask_many([Question.about(view, "What is it?") for view in views])
     assert all(computed(result) <= 1.05 * floor(result) + block * len(result.turns) for result in results)
     assert [runs(result) for result in results] == [2] * len(results)

@@ -54,7 +54,6 @@ from dualfocus_engine.backend.outputs import (
 from dualfocus_engine.backend.processor_limits import with_processor_limits
 from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
 from dualfocus_engine.families.profiles import Profile
-from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.prompts import NO_OPTIONS, Prompt, TurnOptions
 from dualfocus_engine.method.questions import Message, Text
 from dualfocus_engine.method.results import Score, Turn
@@ -338,7 +337,7 @@ class VllmEngine:
         processed = self.llm.renderer.mm_processor_cache
         if processed is not None and processed.is_cached_item(picture.key):
             return None
-        return await run_in_image_pool(self.pictures.encoder_input, picture)
+        return await self.pictures.shared_encoder_input(picture)
 
     async def _process(self, prompt: Prompt) -> Any:
         """Return a prompt as vLLM's engine takes it: image placeholders widened, images processed."""
@@ -349,7 +348,7 @@ class VllmEngine:
             if None not in images:
                 raise
             # vLLM has evicted one of them since: its pixels are needed after all.
-            made = [await run_in_image_pool(self.pictures.encoder_input, picture) for picture in prompt.pictures]
+            made = [await self.pictures.shared_encoder_input(picture) for picture in prompt.pictures]
             return await self._process_with(prompt, made)
 
     async def _process_with(self, prompt: Prompt, images: Sequence[Image.Image | None]) -> Any:

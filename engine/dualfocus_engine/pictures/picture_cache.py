@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
@@ -42,7 +43,7 @@ class PictureCache:
     """Opens pictures and makes what turns need of them, each once; what was used last is kept.
 
     `pad_color` and `image_size` are the profile's; `memory` is what pictures that are being decoded may take
-    together: others wait. Its methods are work for threads, but for `ahead` and `counts`.
+    together: others wait. Its methods are work for threads, but for `ahead`, `shared_encoder_input` and `counts`.
     """
 
     def __init__(self, pad_color: Colour | None, image_size: int | None) -> None:
@@ -57,6 +58,7 @@ class PictureCache:
         self._encoder_input = cached(self._encoder_inputs, key, condition=Condition())(self._fit)
         self._decode_ahead_hits = {True: 0, False: 0}  # by whether they found their picture decoded
         self._bytes_ahead = 0
+        self._being_made: dict[str, Future[Image.Image]] = {}
         self.memory = MemoryBudget(MAX_DECODING_BYTES)
 
     def open(
@@ -74,6 +76,18 @@ class PictureCache:
         """Return what the encoder is shown of a picture. Raises BadPicture."""
         with self._room_for(picture.original, is_made=picture.key in self._encoder_inputs):
             return self._encoder_input(picture)
+
+    async def shared_encoder_input(self, picture: Picture) -> Image.Image:
+        """Return what a thread makes for all who wait for the same picture. Raises BadPicture.
+
+        A question's turns go on side by side then: with a thread each, the second's would wait behind other questions'
+        pictures, and by the time it got to the engine the encoder's output might be gone.
+        """
+        work = self._being_made.get(picture.key)
+        if work is None:
+            work = self._being_made[picture.key] = submit(self.encoder_input, picture)
+            work.add_done_callback(lambda _: self._being_made.pop(picture.key))
+        return await asyncio.shield(asyncio.wrap_future(work))
 
     def crop(self, original: SourceImage, region: Region) -> Image.Image:
         """Return a part of an image at its own resolution. Raises BadPicture."""

@@ -96,6 +96,28 @@ def test_picture_is_made_once_also_for_those_who_ask_at_once(cache: PictureCache
     assert len(fits) == 1
 
 
+async def test_who_waits_for_the_same_picture_waits_for_one_thread(
+    cache: PictureCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The turn of one question that asks last goes on before another question's picture is made."""
+    threads = ThreadPoolExecutor(max_workers=1)
+    monkeypatch.setattr(picture_cache, "submit", threads.submit)
+    first, second = plain(), plain((0, 0, 255))
+    done: list[str] = []
+
+    async def ask(name: str, picture: Picture) -> None:
+        await cache.shared_encoder_input(picture)
+        done.append(name)
+
+    left = asyncio.ensure_future(ask("left", first))
+    asked = [ask("grounding", first), ask("other's", second), ask("macro", first)]
+    tasks = [asyncio.ensure_future(each) for each in asked]
+    await asyncio.sleep(0)
+    left.cancel()
+    await asyncio.gather(*tasks)
+    assert done == ["grounding", "macro", "other's"]
+
+
 def test_what_is_kept_is_bounded_by_its_bytes(monkeypatch: pytest.MonkeyPatch, fits: list[Any]) -> None:
     monkeypatch.setattr(picture_cache, "_ENCODER_INPUT_CACHE_BYTES", 2 * BYTES)
     cache = PictureCache(PAD, SIDE)
