@@ -1,7 +1,8 @@
 """Values that fit no field, those at a field's bounds, and how an answer to them is judged."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -12,6 +13,7 @@ SERVERS_FAULT = {"server_error", "service_unavailable_error", "timeout_error"}
 # Names in `vllm_xargs` that no client may write, and none can guess.
 RESERVED = ("kv_transfer_params", "ec_transfer_params", "kv_cache_report_mode", "dualfocus_box", "dualfocus-box-0")
 HALF = "\ud800"
+_AT_ONCE = 8
 ODD = (
     *(None, True, -1, 0, 1, 2**31, 2**63, 2**64, -(2**63) - 1, 1e308, -1e308, float("nan"), float("inf"), 0.5, "", "x"),
     *(
@@ -62,6 +64,20 @@ def bounds(schema: dict[str, Any], schemas: dict[str, Any]) -> Iterator[Any]:
         yield from (
             {name: value} for value in (*ODD, *bounds(inner, schemas)) if not isinstance(inner.get("$ref"), str)
         )
+
+
+def failures_of(send: Callable[[Any], object], values: Iterable[Any]) -> list[str]:
+    """Send values, some at once, so that they meet in the engine's batches; return what was wrong with the answers."""
+
+    def told(value: Any) -> str | None:
+        try:
+            send(value)
+        except AssertionError as error:
+            return str(error)[:500]
+        return None
+
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        return [failure for failure in threads.map(told, values) if failure is not None]
 
 
 def check_ready(web: httpx.Client) -> None:

@@ -10,7 +10,7 @@ import pytest
 from anthropic import Anthropic
 from asking import CHAT, MODEL, TEXT_ONLY, chunks
 from hostile_images import png
-from odd_values import ODD, bounds, check_ready
+from odd_values import ODD, bounds, check_ready, failures_of
 from running_server import PATIENCE, Server
 
 MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"
@@ -218,14 +218,15 @@ def test_values_that_do_not_fit_end_nothing(http: httpx.Client, path: str) -> No
     document = http.get("/openapi.json").json()
     schemas = document["components"]["schemas"]
     name = "MessagesRequest" if path == MESSAGES else "CountTokensRequest"
-    failures = []
-    for field, schema in schemas[name]["properties"].items():
-        for value in (*ODD, *bounds(schema, schemas)):
-            body = {"model": MODEL, "max_tokens": 2, "messages": about(fresh(10)), field: value}
-            answer = http.post(path, content=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
-            told = answer.json() if "json" in answer.headers["content-type"] else {}
-            is_right = answer.status_code == 200 or (400 <= answer.status_code < 500 and set(told) == {"type", "error"})
-            if not is_right:
-                failures.append(f"{answer.status_code} for {field}: {ascii(value)[:200]}: {answer.text[:300]}")
+
+    def send(field: str, value: Any) -> None:
+        body = {"model": MODEL, "max_tokens": 2, "messages": about(fresh(10)), field: value}
+        answer = http.post(path, content=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
+        told = answer.json() if "json" in answer.headers["content-type"] else {}
+        is_right = answer.status_code == 200 or (400 <= answer.status_code < 500 and set(told) == {"type", "error"})
+        assert is_right, f"{answer.status_code} for {field}: {ascii(value)[:200]}: {answer.text[:300]}"
         check_ready(http)
-    assert not failures, "\n".join(failures)
+
+    fields = schemas[name]["properties"].items()
+    odd = [(field, value) for field, schema in fields for value in (*ODD, *bounds(schema, schemas))]
+    assert not failures_of(lambda pair: send(*pair), odd)

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from asking import MODEL, SOON, chunks, until_unfinished
 from hostile_images import data_url, png
-from odd_values import ODD, bounds, check, check_ready
+from odd_values import ODD, bounds, check, check_ready, failures_of
 from openai import BadRequestError, NotFoundError, OpenAI
 from pydantic import BaseModel
 from running_server import PATIENCE, Server, frozen_engine
@@ -261,19 +261,15 @@ def test_values_that_do_not_fit_end_nothing(http: httpx.Client, mode: str) -> No
     schemas = http.get("/openapi.json").json()["components"]["schemas"]
     fields = schemas["ResponseRequest"]["properties"]
     assert len(fields) > 50
-    failures = []
-    for field, schema in fields.items():
-        for value in (*ODD, *bounds(schema, schemas)):
-            focus = {"dualfocus": {"mode": mode}}
-            body = {"model": MODEL, "max_output_tokens": 2, "input": about(fresh(17))} | focus | {field: value}
-            answer = http.post(
-                RESPONSES, content=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
-            )
-            try:
-                check(answer, {field: value})
-                for event in chunks(answer.text.splitlines()):
-                    assert event.get("code") != "server_error", f"{field}: {value!a}: {event}"
-            except AssertionError as error:
-                failures.append(str(error)[:500])
+
+    def send(field: str, value: Any) -> None:
+        focus = {"dualfocus": {"mode": mode}}
+        body = {"model": MODEL, "max_output_tokens": 2, "input": about(fresh(17))} | focus | {field: value}
+        answer = http.post(RESPONSES, content=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
+        check(answer, {field: value})
+        for event in chunks(answer.text.splitlines()):
+            assert event.get("code") != "server_error", f"{field}: {value!a}: {event}"
         check_ready(http)
-    assert not failures, "\n".join(failures)
+
+    odd = [(field, value) for field, schema in fields.items() for value in (*ODD, *bounds(schema, schemas))]
+    assert not failures_of(lambda pair: send(*pair), odd)

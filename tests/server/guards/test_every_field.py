@@ -8,6 +8,8 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
+from itertools import product
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,7 +19,7 @@ import pytest
 import vllm
 from asking import CHAT, lend
 from hostile_images import data_url, png
-from odd_values import ODD, RESERVED, bounds, check, check_ready
+from odd_values import ODD, RESERVED, bounds, check, check_ready, failures_of
 from running_server import PATIENCE, Server, start_server
 
 IMAGE = {"type": "image_url", "image_url": {"url": data_url(png(4, 4))}}
@@ -76,23 +78,17 @@ def test_values_that_do_not_fit(web: httpx.Client, document: dict[str, Any], mod
     schemas = document["components"]["schemas"]
     fields = schemas["Completion" if mode == TEXTS else "FocusRequest"]["properties"]
     assert len(fields) > 50
-    failures: list[str] = []
-    for field, schema in fields.items():
-        for value in (*ODD, *bounds(schema, schemas)):
-            try:
-                send(web, mode, {field: value})
-            except AssertionError as error:
-                failures.append(str(error)[:300])
-    assert not failures, "\n".join(failures)
+    odd = ({field: value} for field, schema in fields.items() for value in (*ODD, *bounds(schema, schemas)))
+    assert not failures_of(partial(send, web, mode), odd)
 
 
 @pytest.mark.parametrize("mode", ["dual", "off", TEXTS])
 def test_names_in_vllm_xargs(web: httpx.Client, mode: str) -> None:
     names = {*RESERVED, *names_read(), "session_id", "box_key", "box", "x"}
     assert names >= {"ngram_size", "kv_transfer_params"}, "the sources are read otherwise now"
-    for name in sorted(names):
-        for value in (*ODD, [1, "x", 0.5], [2**63], ["x"] * 1000):
-            send(web, mode, {"vllm_xargs": {name: value}})
+    values = (*ODD, [1, "x", 0.5], [2**63], ["x"] * 1000)
+    odd = ({"vllm_xargs": {name: value}} for name in sorted(names) for value in values)
+    assert not failures_of(partial(send, web, mode), odd)
 
 
 @pytest.mark.parametrize("mode", ["dual", "off", TEXTS])
@@ -130,10 +126,11 @@ EMBEDS: list[Any] = ["", "AAAA", "no base64", ["AAAA"] * 3, [], [""], 3, [1], "A
 
 
 def test_prompts_of_every_shape(web: httpx.Client) -> None:
-    for prompt in PROMPTS:
-        for fields in ({}, {"echo": True, "logprobs": 2}, {"echo": True, "max_tokens": 0, "prompt_logprobs": 1}):
-            for stream in (False, True):
-                send(web, TEXTS, {"prompt": prompt, "stream": stream, **fields})
+    fields = ({}, {"echo": True, "logprobs": 2}, {"echo": True, "max_tokens": 0, "prompt_logprobs": 1})
+    odd = (
+        {"prompt": prompt, "stream": stream, **each} for prompt, each, stream in product(PROMPTS, fields, (False, True))
+    )
+    assert not failures_of(partial(send, web, TEXTS), odd)
 
 
 def test_prompts_as_embeddings(web: httpx.Client) -> None:
