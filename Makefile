@@ -35,7 +35,7 @@ model: .venv/.test  ## train the model that ships, from nothing; goes on where i
 	cp runs/small/model/* engine/dualfocus_engine/small/
 
 results: .venv/.test  ## ask the model that ships about 1,000 held-out scenes; writes docs/results.md
-	$(BIN)/python -m dualfocus_training.evaluation.results
+	$(BIN)/python -m dualfocus_eval.results
 
 bench: .venv/.bench  ## measure this machine, into runs/bench/DATE; goes on where it was stopped
 	$(BIN)/python -m loadtests

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from itertools import chain, islice
 
 from dualfocus_engine import DualFocus, FocusResult, Question
-from dualfocus_training.evaluation.held_out import Asked, held_out
-from dualfocus_training.evaluation.outcomes import is_right, overlap
-from dualfocus_training.scenes.layout import Difficulty
+from dualfocus_eval.boxes import Box, overlap
+from dualfocus_eval.outcomes import is_right
+from dualfocus_eval.scenes.held_out import Asked, held_out
+from dualfocus_eval.scenes.layout import Difficulty
 
 _CANVAS = (4000, 4000)
 _SEED = 950  # that of docs/results.md: no training run draws its scenes
@@ -52,7 +53,7 @@ def _judge(asked: Asked, result: FocusResult) -> _Judged:
         asked.question.kind == "detail",
         is_right(result.macro.text, answers),
         is_right(result.text, answers),
-        overlap(box, asked.question.box) if box else 0.0,
+        overlap(Box(*box.as_tuple()), asked.question.box) if box else 0.0,
     )
 
 

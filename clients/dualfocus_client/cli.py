@@ -28,7 +28,7 @@ def _run(command: EntryPoint, arguments: list[str]) -> int:
     try:
         run = cast("Callable[[list[str]], int]", command.load())
     except ModuleNotFoundError as error:
-        extras = "cpu or gpu to serve, training for all else"
+        extras = "cpu or gpu to serve, eval for plots, training for all else"
         print(f"error: dualfocus {command.name}: {error}; the extras of dualfocus bring it: {extras}", file=sys.stderr)
         return 1
     return run(arguments)

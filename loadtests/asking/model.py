@@ -16,9 +16,9 @@ from typing import Any
 
 from dualfocus_engine.families.choosing import PROFILE_FILE
 from dualfocus_engine.families.profiles import Profile, load_profile
+from dualfocus_eval.scenes.generate import scenes
 from dualfocus_training.models.untrained import SPECIAL_TOKENS
 from dualfocus_training.models.weights import save_weights
-from dualfocus_training.scenes.generate import scenes
 
 PATCH, SIDE = 14, 336
 # What a trained model would have learned to write: a box inside the picture, never an empty one.

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from random import Random
 
-from dualfocus_training.scenes.drawing import draw
-from dualfocus_training.scenes.layout import Difficulty, compose
-from dualfocus_training.scenes.questions import ask
+from dualfocus_eval.scenes.drawing import draw
+from dualfocus_eval.scenes.layout import Difficulty, compose
+from dualfocus_eval.scenes.questions import ask
 from PIL import Image
 
 # Another seed than any training run's or results page's.

@@ -8,12 +8,12 @@ import pytest
 import torch
 import yaml
 from dualfocus_engine.families.profiles import Profile, load_profile
+from dualfocus_eval.scenes.layout import Difficulty
 from dualfocus_training.learning.conversations import Wording
 from dualfocus_training.learning.learner import SceneLearner
 from dualfocus_training.learning.rows import Eye, Mixture, SceneRows
 from dualfocus_training.models.small_model import Size, build_model, build_processor
 from dualfocus_training.recipe import Recipe, load_recipe
-from dualfocus_training.scenes.layout import Difficulty
 from dualfocus_training.starting import scene_tokenizer
 from transformers import PreTrainedTokenizerFast
 

@@ -1,9 +1,9 @@
 """The quick look: the choice, and what is reported."""
 
-from dualfocus_engine.families.boxes import Box
-from dualfocus_training.evaluation.outcomes import Outcome, Said
+from dualfocus_eval.boxes import Box
+from dualfocus_eval.outcomes import Outcome, Said
+from dualfocus_eval.scenes.questions import Question
 from dualfocus_training.quick_look import outcome, report
-from dualfocus_training.scenes.questions import Question
 
 BOX = Box(0.0, 0.0, 0.5, 0.5)
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from dualfocus_engine.families.boxes import crop_region
 from dualfocus_engine.families.profiles import Profile, load_profile
+from dualfocus_eval.scenes.generate import scenes
 from dualfocus_training.learning.conversations import macro, to_line, two_rounds
 from dualfocus_training.learning.objective import TERMS
 from dualfocus_training.recipe import Recipe
-from dualfocus_training.scenes.generate import scenes
 from dualfocus_training.train import Run
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 

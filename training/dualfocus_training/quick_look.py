@@ -15,15 +15,16 @@ from dualfocus_engine.families.choosing import profile_of
 from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.method.perplexity import mean_nll, perplexity
 from dualfocus_engine.pictures.fitting import fit
+from dualfocus_eval.boxes import Box as SceneBox
+from dualfocus_eval.figures import group_figures
+from dualfocus_eval.outcomes import Outcome, Said
+from dualfocus_eval.scenes.held_out import Asked, held_out
+from dualfocus_eval.scenes.layout import Difficulty
+from dualfocus_eval.scenes.questions import Question
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from dualfocus_training.evaluation.figures import group_figures
-from dualfocus_training.evaluation.held_out import Asked, held_out
-from dualfocus_training.evaluation.outcomes import Outcome, Said
 from dualfocus_training.learning.conversations import Message, asks, says
-from dualfocus_training.scenes.layout import Difficulty
-from dualfocus_training.scenes.questions import Question
 
 _BATCH = 32
 _MOST_TOKENS = 24
@@ -88,7 +89,7 @@ def look_twice(looker: Looker, asked: Sequence[Asked]) -> tuple[list[Outcome], l
     macros = looker.answer([Turn([asks(one.question.question)], [one.picture]) for one in asked])
     grounding = [Turn([asks(profile.grounding_text(one.question.question))], [one.picture]) for one in asked]
     own = [said.text for said in looker.answer(grounding)]
-    true = [profile.box_format.write(one.question.box) for one in asked]
+    true = [profile.box_format.write(Box(*one.question.box.as_tuple())) for one in asked]
     return _outcomes(looker, asked, macros, own), _outcomes(looker, asked, macros, true)
 
 
@@ -96,12 +97,14 @@ def _outcomes(looker: Looker, asked: Sequence[Asked], macros: Sequence[Said], bo
     """What came of each question by the box that was written; without a readable one, micro is macro."""
     micros = [micro or macro for macro, micro in zip(macros, _micros(looker, asked, boxes), strict=True)]
     return [
-        outcome(one.question, macro, micro, looker.profile.box_format.read(box))
-        for one, macro, micro, box in zip(asked, macros, micros, boxes, strict=True)
+        outcome(one.question, macro, micro, SceneBox(*box.as_tuple()) if box else None)
+        for one, macro, micro, box in zip(
+            asked, macros, micros, map(looker.profile.box_format.read, boxes), strict=True
+        )
     ]
 
 
-def outcome(question: Question, macro: Said, micro: Said, box: Box | None) -> Outcome:
+def outcome(question: Question, macro: Said, micro: Said, box: SceneBox | None) -> Outcome:
     """Choose by Eq. 8."""
     winner = "macro" if macro.perplexity < micro.perplexity else "micro"
     chosen = (macro if winner == "macro" else micro).text

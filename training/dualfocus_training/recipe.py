@@ -5,12 +5,12 @@ from typing import Any, Self
 
 import yaml
 from dualfocus_engine.families.profiles import Profile, load_profile
+from dualfocus_eval.scenes.layout import Difficulty
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dualfocus_training.learning.objective import TERMS
 from dualfocus_training.learning.rows import Mixture
 from dualfocus_training.models.small_model import Size
-from dualfocus_training.scenes.layout import Difficulty
 
 
 class _Part(BaseModel):

@@ -6,6 +6,8 @@ from random import Random
 from typing import Any
 
 import torch
+from dualfocus_eval.scenes.layout import Difficulty, compose
+from dualfocus_eval.scenes.questions import ask
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedTokenizerFast
@@ -17,8 +19,6 @@ from dualfocus_training.learning.rounds import RoundsLearner
 from dualfocus_training.models.small_model import build_model, build_processor
 from dualfocus_training.models.vocabulary import build_tokenizer
 from dualfocus_training.recipe import Lora, Recipe
-from dualfocus_training.scenes.layout import Difficulty, compose
-from dualfocus_training.scenes.questions import ask
 
 _TOKENIZER_SCENES = 2000
 

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from anthropic.types import Message
-from dualfocus_training.scenes.writing import QUESTIONS_FILE, write_scenes
+from dualfocus_eval.scenes.writing import QUESTIONS_FILE, write_scenes
 from openai.types.chat import ChatCompletion
 from running_server import PATIENCE, Server, frozen_engine, start_server, wait_until
 

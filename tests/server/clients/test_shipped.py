@@ -13,9 +13,9 @@ import yaml
 from anthropic import Anthropic
 from asking import CHAT, About, chunks, events
 from dualfocus_engine.shipped import SHIPPED_MODEL, SHIPPED_NAME
+from dualfocus_eval import asking
+from dualfocus_eval.figures import figures
 from dualfocus_server.check.command import main as check
-from dualfocus_training.evaluation import asking
-from dualfocus_training.evaluation.figures import figures
 from hostile_images import data_url
 from openai import OpenAI
 from other_clients import HOME, ROOT, of_node, of_python, told

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from asking import ask
 from dualfocus_engine.shipped import SHIPPED_NAME
-from dualfocus_training.evaluation.held_out import held_out
+from dualfocus_eval.scenes.held_out import held_out
 from openai import BadRequestError, OpenAI
 from running_server import PATIENCE, start_server
 

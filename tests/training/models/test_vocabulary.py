@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from dualfocus_engine.families.boxes import Box
 from dualfocus_engine.families.profiles import Profile
+from dualfocus_eval.boxes import Box
 from dualfocus_training.learning.conversations import Wording, asks, says
 from transformers import PreTrainedTokenizerFast
 

@@ -46,8 +46,8 @@ def test_command_gets_the_rest_of_the_line_and_gives_the_status(
 
 
 def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(sys.modules, "dualfocus_training.evaluation.calibrate", None)
+    monkeypatch.setitem(sys.modules, "dualfocus_eval.calibrate", None)
     assert _command_line(monkeypatch, "calibrate", "questions.jsonl") == 1
     err = capsys.readouterr().err
     assert "error: dualfocus calibrate: " in err
-    assert "the extras of dualfocus bring it: cpu or gpu to serve, training for all else" in err
+    assert "the extras of dualfocus bring it: cpu or gpu to serve, eval for plots, training for all else" in err

@@ -13,6 +13,7 @@ from typing import Any
 
 from dualfocus_engine.families.boxes import Box
 from dualfocus_engine.families.profiles import Profile
+from dualfocus_eval.boxes import Box as SceneBox
 
 USER, ASSISTANT = "USER: ", " ASSISTANT: "
 IMAGE_LINE = "<image>\n"
@@ -86,9 +87,9 @@ class Wording:
         """The prompt of the micro turn (Q2), after the crop."""
         return self.profile.micro_text(question) + ASSISTANT
 
-    def box(self, box: Box) -> str:
+    def box(self, box: SceneBox) -> str:
         """A box as the model writes it (A1)."""
-        return self.profile.box_format.write(box)
+        return self.profile.box_format.write(Box(*box.as_tuple()))
 
     @property
     def phrases(self) -> tuple[str, ...]:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from dualfocus_engine.families.boxes import Region
+from dualfocus_eval.scenes.drawing import owners, padded_square
+from dualfocus_eval.scenes.layout import COLOURS, FORMS, LETTERS, Scene, Shape, print_extent
+from dualfocus_eval.scenes.questions import extremes
 from numpy.typing import NDArray
 
 from dualfocus_training.learning.objective import IGNORED
-from dualfocus_training.scenes.drawing import owners, padded_square
-from dualfocus_training.scenes.layout import COLOURS, FORMS, LETTERS, Scene, Shape, print_extent
-from dualfocus_training.scenes.questions import extremes
 
 _COLOUR_NAMES = sorted(COLOURS)
 _SYMBOLS = [*"0123456789", *LETTERS, *_COLOUR_NAMES]

@@ -10,8 +10,13 @@ from dataclasses import dataclass, field
 from random import Random
 
 import numpy as np
-from dualfocus_engine.families.boxes import Box, Region, crop_region
+from dualfocus_engine.families.boxes import Box as EngineBox
+from dualfocus_engine.families.boxes import Region, crop_region
 from dualfocus_engine.pictures.fitting import fit
+from dualfocus_eval.boxes import Box
+from dualfocus_eval.scenes.drawing import draw
+from dualfocus_eval.scenes.layout import Difficulty, Scene, compose
+from dualfocus_eval.scenes.questions import Question, ask
 from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer
@@ -20,9 +25,6 @@ from dualfocus_training.learning.conversations import IMAGE_LINE, USER, Wording
 from dualfocus_training.learning.objective import Targets
 from dualfocus_training.learning.patches import PatchLabels, label_patches
 from dualfocus_training.models.vocabulary import BEGIN, END, IMAGE
-from dualfocus_training.scenes.drawing import draw
-from dualfocus_training.scenes.layout import Difficulty, Scene, compose
-from dualfocus_training.scenes.questions import Question, ask
 
 Pixels = NDArray[np.uint8]
 Places = NDArray[np.int64]
@@ -172,7 +174,7 @@ class _Packer:
 
     def _region(self, box: Box) -> Region:
         size = (self._scene.width, self._scene.height)
-        region = crop_region(box, size, self._rows.wording.profile.crop)
+        region = crop_region(EngineBox(*box.as_tuple()), size, self._rows.wording.profile.crop)
         assert region is not None, "a box of a scene always holds pixels"
         return region
 

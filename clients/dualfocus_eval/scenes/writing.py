@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from dualfocus_training.scenes.generate import scenes
-from dualfocus_training.scenes.questions import Question
+from dualfocus_eval.scenes.generate import scenes
+from dualfocus_eval.scenes.questions import Question
 
 QUESTIONS_FILE = "questions.jsonl"
 

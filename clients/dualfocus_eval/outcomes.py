@@ -4,9 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dualfocus_engine.families.boxes import Box
-
-from dualfocus_training.scenes.questions import Question
+from dualfocus_eval.boxes import Box, overlap
+from dualfocus_eval.scenes.questions import Question
 
 
 @dataclass(frozen=True)
@@ -76,12 +75,3 @@ def chosen_of(completion: dict[str, Any]) -> str:
 
 def _said(answer: dict[str, Any]) -> Said:
     return Said(answer["text"], answer["perplexity"])
-
-
-def overlap(one: Box, other: Box) -> float:
-    """Intersection over union of two boxes."""
-    wide = min(one.x2, other.x2) - max(one.x1, other.x1)
-    high = min(one.y2, other.y2) - max(one.y1, other.y1)
-    shared = max(0.0, wide) * max(0.0, high)
-    both = (one.x2 - one.x1) * (one.y2 - one.y1) + (other.x2 - other.x1) * (other.y2 - other.y1)
-    return shared / max(both - shared, 1e-9)

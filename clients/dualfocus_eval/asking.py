@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from dualfocus_client.client import ask
-from dualfocus_engine.families.boxes import Box
 from PIL import Image
 from tqdm import tqdm
 
-from dualfocus_training.evaluation.held_out import Asked, held_out
-from dualfocus_training.evaluation.outcomes import Outcome, chosen_of, outcome_of
+from dualfocus_eval.boxes import Box
+from dualfocus_eval.outcomes import Outcome, chosen_of, outcome_of
+from dualfocus_eval.scenes.held_out import Asked, held_out
 
 # Table 5: pixels of the picture that boxes are shifted by.
 SHIFTS = (10, 25, 150)
@@ -47,7 +47,7 @@ def look(server: Server, asked: Asked) -> Outcome:
         return ask(url, asked.question.question, *where, mode="dual", box=corners, scoring=scoring)
 
     outcome = outcome_of(asked.question, answered())
-    if outcome.box is None or outcome.box.is_empty:
+    if outcome.box is None or not outcome.box.area:
         return outcome
     shared = chosen_of(answered(outcome.box, scoring="shared"))
     shifted = {pixels: chosen_of(answered(_shifted(outcome.box, pixels, asked))) for pixels in SHIFTS}

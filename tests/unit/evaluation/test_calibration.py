@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dualfocus_training.evaluation.calibrate import main
-from dualfocus_training.evaluation.calibration import Labelled, Point, curve, pick
+from dualfocus_eval.calibrate import main
+from dualfocus_eval.calibration import Labelled, Point, curve, pick
 from PIL import Image
+
 from unit.local_web import body_of, respond, serving
 
 # Macro is right where it is sure; the second look mends two of three others.
@@ -133,7 +134,7 @@ def test_a_file_that_is_not_there_is_said(capsys: pytest.CaptureFixture[str]) ->
 def test_where_only_a_server_is_installed_figures_are_told_and_plots_refused(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = f"dualfocus_training.evaluation.{command}"
+    module = f"dualfocus_eval.{command}"
     absent = "import sys; sys.modules.update(dict.fromkeys(('matplotlib', 'numpy', 'torch', 'transformers')))"
     subprocess.run([sys.executable, "-c", f"{absent}; import {module}"], check=True)
     monkeypatch.setitem(sys.modules, "matplotlib", None)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dualfocus_training.evaluation.outcomes import Outcome
+from dualfocus_eval.outcomes import Outcome
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,10 +7,10 @@ from random import Random
 
 import pytest
 from dualfocus_engine.families.boxes import Box, CropPolicy, crop_region
-from dualfocus_training.scenes.drawing import draw
-from dualfocus_training.scenes.layout import Difficulty, Scene, compose, print_extent
-from dualfocus_training.scenes.questions import WHOLE, Question, ask, referents
-from dualfocus_training.scenes.writing import write_scenes
+from dualfocus_eval.scenes.drawing import draw
+from dualfocus_eval.scenes.layout import Difficulty, Scene, compose, print_extent
+from dualfocus_eval.scenes.questions import WHOLE, Question, ask, referents
+from dualfocus_eval.scenes.writing import write_scenes
 
 SIDE = 128
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean, quantiles
 from typing import Any
 
-from dualfocus_training.evaluation.outcomes import Outcome
+from dualfocus_eval.outcomes import Outcome
 
 # Macro perplexities under which micro is skipped; 1 skips none, since no perplexity is below it (Eq. 7).
 THRESHOLDS = (1.0, 1.01, 1.02, 1.05, 1.1, 1.2, 1.3, 1.35, 1.4, 1.45, 1.5, 1.75, 2.0, 2.5, 3.0, 5.0)

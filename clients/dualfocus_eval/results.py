@@ -14,10 +14,10 @@ from typing import Any
 
 import httpx
 
-from dualfocus_training.evaluation.asking import Server, ask_all
-from dualfocus_training.evaluation.figures import figures
-from dualfocus_training.evaluation.page import goals, table
-from dualfocus_training.evaluation.plots import draw_plots
+from dualfocus_eval.asking import Server, ask_all
+from dualfocus_eval.figures import figures
+from dualfocus_eval.page import goals, table
+from dualfocus_eval.plots import draw_plots
 
 _READY_WITHIN = 300.0
 # No training run draws scenes of this seed, and nothing of recipe or model was chosen by its figures.

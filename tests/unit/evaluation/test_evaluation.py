@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dualfocus_engine.families.boxes import Box
-from dualfocus_training.evaluation.command import main
-from dualfocus_training.evaluation.figures import figures
-from dualfocus_training.evaluation.held_out import held_out
-from dualfocus_training.evaluation.outcomes import Outcome, Said, overlap
-from dualfocus_training.evaluation.page import goals, table
-from dualfocus_training.scenes.questions import Question
+from dualfocus_eval.boxes import Box, overlap
+from dualfocus_eval.command import main
+from dualfocus_eval.figures import figures
+from dualfocus_eval.outcomes import Outcome, Said
+from dualfocus_eval.page import goals, table
+from dualfocus_eval.scenes.held_out import held_out
+from dualfocus_eval.scenes.questions import Question
+
 from unit.local_web import body_of, respond, serving
 
 BOX = Box(0.0, 0.0, 0.5, 0.5)

@@ -1,9 +1,9 @@
-"""`python -m dualfocus_training.scenes --seed N --count M --out DIR`."""
+"""`python -m dualfocus_eval.scenes --seed N --count M --out DIR`."""
 
 import argparse
 from pathlib import Path
 
-from dualfocus_training.scenes.writing import write_scenes
+from dualfocus_eval.scenes.writing import write_scenes
 
 
 def main() -> None:

@@ -5,9 +5,9 @@ from random import Random
 
 from PIL import Image
 
-from dualfocus_training.scenes.drawing import draw
-from dualfocus_training.scenes.layout import Difficulty, compose
-from dualfocus_training.scenes.questions import Question, ask
+from dualfocus_eval.scenes.drawing import draw
+from dualfocus_eval.scenes.layout import Difficulty, compose
+from dualfocus_eval.scenes.questions import Question, ask
 
 
 def scenes(seed: int, count: int, difficulty: Difficulty | None = None) -> Iterator[tuple[Image.Image, list[Question]]]:

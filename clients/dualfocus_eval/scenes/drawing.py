@@ -4,7 +4,7 @@ from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from dualfocus_training.scenes.layout import COLOURS, Background, Extent, Print, Rgb, Scene
+from dualfocus_eval.scenes.layout import COLOURS, Background, Extent, Print, Rgb, Scene
 
 # A digit of Pillow's bundled font is this share of the font's size high.
 _DIGIT_SHARE = 0.71

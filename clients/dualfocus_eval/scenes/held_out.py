@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from dualfocus_training.scenes.generate import scenes
-from dualfocus_training.scenes.layout import Difficulty
-from dualfocus_training.scenes.questions import Question
+from dualfocus_eval.scenes.generate import scenes
+from dualfocus_eval.scenes.layout import Difficulty
+from dualfocus_eval.scenes.questions import Question
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from dualfocus_engine.families.boxes import Box
-
-from dualfocus_training.scenes.layout import COLOURS, FORMS, LETTERS, Extent, Scene, Shape
+from dualfocus_eval.boxes import Box
+from dualfocus_eval.scenes.layout import COLOURS, FORMS, LETTERS, Extent, Scene, Shape
 
 WHOLE = Box(0.0, 0.0, 1.0, 1.0)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from dualfocus_client.client import AskError
 
-from dualfocus_training.evaluation.asking import Server, ask_all
-from dualfocus_training.evaluation.figures import figures
-from dualfocus_training.evaluation.page import table
-from dualfocus_training.evaluation.plots import draw_plots
+from dualfocus_eval.asking import Server, ask_all
+from dualfocus_eval.figures import figures
+from dualfocus_eval.page import table
+from dualfocus_eval.plots import draw_plots
 
 
 def main(argv: Sequence[str]) -> int:
@@ -71,5 +71,5 @@ def at_least_1(text: str) -> int:
 def drawing_folder(text: str) -> Path:
     """Read a flag's folder for plots (argparse's `type`): before anything is asked, not once it is to be drawn."""
     if find_spec("matplotlib") is None:
-        raise argparse.ArgumentTypeError("plots need matplotlib: pip install 'dualfocus[training]', or matplotlib")
+        raise argparse.ArgumentTypeError("plots need matplotlib: pip install 'dualfocus[eval]', or matplotlib")
     return Path(text)

@@ -12,11 +12,11 @@ from typing import Any
 from dualfocus_client.client import AskError, ask
 from tqdm import tqdm
 
-from dualfocus_training.evaluation.asking import Server
-from dualfocus_training.evaluation.calibration import Labelled, figures
-from dualfocus_training.evaluation.command import add_server, at_least_1, drawing_folder, server_of
-from dualfocus_training.evaluation.outcomes import chosen_of, is_right
-from dualfocus_training.evaluation.plots import draw_calibration
+from dualfocus_eval.asking import Server
+from dualfocus_eval.calibration import Labelled, figures
+from dualfocus_eval.command import add_server, at_least_1, drawing_folder, server_of
+from dualfocus_eval.outcomes import chosen_of, is_right
+from dualfocus_eval.plots import draw_calibration
 
 Line = dict[str, Any]
 
