@@ -9,7 +9,7 @@ MODEL ?=
 BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test test-all lint format model results bench soak image-check screenshot clean
+.PHONY: serve test test-all lint format model results bench gpu-check soak image-check screenshot clean
 
 serve: .venv/.serve  ## install what is missing, then serve: make serve [MODEL=…] [HOST=…] [PORT=…]
 	@$(BIN)/dualfocus serve $(MODEL) --host $(HOST) --port $(PORT)
@@ -39,6 +39,9 @@ results: .venv/.test  ## ask the model that ships about 1,000 held-out scenes; w
 
 bench: .venv/.bench  ## measure this machine, into runs/bench/DATE; goes on where it was stopped
 	$(BIN)/python -m loadtests
+
+gpu-check: .venv/.test  ## prove and measure on a GPU in ten minutes, into runs/gpu-check/DATE
+	$(BIN)/python -m loadtests.gpu_check
 
 soak: .venv/.bench  ## ask for 15 minutes and watch the memory of both processes, into runs/soak/DATE
 	$(BIN)/python -m loadtests.soak

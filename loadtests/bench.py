@@ -50,10 +50,11 @@ def _run_one(
     started = time.monotonic()
     try:
         servers.need(experiment.kinds)
+        start_s = round(time.monotonic() - started, 1)
         throughput = _throughput(path.parent) if experiment.shares else None
         told = order(plan, experiment, subject, servers.urls, throughput=throughput)
         cells = _load(told.model_dump_json(), experiment, path.with_suffix(".part"), len(told.rounds))
-        result: dict[str, Any] = {"experiment": experiment.key, "cells": cells}
+        result: dict[str, Any] = {"experiment": experiment.key, "cells": cells, "start_s": start_s}
     except Exception as error:  # whatever it is: the others are still to be run
         servers.stop_all()
         result = {"experiment": experiment.key, "failed": f"{type(error).__name__}: {error}"}

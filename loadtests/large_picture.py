@@ -10,10 +10,10 @@ import asyncio
 import statistics
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import psutil
 from dualfocus_engine import DualFocus, Mode, Profile, Question, load_profile
@@ -31,19 +31,22 @@ _BOX = r'\[\{"bbox_2d": \[15[0-9]{2}, 15[0-9]{2}, 15[0-9]{2}, 15[0-9]{2}\]\}\]'
 
 
 @dataclass(frozen=True)
-class _Way:
+class Way:
+    """How a picture is asked about."""
+
     name: str
     mode: Mode = Mode.DUAL
     whole_tokens: int | None = None
     crop_tokens: int | None = None
 
 
-_ONE_LOOK = _Way("one look, the picture's own size", Mode.MACRO)
+ONE_LOOK = Way("one look, the picture's own size", Mode.MACRO)
+THOUSAND_TOKENS = Way("two looks, 1,024 + 1,024", whole_tokens=1024, crop_tokens=1024)
 _WAYS = (
-    _ONE_LOOK,
-    _Way("two looks, by default"),
-    _Way("two looks, 1,024 + 1,024", whole_tokens=1024, crop_tokens=1024),
-    _Way("two looks, 512 + 512", whole_tokens=512, crop_tokens=512),
+    ONE_LOOK,
+    Way("two looks, by default"),
+    THOUSAND_TOKENS,
+    Way("two looks, 512 + 512", whole_tokens=512, crop_tokens=512),
 )
 
 
@@ -53,7 +56,7 @@ def _profile() -> Profile:
 
 
 @dataclass(frozen=True)
-class _Cost:
+class Cost:
     """Of one question: prompt tokens computed, seconds until its answer, those that the encoder took, and the CPUs'.
 
     The last are those of vLLM's process: what else runs on the machine changes them the least.
@@ -66,7 +69,7 @@ class _Cost:
 
 
 # What is printed of a question's costs, and how.
-_COLUMNS: dict[str, tuple[Callable[[_Cost], float], str]] = {
+_COLUMNS: dict[str, tuple[Callable[[Cost], float], str]] = {
     "prompt tokens computed": (lambda cost: cost.tokens, ",.0f"),
     "median s": (lambda cost: cost.seconds, ".2f"),
     "the encoder's s": (lambda cost: cost.encoder, ".2f"),
@@ -74,7 +77,7 @@ _COLUMNS: dict[str, tuple[Callable[[_Cost], float], str]] = {
 }
 
 
-async def _ask(focus: DualFocus, way: _Way, number: int) -> _Cost:
+async def _ask(focus: DualFocus, way: Way, number: int) -> Cost:
     """Return what one question costs; its picture is opened before the seconds count."""
     picture = Image.effect_noise(_SIZE, 40 + number).convert("RGB")
     question = replace(
@@ -88,7 +91,7 @@ async def _ask(focus: DualFocus, way: _Way, number: int) -> _Cost:
     seconds = time.perf_counter() - started
     assert way.mode is Mode.MACRO or result.look.micro is not None, result.look.failed
     tokens = sum(turn.computed_tokens for turn in result.turns.values())
-    return _Cost(tokens, seconds, await _encoder_seconds(focus), _cpu_seconds() - cpu)
+    return Cost(tokens, seconds, await _encoder_seconds(focus), _cpu_seconds() - cpu)
 
 
 def _cpu_seconds() -> float:
@@ -103,24 +106,47 @@ async def _encoder_seconds(focus: DualFocus) -> float:
     return float(sum(request["encoder_forward_secs"] for request in stats.values()))
 
 
-async def _measure(model: Path, dtype: str, rounds: int) -> None:
-    flags = {"max_model_len": _CONTEXT, "hf_overrides": {"text_config": {"max_position_embeddings": _CONTEXT}}}
-    costs: dict[str, list[_Cost]] = defaultdict(list)
-    async with DualFocus(str(model), _profile(), dtype=dtype, enable_mm_processor_stats=True, **flags) as focus:
+class Listener(Protocol):
+    """Is told what is known so far."""
+
+    def on_start(self) -> None:
+        """The engine is ready."""
+
+    def on_answer(self, number: int, way: Way, cost: Cost) -> None:
+        """A question of a round is answered."""
+
+
+async def measure(model: Path, ways: Sequence[Way], rounds: int, listener: Listener, **flags: Any) -> None:
+    """Ask a model in every way in turn, for so many rounds; `flags` are vLLM's."""
+    own = {"max_model_len": _CONTEXT, "hf_overrides": {"text_config": {"max_position_embeddings": _CONTEXT}}}
+    async with DualFocus(str(model), _profile(), enable_mm_processor_stats=True, **own, **flags) as focus:
+        listener.on_start()
         await _encoder_seconds(focus)  # those of warming up
         for number in range(rounds):
             # Every other round the other way round: neither is always asked when the machine is busier.
-            for place, way in list(enumerate(_WAYS))[:: -1 if number % 2 else 1]:
-                costs[way.name].append(await _ask(focus, way, number * len(_WAYS) + place))
-                print(way.name, costs[way.name][-1], file=sys.stderr, flush=True)
-    print("| | " + " | ".join(f"{head} | : one look's" for head in _COLUMNS) + " |")
-    print("| ---" + " | --:" * 2 * len(_COLUMNS) + " |")
-    for way in _WAYS:
-        cells = [
-            _cells([get(cost) for cost in costs[way.name]], [get(one) for one in costs[_ONE_LOOK.name]], form)
-            for get, form in _COLUMNS.values()
-        ]
-        print(f"| {way.name} | " + " | ".join(cells) + " |")
+            for place, way in list(enumerate(ways))[:: -1 if number % 2 else 1]:
+                listener.on_answer(number, way, await _ask(focus, way, number * len(ways) + place))
+
+
+class _Table(dict[str, list[Cost]]):
+    """What every way cost, round by round."""
+
+    def on_start(self) -> None:
+        pass
+
+    def on_answer(self, number: int, way: Way, cost: Cost) -> None:
+        self.setdefault(way.name, []).append(cost)
+        print(way.name, cost, file=sys.stderr, flush=True)
+
+    def print(self) -> None:
+        print("| | " + " | ".join(f"{head} | : one look's" for head in _COLUMNS) + " |")
+        print("| ---" + " | --:" * 2 * len(_COLUMNS) + " |")
+        for way in _WAYS:
+            cells = [
+                _cells([get(cost) for cost in self[way.name]], [get(one) for one in self[ONE_LOOK.name]], form)
+                for get, form in _COLUMNS.values()
+            ]
+            print(f"| {way.name} | " + " | ".join(cells) + " |")
 
 
 def _cells(values: Sequence[float], of_one_look: Sequence[float], form: str) -> str:
@@ -137,7 +163,9 @@ def main() -> None:
     parser.add_argument("--half-billion", action="store_true", help="the model of 0.43 billion parameters")
     args = parser.parse_args()
     model = make_once(_HALF_BILLION, write_half_billion) if args.half_billion else ensure_tiny("qwen2.5-vl")
-    asyncio.run(_measure(model, "bfloat16" if args.half_billion else "float32", args.rounds))
+    table = _Table()
+    asyncio.run(measure(model, _WAYS, args.rounds, table, dtype="bfloat16" if args.half_billion else "float32"))
+    table.print()
 
 
 if __name__ == "__main__":

@@ -202,7 +202,13 @@ def order(
     return Order(
         model=str(subject.folder),
         sides=[
-            Side(name=side.name, url=urls[side.kind], model=subject.key, asks=side.asks, sampling=subject.sampling)
+            Side(
+                name=side.name,
+                url=urls[side.kind],
+                model=_name(side, subject),
+                asks=side.asks,
+                sampling=subject.sampling,
+            )
             for side in experiment.sides
         ],
         # Of its own block: the calibration's questions are not to be known where they are asked again.
@@ -211,6 +217,11 @@ def order(
         seconds=experiment.seconds,
         least_rounds=len(rounds) if experiment.shares else experiment.least_rounds,
     )
+
+
+def _name(side: Asking, subject: Subject) -> str:
+    """Return what a server is asked for: a client that makes its calls of this one wants each as it is."""
+    return f"{subject.key}:off" if side.asks == "calls" and side.kind == "plain" else subject.key
 
 
 def numbers(block: int, lane: int, number: int, count: int) -> list[int]:

@@ -1,6 +1,7 @@
 """One engine for all tests of this folder: starting vLLM costs 20 s and more."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 from dualfocus_engine import DualFocus
@@ -8,10 +9,19 @@ from dualfocus_training.models.untrained import ensure_untrained
 
 
 @pytest.fixture(scope="session")
-async def focus() -> AsyncIterator[DualFocus]:
-    """The model to start with, in full precision, with a counter on its vision tower; beside others, hence small."""
-    flags = {"dtype": "float32", "worker_extension_cls": "encoder_probe.EncoderProbe"}
-    async with DualFocus(str(ensure_untrained()), kv_cache_memory_bytes=1 << 29, **flags) as running:
+def small_engine() -> dict[str, Any]:
+    """How engines start beside others: small, and in full precision.
+
+    Eager on a GPU too, where the graphs of several would take minutes.
+    """
+    return {"dtype": "float32", "kv_cache_memory_bytes": 1 << 29, "enforce_eager": True}
+
+
+@pytest.fixture(scope="session")
+async def focus(small_engine: dict[str, Any]) -> AsyncIterator[DualFocus]:
+    """The model to start with, with a counter on its vision tower."""
+    probe = "encoder_probe.EncoderProbe"
+    async with DualFocus(str(ensure_untrained()), worker_extension_cls=probe, **small_engine) as running:
         await running.engine.llm.collective_rpc("watch_vision_tower")
         yield running
 

@@ -4,10 +4,12 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from dualfocus_engine import ConfigError, DualFocus, Question
 from dualfocus_engine.backend.ec_connector import ec_transfer_config
+from dualfocus_engine.machine.platform import is_cpu_build
 from dualfocus_engine.method.prompts import Prompt
 from dualfocus_engine.method.questions import grounding_turn, macro_turn
 from dualfocus_engine.method.results import Turn
@@ -19,14 +21,17 @@ from vllm import SamplingParams
 BOXES = 200
 # A box in the profile's notation, its closing token included.
 BOX_LENGTH = 25
+# On a GPU a token verified beside others is not summed up in the order in which it is alone: where two choices lie
+# this close, another may win, in so many of BOXES at the most.
+NEAR = 0.05
+DIFFERING, EXACT = (0, 1e-5) if is_cpu_build() else (2, 1e-3)
 Photo = Callable[[str], Image.Image]
 
 
 @pytest.fixture(scope="module")
-async def drafting() -> AsyncIterator[DualFocus]:
+async def drafting(small_engine: dict[str, Any]) -> AsyncIterator[DualFocus]:
     """The model to start with, its boxes drafted."""
-    small = {"dtype": "float32", "kv_cache_memory_bytes": 1 << 29}
-    async with DualFocus(str(ensure_untrained()), draft_boxes=True, **small) as running:
+    async with DualFocus(str(ensure_untrained()), draft_boxes=True, **small_engine) as running:
         yield running
 
 
@@ -41,17 +46,27 @@ async def box(focus: DualFocus, prompt: Prompt, sampling: SamplingParams) -> Tur
     return await focus.engine.generate(TurnRequest("grounding", prompt, sampling, is_answer=False))
 
 
+def chosen_apart(one: Turn, other: Turn) -> float:
+    """How far the log-probabilities of the first two tokens that differ lie apart: behind the same text, both best."""
+    pairs = zip(one.token_ids, other.token_ids, strict=False)
+    place = next(place for place, (ours, theirs) in enumerate(pairs) if ours != theirs)
+    return abs(one.logprobs[place] - other.logprobs[place])
+
+
 async def test_a_drafted_box_is_the_one_that_would_have_been_spelled_out(drafting: DualFocus, photo: Photo) -> None:
     sampling, question = drafting.engine.grounding_sampling(), Question.about(photo("coffee"), "What?")
-    seen = set()
+    seen, differing = set(), 0
     for number in range(BOXES):
         asked = grounding_turn(
             replace(question, grounding_question=f"What is number {number}?"), drafting.profile, pictures_first=True
         )
         prompt = await drafting.engine.prompt(asked)
         drafted, spelled = await box(drafting, prompt, sampling), await box(drafting, prompt, plain(sampling))
-        assert drafted.token_ids == spelled.token_ids
-        assert drafted.logprobs == pytest.approx(spelled.logprobs, abs=1e-5)
+        if drafted.token_ids == spelled.token_ids:
+            assert drafted.logprobs == pytest.approx(spelled.logprobs, abs=EXACT)
+        else:
+            differing += 1
+            assert chosen_apart(drafted, spelled) <= NEAR
         assert drafted.completion_tokens == BOX_LENGTH
         assert drafted.engine_steps is not None
         assert spelled.engine_steps is not None
@@ -59,6 +74,7 @@ async def test_a_drafted_box_is_the_one_that_would_have_been_spelled_out(draftin
         assert drafted.engine_steps <= 10
         assert spelled.engine_steps >= BOX_LENGTH
         seen.add(drafted.text)
+    assert differing <= DIFFERING
     assert len(seen) > BOXES / 10, "boxes have to differ, or little was compared"
 
 

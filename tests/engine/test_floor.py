@@ -72,7 +72,8 @@ async def test_questions_at_once_compute_no_more_than_one_alone(tmp_path: Path, 
     its picture's gone.
     """
     write_untrained(tmp_path, side=336)
-    async with DualFocus(str(tmp_path), max_num_batched_tokens=2048, kv_cache_memory_bytes=1 << 29) as focus:
+    small = {"kv_cache_memory_bytes": 1 << 29, "enforce_eager": True}
+    async with DualFocus(str(tmp_path), max_num_batched_tokens=2048, **small) as focus:
         block = focus.engine.llm.vllm_config.cache_config.block_size
         views = [photo("coffee").rotate(10 * number) for number in range(32)]
         results = await focus.ask_many([Question.about(view, "What is it?") for view in views])

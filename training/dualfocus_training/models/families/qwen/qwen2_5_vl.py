@@ -72,6 +72,24 @@ _HALF_BILLION_VISION = {
     "fullatt_block_indexes": [7],
     "initializer_range": 0.02,
 }
+# Qwen2.5-VL-7B-Instruct's own: 8.3 billion parameters.
+_SEVEN_BILLION_TEXT = {
+    "vocab_size": 152064,
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "tie_word_embeddings": False,
+}
+_SEVEN_BILLION_VISION = {
+    "depth": 32,
+    "hidden_size": 1280,
+    "intermediate_size": 3420,
+    "num_heads": 16,
+    "out_hidden_size": 3584,
+    "fullatt_block_indexes": [7, 15, 23, 31],
+}
 _TINY_VISION = {
     "depth": 2,
     "hidden_size": 64,
@@ -91,6 +109,15 @@ def write_tiny(folder: Path, seed: int) -> None:
 def write_half_billion(folder: Path, seed: int = 0) -> None:
     """Write the same with 0.43 billion parameters (0.9 GB), for measurements."""
     _write(folder, seed, _HALF_BILLION_TEXT, _HALF_BILLION_VISION)
+
+
+def write_seven_billion(folder: Path) -> None:
+    """Write Qwen2.5-VL-7B's shape without weights, for vLLM's `--load-format dummy`."""
+    tokenizer = make_tokenizer()
+    config = _config(tokenizer, _SEVEN_BILLION_TEXT, _SEVEN_BILLION_VISION, mrope_section=(16, 24, 24))
+    config.architectures, config.dtype = ["Qwen2_5_VLForConditionalGeneration"], "bfloat16"
+    config.save_pretrained(folder)
+    write_processor(folder, tokenizer)
 
 
 def make_tokenizer() -> Qwen2Tokenizer:
@@ -118,8 +145,13 @@ def _write(folder: Path, seed: int, text: Mapping[str, Any], vision: Mapping[str
     write_processor(folder, tokenizer)
 
 
-def _config(tokenizer: Qwen2Tokenizer, text: Mapping[str, Any], vision: Mapping[str, Any]) -> Qwen2_5_VLConfig:
-    rotary = {"rope_type": "default", "mrope_section": [8, 12, 12], "rope_theta": 1e6}
+def _config(
+    tokenizer: Qwen2Tokenizer,
+    text: Mapping[str, Any],
+    vision: Mapping[str, Any],
+    mrope_section: tuple[int, int, int] = (8, 12, 12),  # a half of a head
+) -> Qwen2_5_VLConfig:
+    rotary = {"rope_type": "default", "mrope_section": list(mrope_section), "rope_theta": 1e6}
     return Qwen2_5_VLConfig(
         text_config=small_text(tokenizer, rope_parameters=rotary, **text),
         vision_config={"window_size": 112, "patch_size": 14, **vision},

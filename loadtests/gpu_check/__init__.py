@@ -1,0 +1,1 @@
+"""What a machine with a GPU is asked to show in minutes: `make gpu-check`."""
