@@ -22,25 +22,33 @@ class NotRun(RuntimeError):
 
 
 def run_subject(subject: Subject, plan: Sequence[Experiment], wanted: Sequence[str], folder: Path) -> None:
-    """Run the wanted experiments of a plan on a model, in order, into `folder`.
-
-    One that fails is written down as failed, its servers are stopped, and the next one begins.
-    """
+    """Run the wanted experiments of a plan on a model, in order, into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    flags = dict(subject.flags)
-    servers = Servers(str(subject.folder), subject.key, flags, folder, threads=subject.threads)
-    began, due = time.monotonic(), 0.0
+    servers = servers_of(subject, folder)
     try:
-        for experiment in plan:
-            path = folder / f"{experiment.key}.json"
-            if experiment.key in wanted and not _is_done(path):
-                is_late = time.monotonic() - began > due
-                _run_one(hurried(experiment) if is_late and due else experiment, plan, subject, servers, path)
-                due += planned([experiment])
-            if experiment.key == CALIBRATION and (threshold := _threshold(path)) is not None:
-                flags["plain"] = ("--skip-below", repr(threshold))
+        run_experiments(servers, subject, plan, wanted, folder)
     finally:
         servers.stop_all()
+
+
+def servers_of(subject: Subject, logs: Path) -> Servers:
+    """Return a model's servers, none of them started."""
+    return Servers(str(subject.folder), subject.key, subject.flags, logs, threads=subject.threads)
+
+
+def run_experiments(
+    servers: Servers, subject: Subject, plan: Sequence[Experiment], wanted: Sequence[str], folder: Path
+) -> None:
+    """Run the wanted experiments; one that fails is written down, its servers are stopped, and the next one begins."""
+    began, due = time.monotonic(), 0.0
+    for experiment in plan:
+        path = folder / f"{experiment.key}.json"
+        if experiment.key in wanted and not _is_done(path):
+            is_late = time.monotonic() - began > due
+            _run_one(hurried(experiment) if is_late and due else experiment, plan, subject, servers, path)
+            due += planned([experiment])
+        if experiment.key == CALIBRATION and (threshold := _threshold(path)) is not None:
+            servers.set_flags("plain", ("--skip-below", repr(threshold)))
 
 
 def _run_one(
@@ -50,11 +58,10 @@ def _run_one(
     started = time.monotonic()
     try:
         servers.need(experiment.kinds)
-        start_s = round(time.monotonic() - started, 1)
         throughput = _throughput(path.parent) if experiment.shares else None
         told = order(plan, experiment, subject, servers.urls, throughput=throughput)
         cells = _load(told.model_dump_json(), experiment, path.with_suffix(".part"), len(told.rounds))
-        result: dict[str, Any] = {"experiment": experiment.key, "cells": cells, "start_s": start_s}
+        result: dict[str, Any] = {"experiment": experiment.key, "cells": cells}
     except Exception as error:  # whatever it is: the others are still to be run
         servers.stop_all()
         result = {"experiment": experiment.key, "failed": f"{type(error).__name__}: {error}"}

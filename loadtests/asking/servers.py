@@ -70,8 +70,12 @@ class Servers:
     def __init__(
         self, model: str, name: str, flags: Mapping[str, Sequence[str]], logs: Path, *, threads: int = 1
     ) -> None:
-        self._model, self._name, self._flags, self._logs, self._threads = model, name, flags, logs, threads
+        self._model, self._name, self._flags, self._logs, self._threads = model, name, dict(flags), logs, threads
         self._running: dict[str, Running] = {}
+
+    def set_flags(self, kind: str, flags: Sequence[str]) -> None:
+        """Say what the next server of a kind is started with besides what all are."""
+        self._flags[kind] = flags
 
     def need(self, kinds: Sequence[str]) -> None:
         """Stop servers of other kinds and start the missing ones. Raises NotStarted."""

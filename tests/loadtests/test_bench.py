@@ -25,9 +25,12 @@ class NoServers:
 
     def __init__(self, model: str, name: str, flags: dict[str, Any], logs: Path, *, threads: int) -> None:
         assert threads == SUBJECT.threads
-        self.flags, self.stopped, self.needed = flags, 0, []
+        self.flags, self.stopped, self.needed = dict(flags), 0, []
         self.urls: dict[str, str] = {}
         self.made.append(self)
+
+    def set_flags(self, kind: str, flags: Any) -> None:
+        self.flags[kind] = flags
 
     def need(self, kinds: Sequence[str]) -> None:
         self.needed.append((tuple(kinds), dict(self.flags)))

@@ -15,6 +15,7 @@ from loadtests.gpu_check.plan import MANY, drafted_plan, seven_plan
 from loadtests.gpu_check.processes import run_within
 from loadtests.gpu_check.runner import STEPS, Step, run_steps
 from loadtests.gpu_check.settings import Settings, read_settings
+from loadtests.gpu_check.steps import shape
 from loadtests.gpu_check.steps.memory import watched_memory
 from loadtests.gpu_check.steps.small import Recorder, readme_question
 from loadtests.plan import order, seven_billion
@@ -152,6 +153,32 @@ def test_the_tiny_plan_has_the_same_experiments_with_few_questions(tmp_path: Pat
         assert [one.key for one in plan(tiny)] == [one.key for one in plan(whole)]
         assert max(one.users for one in plan(tiny)) <= 2
     assert [one.users for one in seven_plan(whole)] == [1, 64, 16, 128]
+
+
+class NoServers:
+    """Is ready at once."""
+
+    def need(self, kinds: tuple[str, ...]) -> None:
+        assert kinds == ("plain",)
+
+    def stop_all(self) -> None:
+        self.stopped = True
+
+
+def test_the_start_is_written_down_before_anything_is_asked(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers, tiny = NoServers(), Settings(settings.folder, tiny=True)
+
+    def cut_short(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shape, "servers_of", lambda *_: servers)
+    monkeypatch.setattr(shape, "run_experiments", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        shape.run_plan(tiny, "seven", seven_plan(tiny))
+    assert settings.journal.values("seven", "start_s") == [0.0]
+    assert servers.stopped
 
 
 def test_readmes_question_is_read_from_readme() -> None:

@@ -1,6 +1,6 @@
 """LLaVA-1.5-7B's shape, served without weights of its own and asked by the load generator; tiny, on request."""
 
-import json
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 from dualfocus_training.models.untrained import ensure_untrained
 
 from loadtests.asking.model import SEVEN_BILLION, ensure_model, model_folder
-from loadtests.bench import run_subject
+from loadtests.bench import run_experiments, servers_of
 from loadtests.gpu_check.settings import Settings
 from loadtests.gpu_check.steps.memory import watched_memory
 from loadtests.plan import Experiment, Subject, llava_model, seven_billion
@@ -30,10 +30,14 @@ def shape(settings: Settings) -> Subject:
 
 
 def run_plan(settings: Settings, step: str, plan: Sequence[Experiment]) -> None:
-    """Run experiments on the shape, in order, and write down how long the engine took to start."""
+    """Start the shape's server, write down how long that took, and run experiments on it in order."""
     subject, folder = shape(settings), settings.folder / step
-    with watched_memory(settings.journal, step, _MEMORY_SHARE):
-        run_subject(subject, plan, [one.key for one in plan], folder)
-    first = json.loads((folder / f"{plan[0].key}.json").read_text(encoding="utf-8"))
-    if "start_s" in first:
-        settings.journal.write(step, start_s=first["start_s"])
+    folder.mkdir(exist_ok=True)
+    servers, began = servers_of(subject, folder), time.monotonic()
+    try:
+        with watched_memory(settings.journal, step, _MEMORY_SHARE):
+            servers.need(plan[0].kinds)
+            settings.journal.write(step, start_s=round(time.monotonic() - began, 1))
+            run_experiments(servers, subject, plan, [one.key for one in plan], folder)
+    finally:
+        servers.stop_all()
