@@ -15,7 +15,8 @@ from loadtests.plan import Experiment, Subject, llava_model, seven_billion
 
 # Beside it lies what vLLM does not count: the encoder's outputs, of which four times as many are kept as by default.
 _MEMORY_SHARE = 0.9
-_BATCH = ("--max-num-batched-tokens", "8192", "--max-model-len", "4096")
+# As many questions are worked on as are ever asked at once; by default it would be half of them.
+_FLAGS = ("--max-num-batched-tokens", "8192", "--max-model-len", "4096", "--max-questions", "128")
 
 
 def shape(settings: Settings) -> Subject:
@@ -26,7 +27,7 @@ def shape(settings: Settings) -> Subject:
         flags = ("--kv-cache-memory-bytes", str(256 << 20), "--max-num-batched-tokens", "4096", *dummy)
         return replace(tiny, flags={"all": flags})
     subject = seven_billion(ensure_model(model_folder(Path("runs") / "bench", "llava-7b"), SEVEN_BILLION))
-    return replace(subject, flags={"all": ("--gpu-memory-utilization", str(_MEMORY_SHARE), *_BATCH, *dummy)})
+    return replace(subject, flags={"all": ("--gpu-memory-utilization", str(_MEMORY_SHARE), *_FLAGS, *dummy)})
 
 
 def run_plan(settings: Settings, step: str, plan: Sequence[Experiment]) -> None:
