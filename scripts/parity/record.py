@@ -17,23 +17,22 @@ FOLDER = Path(__file__).parents[2] / "tests/unit/evaluation/parity"
 
 def main() -> None:
     """Write the records."""
-    textvqa = made(predictions.words, 10) + list(predictions.contractions(tools.contractions()))
+    evalai = tools.evalai()
+    contracted = [*evalai.CONTRACTIONS, *evalai.CONTRACTIONS.values()]
+    textvqa = made(predictions.words, 10) + made(predictions.normal_forms, evalai, contracted)
     save("textvqa", tools.LMMS_EVAL, textvqa, tools.textvqa(textvqa), {})
     gqa = made(predictions.words, 1)
     save("gqa", tools.VLMEVALKIT, gqa, tools.gqa(gqa), {})
     pope = made(predictions.yes_or_no)
     save("pope", tools.LMMS_EVAL, pope, tools.pope(pope), tools.pope_figures(pope))
-    seed = made(predictions.letters, 4)
-    save("seed", tools.LMMS_EVAL, seed, tools.seed(seed), {})
-    save("vstar", tools.LMMS_EVAL, seed, tools.vstar(seed), {})
+    four = made(predictions.letters, 4)
+    save("seed", tools.LMMS_EVAL, four, tools.seed(four), {})
+    save("vstar", tools.LMMS_EVAL, four, tools.vstar(four), {})
+    save("hrbench", tools.VLMEVALKIT, four, tools.inferred(four), tools.hrbench_figures(four))
     mmbench = made(predictions.rotations)
     save("mmbench", tools.VLMEVALKIT, mmbench, tools.inferred(mmbench), tools.mmbench_figures(mmbench))
-    hrbench = [one | {"group": str(number % 4)} for number, one in enumerate(made(predictions.rotations))]
-    save("hrbench", tools.VLMEVALKIT, hrbench, tools.inferred(hrbench), tools.hrbench_figures(hrbench))
-    five = [
-        one | {"category": ("Perception/" if one["category"] < "e" else "Reasoning/") + "Monitoring"}
-        for one in made(predictions.letters, 5)
-    ]
+    tasks = {"single": "Perception/Monitoring", "cross": "Reasoning/Remote Sensing"}
+    five = [one | {"category": tasks[one["category"]]} for one in made(predictions.letters, 5)]
     save("mme-realworld", tools.LMMS_EVAL, five, tools.mme_realworld(five), tools.mme_realworld_figures(five))
 
 

@@ -55,10 +55,9 @@ def textvqa(questions: Sequence[Question]) -> list[float]:
     return [float(rule(doc, [one["reply"]])["exact_match"]) for doc, one in zip(docs, questions, strict=True)]
 
 
-def contractions() -> dict[str, str]:
-    """Return what lmms-eval's TextVQA rule writes in full, and how."""
-    processor: Any = import_module("lmms_eval.tasks._task_utils.vqa_eval_metric").EvalAIAnswerProcessor
-    return dict(processor.CONTRACTIONS)
+def evalai() -> Any:
+    """Return lmms-eval's normalisation of TextVQA's answers, with the contractions that it knows."""
+    return import_module("lmms_eval.tasks._task_utils.vqa_eval_metric").EvalAIAnswerProcessor()
 
 
 def gqa(questions: Sequence[Question]) -> list[float]:

@@ -70,6 +70,13 @@ def test_each_question_is_scored_as_the_tool_does(name: str, tool: str, score: C
     assert record.questions == ours(score, record.questions)
 
 
+def test_answers_are_normalized_as_lmms_eval_does() -> None:
+    """Where all people are said to have given what the tool makes of the reply."""
+    told = [one for one in recorded("textvqa").questions if int(one.sample.id) >= 200]
+    assert len(told) > 250
+    assert [text_vqa.normalized(one.reply) for one in told] == [one.sample.answers[0] for one in told]
+
+
 def test_gqa_is_scored_as_vlmevalkit_does_but_for_full_stops() -> None:
     """LLaVA takes full stops off the end of a reply before it is compared."""
     told = [one for one in recorded("gqa").questions if not one.reply.strip().endswith(".")]
