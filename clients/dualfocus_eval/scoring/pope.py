@@ -28,7 +28,7 @@ def said(reply: str) -> str:
 
 
 def figures(scored: Sequence[Scored]) -> dict[str, float]:
-    """Return the mean of the categories' F1, then each category's F1, accuracy, precision, recall and share of yes.
+    """Return the mean of the categories' F1, then each category's F1, accuracy, precision, recall and ratio of yes.
 
     Raises ValueError where no question with a category is scored.
     """
@@ -47,7 +47,7 @@ def _figures(scored: Sequence[Scored]) -> dict[str, float]:
         "accuracy": mean_score(scored),
         "precision": precision,
         "recall": recall,
-        "yes": len(said_yes) / len(scored),
+        "yes ratio": len(said_yes) / len(scored),
     }
 
 

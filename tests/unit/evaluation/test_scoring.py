@@ -67,12 +67,12 @@ def test_popes_headline_is_the_mean_of_the_categories_f1() -> None:
             "random accuracy": 1 / 2,
             "random precision": 1 / 2,
             "random recall": 1,
-            "random yes": 1,
+            "random yes ratio": 1,
             "popular F1": 0,
             "popular accuracy": 1 / 2,
             "popular precision": 0,
             "popular recall": 0,
-            "popular yes": 0,
+            "popular yes ratio": 0,
         }
     )
 
