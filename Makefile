@@ -9,7 +9,7 @@ MODEL ?=
 BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test test-all lint format model results bench gpu-check soak image-check screenshot clean
+.PHONY: serve test test-all lint format model results bench gpu-check soak image-check screenshot parity clean
 
 serve: .venv/.serve  ## install what is missing, then serve: make serve [MODEL=…] [HOST=…] [PORT=…]
 	@$(BIN)/dualfocus serve $(MODEL) --host $(HOST) --port $(PORT)
@@ -52,6 +52,9 @@ image-check: .venv/.test  ## build the CPU image without a daemon, run it and as
 screenshot: .venv/.test  ## take docs/playground.png anew: the page, the sample, the model that ships
 	PYTHONPATH=tests/server $(BIN)/python tests/playground/screenshot.py
 
+parity: .venv/.parity  ## score made-up replies with lmms-eval and VLMEvalKit, into the record that the tests hold ours to
+	.venv/parity/bin/python -m scripts.parity.record
+
 clean:
 	rm -rf .venv
 
@@ -66,3 +69,10 @@ clean:
 .venv/.bench: pyproject.toml scripts/install.py
 	$(PYTHON) scripts/install.py bench
 	@touch $@ .venv/.serve
+
+# An environment of its own: the two tools without what they depend on (torch and more), which their rules don't need.
+.venv/.parity: scripts/parity/requirements.txt scripts/parity/tools.txt | .venv/.test
+	$(BIN)/python -m venv --without-pip .venv/parity
+	$(BIN)/python -m pip --python .venv/parity/bin/python install --quiet -r scripts/parity/requirements.txt
+	$(BIN)/python -m pip --python .venv/parity/bin/python install --quiet --no-deps -r scripts/parity/tools.txt
+	@touch $@

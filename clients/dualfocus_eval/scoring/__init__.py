@@ -1,0 +1,1 @@
+"""What a reply is worth, by the rule that each benchmark's published numbers come from."""
