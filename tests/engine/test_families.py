@@ -292,8 +292,10 @@ async def test_a_crop_takes_the_tokens_that_the_views_say(
 
 
 async def test_a_very_large_picture_is_answered_by_two_looks_and_said_to_be_smaller_where_the_context_demands_it(
-    tiny: DualFocus, processor: Any, photo: Callable[[str], Image.Image]
+    tiny: DualFocus, family: str, processor: Any, photo: Callable[[str], Image.Image]
 ) -> None:
+    if family.endswith("-moe"):
+        pytest.skip("pictures are those of its dense form, which is shown one")
     picture = photo("coffee").resize((4000, 3000))
     result = await _two_looks(tiny, picture, box=Box(0.3, 0.3, 0.4, 0.4))
     assert result.look.micro is not None, result.look.failed
