@@ -13,7 +13,7 @@ _EXPERTS = {
     "n_shared_experts": 1,
     "moe_intermediate_size": WIDTH // 2,
     "head_dim": 64,
-    "use_qk_norm": False,  # as published: vLLM asks for it
+    "use_qk_norm": False,  # vLLM asks for it
 }
 
 
