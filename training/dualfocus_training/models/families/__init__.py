@@ -19,15 +19,19 @@ FAMILIES = {
     "qwen3-vl": "qwen.qwen3_vl",
     "qwen3-vl-moe": "qwen.qwen3_vl_moe",
     "qwen3.5": "qwen.qwen3_5",
+    "qwen3.5-moe": "qwen.qwen3_5_moe",
     "internvl": "internvl",
     "internvl-chat": "internvl_chat",
     "glm-v": "glm4v",
+    "glm-v-moe": "glm4v_moe",
     "gemma4": "google.gemma4",
     "gemma3": "google.gemma3",
     "llava-next": "llava.llava_next",
     "llava-onevision": "llava.llava_onevision",
     "mistral3": "mistral3",
     "idefics3": "idefics3",
+    "smolvlm": "smolvlm",
+    "isaac": "isaac",
 }
 
 

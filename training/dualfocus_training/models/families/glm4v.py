@@ -1,6 +1,7 @@
 """GLM-4.1V in small: native resolution in patches of 14 merged by 2, each picture as two frames."""
 
 from pathlib import Path
+from typing import Any
 
 from transformers import Glm4vConfig, Glm4vForConditionalGeneration, PreTrainedTokenizerFast
 
@@ -73,10 +74,15 @@ _VISION = {
 
 def write_tiny(folder: Path, seed: int) -> None:
     """Write the model, its tokenizer and its processors' configurations into an existing or new folder."""
+    write_as(folder, seed, Glm4vForConditionalGeneration, Glm4vConfig)
+
+
+def write_as(folder: Path, seed: int, kind: Any, config: Any, **text: Any) -> None:
+    """Write the model in its dense form or that of experts; `text` is what the text model has besides."""
     tokenizer = byte_tokenizer(
         _SPECIAL, _PLAIN, CHAT_TEMPLATE, eos_token="<|endoftext|>", pad_token="<|endoftext|>", image_token="<|image|>"
     )
-    write_model(folder, Glm4vForConditionalGeneration, _config(tokenizer), seed)
+    write_model(folder, kind, config(**_options(tokenizer, text)), seed)
     tokenizer.save_pretrained(folder)
     ends = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|user|>", "<|observation|>"])
     write_json(
@@ -87,7 +93,7 @@ def write_tiny(folder: Path, seed: int) -> None:
     )
 
 
-def _config(tokenizer: PreTrainedTokenizerFast) -> Glm4vConfig:
+def _options(tokenizer: PreTrainedTokenizerFast, text: dict[str, Any]) -> dict[str, Any]:
     names = {
         "image": "image",
         "image_start": "begin_of_image",
@@ -102,8 +108,8 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> Glm4vConfig:
         "rope_theta": 1e4,
         "partial_rotary_factor": 0.5,
     }
-    return Glm4vConfig(
-        text_config=small_text(tokenizer, rope_parameters=rotary),
-        vision_config=_VISION,
+    return {
+        "text_config": small_text(tokenizer, rope_parameters=rotary, **text),
+        "vision_config": _VISION,
         **{f"{ours}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>") for ours, token in names.items()},
-    )
+    }

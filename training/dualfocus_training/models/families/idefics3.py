@@ -6,10 +6,10 @@ from transformers import Idefics3Config, Idefics3ForConditionalGeneration
 
 from dualfocus_training.models.families.making import SPREAD, byte_tokenizer, small_text, write_json, write_model
 
-_TILES = tuple(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7))
+TILES = tuple(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7))
 _SPECIAL = (
     *("<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>", "<end_of_utterance>"),
-    *("<fake_token_around_image>", "<image>", "<global-img>", *_TILES),
+    *("<fake_token_around_image>", "<image>", "<global-img>", *TILES),
 )
 CHAT_TEMPLATE = """\
 {{- '<|begin_of_text|>' -}}

@@ -1,6 +1,7 @@
 """Qwen3.5 in small: Qwen3-VL's pictures; half of the text layers keep a state in the place of keys and values."""
 
 from pathlib import Path
+from typing import Any
 
 from transformers import Qwen2Tokenizer, Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
@@ -16,11 +17,12 @@ CHAT_TEMPLATE = qwen3_vl.CHAT_TEMPLATE.replace(_OPENING, _OPENING + _THINKING)
 def write_tiny(folder: Path, seed: int) -> None:
     """Write the model, its tokenizer and its processors' configurations into an existing or new folder."""
     tokenizer = qwen3_vl.make_tokenizer(CHAT_TEMPLATE)
-    write_model(folder, Qwen3_5ForConditionalGeneration, _config(tokenizer), seed)
+    write_model(folder, Qwen3_5ForConditionalGeneration, make_config(Qwen3_5Config, tokenizer), seed)
     qwen3_vl.write_processor(folder, tokenizer)
 
 
-def _config(tokenizer: Qwen2Tokenizer) -> Qwen3_5Config:
+def make_config(kind: Any, tokenizer: Qwen2Tokenizer, **text: Any) -> Any:
+    """Return the configuration in its dense form or that of experts; `text` is what the text model has besides."""
     rotary = {
         "rope_type": "default",
         "mrope_section": [3, 3, 2],
@@ -37,8 +39,8 @@ def _config(tokenizer: Qwen2Tokenizer) -> Qwen3_5Config:
         "linear_key_head_dim": 64,
         "linear_value_head_dim": 64,
     }
-    return Qwen3_5Config(
-        text_config=small_text(tokenizer, head_dim=64, rope_parameters=rotary, **states),
+    return kind(
+        text_config=small_text(tokenizer, head_dim=64, rope_parameters=rotary, **states, **text),
         vision_config=qwen3_vl.small_vision(),
         **qwen3_vl.picture_tokens(tokenizer),
     )
