@@ -65,8 +65,8 @@ class CropPolicy(BaseModel):
 def crop_region(box: Box, size: Size, policy: CropPolicy) -> Region | None:
     """Return the pixels to crop for `box` in an image of `size` (width, height), or None where none are left.
 
-    The released code's order: square around the centre, clip, widen, clip, truncate to integers. Its bounds, a pixel short
-    of the image's, are those of `edges: released` alone.
+    The released code's order: square around the centre, clip, widen, clip, truncate to integers. Its bounds, a pixel
+    short of the image's, are those of `edges: released` alone.
     """
     width, height = size
     corners = box.x1 * width, box.y1 * height, box.x2 * width, box.y2 * height
