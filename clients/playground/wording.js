@@ -48,6 +48,7 @@ const REASONS = {
     "the less surprising.",
   only_answer: (found) => `Only the ${found.winner === "micro" ? "second" : "first"} look was asked for.`,
   only_option: () => "The other answer named none of the options that the question offers.",
+  no_option: () => "Neither answer named one of the options that the question offers, so the first answer stands.",
   other_answer_empty: () => "The other look gave an empty answer, and an empty answer never wins.",
   other_answer_cut: () => "The other look's answer was cut before its end, and such an answer never beats one that is whole.",
   same_answer: () => "Both looks say the same, so the first answer stands.",

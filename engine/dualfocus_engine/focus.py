@@ -24,7 +24,7 @@ from dualfocus_engine.machine.platform import prepare_environment
 from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.questions import Message, Question
 from dualfocus_engine.method.results import FocusResult, Mode, Scoring, SecondLook, Selection, Shared, Turn
-from dualfocus_engine.method.selection import Choice, lower_perplexity, only_choice
+from dualfocus_engine.method.selection import Choice, lower_loss, lower_perplexity, only_choice
 from dualfocus_engine.method.showing import show_pictures
 from dualfocus_engine.method.tasks import unwrap_exception_group
 from dualfocus_engine.method.turn_runner import TurnListener, TurnRunner
@@ -157,7 +157,7 @@ class DualFocus:
         self, runner: TurnRunner, question: Question, macro: Turn | None, look: SecondLook, deadline: float | None
     ) -> tuple[Choice, Shared | None]:
         """Choose an answer; where scoring both under one prompt takes until the deadline, macro's stands."""
-        choice = only_choice(macro, look, question.options)
+        choice = only_choice(macro, look, question.options, question.scoring)
         if choice is not None:
             return choice, None
         assert macro is not None
@@ -169,6 +169,8 @@ class DualFocus:
                 shared = await runner.score_both(macro, look.micro)
         except TimeoutError:
             return ("macro", Selection.TIMED_OUT), None
+        if question.scoring is Scoring.RELEASED:
+            return lower_loss(shared), shared
         return lower_perplexity(*(shared or (macro, look.micro))), shared
 
     async def warm_up(self) -> None:

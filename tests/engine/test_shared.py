@@ -1,11 +1,12 @@
 """Both answers scored under one prompt: from the cache, and as if there were none."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
 from dualfocus_engine import DualFocus, Question, Scoring, Selection
-from dualfocus_engine.method.results import Mode
+from dualfocus_engine.method.prompts import Prompt
+from dualfocus_engine.method.results import Mode, Score
 from dualfocus_engine.method.turn_engine import TurnRequest
 from PIL import Image
 from vllm import SamplingParams
@@ -51,6 +52,41 @@ async def test_cached_scores_are_exact_whatever_of_the_answer_is_cached(
     assert afresh.cached_tokens == 0
     assert cached.logprobs == pytest.approx(afresh.logprobs, abs=1e-4)
     assert cached.logprobs == pytest.approx(written.logprobs, abs=1e-4)
+
+
+async def test_the_released_loss_is_the_mean_over_box_and_answer_of_one_pass(
+    focus: DualFocus, photo: Photo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, score = focus.engine, focus.engine.score
+    scored: dict[str, tuple[Prompt, Sequence[int]]] = {}
+
+    async def spy(name: str, prompt: Prompt, answer: Sequence[int], *, cached: bool) -> Score | None:
+        scored[name] = prompt, answer
+        return await score(name, prompt, answer, cached=cached)
+
+    monkeypatch.setattr(engine, "score", spy)
+    question = Question.about(photo("astronaut"), "What is on the badge?")
+    result = await focus.answer(replace(question, scoring=Scoring.RELEASED))
+    assert result.shared is not None
+    monkeypatch.undo()
+    before_box, box = scored["grounding"]
+    begin = len((await engine._process(before_box))["prompt_token_ids"])
+    for name, told in zip(("macro", "micro"), result.shared, strict=True):
+        prompt, answer = scored[name]
+        assert answer[-1] == box[-1] == engine.closing_token
+        whole = await _forced(focus, prompt.opened(answer))
+        both = [*whole[begin : begin + len(box)], *whole[-len(answer) :]]
+        assert [token for token, _ in both] == [*box, *answer]
+        assert told.mean_nll == pytest.approx(-sum(logprob for _, logprob in both) / len(both), abs=1e-4)
+
+
+async def _forced(focus: DualFocus, prompt: Prompt) -> list[tuple[int, float]]:
+    """Each token of a prompt with its log-probability, computed at once; the first one's is no matter."""
+    rendered = await focus.engine._process(prompt)
+    sampling = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, skip_reading_prefix_cache=True)
+    async for output in focus.engine.llm.generate(rendered, sampling, "forced"):
+        ids, scores = output.prompt_token_ids, output.prompt_logprobs
+    return [(ids[0], 0.0), *((id, each[id].logprob) for id, each in zip(ids[1:], scores[1:], strict=True))]
 
 
 async def test_an_answer_that_fills_the_context_has_no_score(focus: DualFocus, photo: Photo) -> None:

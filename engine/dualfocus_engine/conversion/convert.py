@@ -25,7 +25,7 @@ from dualfocus_engine.families.profiles import load_profile, shipped_profile
 # Whose conversation, vicuna v1, all that can be converted were trained in.
 _PROFILE = "llava-dualfocus"
 _NEXT_PROFILE = "llava-next"
-_COLUMNS = 512
+_COLUMNS = 64
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ def convert(planned: Plan, target: Path, progress: Callable[[int], object]) -> N
         for name, tensor in _published(planned, writer.flush):
             writer.add(name, tensor)
             progress(tensor.nbytes)
+            del tensor  # it would be held while the next one is made
         _check_whole(planned.shapes, writer.shapes)
         writer.finish()
         _write_settings(planned, part)
@@ -107,9 +108,8 @@ def _published(planned: Plan, shard_read: Callable[[], None]) -> Iterator[tuple[
             ) from error
         if published is None or (published.startswith(TOWER) and planned.tower.folder is not None):
             continue
-        tensor = tensor.to(planned.config.dtype)
-        rows = planned.config.text_config.vocab_size
-        yield published, (_with_rows(tensor, rows) if published in PER_TOKEN else tensor)
+        dtype, rows = planned.config.dtype, planned.config.text_config.vocab_size
+        yield published, (_with_rows(tensor, rows, dtype) if published in PER_TOKEN else tensor.to(dtype))
     for name, tensor in planned.tower.tensors():
         yield name, tensor.to(planned.config.dtype)
     shard_read()
@@ -128,12 +128,15 @@ def _original(planned: Plan, shard_read: Callable[[], None]) -> Iterator[tuple[s
     yield from changes.replaced.items()
 
 
-def _with_rows(tensor: torch.Tensor, rows: int) -> torch.Tensor:
+def _with_rows(tensor: torch.Tensor, rows: int, dtype: torch.dtype) -> torch.Tensor:
     """Return a matrix with rows added that are the mean of those it has: the same whenever it is done."""
-    if (missing := rows - len(tensor)) <= 0:
-        return tensor
-    mean = torch.cat([columns.double().mean(0) for columns in tensor.split(_COLUMNS, dim=1)]).to(tensor.dtype)
-    return torch.cat([tensor, mean.expand(missing, -1)])
+    if (known := len(tensor)) >= rows:
+        return tensor.to(dtype)
+    longer = tensor.new_empty((rows, tensor.shape[1]), dtype=dtype)
+    longer[:known] = tensor
+    parts = longer[:known].split(_COLUMNS, dim=1)
+    longer[known:] = torch.cat([columns.double().mean(0) for columns in parts]).to(dtype)
+    return longer
 
 
 def _check_whole(expected: dict[str, tuple[int, ...]], written: dict[str, tuple[int, ...]]) -> None:

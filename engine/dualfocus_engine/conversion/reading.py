@@ -56,12 +56,14 @@ def tensors_of(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
     Pickles are read as tensors alone (`weights_only`). Raises ConfigError where the file can't be read.
     """
     try:
-        if file.suffix == ".safetensors":
-            with safe_open(file, framework="pt") as opened:
-                for name in sorted(opened.keys()):
-                    yield name, opened.get_tensor(name)
+        if _is_mapped(file):
+            for name in _names_of(file):
+                yield name, _mapped(file, name)
         else:
-            yield from torch.load(file, map_location="cpu", weights_only=True, mmap=_is_zip(file)).items()
+            weights = torch.load(file, map_location="cpu", weights_only=True)
+            # The largest last, when the others are let go.
+            for name in sorted(weights, key=lambda name: weights[name].nbytes):
+                yield name, weights.pop(name)
     except _DAMAGE as error:
         raise ConfigError(
             f"{file}: it can't be read as weights: it is cut off or damaged, or it holds more than tensors, which is "
@@ -83,7 +85,23 @@ def names_in(folder: Path) -> set[str]:
     return {name for name, _ in tensors_in(folder)}
 
 
-def _is_zip(file: Path) -> bool:
-    """Whether a `.bin` is of the form that can be mapped; torch wrote another before 1.6."""
+def _names_of(file: Path) -> list[str]:
+    if file.suffix == ".safetensors":
+        with safe_open(file, framework="pt") as opened:
+            return sorted(opened.keys())
+    return list(torch.load(file, map_location="cpu", weights_only=True, mmap=True))
+
+
+def _mapped(file: Path, name: str) -> torch.Tensor:
+    """Read a weight from a mapping of its own: all that was read of one stays in memory as long as it does."""
+    if file.suffix == ".safetensors":
+        with safe_open(file, framework="pt") as opened:
+            return opened.get_tensor(name)
+    weights: dict[str, torch.Tensor] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    return weights[name]
+
+
+def _is_mapped(file: Path) -> bool:
+    """Whether a file can be mapped: safetensors, and the form of `.bin` that torch writes since 1.6."""
     with file.open("rb") as opened:
-        return opened.read(len(_ZIP)) == _ZIP
+        return file.suffix == ".safetensors" or opened.read(len(_ZIP)) == _ZIP

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 
 from dualfocus_engine.errors import ConfigError
 
-# Held in memory beside the shard that is being read.
-_SHARD_BYTES = 512 << 20
+# Held in memory at once, and more only where one weight is larger.
+_SHARD_BYTES = 256 << 20
 
 
 @contextmanager
@@ -72,9 +72,11 @@ class ShardWriter:
         self._waiting[name] = tensor.contiguous()
         self.shapes[name] = tuple(tensor.shape)
         self._bytes += _size(tensor)
+        if _size(tensor) > _SHARD_BYTES:
+            self.flush()
 
     def flush(self) -> None:
-        """Write what waits, so that nothing holds the shard that it was read from."""
+        """Write what waits, so that it is held no longer."""
         if self._waiting:
             self._files.append(list(self._waiting))
             save_file(self._waiting, self._folder / _part_name(len(self._files)), metadata={"format": "pt"})

@@ -1,7 +1,7 @@
 """Boxes, and which pixels one means."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -51,18 +51,34 @@ class CropPolicy(BaseModel):
         ge=0,
         description="pixels of the original image that a side has at least; 0: a box without area has none",
     )
+    edges: Literal["whole", "released"] = Field(
+        default="whole",
+        description="released: clipped as by the released code, so the image's last row and column are in no crop, and "
+        "a box without area has the margin's; only one whose corners all lie within a pixel of 0 is none",
+    )
+
+    def takes(self, box: Box) -> bool:
+        """Whether a box may have a crop: one without area has none, unless sides have a least length."""
+        return self.edges == "released" or self.least_side > 0 or not box.is_empty
 
 
 def crop_region(box: Box, size: Size, policy: CropPolicy) -> Region | None:
     """Return the pixels to crop for `box` in an image of `size` (width, height), or None where none are left.
 
-    The released code's order: square around the centre, clip, widen, clip, truncate to integers.
+    The released code's order: square around the centre, clip, widen, clip, truncate to integers. Its bounds, a pixel
+    short of the image's, are those of `edges: released` alone.
     """
     width, height = size
     corners = box.x1 * width, box.y1 * height, box.x2 * width, box.y2 * height
+    if policy.edges == "released":
+        if max(corners) <= 1:
+            return None
+        size = width - 1, height - 1
     if policy.square:
         corners = _squared(*corners)
-    left, top, right, bottom = _clipped(*_grown(*corners, policy.least_side), size)
+    if policy.least_side:
+        corners = _grown(*corners, policy.least_side)
+    left, top, right, bottom = _clipped(*corners, size)
     x, y = (policy.margin + policy.margin_share * length for length in size)
     region = Region(*(int(corner) for corner in _clipped(left - x, top - y, right + x, bottom + y, size)))
     return region if region.right > region.left and region.bottom > region.top else None
@@ -83,5 +99,7 @@ def _grown(left: float, top: float, right: float, bottom: float, least: int) -> 
 
 
 def _clipped(left: float, top: float, right: float, bottom: float, size: Size) -> _Corners:
-    width, height = size
-    return max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height))
+    width, height = (float(length) for length in size)
+    left, right = (min(max(x, 0.0), width) for x in (left, right))
+    top, bottom = (min(max(y, 0.0), height) for y in (top, bottom))
+    return left, top, right, bottom

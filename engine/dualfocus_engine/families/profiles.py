@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.box_format import BoxFormat
@@ -16,6 +16,24 @@ from dualfocus_engine.families.views import Views
 
 _Level = Annotated[int, Field(ge=0, le=255)]
 _SHIPPED = resources.files("dualfocus_engine.families") / "profiles"
+
+
+def _with_question(prompt: str) -> str:
+    if "{question}" not in prompt:
+        raise ValueError("the prompt has no {question} in it")
+    return prompt
+
+
+_Prompt = Annotated[str, AfterValidator(_with_question)]
+
+
+class ReleasedPrompts(BaseModel):
+    """What the released code scores both answers under, by its script; {question} is the question alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    options: _Prompt = Field(description="of a question with options")
+    words: _Prompt = Field(description="of a question that is answered in words")
 
 
 class Profile(BaseModel):
@@ -33,10 +51,13 @@ class Profile(BaseModel):
     grounds: bool = Field(
         default=True, description="the model says where something is; else it looks closer only where a client says"
     )
-    grounding_prompt: str = Field(description="Q1; {question} stands for the question to ground")
-    micro_prompt: str = Field(description="Q2; {question} stands for the question as the client sent it")
-    shared_prompt: str | None = Field(
+    grounding_prompt: _Prompt = Field(description="Q1; {question} stands for the question to ground")
+    micro_prompt: _Prompt = Field(description="Q2; {question} stands for the question as the client sent it")
+    shared_prompt: _Prompt | None = Field(
         default=None, description="what both answers are scored under, by shared scoring; none takes micro_prompt"
+    )
+    released_prompts: ReleasedPrompts | None = Field(
+        default=None, description="the same by released scoring; none takes the prompt of shared scoring"
     )
     box_format: BoxFormat
     crop: CropPolicy = CropPolicy()
@@ -87,13 +108,6 @@ class Profile(BaseModel):
     )
     temperature: float = Field(default=0.0, ge=0, description="of the answers, by default")
 
-    @field_validator("grounding_prompt", "micro_prompt", "shared_prompt")
-    @classmethod
-    def _asks(cls, prompt: str | None) -> str | None:
-        if prompt is not None and "{question}" not in prompt:
-            raise ValueError("the prompt has no {question} in it")
-        return prompt
-
     @model_validator(mode="after")
     def _pictures_have_one_policy(self) -> Self:
         if self.image_size is not None and self.pad_color is None:
@@ -134,6 +148,13 @@ class Profile(BaseModel):
         if self.shared_prompt is None:
             return self.micro_text(question)
         return self.shared_prompt.replace("{question}", self.bare(question))
+
+    def released_text(self, question: str, *, has_options: bool) -> str:
+        """Return what both answers are scored under by the released code's rule."""
+        if self.released_prompts is None:
+            return self.shared_text(question)
+        prompts = self.released_prompts
+        return (prompts.options if has_options else prompts.words).replace("{question}", self.bare(question))
 
     def bare(self, question: str) -> str:
         """Return the question without what Q1 leaves out; as it is where nothing else would be left."""

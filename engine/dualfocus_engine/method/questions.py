@@ -160,8 +160,8 @@ class Question:
 
     @property
     def options(self) -> dict[str, str]:
-        """The texts of a multiple choice by letter, where shared scoring goes by them."""
-        return options_of(self.asked) if self.scoring is Scoring.SHARED else {}
+        """The texts of a multiple choice by letter, where the scoring goes by them."""
+        return {} if self.scoring is Scoring.OWN else options_of(self.asked)
 
 
 def macro_turn(question: Question) -> list[Message]:
@@ -197,4 +197,9 @@ def micro_turn(question: Question, crop: Picture, profile: Profile) -> Message:
 
 def shared_turn(question: Question, crop: Picture, profile: Profile) -> Message:
     """Return the turn that both answers are scored under, in the micro turn's place."""
-    return Message(profile.crop_role, profile.shared_text(question.asked or question.to_ground), (crop,))
+    asked = question.asked or question.to_ground
+    if question.scoring is Scoring.RELEASED:
+        text = profile.released_text(asked, has_options=bool(question.options))
+    else:
+        text = profile.shared_text(asked)
+    return Message(profile.crop_role, text, (crop,))

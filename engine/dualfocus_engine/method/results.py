@@ -36,7 +36,8 @@ class Scoring(StrEnum):
     """Under which prompt the two answers are compared."""
 
     OWN = "own"  # each under the turn that wrote it (the paper)
-    SHARED = "shared"  # both under one prompt, that of the micro turn (the released code)
+    SHARED = "shared"  # both under one prompt, that of the micro turn; the answer alone counts
+    RELEASED = "released"  # by the released code's rule: its prompt, and the box counts with each answer
 
 
 class Selection(StrEnum):
@@ -45,7 +46,8 @@ class Selection(StrEnum):
     LOWER_PERPLEXITY = "lower_perplexity"  # both answers stood; Eq. 8
     ONLY_ANSWER = "only_answer"  # the mode asked for one answer
     TOOL_CALL = "tool_call"  # macro called a tool: that call is the answer
-    ONLY_OPTION = "only_option"  # shared scoring: of several options, the other answer names none
+    ONLY_OPTION = "only_option"  # shared or released scoring: of several options, the other answer names none
+    NO_OPTION = "no_option"  # released scoring: neither answer names an option, so macro's stands
     OTHER_EMPTY = "other_answer_empty"  # an empty answer never wins
     OTHER_CUT = "other_answer_cut"  # an answer that was cut never beats one that is whole
     SAME_ANSWER = "same_answer"  # both say the same, but for case, spaces and a closing full stop: macro's stands
@@ -185,7 +187,7 @@ class Score:
 
 
 class Shared(NamedTuple):
-    """Both answers scored under one prompt."""
+    """Both answers scored under one prompt, by the released code's rule with the box's tokens before each."""
 
     macro: Score
     micro: Score

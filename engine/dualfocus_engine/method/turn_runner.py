@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -20,7 +20,8 @@ from dualfocus_engine.method.questions import (
     micro_turn,
     shared_turn,
 )
-from dualfocus_engine.method.results import OnText, SecondLook, Selection, Shared, Turn, TurnDelta
+from dualfocus_engine.method.results import OnText, Score, Scoring, SecondLook, Selection, Shared, Turn, TurnDelta
+from dualfocus_engine.method.selection import released_texts
 from dualfocus_engine.method.showing import enlarges, show_crop
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.method.tasks import unwrap_exception_group
@@ -117,19 +118,27 @@ class TurnRunner:
         return [replace(look, failed=failed)] * len(self._samplings)
 
     async def score_both(self, macro: Turn, micro: Turn) -> Shared | None:
-        """Score both answers under one prompt: the micro turn's, its text by the profile's `shared_prompt`.
+        """Score both answers under one prompt: the micro turn's, its text by the profile's words for that.
 
-        An answer that names an option by its letter is scored by the option's text, as in the released code. None where
-        one of them does not fit the context. Raises EngineDead.
+        An answer that names an option by its letter is scored by the option's text, as in the released code. By the
+        rule of `Scoring.RELEASED` the box's tokens come before each answer's. None where one of them does not fit the
+        context. Raises EngineDead.
         """
         assert self._zoomed is not None  # a micro turn ran
         prompt = await self._continue(self._zoomed, shared_turn(self._question, self._zoomed.crop, self._profile))
-        scores = [
-            await self._engine.score(name, prompt, self._tokens_to_score(turn), cached=True)
-            for name, turn in (("macro", macro), ("micro", micro))
-        ]
-        macro_score, micro_score = scores
-        return None if macro_score is None or micro_score is None else Shared(macro_score, micro_score)
+        box = await self._box_score(self._zoomed) if self._question.scoring is Scoring.RELEASED else ()
+        tokens = self._tokens_to_score(macro, micro)
+        scores = [await self._engine.score(name, prompt, tokens[name], cached=True) for name in ("macro", "micro")]
+        both = [Score(box + score.logprobs, score.cached_tokens) for score in scores if score is not None]
+        return Shared(*both) if len(both) == len(scores) else None
+
+    async def _box_score(self, zoomed: _Zoomed) -> tuple[float, ...]:
+        """Return the log-probabilities of the grounding answer that micro continues, its closing token included."""
+        closing = self._engine.closing_token
+        body = zoomed.reply[:-1] if zoomed.reply and zoomed.reply[-1] == closing else zoomed.reply
+        score = await self._engine.score("grounding", zoomed.prompt, [*body, closing], cached=True)
+        assert score is not None  # micro's prompt, which holds it, fitted
+        return score.logprobs
 
     async def _locate(self, prompt: Prompt) -> tuple[SecondLook, Sequence[int]]:
         """Return where to look, and the tokens of the grounding answer that the micro turn continues."""
@@ -161,7 +170,7 @@ class TurnRunner:
             is_cut = grounding is not None and grounding.is_cut
             return SecondLook(None, None, grounding, failed=Selection.CONTEXT_FULL if is_cut else Selection.NO_BOX)
         picture, policy = self._question.picture, self._profile.crop
-        region = None if box.is_empty and not policy.least_side else crop_region(box, picture.size, policy)
+        region = crop_region(box, picture.size, policy) if policy.takes(box) else None
         if region is None:
             return SecondLook(box, None, grounding, failed=Selection.EMPTY_BOX)
         crop = show_crop(self._engine.views, picture, region, self._question.crop_tokens)
@@ -183,10 +192,17 @@ class TurnRunner:
         rest = await self._engine.continuation(zoomed.conversation, follow_up, self._question.turns)
         return zoomed.prompt.continued(zoomed.reply, rest)
 
-    def _tokens_to_score(self, turn: Turn) -> Sequence[int]:
-        """Return what is scored of an answer: its tokens, or those of the option it names."""
-        option = chosen_option(turn.text, self._question.options)
-        return turn.answer_ids if option is None else [*self._engine.encode(option), self._engine.closing_token]
+    def _tokens_to_score(self, macro: Turn, micro: Turn) -> Mapping[str, Sequence[int]]:
+        """Return what is scored of both answers: their tokens, or those of the option that one names."""
+        options, turns = self._question.options, {"macro": macro, "micro": micro}
+        if self._question.scoring is Scoring.RELEASED:
+            texts = zip(turns, released_texts(macro, micro, options), strict=True)
+            return {name: self._closed(text) for name, text in texts}
+        named = {name: chosen_option(turn.text, options) for name, turn in turns.items()}
+        return {name: turns[name].answer_ids if text is None else self._closed(text) for name, text in named.items()}
+
+    def _closed(self, text: str) -> list[int]:
+        return [*self._engine.encode(text), self._engine.closing_token]
 
     async def _answer(self, turn: str, prompt: Prompt, on_text: OnText | None = None) -> Sequence[Turn]:
         """Run a turn that answers, as often as answers are drawn, and read it."""

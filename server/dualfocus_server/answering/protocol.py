@@ -55,11 +55,11 @@ class FocusOptions(BaseModel):
         description="dual: both looks; adaptive: the second one where the first leaves doubt (--skip-below); "
         "macro or micro: that answer alone; off: vLLM's own chat",
     )
-    scoring: Literal["own", "shared"] = Field(
+    scoring: Literal["own", "shared", "released"] = Field(
         default="own",
         validation_alias=AliasChoices("scoring", "selection"),  # its name until 0.1
-        description="what the answers are compared by: each one's perplexity under the turn that wrote it, or that of "
-        "both under one prompt, as the released code has it",
+        description="what the answers are compared by: each one's perplexity under the turn that wrote it; that of "
+        "both under one prompt; or the released code's rule, in which the box's tokens count with each answer's",
     )
     question: str | None = Field(
         default=None, min_length=1, description="what to ground, where that is not the message's text"
@@ -275,7 +275,10 @@ class AnswerReport(BaseModel):
         description="Eq. 7, from the model's own log-probabilities of the answer without its thoughts; null: infinite"
     )
     tokens: int = Field(description="tokens of the turn, thoughts and closing one included")
-    shared_perplexity: float | None = Field(description="under the prompt that both were scored with, where they were")
+    shared_perplexity: float | None = Field(
+        description="under the prompt that both were scored with, where they were; by released scoring, of box and "
+        "answer together"
+    )
     rescored: bool = Field(
         description="the answer was held to a grammar, so it was scored anew without: the perplexity is the model's own"
     )

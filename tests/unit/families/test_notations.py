@@ -40,7 +40,7 @@ def test_a_clients_box_is_written_as_the_family_writes_its_own(name: str) -> Non
 
 
 def test_every_profile_has_a_case() -> None:
-    elsewhere = {"internvl", "llava-dualfocus", "paper", "qwen2.5-vl", "qwen3-vl"}
+    elsewhere = {"dualfocus-released", "internvl", "llava-dualfocus", "paper", "qwen2.5-vl", "qwen3-vl"}
     assert {*WRITTEN, *POINTS, *elsewhere} == set(profile_names())
 
 

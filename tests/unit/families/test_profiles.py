@@ -86,7 +86,7 @@ def _vicuna(messages: list[dict[str, str]], add_generation_prompt: bool = True) 
 
 
 def test_shipped_profiles_are_named_and_load() -> None:
-    assert profile_names() == sorted({*SERVED.values(), "paper"})
+    assert profile_names() == sorted({*SERVED.values(), "paper", "dualfocus-released"})
     assert [load_profile(name).name for name in profile_names()] == profile_names()
     named = [name for profile in map(load_profile, profile_names()) for name in profile.architectures]
     assert sorted(named) == sorted(SERVED), "each architecture once"

@@ -52,6 +52,7 @@ def test_modes_and_reasons_keep_their_names_on_the_wire() -> None:
         "lower_perplexity",
         "only_answer",
         "only_option",
+        "no_option",
         "skipped",
         "other_answer_empty",
         "other_answer_cut",

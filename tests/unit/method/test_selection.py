@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 import pytest
-from dualfocus_engine.method.results import AnswerName, Score, SecondLook, Selection, Shared, Turn
+from dualfocus_engine.method.results import AnswerName, Score, Scoring, SecondLook, Selection, Shared, Turn
 from dualfocus_engine.method.selection import Choice, lower_perplexity, only_choice
 
 from ..builders import turn
@@ -142,6 +142,20 @@ def test_answer_that_names_an_option_is_chosen_over_one_that_does_not(macro: str
     assert chosen == (winner, Selection.ONLY_OPTION)
 
 
+@pytest.mark.parametrize(
+    ("macro", "micro", "chosen"),
+    [
+        ("Yes", "No", ("macro", Selection.NO_OPTION)),
+        ("Yes", "Apple", ("micro", Selection.ONLY_OPTION)),
+        ("", "Yes", ("macro", Selection.ONLY_OPTION)),
+        ("A", "A", None),
+    ],
+)
+def test_by_the_released_codes_rule_more_replies_name_an_option(macro: str, micro: str, chosen: Choice | None) -> None:
+    options = {"A": "red", "B": "blue"}
+    assert only_choice(turn(macro), _looked(turn(micro)), options, Scoring.RELEASED) == chosen
+
+
 def test_every_reason_has_a_case_here() -> None:
     tested = {
         Selection.LOWER_PERPLEXITY,
@@ -151,6 +165,7 @@ def test_every_reason_has_a_case_here() -> None:
         Selection.SAME_ANSWER,
         Selection.TOOL_CALL,
         Selection.ONLY_OPTION,
+        Selection.NO_OPTION,
         *DEGRADED,
     }
     assert set(Selection) == tested, "a reason was added: give it a test"

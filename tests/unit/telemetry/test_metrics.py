@@ -71,6 +71,7 @@ def test_an_answer_is_counted_in_every_way() -> None:
         (Selection.LOWER_PERPLEXITY, "micro"),
         (Selection.ONLY_ANSWER, "micro"),
         (Selection.ONLY_OPTION, "micro"),
+        (Selection.NO_OPTION, "micro"),
         (Selection.OTHER_EMPTY, "micro"),
         (Selection.SKIPPED, "skipped"),
         (Selection.NO_BOX, "no_box"),
@@ -93,7 +94,7 @@ def test_every_way_to_an_answer_is_one_outcome(selection: Selection, outcome: st
 
 
 def test_every_selection_has_a_case_here() -> None:
-    assert len(Selection) == 18, "a reason was added: say above which outcome it is"
+    assert len(Selection) == 19, "a reason was added: say above which outcome it is"
 
 
 def test_what_was_not_counted_or_not_found_is_left_out() -> None:
