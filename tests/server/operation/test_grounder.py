@@ -17,6 +17,7 @@ BOX = [0.25, 0.25, 0.5, 0.75]
 TIMEOUT = "10"
 _is_over = threading.Event()
 _metrics: list[str] = []  # where the server's are
+_before: list[float] = []  # turns that had ended before the question of which one is to end meanwhile
 
 
 def says(answer: Any) -> Page:
@@ -29,9 +30,8 @@ def finished_turns() -> float:
 
 
 def once_macro_has_ended(request: BaseHTTPRequestHandler) -> None:
-    """Give a box when a turn of the engine has ended since it was asked for: no other than macro can."""
-    before = finished_turns()
-    wait_until(lambda: finished_turns() > before)
+    """Give a box when a turn of the engine has ended since the question came: no other than macro can."""
+    wait_until(lambda: finished_turns() > _before[0])
     says({"box": BOX})(request)
 
 
@@ -80,6 +80,7 @@ def client(grounded: Server) -> OpenAI:
 
 
 def test_its_box_is_looked_at_and_macro_runs_meanwhile(client: OpenAI, about: About) -> None:
+    _before.append(finished_turns())
     found = ask(client, about("coffee", "Meanwhile?")).dualfocus
     assert found["box"] == BOX
     assert found["crop"] is not None
