@@ -3,17 +3,20 @@
 import base64
 import io
 import os
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from dualfocus_engine import ConfigError
 from PIL import Image
+from pydantic import BaseModel, ValidationError
 
 _KEY_VARIABLE = "DUALFOCUS_GROUNDER_API_KEY"
 # Questions that are asked at once; others wait for a connection, within their time.
 MAX_CONNECTIONS = 16
 MAX_ANSWER_BYTES = 64 << 10
 _JPEG_QUALITY = 95
+
+Answer = TypeVar("Answer", bound=BaseModel)
 
 
 class GrounderAnswerError(Exception):
@@ -39,8 +42,18 @@ class BoundedHttp:
         """Close all connections."""
         await self._client.aclose()
 
-    async def ask(self, method: str, url: str, body: Any = None) -> bytes:
+    async def ask(self, kind: type[Answer], method: str, url: str, body: Any = None) -> Answer:
         """Send JSON and return what is answered. Raises GrounderAnswerError and httpx's errors."""
+        answer = await self._answer(method, url, body)
+        try:
+            return kind.model_validate_json(answer)
+        except ValidationError as error:
+            # In one line of the log, without a word of the answer.
+            first = error.errors(include_input=False)[0]
+            where = ".".join(map(str, first["loc"])) or "it"
+            raise GrounderAnswerError(f"{url} answered otherwise than expected: {where}: {first['msg']}") from error
+
+    async def _answer(self, method: str, url: str, body: Any) -> bytes:
         async with self._client.stream(method, url, json=body) as response:
             if response.status_code != httpx.codes.OK:
                 raise GrounderAnswerError(f"{url} answered {response.status_code}")

@@ -40,7 +40,7 @@ class HttpGrounder:
         await self._http.close()
 
     async def locate(self, picture: Image.Image, question: str) -> Box | None:
-        """Ask where to look. Raises GrounderAnswerError, httpx's errors, and ValueError over what is no such JSON."""
+        """Ask where to look. Raises GrounderAnswerError and httpx's errors."""
         body = {"image": await run_in_image_pool(as_data_url, picture), "question": question}
-        answer = _Answer.model_validate_json(await self._http.ask("POST", self._url, body))
+        answer = await self._http.ask(_Answer, "POST", self._url, body)
         return Box(*answer.box) if answer.box is not None else None

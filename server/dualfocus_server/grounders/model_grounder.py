@@ -59,7 +59,7 @@ class ModelGrounder:
         if self._model is None:
             self._model = await self._first_model()
         body = self._request(self._model, await run_in_image_pool(as_data_url, picture), question)
-        answer = _Completion.model_validate_json(await self._http.ask("POST", f"{self._url}/chat/completions", body))
+        answer = await self._http.ask(_Completion, "POST", f"{self._url}/chat/completions", body)
         if not answer.choices:
             raise GrounderAnswerError(f"{self._url} answered no choice")
         written = answer.choices[0].message.content
@@ -68,7 +68,7 @@ class ModelGrounder:
         return box_format.read(written) or box_format.read(box_format.opening + written)
 
     async def _first_model(self) -> str:
-        models = _Models.model_validate_json(await self._http.ask("GET", f"{self._url}/models"))
+        models = await self._http.ask(_Models, "GET", f"{self._url}/models")
         if not models.data:
             raise GrounderAnswerError(f"{self._url}/models lists no model")
         return models.data[0].id
