@@ -66,7 +66,7 @@ class BoundedHttp:
 
 
 def checked_url(flag: str, url: str) -> str:
-    """Return an http(s) URL without a slash at its end. Raises ConfigError naming the flag that it stands in."""
+    """Return an http(s) URL. Raises ConfigError naming the flag that it stands in."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
@@ -77,7 +77,7 @@ def checked_url(flag: str, url: str) -> str:
         raise ConfigError(
             f"--grounder {flag}:{url} has no URL: expected {flag}:http://HOST/… or {flag}:https://HOST/…."
         )
-    return url.rstrip("/")
+    return url
 
 
 def as_data_url(picture: Image.Image) -> str:

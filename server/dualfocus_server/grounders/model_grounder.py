@@ -38,7 +38,7 @@ class ModelGrounder:
     """
 
     def __init__(self, url: str, profile: Profile) -> None:
-        self._url = checked_url("model", url)
+        self._url = checked_url("model", url).rstrip("/")
         self._profile = profile
         self._model: str | None = None
         _check(profile)
