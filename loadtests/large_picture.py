@@ -118,7 +118,10 @@ class Listener(Protocol):
 
 async def measure(model: Path, ways: Sequence[Way], rounds: int, listener: Listener, **flags: Any) -> None:
     """Ask a model in every way in turn, for so many rounds; `flags` are vLLM's."""
-    own = {"max_model_len": _CONTEXT, "hf_overrides": {"text_config": {"max_position_embeddings": _CONTEXT}}}
+    own: dict[str, Any] = {
+        "max_model_len": _CONTEXT,
+        "hf_overrides": {"text_config": {"max_position_embeddings": _CONTEXT}},
+    }
     async with DualFocus(str(model), _profile(), enable_mm_processor_stats=True, **own, **flags) as focus:
         listener.on_start()
         await _encoder_seconds(focus)  # those of warming up

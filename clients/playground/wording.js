@@ -29,6 +29,7 @@ export const STAGES = {
   decode: "opening the picture",
   macro: "first answer",
   grounding: "where to look",
+  grounder: "where to look, from the grounder",
   crop: "cutting that part out",
   micro: "second answer",
   select: "choosing",
@@ -63,13 +64,18 @@ const REASONS = {
   no_box: (found) =>
     "Asked where to look, the model named no place, so the first answer stands." +
     (found.grounding?.text ? ` It wrote: “${found.grounding.text}”.` : ""),
+  grounder_failed: () => "What the server asks where to look gave no place that can be used, so the first answer stands.",
+  grounder_timed_out: () => "What the server asks where to look took too long, so the first answer stands.",
   empty_box: () => "The place that the model named holds no pixel of the picture, so the first answer stands.",
   context_full: () => "The second look did not fit into what the model can read at once, so the first answer stands.",
   micro_failed: () => "The second look ended in an error, which the server's log has; the first answer stands.",
 };
 
 // Where one look is all there is because something went wrong.
-export const DEGRADED = new Set(["no_box", "empty_box", "context_full", "image_limit", "micro_failed", "timed_out"]);
+export const DEGRADED = new Set([
+  ...["no_box", "empty_box", "context_full", "image_limit", "micro_failed", "timed_out"],
+  ...["grounder_failed", "grounder_timed_out"],
+]);
 
 /** A title and advice for an error; what the server itself said stands between them. */
 export function problemWords({ code, status }) {

@@ -12,6 +12,7 @@ from dualfocus_engine.errors import (
 from dualfocus_engine.families.boxes import Box, Region
 from dualfocus_engine.families.profiles import Profile, load_profile, profile_names
 from dualfocus_engine.focus import DualFocus
+from dualfocus_engine.grounders.grounder import Grounder
 from dualfocus_engine.method.questions import Message, Question, Text
 from dualfocus_engine.method.results import FocusResult, Mode, Scoring, SecondLook, Selection, Turn
 from dualfocus_engine.pictures.pictures import Picture, open_picture
@@ -31,6 +32,7 @@ __all__ = [
     "ErrorKind",
     "FocusResult",
     "Focused",
+    "Grounder",
     "Look",
     "Message",
     "Mode",

@@ -20,6 +20,7 @@ from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.boxes import Box
 from dualfocus_engine.families.choosing import profile_of
 from dualfocus_engine.families.profiles import Profile
+from dualfocus_engine.grounders.grounder import BoundedGrounder, Grounder
 from dualfocus_engine.machine.platform import prepare_environment
 from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.questions import Message, Question
@@ -53,14 +54,25 @@ class DualFocus:
     `model` is a folder or a name on the model hub; None takes the one that ships. `profile` is one, or names one
     that ships or a file; None takes the model's own (`profile_of`). `flags` are vLLM's engine arguments by their Python
     names (`max_model_len=4096`), and `draft_boxes`: whether what every box holds is drafted (docs/performance.md).
+    `grounder` says where to look in the place of the model, in `grounder_timeout` seconds (None: no limit); where it is
+    an async context manager, the caller enters and leaves it.
     Any number of questions may be asked at once: vLLM batches their turns.
     """
 
-    def __init__(self, model: str | None = None, profile: Profile | str | None = None, **flags: Any) -> None:
+    def __init__(
+        self,
+        model: str | None = None,
+        profile: Profile | str | None = None,
+        *,
+        grounder: Grounder | None = None,
+        grounder_timeout: float | None = 30.0,
+        **flags: Any,
+    ) -> None:
         self.model = model or str(SHIPPED_MODEL)
         self.profile = (
             profile if isinstance(profile, Profile) else profile_of(self.model, profile, flags.get("revision"))
         )
+        self._grounder = BoundedGrounder(grounder, grounder_timeout) if grounder is not None else None
         self._flags = flags
         self._engine: VllmEngine | None = None
 
@@ -143,7 +155,7 @@ class DualFocus:
         """
         started = time.perf_counter()
         question, notes = await show_pictures(self.engine, question)
-        runner = TurnRunner(self.engine, question, listener)
+        runner = TurnRunner(self.engine, question, listener, self._grounder)
         pairs = await self._run_turns(runner, question, listener, deadline)
         with runner.stages.time("select"):
             chosen = [await self._choose(runner, question, *pair, deadline) for pair in pairs]

@@ -89,6 +89,8 @@ def test_every_reason_is_explained_in_words_of_its_own(visit: Open, stub: Stub) 
             Selection.IMAGE_LIMIT,
             Selection.MICRO_FAILED,
             Selection.TIMED_OUT,
+            Selection.GROUNDER_FAILED,
+            Selection.GROUNDER_TIMED_OUT,
         }
         expect(page.locator(".verdict.degraded")).to_have_count(int(is_degraded))
         expect(page.locator("#answer b")).to_have_count(0)

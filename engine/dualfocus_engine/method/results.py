@@ -52,13 +52,17 @@ class Selection(StrEnum):
     OTHER_CUT = "other_answer_cut"  # an answer that was cut never beats one that is whole
     SAME_ANSWER = "same_answer"  # both say the same, but for case, spaces and a closing full stop: macro's stands
     NOTHING_ASKED = "nothing_asked"  # a picture without words: there is nothing to ground
-    NO_GROUNDING = "no_grounding"  # the profile's model can't say where something is, and no box was given
+    NO_GROUNDING = (
+        "no_grounding"  # nobody says where to look: neither the profile's model, nor the client, nor a grounder
+    )
     SEVERAL_PICTURES = "several_pictures"  # the last message has several, and it is not said which to zoom
     IMAGE_LIMIT = "image_limit"  # the crop would be one picture more than the engine takes in a prompt
     TIMED_OUT = "timed_out"  # the question's time was up before the second look ended
     SKIPPED = "skipped"  # adaptive: the macro answer was confident enough
     NOTHING_TO_ENLARGE = "nothing_to_enlarge"  # the crop would show no more than the first look did
-    NO_BOX = "no_box"  # grounding wrote nothing that reads as a box
+    NO_BOX = "no_box"  # grounding wrote nothing that reads as a box, or the grounder found none
+    GROUNDER_FAILED = "grounder_failed"  # --grounder ended in an error, or gave what is no box (logged)
+    GROUNDER_TIMED_OUT = "grounder_timed_out"  # --grounder gave no box in its time
     EMPTY_BOX = "empty_box"  # the box holds no pixel
     CONTEXT_FULL = "context_full"  # grounding or micro did not fit the context, or came to its end
     MICRO_FAILED = "micro_failed"  # grounding or micro ended in an error (logged)
@@ -211,8 +215,8 @@ class SecondLook:
 class FocusResult:
     """The answer to a question and how it was found; `shared` where the answers were compared under one prompt.
 
-    `stages` has the seconds of macro, grounding, crop, micro and select, as far as each was run; `notes` say what was
-    done otherwise than asked, such as a picture that the context could only hold smaller.
+    `stages` has the seconds of macro, grounding (or grounder), crop, micro and select, as far as each was run;
+    `notes` say what was done otherwise than asked, such as a picture that the context could only hold smaller.
     """
 
     winner: AnswerName

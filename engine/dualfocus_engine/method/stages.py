@@ -6,6 +6,9 @@ from contextlib import contextmanager
 
 from opentelemetry import trace
 
+# The stage in which `--grounder` is asked where to look.
+GROUNDER = "grounder"
+
 _tracer = trace.get_tracer("dualfocus")
 
 

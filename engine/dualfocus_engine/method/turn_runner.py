@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
 from dualfocus_engine.families.boxes import Box, Size, crop_region
+from dualfocus_engine.grounders.grounder import BoundedGrounder, GrounderFailed, GrounderTimedOut
 from dualfocus_engine.method.multiple_choice import chosen_option
 from dualfocus_engine.method.prompts import Prompt
 from dualfocus_engine.method.questions import (
@@ -23,7 +24,7 @@ from dualfocus_engine.method.questions import (
 from dualfocus_engine.method.results import OnText, Score, Scoring, SecondLook, Selection, Shared, Turn, TurnDelta
 from dualfocus_engine.method.selection import released_texts
 from dualfocus_engine.method.showing import enlarges, show_crop
-from dualfocus_engine.method.stages import Stages
+from dualfocus_engine.method.stages import GROUNDER, Stages
 from dualfocus_engine.method.tasks import unwrap_exception_group
 from dualfocus_engine.method.turn_engine import TurnEngine, TurnRequest
 from dualfocus_engine.pictures.pictures import Picture
@@ -60,11 +61,18 @@ class _Zoomed:
 class TurnRunner:
     """Runs the turns of one question on an engine."""
 
-    def __init__(self, engine: TurnEngine, question: Question, listener: TurnListener | None = None) -> None:
+    def __init__(
+        self,
+        engine: TurnEngine,
+        question: Question,
+        listener: TurnListener | None = None,
+        grounder: BoundedGrounder | None = None,
+    ) -> None:
         self._engine = engine
         self._profile = engine.profile
         self._question = question
         self._listener = listener
+        self._grounder = grounder
         self._samplings = _samplings_of(question.sampling or engine.answer_sampling())
         self._crop: Picture | None = None
         self._zoomed: _Zoomed | None = None
@@ -75,7 +83,7 @@ class TurnRunner:
         question = self._question
         if not question.to_ground.strip():
             return Selection.NOTHING_ASKED
-        if question.box is None and not self._profile.grounds:
+        if question.box is None and self._grounder is None and not self._profile.grounds:
             return Selection.NO_GROUNDING
         if question.leaves_open_which_picture:
             return Selection.SEVERAL_PICTURES
@@ -109,6 +117,11 @@ class TurnRunner:
             raise
         except ContextFull:
             failed = Selection.CONTEXT_FULL
+        except GrounderTimedOut:
+            failed = Selection.GROUNDER_TIMED_OUT
+        except GrounderFailed as error:
+            logger.warning("The grounder failed (%s); the macro answer stands.", error)
+            failed = Selection.GROUNDER_FAILED
         except BadQuestion:
             logger.warning("The second look could not be asked this way; the macro answer stands.")
             failed = Selection.MICRO_FAILED
@@ -142,10 +155,12 @@ class TurnRunner:
 
     async def _locate(self, prompt: Prompt) -> tuple[SecondLook, Sequence[int]]:
         """Return where to look, and the tokens of the grounding answer that the micro turn continues."""
-        box_format, given, shown = self._profile.box_format, self._question.box, self._shown_size
-        if given is not None:
-            written = box_format.write(given, shown).removeprefix(box_format.opening)
-            return self._look_at(given, None), self._engine.encode(written)
+        if self._question.box is not None:
+            return self._look_at(self._question.box, None), self._written(self._question.box)
+        if self._grounder is not None:
+            box = await self._ask(self._grounder)
+            return self._look_at(box, None), self._written(box) if box is not None else []
+        box_format = self._profile.box_format
         request = TurnRequest(
             "grounding",
             prompt,
@@ -158,7 +173,17 @@ class TurnRunner:
         is_closed = box_format.stop is not None and grounding.stop_reason == box_format.stop
         written = grounding.text + (box_format.closing if is_closed else "")
         reply = self._engine.encode(written) if is_closed else grounding.token_ids
-        return self._look_at(box_format.read(box_format.opening + written, shown), grounding), reply
+        return self._look_at(box_format.read(box_format.opening + written, self._shown_size), grounding), reply
+
+    async def _ask(self, grounder: BoundedGrounder) -> Box | None:
+        asked = self._profile.bare(self._question.to_ground)
+        with self.stages.time(GROUNDER):
+            return await grounder.locate(self._engine.pictures, self._question.picture, asked)
+
+    def _written(self, box: Box) -> Sequence[int]:
+        """Return the tokens of a box that the model did not write itself, in its own notation."""
+        box_format = self._profile.box_format
+        return self._engine.encode(box_format.write(box, self._shown_size).removeprefix(box_format.opening))
 
     @property
     def _shown_size(self) -> Size:

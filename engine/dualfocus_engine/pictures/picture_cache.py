@@ -99,6 +99,14 @@ class PictureCache:
         with self._room_for(original):
             return within_aspect(in_srgb(self._decode_once(original)))
 
+    def within_side(self, original: SourceImage, longest: int) -> Image.Image:
+        """Return the whole of an image, upright, of at most `longest` pixels a side. Raises BadPicture."""
+        with self._room_for(original):
+            whole = self._decode_once(original)
+            scale = min(longest / max(whole.size), 1.0)
+            size = (max(round(whole.width * scale), 1), max(round(whole.height * scale), 1))
+            return in_srgb(whole.resize(size, Image.Resampling.BICUBIC))
+
     @contextmanager
     def _room_for(self, original: SourceImage, is_made: bool = False) -> Iterator[None]:
         """Hold the memory that decoding an image takes, where it has to be decoded.

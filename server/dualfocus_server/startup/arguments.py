@@ -147,11 +147,33 @@ def _add_method_flags(parser: argparse.ArgumentParser) -> None:
         help="propose the tokens that every box holds, so that it takes fewer steps; requests with logit_bias or min_p "
         "are refused then",
     )
+    _add_grounder_flags(ours)
     ours.add_argument("--log-format", choices=["text", "json"], default="text", help="log lines as text or as JSON")
     ours.add_argument(
         "--otlp-endpoint",
         dest="otlp_traces_endpoint",
         help="where traces go (vLLM's --otlp-traces-endpoint): a span for each question, its stages and turns below it",
+    )
+
+
+def _add_grounder_flags(ours: argparse._ArgumentGroup) -> None:
+    ours.add_argument(
+        "--grounder",
+        metavar="NAME",
+        help="what says where to look in the place of the model: grounding-dino[:MODEL], http:URL, model:URL, or a "
+        "name that a package registers",
+    )
+    ours.add_argument(
+        "--grounder-timeout",
+        type=at_least(0, float),
+        default=30.0,
+        help="seconds that it has; a question that it is late for is answered by macro (0: no limit)",
+    )
+    ours.add_argument("--grounder-device", default="cpu", help="where grounding-dino runs: cpu, cuda:1, …")
+    ours.add_argument(
+        "--grounder-profile",
+        metavar="PROFILE",
+        help="the profile in whose words model:URL is asked; the served model's if left out",
     )
 
 

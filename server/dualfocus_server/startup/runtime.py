@@ -10,8 +10,8 @@ import logging
 import signal
 import socket
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 import uvicorn
 import uvloop
-from dualfocus_engine import ConfigError, DualFocus, DualFocusError, EngineDead, Profile
+from dualfocus_engine import ConfigError, DualFocus, DualFocusError, EngineDead, Grounder, Profile, load_profile
 from dualfocus_engine.families.choosing import ChosenProfile, choose_profile, is_folder
 from dualfocus_engine.families.views import View, Views
 from dualfocus_engine.machine.memory_budget import MemoryBudget
@@ -39,6 +39,7 @@ from dualfocus_server.answering.service import Service
 from dualfocus_server.answering.vllm_serving.chat import VllmChat
 from dualfocus_server.api.admin import offered_routers
 from dualfocus_server.app import Admin, create_app, with_outer_middleware
+from dualfocus_server.grounders.choosing import make_grounder
 from dualfocus_server.guards.admission import Admission
 from dualfocus_server.guards.http_protocol import Connection, allow_many
 from dualfocus_server.guards.keys import KeyRing
@@ -85,25 +86,54 @@ async def _serve(args: Namespace) -> int:
     _import_plugins(args)
     model = args.model or str(SHIPPED_MODEL)
     chosen = _choose_profile(model, args)
-    focus = DualFocus(model, _with_flags(chosen.profile, args), draft_boxes=args.draft_boxes, **_engine_flags(args))
+    grounder = _make_grounder(args, chosen.profile)
+    focus = DualFocus(
+        model,
+        _with_flags(chosen.profile, args),
+        grounder=grounder,
+        grounder_timeout=args.grounder_timeout or None,
+        draft_boxes=args.draft_boxes,
+        **_engine_flags(args),
+    )
     profiles = adapter_profiles(args, focus.profile, partial(_with_flags, args=args))
     _set_vllm_args(args, focus)
     say(f"profile: {focus.profile.name} ({chosen.why})")
     for name, profile in profiles.items():
         say(f"profile: {profile.name} for the adapter {name} (--lora-profiles)")
+    if args.grounder is not None:
+        say(f"grounder: {args.grounder}")
     for note in _notes(focus.profile, args):
         say(f"note: {note}")
     listener = _bind(args)  # before the model is loaded: a port in use is said at once
-    with step(f"Loading {args.served_model_name[0]}"):
-        focus.start()
-    try:
-        _configure_logs(args)  # vLLM has set up its own
-        with step("Warming up"):
-            await focus.warm_up()
-            adapters = await warm_adapters(focus, profiles)
-        return await _answer_requests(focus, adapters, args, settings, images, keys, admins, listener)
-    finally:
-        focus.stop()
+    async with _running(grounder):
+        with step(f"Loading {args.served_model_name[0]}"):
+            focus.start()
+        try:
+            _configure_logs(args)  # vLLM has set up its own
+            with step("Warming up"):
+                await focus.warm_up()
+                adapters = await warm_adapters(focus, profiles)
+            return await _answer_requests(focus, adapters, args, settings, images, keys, admins, listener)
+        finally:
+            focus.stop()
+
+
+def _make_grounder(args: Namespace, profile: Profile) -> Grounder | None:
+    """Return what says where to look in the place of the model; None where that does. Raises ConfigError."""
+    if args.grounder is None:
+        return None
+    asked_in = load_profile(args.grounder_profile) if args.grounder_profile else profile
+    return make_grounder(args.grounder, args.grounder_device, asked_in)
+
+
+@asynccontextmanager
+async def _running(grounder: Grounder | None) -> AsyncIterator[None]:
+    """Start a grounder before the model is loaded, which takes what memory is left. Raises ConfigError."""
+    async with AsyncExitStack() as held:
+        if isinstance(grounder, AbstractAsyncContextManager):
+            with step("Starting the grounder"):
+                await held.enter_async_context(grounder)
+        yield
 
 
 def _choose_profile(model: str, args: Namespace) -> ChosenProfile:
@@ -155,7 +185,9 @@ def _at_most(view: View, most: int | None) -> View:
 def _notes(profile: Profile, args: Namespace) -> Iterator[str]:
     """What an operator is told before the model is loaded: the profile's own notes, and what is not as in vLLM."""
     yield from (note for note in (profile.notice, profile.verified) if note)
-    if not profile.grounds:
+    if args.grounder is not None:
+        yield "Where to look, the grounder says (--grounder), not the model: no grounding turn is run."
+    elif not profile.grounds:
         yield "This model can't say where something is: questions without `dualfocus.box` are answered by one look."
     if profile.crop_alone:
         yield "This model takes one picture a prompt: the crop is asked about in a conversation of its own."

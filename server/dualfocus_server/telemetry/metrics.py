@@ -4,8 +4,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPMethod, HTTPStatus
 
-from dualfocus_engine import FocusResult, Mode, Selection
+from dualfocus_engine import FocusResult, Mode, SecondLook, Selection
 from dualfocus_engine.method.results import turns_of
+from dualfocus_engine.method.stages import GROUNDER as GROUNDER_STAGE
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
@@ -24,6 +25,12 @@ _SKIPPED = {Selection.SKIPPED: "skipped", Selection.NO_BOX: "no_box"}
 _DEGRADED = {
     *(Selection.EMPTY_BOX, Selection.CONTEXT_FULL, Selection.MICRO_FAILED),
     *(Selection.IMAGE_LIMIT, Selection.TIMED_OUT),
+    *(Selection.GROUNDER_FAILED, Selection.GROUNDER_TIMED_OUT),
+}
+_GROUNDER_OUTCOMES = {
+    Selection.NO_BOX: "none",
+    Selection.GROUNDER_FAILED: "failed",
+    Selection.GROUNDER_TIMED_OUT: "timed_out",
 }
 
 ANSWERS_LOG_FAILURES = Counter("dualfocus_answers_log_failures", "Lines that --answers-log could not write.")
@@ -48,6 +55,7 @@ PERPLEXITY = Histogram("dualfocus_perplexity", "Perplexity of the answers (Eq. 7
 BOX_AREA = Histogram("dualfocus_box_area_ratio", "Share of the picture that the box covers.", buckets=_SHARES)
 PROMPT_TOKENS = Counter("dualfocus_prompt_tokens", "Prompt tokens of the turns.", ["turn", "source"])
 ENCODER_RUNS = Counter("dualfocus_encoder_runs", "Images that the vision encoder ran on.")
+GROUNDER_CALLS = Counter("dualfocus_grounder_calls", "Questions put to --grounder, by what came of it.", ["outcome"])
 RUNNING = Gauge("dualfocus_questions_running", "Questions worked on.")
 WAITING = Gauge("dualfocus_questions_waiting", "Questions waiting for their turn.")
 UNFINISHED_TURNS = Gauge("dualfocus_unfinished_turns", "Turns that the engine has not finished.")
@@ -91,6 +99,8 @@ def record_answer(results: Sequence[FocusResult], mode: Mode, stages: Mapping[st
     QUESTION_SECONDS.labels(mode.value).observe(seconds)
     for stage, took in stages.items():
         STAGE_SECONDS.labels(stage).observe(took)
+    if GROUNDER_STAGE in stages:
+        GROUNDER_CALLS.labels(grounder_outcome_of(results[0].look)).inc()
     for name, turn in turns_of(results):
         PROMPT_TOKENS.labels(name, "computed").inc(turn.computed_tokens)
         PROMPT_TOKENS.labels(name, "cached").inc(turn.cached_tokens)
@@ -126,6 +136,13 @@ def outcome_of(result: FocusResult) -> str:
     if result.selection in _DEGRADED:
         return "degraded"
     return _SKIPPED.get(result.selection, result.winner)
+
+
+def grounder_outcome_of(look: SecondLook) -> str:
+    """Name what came of a question that the grounder was asked; where the second look was ended early, `unused`."""
+    if look.box is not None:
+        return "found"
+    return _GROUNDER_OUTCOMES.get(look.failed or Selection.SKIPPED, "unused")
 
 
 class RecordFailures:

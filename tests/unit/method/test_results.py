@@ -68,6 +68,8 @@ def test_modes_and_reasons_keep_their_names_on_the_wire() -> None:
         "empty_box",
         "context_full",
         "micro_failed",
+        "grounder_failed",
+        "grounder_timed_out",
     }
 
 

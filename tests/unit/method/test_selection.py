@@ -13,6 +13,7 @@ DEGRADED = [
     *(Selection.SKIPPED, Selection.NO_BOX, Selection.EMPTY_BOX, Selection.CONTEXT_FULL, Selection.MICRO_FAILED),
     *(Selection.NOTHING_TO_ENLARGE, Selection.NO_GROUNDING),
     *(Selection.NOTHING_ASKED, Selection.SEVERAL_PICTURES, Selection.IMAGE_LIMIT, Selection.TIMED_OUT),
+    *(Selection.GROUNDER_FAILED, Selection.GROUNDER_TIMED_OUT),
 ]
 
 

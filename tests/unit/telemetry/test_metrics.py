@@ -80,6 +80,8 @@ def test_an_answer_is_counted_in_every_way() -> None:
         (Selection.MICRO_FAILED, "degraded"),
         (Selection.IMAGE_LIMIT, "degraded"),
         (Selection.TIMED_OUT, "degraded"),
+        (Selection.GROUNDER_FAILED, "degraded"),
+        (Selection.GROUNDER_TIMED_OUT, "degraded"),
         (Selection.OTHER_CUT, "micro"),
         (Selection.SAME_ANSWER, "micro"),
         (Selection.TOOL_CALL, "micro"),
@@ -94,7 +96,7 @@ def test_every_way_to_an_answer_is_one_outcome(selection: Selection, outcome: st
 
 
 def test_every_selection_has_a_case_here() -> None:
-    assert len(Selection) == 19, "a reason was added: say above which outcome it is"
+    assert len(Selection) == 21, "a reason was added: say above which outcome it is"
 
 
 def test_what_was_not_counted_or_not_found_is_left_out() -> None:
@@ -102,6 +104,27 @@ def test_what_was_not_counted_or_not_found_is_left_out() -> None:
     result = FocusResult("macro", Selection.ONLY_ANSWER, turn(encoder_runs=None), SecondLook(), 1.0)
     record_answer([result], Mode.MACRO, {}, 1.0)
     assert change() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("look", "outcome"),
+    [
+        (LOOK, "found"),
+        (SecondLook(box=LOOK.box, failed=Selection.MICRO_FAILED), "found"),
+        (SecondLook(failed=Selection.NO_BOX), "none"),
+        (SecondLook(failed=Selection.GROUNDER_FAILED), "failed"),
+        (SecondLook(failed=Selection.GROUNDER_TIMED_OUT), "timed_out"),
+        (SecondLook(failed=Selection.SKIPPED), "unused"),
+        (SecondLook(failed=Selection.TIMED_OUT), "unused"),
+    ],
+)
+def test_what_came_of_asking_the_grounder_is_counted(look: SecondLook, outcome: str) -> None:
+    change = Change(("dualfocus_grounder_calls_total", {"outcome": outcome}))
+    result = replace(RESULT, look=look)
+    record_answer([result], Mode.DUAL, {"macro": 0.5}, 1.5)
+    assert change() == [0]
+    record_answer([result], Mode.DUAL, {"macro": 0.5, "grounder": 0.25}, 1.5)
+    assert change() == [1]
 
 
 def test_what_vllm_answered_is_counted_too() -> None:
@@ -176,9 +199,21 @@ async def test_questions_worked_on_and_waiting_are_read_at_each_scrape() -> None
 
 
 def test_names_are_ours_and_end_in_what_they_count() -> None:
-    ends = ("seconds", "ratio", "perplexity", "questions", "tokens", "runs", "running", "waiting", "turns", "failures")
+    ends = (
+        "seconds",
+        "ratio",
+        "perplexity",
+        "questions",
+        "tokens",
+        "runs",
+        "running",
+        "waiting",
+        "turns",
+        "failures",
+        "calls",
+    )
     ours = [item for item in vars(metrics).values() if isinstance(item, MetricWrapperBase)]
-    assert len(ours) == 12
+    assert len(ours) == 13
     for metric in ours:
         (family,) = metric.collect()
         assert family.name.startswith("dualfocus_")

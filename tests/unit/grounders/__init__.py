@@ -1,0 +1,1 @@
+"""Tests of the grounders, the engine's and the server's."""
