@@ -1,7 +1,6 @@
 """Tables of VLMEvalKit's form, one row a question with its options and its picture: MMBench and HR-Bench."""
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 from dualfocus_eval.benchmarks.reading import Entry, distinct, present
@@ -33,9 +32,6 @@ def read_hrbench(size: str, folder: Path) -> Iterator[Sample]:
     """Give the questions of `4k` or `8k`, whose group is their cycle. Raises DataError."""
     table = Table(present(folder / HRBENCH.format(size), HRBENCH_FILES.format(size)), (*_COLUMNS, "cycle_category"))
     return distinct((row, _sample(table, row, group=row.text("cycle_category"))) for row in table.rows())
-
-
-read_hrbench_4k, read_hrbench_8k = partial(read_hrbench, "4k"), partial(read_hrbench, "8k")
 
 
 def _sample(table: Table, row: Entry, group: str, context: str = "") -> Sample:

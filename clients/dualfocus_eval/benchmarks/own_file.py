@@ -7,6 +7,7 @@ from typing import Any
 from dualfocus_eval.benchmarks.reading import Entry, distinct, json_lines, letters, present
 from dualfocus_eval.boxes import Box
 from dualfocus_eval.samples import Sample
+from dualfocus_eval.scoring.letters import mapped_letter
 
 FILES = (
     "A file of JSON lines: `image` (a path from the file's folder), `question`, `answer` or `answers`; with `options` "
@@ -52,3 +53,17 @@ def _box(entry: Entry) -> Box | None:
     if not box.area or not all(0 <= share <= 1 for share in box.as_tuple()):
         raise entry.wrong(f"`box` is {given!r:.80}; expected [x1, y1, x2, y2] as shares of the picture, 0 to 1")
     return box
+
+
+def score(sample: Sample, reply: str) -> float:
+    """Return 1 where the reply is an answer, in either case and without full stops at its end.
+
+    With options it is 1 where the reply means the right letter, as the released DualFocus scripts have it.
+    """
+    if sample.options:
+        return mapped_letter(sample, reply)
+    return float(_plain(reply) in map(_plain, sample.answers))
+
+
+def _plain(answer: str) -> str:
+    return answer.strip().rstrip(".").lower()

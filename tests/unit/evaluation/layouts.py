@@ -84,14 +84,14 @@ def write_textvqa(folder: Path, questions: Sequence[Drawn] | None = None) -> Pat
 
 
 def write_gqa(folder: Path, questions: Sequence[Drawn] | None = None) -> Path:
-    """GQA: `testdev_balanced_questions.json` and `images`."""
+    """GQA: `testdev_balanced_questions.json` and `images`; its answers are in lower case."""
     known = {}
     for number, (image, one) in enumerate(_pictures(folder / "images", questions or drawn(), ".jpg")):
         types = {"structural": "query" if number % 2 else "verify", "semantic": "attr", "detailed": "weak"}
         known[f"2{number:08}"] = {
             "imageId": image,
             "question": one.question,
-            "answer": one.answer,
+            "answer": one.answer.lower(),
             "isBalanced": True,
             "types": types,
         }

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dualfocus_eval.benchmarks import gqa, multiple_choice, pope, seed, textvqa
+from dualfocus_eval.benchmarks import BENCHMARKS, gqa, multiple_choice, pope, seed, textvqa
 from dualfocus_eval.samples import DataError
 
 from ..layouts import WRITERS
-from .test_readers import READERS
 
 Change = Callable[[Path], None]
 
@@ -190,7 +189,7 @@ def test_what_is_wrong_is_named_with_its_line(
     path = folder / file
     change(path)
     with pytest.raises(DataError, match=re.escape(said)) as raised:
-        list(READERS[name](path if name == "file" else folder))
+        list(BENCHMARKS[name].read(path if name == "file" else folder))
     assert file in str(raised.value) or "no questions" in said
 
 
@@ -201,13 +200,13 @@ def test_a_missing_picture_is_named_with_its_question(name: str, whole: Path, tm
     picture = next(path for path in sorted(folder.rglob("*")) if path.suffix == ".jpg" or path.name == "n000000")
     picture.unlink()
     with pytest.raises(DataError, match=re.escape(f"its picture {picture} is missing")):
-        list(READERS[name](folder / OWN if name == "file" else folder))
+        list(BENCHMARKS[name].read(folder / OWN if name == "file" else folder))
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_missing_folder_says_what_to_download(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"is missing\. .* folder"):
-        list(READERS[name](tmp_path / "none"))
+        list(BENCHMARKS[name].read(tmp_path / "none"))
 
 
 def test_a_question_that_popes_other_files_have_too_is_another(whole: Path) -> None:
