@@ -72,7 +72,7 @@ def _parts(entry: Entry) -> tuple[str, tuple[str, ...]]:
     question, *lines = entry.text("question").strip().split("\n")
     found = [_OPTION.fullmatch(line.strip()) for line in lines]
     options = tuple(match[2] for match in found if match)
-    if not options or [match and match[1] for match in found] != list(letters(options)):
+    if not options or tuple(match and match[1] for match in found) != letters(options):
         raise entry.wrong(
             f"`question` is {entry.text('question')[:80]!r}; expected a question and lines A., B. and so on"
         )

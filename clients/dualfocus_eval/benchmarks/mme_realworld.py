@@ -35,6 +35,6 @@ def _options(entry: Entry) -> tuple[str, ...]:
     """Return the options' texts, without their letters."""
     found = [_OPTION.fullmatch(choice.strip()) for choice in entry.texts("Answer choices")]
     options = tuple(match[2] for match in found if match)
-    if len(options) < 2 or [match and match[1] for match in found] != list(letters(options)):
+    if len(options) < 2 or tuple(match and match[1] for match in found) != letters(options):
         raise entry.wrong("`Answer choices`: expected texts that begin with (A), (B) and so on, in order")
     return options

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 from dualfocus_eval.benchmarks.reading import Entry, distinct, json_lines, letters, present
@@ -23,6 +24,8 @@ def read(path: Path) -> Iterator[Sample]:
 def _samples(path: Path) -> Iterator[tuple[Entry, Sample]]:
     for entry in json_lines(present(path, FILES)):
         options = entry.texts("options") if "options" in entry.fields else ()
+        if len(options) == 1 or len(options) > len(ascii_uppercase):
+            raise entry.wrong(f"`options` has {len(options)} texts; expected 2 to {len(ascii_uppercase)}")
         name = entry.text("id") if "id" in entry.fields else entry.place.rpartition(" ")[2]
         picture = entry.picture(path.parent / entry.text("image"))
         question, answers = entry.text("question"), _answers(entry, options)
@@ -37,7 +40,7 @@ def _answers(entry: Entry, options: tuple[str, ...]) -> tuple[str, ...]:
 def _letter(entry: Entry, answer: str, options: tuple[str, ...]) -> str:
     if answer in options:
         return letters(options)[options.index(answer)]
-    if answer.upper() in tuple(letters(options)):
+    if answer.upper() in letters(options):
         return answer.upper()
     raise entry.wrong(f"the answer {answer!r} is neither one of {', '.join(letters(options))} nor an option's text")
 

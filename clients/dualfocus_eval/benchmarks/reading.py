@@ -1,12 +1,12 @@
 """What readers share: files of a benchmark, each wrong one named with its line and with what was expected."""
 
 import base64
-import binascii
 import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any, BinaryIO
 
 from PIL import Image
@@ -58,9 +58,9 @@ class Entry:
         return repr(self.fields[name])[:80] if name in self.fields else "missing"
 
 
-def letters(options: tuple[str, ...]) -> str:
+def letters(options: tuple[str, ...]) -> tuple[str, ...]:
     """Return the options' letters, in order."""
-    return "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(options)]
+    return tuple(ascii_uppercase[: len(options)])
 
 
 def present(path: Path, files: str) -> Path:
@@ -127,7 +127,7 @@ def decoded(entry: Entry, text: str) -> bytes:
         content = base64.b64decode("".join(text.split()), validate=True)
         with Image.open(io.BytesIO(content)):  # no more than its head is read
             return content
-    except binascii.Error as error:
+    except ValueError as error:
         raise entry.wrong(f"its picture is not valid base64: {error}") from error
     except OSError as error:
         raise entry.wrong("its base64 holds no picture") from error

@@ -150,6 +150,8 @@ BROKEN: list[tuple[str, str, Change, str]] = [
     ("hrbench-4k", HR, _cell(4, "image", "17"), "line 4: `image` is '17': neither a picture in base64 nor the index "),
     ("hrbench-4k", HR, _cell(4, "index", "0"), "line 4: the id '0' is that of "),
     ("hrbench-4k", HR, _cell(4, "answer", ""), "line 4: `answer` is missing; expected a text"),
+    ("hrbench-4k", HR, _cell(4, "answer", "BC"), "line 4: `answer` is 'BC'; expected one of A, B, C, D"),
+    ("hrbench-4k", HR, _cell(4, "image", "Bild, größer" * 20), "line 4: its picture is not valid base64: "),
     ("hrbench-4k", HR, _cell(4, "B", ""), "line 4: expected two options or more, from A on without a gap"),
     ("hrbench-4k", HR, _cut, "line 41: its picture is not valid base64: "),
     (
@@ -163,6 +165,7 @@ BROKEN: list[tuple[str, str, Change, str]] = [
     ("file", OWN, _field(2, "box", [0, 0, 640, 480]), "line 2: `box` is [0, 0, 640, 480]; expected [x1, y1, x2, y2] "),
     ("file", OWN, _field(2, "box", "all"), "line 2: `box` is 'all'; expected [x1, y1, x2, y2] "),
     ("file", OWN, _field(2, "answer", "E"), "line 2: the answer 'E' is neither one of A, B, C, D nor an option's text"),
+    ("file", OWN, _field(2, "options", ["one"]), "line 2: `options` has 1 texts; expected 2 to 26"),
     ("file", OWN, _field(3, "id", "2"), "line 3: the id '2' is that of "),
     ("file", OWN, _field(3, "image", "none.jpg"), "line 3: its picture "),
     ("file", OWN, _field(3, "question", " "), "line 3: `question` is ' '; expected a text"),
