@@ -13,7 +13,7 @@ from ..layouts import WRITERS
 TOLD = {
     "gqa": {"binary", "open"},
     "gqa-mcq": {"exact letter", "binary", "open"},
-    "pope": {"random F1", "popular accuracy", "adversarial yes"},
+    "pope": {"random F1", "popular accuracy", "adversarial yes ratio"},
     "mmbench": {"single pass", "object_localization"},
     "seed": {"exact letter", "Instances Counting"},
     "vstar": {"direct_attributes", "relative_position"},
