@@ -1,0 +1,107 @@
+"""Asks a benchmark's questions of a server: each once, then again what a variant needs; goes on where it stopped."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from dualfocus_client.asking import Halt, Server, ask_all, heed_signals
+from dualfocus_client.client import answer_body, authorization, raise_unanswered, server_address
+from dualfocus_client.line_formats.line_format import Question
+from tqdm import tqdm
+
+from dualfocus_eval.asking.questions import Asked, Variant, asked
+from dualfocus_eval.asking.records import Record, Records
+from dualfocus_eval.boxes import Box
+from dualfocus_eval.samples import Sample, Wording
+
+# How a first asking is named in records.
+FIRST = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked and how: `samples` are read anew for each pass, `request` are the fields beside the message."""
+
+    samples: Callable[[], Iterator[Sample]]
+    questions: int
+    wording: Wording
+    mode: str
+    request: dict[str, Any]
+    variants: Sequence[Variant] = ()
+
+
+def ask_plan(server: Server, plan: Plan, records: Records) -> str | None:
+    """Ask what has no answer yet, a bar on stderr saying how far it is; returns why it ended early, None if it didn't."""
+    return asyncio.run(_ask(server, plan, records))
+
+
+async def _ask(server: Server, plan: Plan, records: Records) -> str | None:
+    halt = Halt()
+    heed_signals(halt)
+    await _pass(server, FIRST, _first(plan, records), plan.questions, records, halt)
+    for variant in plan.variants:
+        if halt.reason is None:
+            boxed = sum(_has_box(record) for record in records.all())
+            await _pass(server, variant.name, _again(plan, variant, records), boxed, records, halt)
+    return halt.reason
+
+
+def _first(plan: Plan, records: Records) -> Iterator[Asked]:
+    for number, sample in enumerate(plan.samples(), 1):
+        if records.answered(FIRST, sample.id) is None:
+            yield asked(number, sample, plan.wording(sample), {"mode": plan.mode}, plan.request, FIRST)
+
+
+def _again(plan: Plan, variant: Variant, records: Records) -> Iterator[Asked]:
+    for number, sample in enumerate(plan.samples(), 1):
+        first = records.answered(FIRST, sample.id)
+        if first and _has_box(first) and records.answered(variant.name, sample.id) is None:
+            yield asked(number, sample, plan.wording(sample), variant.options(first), plan.request, variant.name)
+
+
+def _has_box(record: Record) -> bool:
+    """Whether a first answer had a box that holds anything: nothing else could be moved, or scored otherwise."""
+    box = record["variant"] == FIRST and record.get("box") and record["size"]
+    return bool(box) and Box(*record["box"]).area > 0
+
+
+async def _pass(
+    server: Server, variant: str, questions: Iterator[Asked], count: int, records: Records, halt: Halt
+) -> None:
+    every = 0.1 if sys.stderr.isatty() else 10.0  # seconds: a log is spared what a terminal overwrites
+    done = sum(record["variant"] == variant and "error" not in record for record in records.all())
+    about: dict[str, Any] = {"desc": variant or None, "unit": "question", "smoothing": 0.05, "mininterval": every}
+    with tqdm(total=count, initial=done, **about) as bar:
+        failed = 0
+
+        def keep(question: Question, found: dict[str, Any]) -> None:
+            nonlocal failed
+            records.add(question.told(found))
+            failed += "error" in found
+            bar.set_postfix({"failed": failed} if failed else {}, refresh=False)
+            bar.update()
+
+        await ask_all(server, questions, keep, halt)
+
+
+def describe_server(server: Server, model: str | None) -> dict[str, Any]:
+    """Return what a server says of the model that is asked: its name, profile, grounder. Raises AskError."""
+    cards = _get(server, "/v1/models").get("data") or [{}]
+    name = model.partition(":")[0] if model else cards[0].get("id")
+    card: dict[str, Any] = next((card for card in cards if card.get("id") in (model, name)), {})
+    return {"model": model or name, **(card.get("dualfocus") or {})}
+
+
+def versions_of(server: Server) -> dict[str, Any]:
+    """Return the versions that a server says it runs. Raises AskError."""
+    return _get(server, "/version")
+
+
+def _get(server: Server, path: str) -> dict[str, Any]:
+    with raise_unanswered(server.base_url):
+        address = f"{server_address(server.base_url)}{path}"
+        response = httpx.get(address, headers=authorization(server.api_key), timeout=server.timeout)
+    return answer_body(response)
