@@ -24,7 +24,6 @@ from dualfocus_eval.report.reading import read_run
 from dualfocus_eval.samples import Benchmark, DataError
 from dualfocus_eval.scenes.benchmark import scenes
 
-_PROMPTS = ("llava", "lmms-eval", "vlmevalkit")
 _SOME_FAILED, _NOTHING_ASKED, _INTERRUPTED = 1, 2, 130
 
 
@@ -49,11 +48,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="BENCHMARK")
     for benchmark in BENCHMARKS.values():
-        one = _add_benchmark(commands, benchmark.name, benchmark.summary)
-        one.add_argument("--data", type=Path, required=True, help=benchmark.files)
+        one = _add_benchmark(commands, benchmark)
+        one.add_argument("--data", type=Path, required=True, help=benchmark.files.replace("%", "%%"))
         one.add_argument("--count", type=at_least_1, help="the first so many questions; all if left out")
         one.set_defaults(of=lambda args, benchmark=benchmark: benchmark, max_tokens=128)
-    one = _add_benchmark(commands, "scenes", scenes(0, 0).summary)
+    one = _add_benchmark(commands, scenes(0, 0))
     one.add_argument("--seed", type=int, default=900, help="scenes of one seed are the same everywhere")
     one.add_argument("--count", type=at_least_1, default=100, help="scenes")
     one.set_defaults(of=lambda args: scenes(args.seed, args.count), data=Path(), scoring="shared", shift=[10, 25, 150])
@@ -64,13 +63,14 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_benchmark(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
+def _add_benchmark(commands: Any, benchmark: Benchmark) -> argparse.ArgumentParser:
+    summary = benchmark.summary.replace("%", "%%")
     parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        benchmark.name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add_server(parser)
     parser.add_argument(
-        "--prompts", choices=_PROMPTS, default="llava", help="whose wording is asked; llava is the paper's"
+        "--prompts", choices=list(benchmark.wordings), default="llava", help="whose wording; llava is the paper's"
     )
     parser.add_argument("--mode", choices=MODES, default="dual", help="which looks; macro is a baseline of one look")
     parser.add_argument("--model", help="the model's name; the server's first if left out")
@@ -83,7 +83,7 @@ def _add_benchmark(commands: Any, name: str, summary: str) -> argparse.ArgumentP
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON, not as tables")
     parser.add_argument("--out", type=Path, help="the run's folder; runs/eval/BENCHMARK-DATE if left out")
-    parser.set_defaults(run=_evaluate, name=name)
+    parser.set_defaults(run=_evaluate, name=benchmark.name)
     return parser
 
 
@@ -109,7 +109,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         return _INTERRUPTED if ended.reason == INTERRUPTION else _SOME_FAILED
     print(json.dumps(ended.found, indent=2) if args.json else table(ended.found))
     _say(f"{failures(ended.found)}\n{folder / 'report.md'} has all figures.".strip())
-    return _SOME_FAILED if ended.found["failed"] else 0
+    return _SOME_FAILED if ended.found["failed"] + ended.found["failed_again"] else 0
 
 
 def _settings(args: argparse.Namespace) -> Settings:

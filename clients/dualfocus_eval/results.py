@@ -18,6 +18,7 @@ from dualfocus_client.asking import Server
 
 from dualfocus_eval.asking.records import RunError
 from dualfocus_eval.evaluate import Settings, evaluate
+from dualfocus_eval.report.document import failures
 from dualfocus_eval.report.page import goals, table
 from dualfocus_eval.report.plots import draw_plots
 from dualfocus_eval.scenes.benchmark import scenes
@@ -56,8 +57,8 @@ def write_results(docs: Path, count: int, model: str | None = None) -> dict[str,
     settings = Settings(scenes(SEED, count), scoring="shared", shift=[10, 25, 150])
     with serving(model) as url, TemporaryDirectory() as folder:
         ended = evaluate(Server(url, concurrency=16), settings, Path(folder))
-    if ended.reason or ended.found["failed"]:
-        raise RunError(ended.reason or f"{ended.found['failed']} questions failed")
+    if ended.reason or (failed := failures(ended.found)):
+        raise RunError(ended.reason or failed)
     found = {"seed": SEED, "scenes": count, **ended.found}
     draw_plots([one.outcome for one in ended.judged], found, docs / "results")
     (docs / "results" / "figures.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from dualfocus_client.asking import Halt, Server, ask_all, heed_signals
-from dualfocus_client.client import answer_body, authorization, raise_unanswered, server_address
-from dualfocus_client.line_formats.line_format import Question
+from dualfocus_client.asking import INTERRUPTION, Halt, Server, ask_all, heed_signals
+from dualfocus_client.client import CHAT, answer_body, authorization, raise_unanswered, server_address
+from dualfocus_client.line_formats.line_format import Question, fingerprint_of
 from tqdm import tqdm
 
-from dualfocus_eval.asking.questions import Asked, Variant, asked
+from dualfocus_eval.asking.questions import Asked, Variant
 from dualfocus_eval.asking.records import Record, Records
 from dualfocus_eval.boxes import Box
 from dualfocus_eval.samples import Sample, Wording
@@ -34,8 +34,11 @@ class Plan:
 
 
 def ask_plan(server: Server, plan: Plan, records: Records) -> str | None:
-    """Ask what has no answer yet, a bar on stderr saying how far it is; returns why it ended early, None if it didn't."""
-    return asyncio.run(_ask(server, plan, records))
+    """Ask what has no answer yet, a bar on stderr; returns why it ended early, None where it did not."""
+    try:
+        return asyncio.run(_ask(server, plan, records))
+    except KeyboardInterrupt:
+        return INTERRUPTION
 
 
 async def _ask(server: Server, plan: Plan, records: Records) -> str | None:
@@ -43,8 +46,8 @@ async def _ask(server: Server, plan: Plan, records: Records) -> str | None:
     heed_signals(halt)
     await _pass(server, FIRST, _first(plan, records), plan.questions, records, halt)
     for variant in plan.variants:
-        if halt.reason is None:
-            boxed = sum(_has_box(record) for record in records.all())
+        boxed = sum(_has_box(record) for record in records.all())
+        if halt.reason is None and boxed:
             await _pass(server, variant.name, _again(plan, variant, records), boxed, records, halt)
     return halt.reason
 
@@ -52,14 +55,20 @@ async def _ask(server: Server, plan: Plan, records: Records) -> str | None:
 def _first(plan: Plan, records: Records) -> Iterator[Asked]:
     for number, sample in enumerate(plan.samples(), 1):
         if records.answered(FIRST, sample.id) is None:
-            yield asked(number, sample, plan.wording(sample), {"mode": plan.mode}, plan.request, FIRST)
+            yield _asked(plan, number, sample, {"mode": plan.mode}, FIRST)
 
 
 def _again(plan: Plan, variant: Variant, records: Records) -> Iterator[Asked]:
     for number, sample in enumerate(plan.samples(), 1):
         first = records.answered(FIRST, sample.id)
         if first and _has_box(first) and records.answered(variant.name, sample.id) is None:
-            yield asked(number, sample, plan.wording(sample), variant.options(first), plan.request, variant.name)
+            yield _asked(plan, number, sample, variant.options(first), variant.name)
+
+
+def _asked(plan: Plan, number: int, sample: Sample, options: dict[str, Any], variant: str) -> Asked:
+    # What is asked is hashed as a whole, in the run's header: here the id and the variant tell questions apart.
+    fingerprint = fingerprint_of(sample.id, variant)
+    return Asked(number, CHAT, fingerprint, sample, plan.wording(sample), options, plan.request, variant)
 
 
 def _has_box(record: Record) -> bool:
@@ -96,8 +105,9 @@ def describe_server(server: Server, model: str | None) -> dict[str, Any]:
 
 
 def versions_of(server: Server) -> dict[str, Any]:
-    """Return the versions that a server says it runs. Raises AskError."""
-    return _get(server, "/version")
+    """Return the versions that a server says it runs: its own, and vLLM's. Raises AskError."""
+    versions = _get(server, "/version")
+    return {"server": versions.pop("version", None), **versions}
 
 
 def _get(server: Server, path: str) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from random import Random
 from typing import Any, ClassVar
 
 import httpx
-from dualfocus_client.client import CHAT, AskError, answer_body, chat_body, data_url, read_file
-from dualfocus_client.line_formats.line_format import Question, fingerprint_of
+from dualfocus_client.client import AskError, answer_body, chat_body, data_url, read_file
+from dualfocus_client.line_formats.line_format import Question
 from PIL import ExifTags, Image
 
 from dualfocus_eval.asking.header import without_picture
@@ -102,13 +102,6 @@ class Asked(Question):
     def told(self, found: dict[str, Any]) -> Record:
         """Return a question's record."""
         return {"id": self.sample.id, "variant": self.variant, **found}
-
-
-def asked(
-    number: int, sample: Sample, text: str, options: dict[str, Any], request: dict[str, Any], variant: str
-) -> Asked:
-    """Return a sample as the question of that number."""
-    return Asked(number, CHAT, fingerprint_of(sample.id, variant), sample, text, options, request, variant)
 
 
 def size_of(image: Path | bytes) -> tuple[int, int] | None:

@@ -13,6 +13,7 @@ _PLOTS = {
     "perplexity": "Perplexities of both answers",
 }
 _NO_PLOTS = "Plots need matplotlib: `pip install 'dualfocus[eval]'`, then the same command again."
+_ONE_LOOK = "There was one look: macro, micro and chosen are the same answers."
 
 
 def report(header: Header, found: dict[str, Any], has_plots: bool) -> str:
@@ -21,6 +22,7 @@ def report(header: Header, found: dict[str, Any], has_plots: bool) -> str:
     parts = [
         f"# {header['asked']['benchmark']}",
         failures(found),
+        _ONE_LOOK if header["asked"]["mode"] in ("macro", "micro", "off") else "",
         "## Answers",
         f"Scores are {next(iter(found['quoted']['chosen']))}. Chosen: what the server returned. Oracle: the better of "
         "macro and micro.",
@@ -36,10 +38,13 @@ def report(header: Header, found: dict[str, Any], has_plots: bool) -> str:
 
 
 def failures(found: dict[str, Any]) -> str:
-    """Return a sentence on the questions that have no answer; nothing where all have."""
-    if not found["failed"]:
-        return ""
-    return f"**{found['failed']} questions failed and are in no figure.** The same command again asks them."
+    """Return what there is to say of questions without an answer; nothing where all have one."""
+    told = []
+    if found["failed"]:
+        told.append(f"{found['failed']} questions failed and are in no figure.")
+    if found["failed_again"]:
+        told.append(f"{found['failed_again']} failed when asked again: that scoring or shift is left out.")
+    return " ".join([*told, "The same command again asks them."] if told else [])
 
 
 def details(found: dict[str, Any]) -> Iterable[str]:

@@ -21,7 +21,7 @@ def draw_plots(outcomes: Sequence[Outcome], figures: dict[str, Any], folder: Pat
     """Write `accuracy.png`, `skipping.png` and `perplexity.png`."""
     folder.mkdir(parents=True, exist_ok=True)
     groups = {"overall": figures["overall"], **figures["categories"]}
-    _draw(folder / "accuracy.png", 1, lambda panels: _accuracy(panels[0], groups))
+    _draw(folder / "accuracy.png", 1, lambda panels: _accuracy(panels[0], groups), max(6.4, 0.9 * len(groups)))
     _draw(folder / "skipping.png", 1, lambda panels: _skipping(panels[0], figures["thresholds"]))
     kinds = _kinds(figures)
     _draw(folder / "perplexity.png", len(kinds), lambda panels: _perplexities(panels, kinds, outcomes))
@@ -56,12 +56,12 @@ def _calibration(panels: "Sequence[Axes]", found: dict[str, Any]) -> None:
         panel.grid(alpha=0.3)
 
 
-def _draw(path: Path, columns: int, fill: Any) -> None:
+def _draw(path: Path, columns: int, fill: Any, inches: float | None = None) -> None:
     # Where only a server was installed, figures are told and none is drawn.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.2 * columns + 3.2 * (columns == 1), 3.6), layout="constrained")
+    figure = Figure(figsize=(inches or 3.2 * columns + 3.2 * (columns == 1), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     fill(figure.subplots(1, columns, squeeze=False)[0])
     figure.savefig(path, dpi=110)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dualfocus_eval.asking.header import Header
+from dualfocus_eval.asking.passes import FIRST
 from dualfocus_eval.asking.records import Record, RunError
 from dualfocus_eval.report.document import report
 from dualfocus_eval.report.figures import costs, figures
@@ -34,8 +35,9 @@ def _variants(outcomes: Sequence[Outcome]) -> list[str]:
 
 def figures_of(benchmark: Benchmark, judged: Sequence[Judged], records: Sequence[Record]) -> dict[str, Any]:
     """Return all figures of a run, with what failed and what a question costs."""
-    failed = sum("error" in record for record in records)
-    return {"failed": failed, "costs": costs(records), **figures(benchmark, judged)}
+    failed = [record["variant"] for record in records if "error" in record]
+    first = failed.count(FIRST)
+    return {"failed": first, "failed_again": len(failed) - first, "costs": costs(records), **figures(benchmark, judged)}
 
 
 def write(folder: Path, header: Header, found: dict[str, Any], judged: Sequence[Judged]) -> None:

@@ -128,6 +128,25 @@ def test_failures_are_told_and_tried_again_and_never_scored(
     assert grocer.asked == {**once_each(QUESTIONS), "3": 2, "8": 2}
 
 
+def test_what_failed_when_asked_again_is_told_and_left_out(
+    command: list[str], grocer: Grocer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command) == 0
+    grocer.refuses = {"3"}
+    assert main([*command, "--shift", "2"]) == 1
+    assert "1 failed when asked again: that scoring or shift is left out" in capsys.readouterr().err
+    found = figures(tmp_path)
+    assert (found["failed"], found["failed_again"], found["shifts"]) == (0, 1, {})
+    assert found["overall"]["questions"] == QUESTIONS
+
+
+def test_a_baseline_of_one_look_is_told_as_one(command: list[str], grocer: Grocer, tmp_path: Path) -> None:
+    assert main([*command, "--mode", "macro", "--shift", "2"]) == 0
+    assert len(grocer.bodies) == QUESTIONS, "there is no box to shift"
+    assert figures(tmp_path)["overall"]["chosen"] == 0.0
+    assert "There was one look" in (tmp_path / "run" / "report.md").read_text()
+
+
 def test_where_all_fail_there_is_no_figure(
     command: list[str], grocer: Grocer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
