@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     run: Callable[[argparse.Namespace], int] = args.run
     try:
         return run(args)
-    except (AskError, DataError, RunError) as error:
+    except (AskError, DataError, RunError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return _NOTHING_ASKED
 

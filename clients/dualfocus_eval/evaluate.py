@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dualfocus_client.asking import Server
+from tqdm import tqdm
 
 from dualfocus_eval.asking.header import Header, Survey, begin, survey
 from dualfocus_eval.asking.passes import Plan, ask_plan, describe_server, versions_of
@@ -57,7 +58,8 @@ def evaluate(server: Server, settings: Settings, folder: Path) -> Finished:
 
     Raises DataError, RunError, and AskError where the server can't be asked what it serves.
     """
-    known = survey(settings.samples(), settings.benchmark.wordings[settings.prompts])
+    samples = tqdm(settings.samples(), desc="reading", unit="question", leave=False, disable=None)
+    known = survey(samples, settings.benchmark.wordings[settings.prompts])
     header = begin(folder, _header(server, settings, known))
     with Records(folder) as records:
         reason = ask_plan(server, _plan(settings, known.questions), records)

@@ -29,11 +29,10 @@ class Records:
         self._file = path.open("ab", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._newest, whole = _load(path)
         except OSError as error:
             self._file.close()
             raise RunError(f"{path}: another run is writing it") from error
-        self.was_torn = whole < path.stat().st_size
+        self._newest, whole = _load(path)
         self._file.truncate(whole)
 
     def __enter__(self) -> "Records":

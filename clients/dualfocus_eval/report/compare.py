@@ -1,7 +1,9 @@
 """Two runs side by side over the questions that both have: Table 1 (baseline, DualFocus), Table 8 (two models)."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from dualfocus_eval.asking.records import RunError
@@ -50,7 +52,7 @@ def _both(benchmark: Benchmark, pairs: Sequence[Pair], answer: str) -> list[floa
 
 
 def _difference(benchmark: Benchmark, pairs: Sequence[Pair]) -> dict[str, Any]:
-    low, high = bootstrap(lambda drawn: _gain(benchmark, units, drawn), len(units := _units(pairs)))
+    low, high = bootstrap(_gains(benchmark, pairs), len(_units(pairs)))
     rights = [tuple(one.chosen.score >= _RIGHT for one in pair) for pair in pairs]
     only = [rights.count((True, False)), rights.count((False, True))]
     before, after = _both(benchmark, pairs, "chosen")
@@ -67,21 +69,27 @@ def _units(pairs: Sequence[Pair]) -> list[list[Pair]]:
     return list(units.values())
 
 
-def _gain(benchmark: Benchmark, units: Sequence[Sequence[Pair]], drawn: Sequence[int]) -> float:
-    before, after = (
-        headline(
-            benchmark,
-            [_as_drawn(pair[side].chosen, place) for place, unit in enumerate(drawn) for pair in units[unit]],
-        )
-        for side in (0, 1)
-    )
-    return after - before
+def _gains(benchmark: Benchmark, pairs: Sequence[Pair]) -> Callable[[Sequence[int]], float]:
+    """Return what tells the headline's difference over units that are drawn by their numbers."""
+    units = _units(pairs)
+
+    @cache
+    def copy(unit: int, number: int) -> list[tuple[Scored, Scored]]:
+        """Return a unit's replies; of one that is drawn twice the copies are groups of their own, and both count."""
+        return [(_as_copy(one.chosen, number), _as_copy(other.chosen, number)) for one, other in units[unit]]
+
+    def gain(drawn: Sequence[int]) -> float:
+        counted = Counter(drawn).items()
+        both = [pair for unit, times in counted for number in range(times) for pair in copy(unit, number)]
+        before, after = zip(*both, strict=True)
+        return headline(benchmark, after) - headline(benchmark, before)
+
+    return gain
 
 
-def _as_drawn(scored: Scored, place: int) -> Scored:
-    """Return a reply as of a group of its own: one that was drawn twice counts twice."""
+def _as_copy(scored: Scored, number: int) -> Scored:
     group = scored.sample.group
-    return replace(scored, sample=replace(scored.sample, group=f"{group}/{place}")) if group else scored
+    return replace(scored, sample=replace(scored.sample, group=f"{group}/{number}")) if group else scored
 
 
 def _surer(pair: Pair) -> Scored:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from math import comb
 from random import Random
 
+from tqdm import tqdm
+
 _RESAMPLES, _SEED = 1000, 0
 
 
@@ -13,7 +15,8 @@ def bootstrap(difference: Callable[[Sequence[int]], float], units: int) -> tuple
     `difference` is given which of the `units` were drawn: the same ones for both runs. The seed is fixed.
     """
     random = Random(_SEED)
-    found = sorted(difference(random.choices(range(units), k=units)) for _ in range(_RESAMPLES))
+    samples = tqdm(range(_RESAMPLES), desc="bootstrap", leave=False, disable=None)
+    found = sorted(difference(random.choices(range(units), k=units)) for _ in samples)
     return found[round(0.025 * _RESAMPLES)], found[round(0.975 * _RESAMPLES) - 1]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from dualfocus_eval.boxes import Box, overlap
 from dualfocus_eval.command import main
+from dualfocus_eval.report.document import report
 from dualfocus_eval.report.figures import figures
 from dualfocus_eval.report.outcomes import Outcome, Said, judge
 from dualfocus_eval.report.page import goals, table
@@ -95,6 +96,15 @@ def test_what_micro_won_is_told_by_tenths_of_macros_perplexity() -> None:
 def test_boxes_and_crops_are_held_against_the_targets() -> None:
     """Three of four had the right box, and a crop that holds half of it."""
     assert FIGURES["boxes"] == {"questions": 4, "had_box": 0.75, "iou": 0.75, "covered": 0.375}
+
+
+def test_the_papers_numbers_stand_beside_ours() -> None:
+    header = {"asked": {"benchmark": "textvqa", "mode": "dual"}, "served": {}, "versions": {}, "begun": ""}
+    told = report(header, {**FIGURES, "failed": 0, "failed_again": 0, "costs": {}}, has_plots=True)
+    assert "| Table 1 | LLaVA-1.5-7B | baseline | 58.2 |  |" in told
+    assert "| Table 3 | LLaVA-1.5-7B + DualFocus | micro | 61.3 | 75.0 |" in told
+    assert "| Table 5 | LLaVA-1.5-7B + DualFocus | shift 25 | 61.3 | 50.0 |" in told
+    assert "MMBench" not in told
 
 
 bodies: list[dict[str, Any]] = []

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dualfocus_eval.asking.questions import size_of
 from dualfocus_eval.asking.records import Records, RunError, read_records
 from dualfocus_eval.benchmarks import BENCHMARKS
 from dualfocus_eval.calibrate import main as calibrate
 from dualfocus_eval.command import main
+from PIL import ExifTags, Image
 
 from unit.evaluation.fruit import FRUIT, Grocer, write_data
 from unit.local_web import serving
@@ -209,6 +211,15 @@ def test_a_picture_that_is_missing_is_said_before_anything_is_asked(
     assert main(command) == 2
     assert "fruit.png: No such file" in capsys.readouterr().err
     assert not grocer.bodies
+
+
+def test_a_pictures_size_is_that_of_the_picture_upright(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (40, 30))
+    picture.getexif()[ExifTags.Base.Orientation] = 6
+    picture.save(tmp_path / "turned.jpg", exif=picture.getexif())
+    assert size_of(tmp_path / "turned.jpg") == (30, 40)
+    assert size_of((tmp_path / "turned.jpg").read_bytes()) == (30, 40)
+    assert size_of(b"none") is None
 
 
 def test_one_process_writes_a_run(tmp_path: Path) -> None:
