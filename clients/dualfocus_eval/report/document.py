@@ -51,7 +51,9 @@ def details(found: dict[str, Any]) -> Iterable[str]:
     """Yield the tables that drawn scenes have no need of."""
     quoted = found["quoted"]
     yield "All figures that the benchmark is quoted by:"
-    yield grid(["", *(f"{name} %" for name in quoted)], _turned(quoted))
+    names = next(iter(quoted.values()))
+    rows = [[name, *(percent(figures[name]) for figures in quoted.values())] for name in names]
+    yield grid(["", *(f"{answer} %" for answer in quoted)], rows)
     choice = found["right_choice"]
     if choice["questions"]:
         yield (
@@ -68,11 +70,6 @@ def details(found: dict[str, Any]) -> Iterable[str]:
     yield "Why an answer was chosen:"
     yield grid(["selection", "questions"], [[name, str(count)] for name, count in found["selections"].items()])
     yield grid(["a question", "mean; of seconds the median"], [[name, f"{n:g}"] for name, n in found["costs"].items()])
-
-
-def _turned(quoted: dict[str, dict[str, float]]) -> list[list[str]]:
-    names = next(iter(quoted.values()))
-    return [[name, *(percent(figures[name]) for figures in quoted.values())] for name in names]
 
 
 def _number(row: dict[str, Any]) -> str:

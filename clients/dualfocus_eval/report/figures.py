@@ -53,8 +53,8 @@ def group_figures(benchmark: Benchmark, group: Sequence[Judged]) -> dict[str, An
     others = {
         name.removeprefix(_SCORING): headline(benchmark, (one.varied[name] for one in group)) for name in scorings
     }
-    has_boxes = any(one.outcome.sample.box for one in group)
-    boxes = {"iou": round(fmean(iou(one.outcome) for one in group), 4)} if has_boxes else {}
+    ious = [iou(one.outcome) for one in group if one.outcome.sample.box]
+    boxes = {"iou": round(fmean(ious), 4)} if ious else {}
     won = _share(one.outcome.winner == "micro" for one in group)
     return {"questions": len(group), **answers, **others, "oracle": oracle, **boxes, "won_by_micro": won}
 

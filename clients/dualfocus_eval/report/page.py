@@ -28,8 +28,9 @@ def table(figures: dict[str, Any]) -> str:
 
 def _groups(figures: dict[str, Any]) -> str:
     groups = {"overall": figures["overall"], **figures["categories"]}
-    rows = [[name, *(_format_cell(*cell) for cell in group.items())] for name, group in groups.items()]
-    return grid(["questions on", *(_HEADS.get(name, f"{name} %") for name in figures["overall"])], rows)
+    columns = figures["overall"]
+    rows = [[name, *(_format_cell(column, group.get(column)) for column in columns)] for name, group in groups.items()]
+    return grid(["questions on", *(_HEADS.get(column, f"{column} %") for column in columns)], rows)
 
 
 def goals(figures: dict[str, Any]) -> str:
@@ -82,7 +83,9 @@ def _deciles(perplexities: dict[str, dict[str, list[float]]]) -> Iterable[list[s
             yield [f"{kind}, {path}", *(f"{value:.2f}" for value in deciles)]
 
 
-def _format_cell(name: str, value: float) -> str:
+def _format_cell(name: str, value: float | None) -> str:
+    if value is None:  # the category has no targets
+        return ""
     return {"questions": f"{value:.0f}", "iou": f"{value:.2f}"}.get(name, percent(value))
 
 

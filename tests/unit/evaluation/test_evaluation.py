@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,14 @@ def test_what_micro_won_is_told_by_tenths_of_macros_perplexity() -> None:
 def test_boxes_and_crops_are_held_against_the_targets() -> None:
     """Three of four had the right box, and a crop that holds half of it."""
     assert FIGURES["boxes"] == {"questions": 4, "had_box": 0.75, "iou": 0.75, "covered": 0.375}
+
+
+def test_only_questions_whose_target_is_known_have_an_iou() -> None:
+    without = replace(OUTCOMES[0], sample=replace(OUTCOMES[0].sample, category="open", box=None))
+    found = figures(BENCHMARK, [judge(BENCHMARK, one) for one in (*OUTCOMES, without)])
+    assert found["overall"]["iou"] == FIGURES["overall"]["iou"]
+    assert "iou" not in found["categories"]["open"]
+    assert "| open | 1 | 0.0 | 100.0 | 100.0 | 100.0 |  | 100.0 |" in table(found)
 
 
 def test_the_papers_numbers_stand_beside_ours() -> None:
