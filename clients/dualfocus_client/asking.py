@@ -2,11 +2,14 @@
 
 import asyncio
 import random
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
+from tqdm import tqdm
 
 from dualfocus_client.client import AskError, Unanswered, authorization, raise_unanswered, server_address
 from dualfocus_client.line_formats.line_format import Question
@@ -14,6 +17,8 @@ from dualfocus_client.line_formats.line_format import Question
 Keep = Callable[[Question, dict[str, Any]], None]
 # Seconds before the second attempt, doubled before each further one up to the most.
 FIRST_WAIT, MOST_WAIT = 1.0, 30.0
+# The reason of a run that a signal ended.
+INTERRUPTION = "interrupted"
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,20 @@ class Halt:
         except TimeoutError:
             return False
         return True
+
+
+def heed_signals(halt: Halt) -> None:
+    """Let a first Ctrl-C wait for the questions that are being asked, and a second one end them."""
+    loop = asyncio.get_running_loop()
+
+    def heed() -> None:
+        tqdm.write("Waiting for the questions that are being asked; again to leave them.", file=sys.stderr)
+        halt.call(INTERRUPTION)
+        for each in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(each)
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(each, heed)
 
 
 async def ask_all(server: Server, questions: Iterator[Question], keep: Keep, halt: Halt) -> None:

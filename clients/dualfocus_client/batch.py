@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,13 @@ import httpx
 from tqdm import tqdm
 
 from dualfocus_client.answers import Answers
-from dualfocus_client.asking import Halt, Server, ask_all
+from dualfocus_client.asking import INTERRUPTION, Halt, Server, ask_all, heed_signals
 from dualfocus_client.client import MODES
 from dualfocus_client.line_formats.line_format import Question
 from dualfocus_client.options import add_server, config_parser, key_of, parse
 from dualfocus_client.questions import BatchError, QuestionFile
 
 _SOME_FAILED, _NOTHING_ASKED, _INTERRUPTED = 1, 2, 130
-_INTERRUPTION = "interrupted"
 
 
 def main(argv: list[str]) -> int:
@@ -103,7 +101,7 @@ def _run(server: Server, questions: QuestionFile, answers: Answers, count: int, 
     try:
         reason = asyncio.run(_ask(server, questions, answers, count))
     except KeyboardInterrupt:
-        reason = _INTERRUPTION
+        reason = INTERRUPTION
     try:
         return _ended(answers, count, output, reason)
     except OSError as error:
@@ -114,7 +112,7 @@ def _run(server: Server, questions: QuestionFile, answers: Answers, count: int, 
 async def _ask(server: Server, questions: QuestionFile, answers: Answers, count: int) -> str | None:
     """Ask what has no answer yet; returns why it ended early, None where it did not."""
     halt = Halt()
-    _heed_signals(halt)
+    heed_signals(halt)
     every = 0.1 if sys.stderr.isatty() else 10.0  # seconds: a log is spared what a terminal overwrites
     with tqdm(total=count, initial=answers.answered, unit="question", smoothing=0.05, mininterval=every) as bar:
         failed = 0
@@ -130,20 +128,6 @@ async def _ask(server: Server, questions: QuestionFile, answers: Answers, count:
     return halt.reason
 
 
-def _heed_signals(halt: Halt) -> None:
-    """Let a first Ctrl-C wait for the questions that are being asked, and a second one end them."""
-    loop = asyncio.get_running_loop()
-
-    def heed() -> None:
-        tqdm.write("Waiting for the questions that are being asked; again to leave them.", file=sys.stderr)
-        halt.call(_INTERRUPTION)
-        for each in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(each)
-
-    for each in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(each, heed)
-
-
 def _ended(answers: Answers, count: int, output: Path, reason: str | None) -> int:
     """Put the answers in order, tell what failed, and return the exit status."""
     failures = answers.failures()
@@ -155,7 +139,7 @@ def _ended(answers: Answers, count: int, output: Path, reason: str | None) -> in
         _say(f"error: ended early: {reason}")
     if answers.answered < count:
         _say("The same command again asks those that are not.")
-    if reason == _INTERRUPTION:
+    if reason == INTERRUPTION:
         return _INTERRUPTED
     return _SOME_FAILED if answers.answered < count or reason else 0
 

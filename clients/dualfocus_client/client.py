@@ -84,7 +84,12 @@ def image_url(image: str) -> str:
     """Return an image argument as a URL: a file's content as a data: URL, a URL as it is. Raises AskError."""
     if image.startswith(URL_SCHEMES):
         return image
-    return f"data:application/octet-stream;base64,{base64.b64encode(read_file(image)).decode()}"
+    return data_url(read_file(image))
+
+
+def data_url(content: bytes) -> str:
+    """Return a file's content as a data: URL."""
+    return f"data:application/octet-stream;base64,{base64.b64encode(content).decode()}"
 
 
 def read_file(path: str) -> bytes:

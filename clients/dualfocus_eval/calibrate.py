@@ -9,14 +9,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from dualfocus_client.asking import Server
 from dualfocus_client.client import AskError, ask
 from tqdm import tqdm
 
-from dualfocus_eval.asking import Server
+from dualfocus_eval.asking.records import RunError
 from dualfocus_eval.calibration import Labelled, figures
 from dualfocus_eval.command import add_server, at_least_1, drawing_folder, server_of
-from dualfocus_eval.outcomes import chosen_of, is_right
-from dualfocus_eval.plots import draw_calibration
+from dualfocus_eval.report.outcomes import is_right
+from dualfocus_eval.report.plots import draw_calibration
+from dualfocus_eval.report.reading import read_labelled
 
 Line = dict[str, Any]
 
@@ -25,9 +27,8 @@ def main(argv: Sequence[str]) -> int:
     """Run `dualfocus calibrate`; returns the exit status."""
     args = _parse(argv)
     try:
-        lines = list(_questions(args.questions, args.count))
-        found = figures(_ask_all(server_of(args), args.questions.parent, lines), args.loss / 100)
-    except (AskError, OSError, ValueError) as error:
+        found = figures(_labelled(args), args.loss / 100)
+    except (AskError, RunError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(json.dumps(found, indent=2) if args.json else _format_findings(found))
@@ -48,7 +49,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "questions",
         type=Path,
-        help="a JSON object a line: image (a file beside it, or a URL), question, answer or answers",
+        help="a JSON object a line: image (a file beside it, or a URL), question, answer or answers; or the "
+        "folder of a run of `dualfocus eval`, whose answers are read: nothing is asked then",
     )
     parser.add_argument("--loss", type=float, default=0.5, help="points of accuracy that may be lost")
     parser.add_argument("--count", type=at_least_1, help="questions to ask; all if left out")
@@ -56,6 +58,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument("--out", type=drawing_folder, help="a folder for calibration.json and calibration.png")
     return parser.parse_args(argv)
+
+
+def _labelled(args: argparse.Namespace) -> list[Labelled]:
+    if args.questions.is_dir():
+        return read_labelled(args.questions)[: args.count]
+    return _ask_all(server_of(args), args.questions.parent, list(_questions(args.questions, args.count)))
 
 
 def _questions(path: Path, count: int | None) -> Iterator[Line]:
@@ -93,8 +101,8 @@ def _ask(server: Server, folder: Path, line: Line) -> Labelled:
     focus = completion["dualfocus"]
     return Labelled(
         perplexity=focus["macro"]["perplexity"],
-        macro_is_right=is_right(focus["macro"]["text"], line["answers"]),
-        chosen_is_right=is_right(chosen_of(completion), line["answers"]),
+        macro_score=is_right(focus["macro"]["text"], line["answers"]),
+        chosen_score=is_right(completion["choices"][0]["message"]["content"], line["answers"]),
         macro_seconds=focus["turns"]["macro"]["seconds"],
         seconds=focus["seconds"],
     )

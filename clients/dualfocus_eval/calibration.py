@@ -9,11 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Labelled:
-    """A question asked of both looks: macro's perplexity (Eq. 7), what was right, seconds of macro and of all turns."""
+    """A question asked of both looks: macro's perplexity (Eq. 7), scores from 0 to 1, seconds of macro and of all."""
 
     perplexity: float
-    macro_is_right: bool
-    chosen_is_right: bool
+    macro_score: float
+    chosen_score: float
     macro_seconds: float
     seconds: float
 
@@ -32,7 +32,7 @@ def curve(asked: Sequence[Labelled]) -> list[Point]:
     """Return a point for each threshold that makes a difference: none skipped, then the surest answer, and so on."""
     ranked = sorted(asked, key=lambda one: one.perplexity)
     count = len(ranked)
-    right = accumulate((one.macro_is_right - one.chosen_is_right for one in ranked), initial=_right(ranked))
+    right = accumulate((one.macro_score - one.chosen_score for one in ranked), initial=_right(ranked))
     seconds = accumulate((one.macro_seconds - one.seconds for one in ranked), initial=fsum(o.seconds for o in ranked))
     return [
         Point(threshold, skipped / count, hits / count, time / count)
@@ -41,8 +41,8 @@ def curve(asked: Sequence[Labelled]) -> list[Point]:
     ]
 
 
-def _right(asked: Sequence[Labelled]) -> int:
-    return sum(one.chosen_is_right for one in asked)
+def _right(asked: Sequence[Labelled]) -> float:
+    return sum(one.chosen_score for one in asked)
 
 
 def _thresholds(ranked: Sequence[Labelled]) -> list[float | None]:

@@ -10,14 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
+from dualfocus_client.asking import Server
 
-from dualfocus_eval.asking import Server, ask_all
-from dualfocus_eval.figures import figures
-from dualfocus_eval.page import goals, table
-from dualfocus_eval.plots import draw_plots
+from dualfocus_eval.asking.records import RunError
+from dualfocus_eval.evaluate import Settings, evaluate
+from dualfocus_eval.report.document import failures
+from dualfocus_eval.report.page import goals, table
+from dualfocus_eval.report.plots import draw_plots
+from dualfocus_eval.scenes.benchmark import scenes
 
 _READY_WITHIN = 300.0
 # No training run draws scenes of this seed, and nothing of recipe or model was chosen by its figures.
@@ -49,11 +53,14 @@ what the oracle gains over the better single turn.
 
 
 def write_results(docs: Path, count: int, model: str | None = None) -> dict[str, Any]:
-    """Ask about `count` scenes and write the page; returns the figures."""
-    with serving(model) as url:
-        outcomes = ask_all(Server(url), SEED, count)
-    found = {"seed": SEED, "scenes": count, **figures(outcomes)}
-    draw_plots(outcomes, found, docs / "results")
+    """Ask about `count` scenes and write the page; returns the figures. Raises RunError where some failed."""
+    settings = Settings(scenes(SEED, count), scoring="shared", shift=[10, 25, 150])
+    with serving(model) as url, TemporaryDirectory() as folder:
+        ended = evaluate(Server(url, concurrency=16), settings, Path(folder))
+    if ended.reason or (failed := failures(ended.found)):
+        raise RunError(ended.reason or failed)
+    found = {"seed": SEED, "scenes": count, **ended.found}
+    draw_plots([one.outcome for one in ended.judged], found, docs / "results")
     (docs / "results" / "figures.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     (docs / "results.md").write_text(_page(found), encoding="utf-8")
     return found

@@ -1,7 +1,7 @@
 """The quick look: the choice, and what is reported."""
 
 from dualfocus_eval.boxes import Box
-from dualfocus_eval.outcomes import Outcome, Said
+from dualfocus_eval.report.outcomes import Outcome, Said
 from dualfocus_eval.scenes.questions import Question
 from dualfocus_training.quick_look import outcome, report
 

@@ -16,8 +16,9 @@ from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.method.perplexity import mean_nll, perplexity
 from dualfocus_engine.pictures.fitting import fit
 from dualfocus_eval.boxes import Box as SceneBox
-from dualfocus_eval.figures import group_figures
-from dualfocus_eval.outcomes import Outcome, Said
+from dualfocus_eval.report.figures import group_figures
+from dualfocus_eval.report.outcomes import Outcome, Said, judge
+from dualfocus_eval.scenes.benchmark import sample_of, scenes
 from dualfocus_eval.scenes.held_out import Asked, held_out
 from dualfocus_eval.scenes.layout import Difficulty
 from dualfocus_eval.scenes.questions import Question
@@ -108,7 +109,7 @@ def outcome(question: Question, macro: Said, micro: Said, box: SceneBox | None) 
     """Choose by Eq. 8."""
     winner = "macro" if macro.perplexity < micro.perplexity else "micro"
     chosen = (macro if winner == "macro" else micro).text
-    return Outcome(question, macro, micro, chosen, winner, box, shared=chosen)
+    return Outcome(sample_of(question), macro, micro, chosen, winner, box)
 
 
 def _micros(looker: Looker, asked: Sequence[Asked], boxes: Sequence[str]) -> list[Said | None]:
@@ -132,12 +133,13 @@ def _micro_turn(profile: Profile, asked: Asked, written: str) -> Turn | None:
 
 def report(own: Sequence[Outcome], true: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
     """The figures of the model's own boxes, overall and by kind, and how often micro is right by the true ones."""
-    kinds = {None: "overall"} | {one.question.kind: one.question.kind for one in own}
+    kinds = {None: "overall"} | {one.sample.category: one.sample.category for one in own}
     return {name: _of_kind(own, kind) | {"true_box": _of_kind(true, kind)["micro"]} for kind, name in kinds.items()}
 
 
 def _of_kind(outcomes: Sequence[Outcome], kind: str | None) -> dict[str, Any]:
-    return group_figures([one for one in outcomes if kind in (None, one.question.kind)])
+    benchmark = scenes(0, 0)
+    return group_figures(benchmark, [judge(benchmark, one) for one in outcomes if kind in (None, one.sample.category)])
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
 """`dualfocus calibrate`: the threshold that is picked, against a server whose answers follow a rule."""
 
-import importlib
 import json
 import subprocess
 import sys
@@ -131,13 +130,15 @@ def test_a_file_that_is_not_there_is_said(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize("command", ["calibrate", "command"])
-def test_where_only_a_server_is_installed_figures_are_told_and_plots_refused(
-    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = f"dualfocus_eval.{command}"
+def test_commands_need_no_more_than_the_client(command: str) -> None:
     absent = "import sys; sys.modules.update(dict.fromkeys(('matplotlib', 'numpy', 'torch', 'transformers')))"
-    subprocess.run([sys.executable, "-c", f"{absent}; import {module}"], check=True)
+    subprocess.run([sys.executable, "-c", f"{absent}; import dualfocus_eval.{command}"], check=True)
+
+
+def test_plots_are_refused_where_nothing_can_draw_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(SystemExit, match="2"):
-        importlib.import_module(module).main(["scenes", "--out", "plots"])
+        main(["questions.jsonl", "--out", "plots"])
     assert "plots need matplotlib: pip install" in capsys.readouterr().err

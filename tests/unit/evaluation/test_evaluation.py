@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -9,30 +10,39 @@ from typing import Any
 import pytest
 from dualfocus_eval.boxes import Box, overlap
 from dualfocus_eval.command import main
-from dualfocus_eval.figures import figures
-from dualfocus_eval.outcomes import Outcome, Said
-from dualfocus_eval.page import goals, table
+from dualfocus_eval.report.document import report
+from dualfocus_eval.report.figures import figures
+from dualfocus_eval.report.outcomes import Outcome, Said, judge
+from dualfocus_eval.report.page import goals, table
+from dualfocus_eval.samples import Sample
+from dualfocus_eval.scenes.benchmark import scenes
 from dualfocus_eval.scenes.held_out import held_out
-from dualfocus_eval.scenes.questions import Question
 
+from unit.evaluation.fruit import ABOUT
 from unit.local_web import body_of, respond, serving
 
 BOX = Box(0.0, 0.0, 0.5, 0.5)
 SEED, SCENES = 5, 3
 
 
-def outcome(kind: str, macro: Said, micro: Said, chosen: str = "7", box: Box | None = BOX, **shifted: str) -> Outcome:
+def outcome(kind: str, macro: Said, micro: Said, chosen: str = "7", box: Box | None = BOX, **varied: str) -> Outcome:
     winner = "macro" if chosen == macro.text else "micro"
-    moved = {int(pixels.removeprefix("by")): text for pixels, text in shifted.items()}
-    return Outcome(Question("What?", "7", kind, BOX), macro, micro, chosen, winner, box, micro.text, moved)
+    by_name = {name.replace("_", " "): text for name, text in varied.items()}
+    sample = Sample(kind, b"", "What?", ("7",), category=kind, box=BOX)
+    crop = Box(0.25, 0.0, 1.0, 1.0)
+    return Outcome(sample, macro, micro, chosen, winner, box, crop if box else None, "why", by_name)
 
 
 OUTCOMES = [
-    outcome("detail", Said("1", 3.0), Said("7", 1.1), by10="7", by25="1", by150="1"),
-    outcome("detail", Said("7", 1.05), Said("2", 1.5), by10="7", by25="7", by150="7"),
+    outcome("detail", Said("1", 3.0), Said("7", 1.1), shift_10="7", shift_25="1", shift_150="1"),
+    outcome("detail", Said("7", 1.05), Said("2", 1.5), shift_10="7", shift_25="7", shift_150="7"),
     outcome("detail", Said("1", 1.2), Said("7", 1.4), chosen="1", box=None),
     outcome("global", Said("7", 1.01), Said("7 ", 1.02)),
 ]
+BENCHMARK = scenes(SEED, SCENES)
+VARIANTS = ("scoring shared", "shift 10", "shift 25", "shift 150")
+JUDGED = [judge(BENCHMARK, one, VARIANTS) for one in OUTCOMES]
+FIGURES = figures(BENCHMARK, JUDGED)
 
 
 @pytest.mark.parametrize(
@@ -44,8 +54,7 @@ def test_overlap(other: Box, expected: float) -> None:
 
 
 def test_figures_by_kind() -> None:
-    found = figures(OUTCOMES)
-    assert found["detail"] == {
+    assert FIGURES["categories"]["detail"] == {
         "questions": 3,
         "macro": 0.3333,
         "micro": 0.6667,
@@ -55,26 +64,56 @@ def test_figures_by_kind() -> None:
         "iou": 0.6667,
         "won_by_micro": 0.3333,
     }
-    assert found["overall"]["questions"] == 4
-    assert found["recovered"] == 0.0
+    assert FIGURES["overall"]["questions"] == 4
+    assert FIGURES["recovered"] == 0.0
 
 
 def test_skipping_keeps_the_macro_answer_under_the_threshold() -> None:
-    rows = {row["threshold"]: row for row in figures(OUTCOMES)["thresholds"]}
+    rows = {row["threshold"]: row for row in FIGURES["thresholds"]}
     assert rows[1.0] == {"threshold": 1.0, "skipped": 0.0, "chosen": 0.75}
     assert rows[1.1] == {"threshold": 1.1, "skipped": 0.5, "chosen": 0.75}
     assert rows[5.0] == {"threshold": 5.0, "skipped": 1.0, "chosen": 0.5}
 
 
 def test_shifts_count_questions_that_had_a_box() -> None:
-    assert figures(OUTCOMES)["shifts"] == {"0": 1.0, "10": 1.0, "25": 0.5, "150": 0.5}
+    assert FIGURES["shifts"] == {"0": 1.0, "10": 1.0, "25": 0.5, "150": 0.5}
 
 
 def test_a_run_is_told_in_tables_and_held_against_its_goals() -> None:
-    found = figures(OUTCOMES)
-    assert "| detail | 3 | 33.3 | 66.7 | 66.7 | 66.7 | 100.0 | 0.67 | 33.3 |" in table(found)
-    assert "| detail: chosen ≥ 75 % | 66.7 | **no** |" in goals(found)
-    assert "| detail: mean IoU ≥ 0.6 | 0.67 | yes |" in goals(found)
+    assert "| detail | 3 | 33.3 | 66.7 | 66.7 | 66.7 | 100.0 | 0.67 | 33.3 |" in table(FIGURES)
+    assert "| detail: chosen ≥ 75 % | 66.7 | **no** |" in goals(FIGURES)
+    assert "| detail: mean IoU ≥ 0.6 | 0.67 | yes |" in goals(FIGURES)
+
+
+def test_the_choice_is_held_against_what_one_answer_alone_was_right_about() -> None:
+    assert FIGURES["right_choice"] == {"questions": 3, "chosen": 0.6667}
+
+
+def test_what_micro_won_is_told_by_tenths_of_macros_perplexity() -> None:
+    rows = [(row["macro_perplexity"], row["won_by_micro"], row["macro"], row["micro"]) for row in FIGURES["wins"]]
+    assert rows == [(1.01, 0.0, 1.0, 1.0), (1.05, 0.0, 1.0, 0.0), (1.2, 0.0, 0.0, 1.0), (3.0, 1.0, 0.0, 1.0)]
+
+
+def test_boxes_and_crops_are_held_against_the_targets() -> None:
+    """Three of four had the right box, and a crop that holds half of it."""
+    assert FIGURES["boxes"] == {"questions": 4, "had_box": 0.75, "iou": 0.75, "covered": 0.375}
+
+
+def test_only_questions_whose_target_is_known_have_an_iou() -> None:
+    without = replace(OUTCOMES[0], sample=replace(OUTCOMES[0].sample, category="open", box=None))
+    found = figures(BENCHMARK, [judge(BENCHMARK, one) for one in (*OUTCOMES, without)])
+    assert found["overall"]["iou"] == FIGURES["overall"]["iou"]
+    assert "iou" not in found["categories"]["open"]
+    assert "| open | 1 | 0.0 | 100.0 | 100.0 | 100.0 |  | 100.0 |" in table(found)
+
+
+def test_the_papers_numbers_stand_beside_ours() -> None:
+    header = {"asked": {"benchmark": "textvqa", "mode": "dual"}, "served": {}, "versions": {}, "begun": ""}
+    told = report(header, {**FIGURES, "failed": 0, "failed_again": 0, "costs": {}}, has_plots=True)
+    assert "| Table 1 | LLaVA-1.5-7B | baseline | 58.2 |  |" in told
+    assert "| Table 3 | LLaVA-1.5-7B + DualFocus | micro | 61.3 | 75.0 |" in told
+    assert "| Table 5 | LLaVA-1.5-7B + DualFocus | shift 25 | 61.3 | 50.0 |" in told
+    assert "MMBench" not in told
 
 
 bodies: list[dict[str, Any]] = []
@@ -91,6 +130,11 @@ def url() -> Iterator[str]:
         given = body["dualfocus"].get("box")
         answer = answers[body["messages"][0]["content"][1]["text"]] if given is None else "moved"
         focus = {
+            "mode": "dual",
+            "selection": "lower_perplexity",
+            "crop": [0, 0, 9, 9],
+            "seconds": 0.2,
+            "turns": {"macro": {"seconds": 0.1}},
             "macro": {"text": "?", "perplexity": 4.0},
             "micro": {"text": answer, "perplexity": 1.0},
             "winner": "micro",
@@ -99,7 +143,7 @@ def url() -> Iterator[str]:
         completion = {"choices": [{"message": {"content": answer}}], "dualfocus": focus}
         respond(body=json.dumps(completion).encode())(request)
 
-    with serving({"/v1/chat/completions": rule}) as web:
+    with serving({"/v1/chat/completions": rule, **ABOUT}) as web:
         yield web.address
 
 
@@ -113,7 +157,9 @@ def test_a_server_is_asked_and_its_figures_written(
     assert questions == len(list(held_out(SEED, SCENES)))
     assert (found["overall"]["macro"], found["overall"]["micro"], found["overall"]["chosen"]) == (0.0, 1.0, 1.0)
     assert found["shifts"] == {"0": 1.0, "10": 0.0, "25": 0.0, "150": 0.0}
-    assert json.loads((tmp_path / "figures.json").read_text()) == found
+    written = json.loads((tmp_path / "figures.json").read_text())
+    assert written.pop("run")["asked"]["questions"] == questions
+    assert written == found
     for name in ("accuracy", "skipping", "perplexity"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     given = [body["dualfocus"] for body in bodies if "box" in body["dualfocus"]]
@@ -123,6 +169,6 @@ def test_a_server_is_asked_and_its_figures_written(
     assert all(0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1 for x1, y1, x2, y2 in moved)
 
 
-def test_a_server_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["scenes", "--count", "1", "--base-url", "http://127.0.0.1:9"]) == 1
+def test_a_server_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scenes", "--count", "1", "--base-url", "http://127.0.0.1:9", "--out", str(tmp_path)]) == 2
     assert "can't be reached" in capsys.readouterr().err

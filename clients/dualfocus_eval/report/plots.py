@@ -1,26 +1,37 @@
-"""Plots of a run: accuracy by kind, skipping by a threshold, and the perplexities of both answers."""
+"""Plots of a run: right answers by category, skipping by a threshold, and the perplexities of both answers."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dualfocus_eval.outcomes import Outcome
+from dualfocus_eval.report.outcomes import Outcome
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _PATHS = ("macro", "micro", "chosen", "oracle")
 _WIDTH = 0.2
+_SLANTED: dict[str, Any] = {"rotation": 30, "ha": "right", "fontsize": 7}
+_ALL = "all questions"
+_MOST_PANELS = 4
 _COLOURS = {"macro": "#7a8ba6", "micro": "#e0913a", "chosen": "#2f7f6f", "oracle": "#c9c9c9"}
 
 
 def draw_plots(outcomes: Sequence[Outcome], figures: dict[str, Any], folder: Path) -> None:
     """Write `accuracy.png`, `skipping.png` and `perplexity.png`."""
     folder.mkdir(parents=True, exist_ok=True)
-    _draw(folder / "accuracy.png", 1, lambda panels: _accuracy(panels[0], figures))
+    groups = {"overall": figures["overall"], **figures["categories"]}
+    _draw(folder / "accuracy.png", 1, lambda panels: _accuracy(panels[0], groups), max(6.4, 0.9 * len(groups)))
     _draw(folder / "skipping.png", 1, lambda panels: _skipping(panels[0], figures["thresholds"]))
-    kinds = sorted(figures["perplexity"])
+    kinds = _kinds(figures)
     _draw(folder / "perplexity.png", len(kinds), lambda panels: _perplexities(panels, kinds, outcomes))
+
+
+def _kinds(figures: dict[str, Any]) -> list[str]:
+    """Return the largest categories, as many as a row of panels holds; one panel of all questions without any."""
+    categories = figures["categories"]
+    largest = sorted(categories, key=lambda name: -categories[name]["questions"])[:_MOST_PANELS]
+    return sorted(largest) or [_ALL]
 
 
 def draw_calibration(found: dict[str, Any], path: Path) -> None:
@@ -45,24 +56,24 @@ def _calibration(panels: "Sequence[Axes]", found: dict[str, Any]) -> None:
         panel.grid(alpha=0.3)
 
 
-def _draw(path: Path, columns: int, fill: Any) -> None:
+def _draw(path: Path, columns: int, fill: Any, inches: float | None = None) -> None:
     # Where only a server was installed, figures are told and none is drawn.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.2 * columns + 3.2 * (columns == 1), 3.6), layout="constrained")
+    figure = Figure(figsize=(inches or 3.2 * columns + 3.2 * (columns == 1), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     fill(figure.subplots(1, columns, squeeze=False)[0])
     figure.savefig(path, dpi=110)
 
 
-def _accuracy(panel: "Axes", figures: dict[str, Any]) -> None:
-    groups = ["overall", *sorted(figures["perplexity"])]
+def _accuracy(panel: "Axes", groups: dict[str, dict[str, float]]) -> None:
     for number, path in enumerate(_PATHS):
         places = [group + (number - 1.5) * _WIDTH for group in range(len(groups))]
-        bars = panel.bar(places, [100 * figures[g][path] for g in groups], _WIDTH, label=path, color=_COLOURS[path])
+        shares = [100 * group[path] for group in groups.values()]
+        bars = panel.bar(places, shares, _WIDTH, label=path, color=_COLOURS[path])
         panel.bar_label(bars, fmt="%.0f", fontsize=7)
-    panel.set_xticks(range(len(groups)), groups)
+    panel.set_xticks(range(len(groups)), groups, **(_SLANTED if len(groups) > 5 else {}))
     panel.set_ylabel("right answers, %")
     panel.set_ylim(0, 108)
     panel.legend(ncols=4, fontsize=8, loc="lower right")
@@ -80,7 +91,7 @@ def _skipping(panel: "Axes", thresholds: Sequence[dict[str, float]]) -> None:
 
 def _perplexities(panels: "Sequence[Axes]", kinds: Sequence[str], outcomes: Sequence[Outcome]) -> None:
     for panel, kind in zip(panels, kinds, strict=True):
-        group = [outcome for outcome in outcomes if outcome.question.kind == kind]
+        group = [outcome for outcome in outcomes if kind in (_ALL, outcome.sample.category)]
         for path in ("macro", "micro"):
             values = [min(getattr(outcome, path).perplexity, 10.0) for outcome in group]
             panel.hist(values, bins=36, range=(1, 10), alpha=0.6, label=path, color=_COLOURS[path])

@@ -1,62 +1,68 @@
-"""A run's figures as text: the table on the terminal, and `docs/results.md`."""
+"""A run's figures as text: the tables on the terminal, and `docs/results.md`."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-_COLUMNS = ("questions", "macro", "micro", "chosen", "shared", "oracle", "iou", "won_by_micro")
+_HEADS = {"questions": "asked", "iou": "mean IoU", "won_by_micro": "won by micro %"}
 
 
 def table(figures: dict[str, Any]) -> str:
     """The figures as Markdown tables."""
-    groups = ["overall", *sorted(figures["perplexity"])]
-    rows = [[group, *(_format_cell(name, figures[group][name]) for name in _COLUMNS)] for group in groups]
     parts = [
-        _grid(["questions on", "asked", *(f"{name} %" for name in _COLUMNS[1:-2]), "mean IoU", "won by micro %"], rows),
+        _groups(figures),
         "Micro skipped where macro's perplexity is under a threshold (Table 9's form):",
-        _grid(["threshold", *(f"{row['threshold']:g}" for row in figures["thresholds"])], _skipping(figures)),
+        grid(["threshold", *(f"{row['threshold']:g}" for row in figures["thresholds"])], _skipping(figures)),
     ]
     if figures["shifts"]:
         parts += [
             "Boxes shifted by so many pixels (Table 5's form; questions that had a box):",
-            _grid(["pixels", *figures["shifts"]], [["chosen %", *map(_percent, figures["shifts"].values())]]),
+            grid(["pixels", *figures["shifts"]], [["chosen %", *map(percent, figures["shifts"].values())]]),
         ]
-    parts += [
-        "Deciles of the answers' perplexities (Figure 3's form):",
-        _grid(["", *(f"{n}0 %" for n in range(1, 10))], list(_deciles(figures["perplexity"]))),
-    ]
+    if any(figures["perplexity"].values()):
+        parts += [
+            "Deciles of the answers' perplexities (Figure 3's form):",
+            grid(["", *(f"{n}0 %" for n in range(1, 10))], list(_deciles(figures["perplexity"]))),
+        ]
     return "\n\n".join(parts)
+
+
+def _groups(figures: dict[str, Any]) -> str:
+    groups = {"overall": figures["overall"], **figures["categories"]}
+    columns = figures["overall"]
+    rows = [[name, *(_format_cell(column, group.get(column)) for column in columns)] for name, group in groups.items()]
+    return grid(["questions on", *(_HEADS.get(column, f"{column} %") for column in columns)], rows)
 
 
 def goals(figures: dict[str, Any]) -> str:
     """What the model was to reach, and what it reaches, as a Markdown table."""
-    return _grid(
+    return grid(
         ["goal", "reached", ""], [[goal, reached, "yes" if met else "**no**"] for goal, reached, met in _goals(figures)]
     )
 
 
 def _goals(figures: dict[str, Any]) -> Iterable[tuple[str, str, bool]]:
-    overall, detail, whole = (figures[name] for name in ("overall", "detail", "global"))
+    overall, detail, whole = figures["overall"], *(figures["categories"][name] for name in ("detail", "global"))
     gain, single = detail["chosen"] - detail["macro"], max(overall["macro"], overall["micro"])
-    yield "detail: chosen ≥ macro + 20 points", f"{_percent(gain)} points", gain >= 0.20
-    yield "detail: chosen ≥ 75 %", _percent(detail["chosen"]), detail["chosen"] >= 0.75
-    told = f"{_percent(whole['chosen'])} to {_percent(whole['micro'])}"
+    yield "detail: chosen ≥ macro + 20 points", f"{percent(gain)} points", gain >= 0.20
+    yield "detail: chosen ≥ 75 %", percent(detail["chosen"]), detail["chosen"] >= 0.75
+    told = f"{percent(whole['chosen'])} to {percent(whole['micro'])}"
     yield "global: chosen ≥ micro", told, whole["chosen"] >= whole["micro"]
-    told = f"{_percent(whole['chosen'])} to {_percent(whole['macro'])}"
+    told = f"{percent(whole['chosen'])} to {percent(whole['macro'])}"
     yield "global: chosen within 1 point of macro, or better", told, whole["chosen"] >= whole["macro"] - 0.01
-    told = f"{_percent(overall['chosen'])} to {_percent(single)}"
+    told = f"{percent(overall['chosen'])} to {percent(single)}"
     yield "overall: chosen ≥ the better single turn", told, overall["chosen"] >= single
     share = figures["recovered"]
-    told = "nothing to gain" if share is None else f"{_percent(share)} %"
+    told = "nothing to gain" if share is None else f"{percent(share)} %"
     yield "the choice recovers ≥ 80 % of the oracle's gain", told, share is None or share >= 0.8
     yield "detail: mean IoU ≥ 0.6", f"{detail['iou']:.2f}", detail["iou"] >= 0.6
     skipped, cost = _best_skipping(figures)
     yield (
         "skipping ≥ 40 % of micro turns for ≤ 0.5 point",
-        f"{_percent(skipped)} % for {_percent(cost)}",
+        f"{percent(skipped)} % for {percent(cost)}",
         skipped >= 0.4,
     )
     cost = figures["shifts"]["0"] - figures["shifts"]["10"]
-    yield "a shift of 10 pixels costs ≤ 1 point", f"{_percent(cost)}", cost <= 0.01
+    yield "a shift of 10 pixels costs ≤ 1 point", f"{percent(cost)}", cost <= 0.01
 
 
 def _best_skipping(figures: dict[str, Any]) -> tuple[float, float]:
@@ -68,7 +74,7 @@ def _best_skipping(figures: dict[str, Any]) -> tuple[float, float]:
 
 
 def _skipping(figures: dict[str, Any]) -> list[list[str]]:
-    return [[f"{name} %", *(_percent(row[name]) for row in figures["thresholds"])] for name in ("skipped", "chosen")]
+    return [[f"{name} %", *(percent(row[name]) for row in figures["thresholds"])] for name in ("skipped", "chosen")]
 
 
 def _deciles(perplexities: dict[str, dict[str, list[float]]]) -> Iterable[list[str]]:
@@ -77,14 +83,18 @@ def _deciles(perplexities: dict[str, dict[str, list[float]]]) -> Iterable[list[s
             yield [f"{kind}, {path}", *(f"{value:.2f}" for value in deciles)]
 
 
-def _format_cell(name: str, value: float) -> str:
-    return {"questions": f"{value:.0f}", "iou": f"{value:.2f}"}.get(name, _percent(value))
+def _format_cell(name: str, value: float | None) -> str:
+    if value is None:  # the category has no targets
+        return ""
+    return {"questions": f"{value:.0f}", "iou": f"{value:.2f}"}.get(name, percent(value))
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share of 1 in percent."""
     return f"{100 * share:.1f}"
 
 
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,1 @@
+"""Asking a benchmark's questions of a server, and keeping what it says."""

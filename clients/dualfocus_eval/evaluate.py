@@ -1,0 +1,99 @@
+"""A benchmark from its first question to its report."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from dualfocus_client.asking import Server
+from tqdm import tqdm
+
+from dualfocus_eval.asking.header import Header, Survey, begin, survey
+from dualfocus_eval.asking.passes import Plan, ask_plan, describe_server, versions_of
+from dualfocus_eval.asking.questions import Variant
+from dualfocus_eval.asking.records import Records
+from dualfocus_eval.report.outcomes import Judged
+from dualfocus_eval.report.writing import figures_of, judge_all, write
+from dualfocus_eval.samples import Benchmark, Sample
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is asked, and how: `shift` and `scoring` are asked again, of the boxes that the first asking found."""
+
+    benchmark: Benchmark
+    data: Path = Path()
+    count: int | None = None
+    prompts: str = "llava"
+    mode: str = "dual"
+    model: str | None = None
+    max_tokens: int | None = None
+    scoring: str = "own"
+    shift: list[int] = field(default_factory=list)
+
+    def samples(self) -> Iterator[Sample]:
+        """Read the questions. Raises DataError."""
+        return islice(self.benchmark.read(self.data), self.count)
+
+    def variants(self) -> list[Variant]:
+        """Return how questions are asked again."""
+        scored = [Variant(self.scoring)] if self.scoring != "own" else []
+        return scored + [Variant(shift=pixels) for pixels in self.shift]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that all questions were asked in, or that ended early: `reason` says why."""
+
+    reason: str | None
+    found: dict[str, Any]
+    judged: list[Judged]
+
+
+def evaluate(server: Server, settings: Settings, folder: Path) -> Finished:
+    """Ask what has no answer yet and write the report, unless the run ended early.
+
+    Raises DataError, RunError, and AskError where the server can't be asked what it serves.
+    """
+    samples = tqdm(settings.samples(), desc="reading", unit="question", leave=False, disable=None)
+    known = survey(samples, settings.benchmark.wordings[settings.prompts])
+    header = begin(folder, _header(server, settings, known))
+    with Records(folder) as records:
+        reason = ask_plan(server, _plan(settings, known.questions), records)
+        kept = list(records.all())
+    if reason is not None:
+        return Finished(reason, {}, [])
+    judged = judge_all(settings.benchmark, kept)
+    found = figures_of(settings.benchmark, judged, kept)
+    write(folder, header, found, judged)
+    return Finished(None, found, judged)
+
+
+def _plan(settings: Settings, questions: int) -> Plan:
+    optional = {"model": settings.model, "max_tokens": settings.max_tokens}
+    request = {"temperature": 0, **{name: value for name, value in optional.items() if value is not None}}
+    wording = settings.benchmark.wordings[settings.prompts]
+    return Plan(settings.samples, questions, wording, settings.mode, request, settings.variants())
+
+
+def _header(server: Server, settings: Settings, known: Survey) -> Header:
+    asked = {
+        "benchmark": settings.benchmark.name,
+        "questions": known.questions,
+        "data hash": known.data,
+        "prompts": settings.prompts,
+        "prompts hash": known.prompts,
+        "mode": settings.mode,
+        "model": settings.model,
+        "max_tokens": settings.max_tokens,
+        "temperature": 0,
+    }
+    return {
+        "asked": asked,
+        "served": describe_server(server, settings.model),
+        "versions": {"client": version("dualfocus"), **versions_of(server)},
+        "begun": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
