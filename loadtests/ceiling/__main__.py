@@ -1,0 +1,125 @@
+"""`python -m loadtests.ceiling`: what a question takes of the server's own process.
+
+The engine answers at once (`instant_worker.py`), HTTP and pictures are real: what is left is what bounds a node however
+many GPUs it has. CPU seconds are the kernel's count of that one process, the stages py-spy's samples of it.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import httpx
+from dualfocus_engine.shipped import SHIPPED_MODEL
+
+from loadtests.asking.machine import describe
+from loadtests.asking.servers import Servers
+from loadtests.ceiling.pictures import SIZES, jpeg_url
+from loadtests.ceiling.stages import shares
+
+_WORKER = "loadtests.ceiling.instant_worker.InstantWorker"
+_PATIENCE = 600.0
+_WARMING = 32
+_QUESTION = "What number is on the red circle?"
+
+
+def main() -> None:
+    """Measure and print a JSON object: a group for each size of picture."""
+    args = _parse()
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
+    with tempfile.TemporaryDirectory() as logs:
+        servers = Servers(str(SHIPPED_MODEL), "small", {"plain": ["--worker-cls", _WORKER]}, Path(logs))
+        try:
+            servers.need(["plain"])
+            asker = _Asker(servers.urls["plain"], servers.processes["plain"])
+            found = {size: asker.measure(size, args.questions, args.at_once) for size in SIZES}
+        finally:
+            servers.stop_all()
+    print(json.dumps({"machine": describe(), "at_once": args.at_once, **found}, indent=2))
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m loadtests.ceiling", description=__doc__)
+    parser.add_argument("--questions", type=int, default=400, help="questions for each size of picture")
+    parser.add_argument("--at-once", type=int, default=16, help="questions at a time")
+    return parser.parse_args()
+
+
+class _Asker:
+    """Asks one server, and reads from the kernel what its process took."""
+
+    def __init__(self, url: str, process: int) -> None:
+        self._http = httpx.Client(base_url=url, timeout=_PATIENCE)
+        self._process = process
+        self._numbers = count()
+
+    def measure(self, size: str, questions: int, at_once: int) -> dict[str, Any]:
+        """Ask questions about pictures of a size: without a profiler for the seconds, with one for the stages."""
+        self._ask(self._bodies(size, _WARMING), at_once)
+        bodies = self._bodies(size, questions)
+        taken, began = cpu_seconds(self._process), perf_counter()
+        self._ask(bodies, at_once)
+        seconds, taken = perf_counter() - began, cpu_seconds(self._process) - taken
+        with _profiled(self._process) as stacks:
+            self._ask(self._bodies(size, questions), at_once)
+        each = 1000 * taken / questions
+        return {
+            "megabytes": round(sum(map(len, bodies)) * 0.75e-6 / questions, 2),
+            "questions": questions,
+            "questions_a_second": round(questions / seconds, 1),
+            "cpu_ms_a_question": round(each, 1),
+            "by_stage_ms": {stage: round(share * each, 1) for stage, share in shares(stacks).items()},
+        }
+
+    def _bodies(self, size: str, questions: int) -> list[bytes]:
+        return [_body(jpeg_url(size, next(self._numbers))) for _ in range(questions)]
+
+    def _ask(self, bodies: Sequence[bytes], at_once: int) -> None:
+        with ThreadPoolExecutor(at_once) as threads:
+            list(threads.map(self._post, bodies))
+
+    def _post(self, body: bytes) -> None:
+        response = self._http.post(
+            "/v1/chat/completions", content=body, headers={"Content-Type": "application/json"}
+        ).raise_for_status()
+        assert response.json()["dualfocus"]["micro"], "the second look failed: the figures would be of one look"
+
+
+def _body(url: str) -> bytes:
+    parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": _QUESTION}]
+    return json.dumps({"messages": [{"role": "user", "content": parts}], "max_tokens": 16}).encode()
+
+
+@contextmanager
+def _profiled(process: int) -> Iterator[list[str]]:
+    """Let py-spy look at a process while the block runs; its stacks are there at its end."""
+    stacks: list[str] = []
+    with tempfile.NamedTemporaryFile("r") as written:
+        line = ["py-spy", "record", "--nonblocking", "--format", "raw", "--pid", str(process), "--output", written.name]
+        spying = subprocess.Popen([str(Path(sys.executable).with_name(line[0])), *line[1:]], stdout=subprocess.DEVNULL)
+        try:
+            yield stacks
+        finally:
+            spying.send_signal(2)
+            spying.wait()
+        stacks += Path(written.name).read_text(encoding="utf-8").splitlines()
+
+
+def cpu_seconds(process: int) -> float:
+    """Return the seconds of CPU that a process and its threads have taken."""
+    # Behind the name, which may hold anything: user and system time are the 14th and 15th of all fields.
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    main()

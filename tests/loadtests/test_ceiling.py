@@ -1,0 +1,42 @@
+"""What is measured of the server's own process: pictures that no cache knows, CPU seconds, stages."""
+
+import base64
+import io
+import os
+import time
+
+from PIL import Image
+
+from loadtests.ceiling.__main__ import cpu_seconds
+from loadtests.ceiling.pictures import SIZES, jpeg_url
+from loadtests.ceiling.stages import OTHER, shares
+
+
+def test_pictures_differ_in_their_bytes_and_can_be_read() -> None:
+    size = next(iter(SIZES))
+    files = [base64.b64decode(jpeg_url(size, number).partition(",")[2]) for number in (0, 16, 32)]
+    assert len(set(files)) == 3
+    pictures = [Image.open(io.BytesIO(file)) for file in files]
+    assert {(picture.format, picture.size) for picture in pictures} == {("JPEG", SIZES[size][:2])}
+    assert len({picture.tobytes() for picture in pictures}) == 1
+
+
+def test_work_counts_as_cpu_seconds_and_sleep_does_not() -> None:
+    before = cpu_seconds(os.getpid())
+    time.sleep(0.2)
+    slept = cpu_seconds(os.getpid())
+    until = time.process_time() + 0.3
+    while time.process_time() < until:
+        pass
+    assert cpu_seconds(os.getpid()) - slept > slept - before
+
+
+def test_a_stack_is_its_innermost_known_frames_and_waiting_is_no_work() -> None:
+    stacks = [
+        "run (asyncio/runners.py:118);open (dualfocus_engine/pictures/picture_cache.py:73);"
+        "_decode_whole (dualfocus_engine/pictures/pictures.py:169);load (PIL/ImageFile.py:425) 6",
+        "run (dualfocus_server/startup/runtime.py:67);add_request_async (vllm/v1/engine/core_client.py:1298) 3",
+        "main (x.py:1) 1",
+        "_bootstrap (threading.py:1);_worker (concurrent/futures/thread.py:81) 90",
+    ]
+    assert shares(stacks) == {"decoding": 0.6, "to and from the engine": 0.3, OTHER: 0.1}
