@@ -12,7 +12,7 @@ from itertools import chain, islice
 
 from dualfocus_engine import DualFocus, FocusResult, Question
 from dualfocus_eval.boxes import Box, overlap
-from dualfocus_eval.outcomes import is_right
+from dualfocus_eval.report.outcomes import is_right
 from dualfocus_eval.scenes.held_out import Asked, held_out
 from dualfocus_eval.scenes.layout import Difficulty
 
