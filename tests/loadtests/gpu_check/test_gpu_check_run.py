@@ -10,7 +10,7 @@ from loadtests.gpu_check.report import write_report
 from loadtests.gpu_check.runner import STEPS, run_steps
 from loadtests.gpu_check.settings import Settings
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 pytestmark = [
     pytest.mark.slow,

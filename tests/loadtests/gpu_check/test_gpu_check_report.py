@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from recorded import MACHINE, cell, record
 
 from loadtests.gpu_check.journal import Journal
 from loadtests.gpu_check.report import write_report
+from tests.loadtests.recorded import MACHINE, cell, record
 
 CARD = {"name": "A card", "driver_version": "580.1", "memory.total": "40000", "memory.used": "4"}
 
