@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 # A stack is its innermost frame's that is known. Names of functions, files and packages, as py-spy writes them.
 _STAGES = {
-    "decoding": ("_decode_whole", "scaled_size", "read_source_image", "pictures/formats.py"),
-    "resizing, cropping": ("pictures/resizing.py", "pictures/fitting.py", "_fit (", "crop (PIL", "in_srgb"),
+    "decoding": ("pictures/pictures.py", "pictures/formats.py", "as_rgb", "PIL/ImageFile.py"),
+    "resizing, cropping": ("pictures/fitting.py", "_fit (", "crop (PIL", "resize (PIL", "in_srgb"),
     "vLLM's picture processor": ("_process_multimodal", "vllm/multimodal", "image_processing"),
     "template, tokens": ("render_messages", "chat_template", "tokeniz", "renderers/"),
     "to and from the engine": ("core_client", "serial_utils", "zmq"),

@@ -45,21 +45,12 @@ def as_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "P" and image.palette is None:
         raise ValueError("its palette is missing")
     convert, transpose = _converter(image), _orientation(image)
-    if image.mode == "RGB" and transpose is None and convert is _on_white and not image.has_transparency_data:
-        shown = image.copy()
-        shown.info = {}
-        return _with_profile(shown, image)
     shown = Image.new("RGB", image.size if transpose not in _SIDEWAYS else image.size[::-1])
     for top, rows in _in_rows(image):
         at = image.height - top - rows.height if transpose in _FROM_THE_END else top
         # Pillow's own way to turn an image rewrites all of EXIF, and fails where any tag is odd.
         part = convert(rows) if transpose is None else convert(rows).transpose(transpose)
         shown.paste(part, (at, 0) if transpose in _SIDEWAYS else (0, at))
-    return _with_profile(shown, image)
-
-
-def _with_profile(shown: Image.Image, image: Image.Image) -> Image.Image:
-    """Leave an image's ICC profile of RGB in what is shown of it."""
     profile = image.info.get("icc_profile") or b""
     if image.mode in ("RGB", "RGBA", "P") and _transform(profile, "RGB"):
         shown.info[_PROFILE] = profile

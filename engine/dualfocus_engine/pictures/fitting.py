@@ -2,8 +2,6 @@
 
 from PIL import Image
 
-from dualfocus_engine.pictures.resizing import resize
-
 Colour = tuple[int, int, int]
 _WHITE = (255, 255, 255)
 # A padded square of more pixels is not made; the picture is shrunk first.
@@ -20,7 +18,7 @@ def fit(image: Image.Image, pad_color: Colour | None, image_size: int | None) ->
     shown = within_aspect(image) if pad_color is None else pad_to_square(image, pad_color)
     if image_size is None or pad_color is None:
         return shown
-    return resize(shown, (image_size, image_size))
+    return shown.resize((image_size, image_size), Image.Resampling.BICUBIC)
 
 
 def pad_to_square(image: Image.Image, colour: Colour) -> Image.Image:

@@ -24,7 +24,6 @@ from dualfocus_engine.pictures.pictures import (
     SourceImage,
     read_source_image,
 )
-from dualfocus_engine.pictures.resizing import resize
 
 # Whole pictures kept for crops to come; a larger one is kept alone.
 _DECODED_CACHE_BYTES = 256 << 20
@@ -178,7 +177,7 @@ class PictureCache:
     def _fit(self, picture: Picture) -> Image.Image:
         pixels = self._pixels(picture)
         if picture.shown is not None:
-            return in_srgb(resize(pixels, picture.shown))
+            return in_srgb(pixels.resize(picture.shown, Image.Resampling.BICUBIC))
         return fit(in_srgb(pixels), self._pad_color, self._image_size)
 
     def _pixels(self, picture: Picture) -> Image.Image:
