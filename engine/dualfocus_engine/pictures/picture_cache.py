@@ -83,6 +83,8 @@ class PictureCache:
         A question's turns go on side by side then: with a thread each, the second's would wait behind other questions'
         pictures, and by the time it got to the engine the encoder's output might be gone.
         """
+        if picture.key in self._encoder_inputs:  # made already: no thread is waited for
+            return self._encoder_input(picture)
         work = self._being_made.get(picture.key)
         if work is None:
             work = self._being_made[picture.key] = submit(self.encoder_input, picture)

@@ -63,7 +63,7 @@ for argv in json.loads(sys.argv[1]):
 def test_what_is_wrong_is_said_before_a_model_is_loaded(server: Server) -> None:
     port = server.url.rpartition(":")[2]
     wrong = {
-        "No profile 'nonesuch': give one of deepseek-vl2, ernie-4.5-vl, gemma3": ["--profile", "nonesuch"],
+        "No profile 'nonesuch': give one of deepseek-vl2, dualfocus-released, ernie-4.5-vl": ["--profile", "nonesuch"],
         "unrecognized arguments: --no-such-flag": ["--no-such-flag"],
         f"error: 127.0.0.1, port {port}: Address already in use": ["--host", "127.0.0.1", "--port", port],
         "argument --max-queued: -1 is less than 0": ["--max-queued", "-1"],

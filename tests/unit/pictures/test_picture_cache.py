@@ -118,6 +118,13 @@ async def test_who_waits_for_the_same_picture_waits_for_one_thread(
     assert done == ["grounding", "macro", "other's"]
 
 
+async def test_what_is_made_already_waits_for_no_thread(cache: PictureCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = plain()
+    made = await cache.shared_encoder_input(picture)
+    monkeypatch.setattr(picture_cache, "submit", None)
+    assert await cache.shared_encoder_input(picture) is made
+
+
 def test_what_is_kept_is_bounded_by_its_bytes(monkeypatch: pytest.MonkeyPatch, fits: list[Any]) -> None:
     monkeypatch.setattr(picture_cache, "_ENCODER_INPUT_CACHE_BYTES", 2 * BYTES)
     cache = PictureCache(PAD, SIDE)
