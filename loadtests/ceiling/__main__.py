@@ -7,6 +7,7 @@ many GPUs it has. CPU seconds are the kernel's count of that one process, the st
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -109,7 +110,7 @@ def _profiled(process: int) -> Iterator[list[str]]:
         try:
             yield stacks
         finally:
-            spying.send_signal(2)
+            spying.send_signal(signal.SIGINT)
             spying.wait()
         stacks += Path(written.name).read_text(encoding="utf-8").splitlines()
 

@@ -16,6 +16,8 @@ from vllm.renderers.hf import resolve_chat_template, resolve_chat_template_conte
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from dualfocus_engine.families.profiles import Profile
+from dualfocus_engine.method.questions import Message, Text
+from dualfocus_engine.pictures.pictures import Picture
 
 _WITHOUT_SYSTEM = "{% set messages = messages | rejectattr('role', 'equalto', 'system') | list %}"
 _WITH_SYSTEM = (
@@ -141,6 +143,18 @@ def in_words(value: Any, placeholders: "re.Pattern[str] | None") -> Any:
     if isinstance(value, Mapping):
         return {in_words(name, placeholders): in_words(held, placeholders) for name, held in value.items()}
     return [in_words(held, placeholders) for held in value] if isinstance(value, list | tuple) else value
+
+
+def chat_message(message: Message, placeholders: "re.Pattern[str] | None") -> Any:
+    """Write a message the way vLLM's chat rendering takes it: images by key only, their pixels come later."""
+    words = iter(as_words([part.text for part in message.in_order if isinstance(part, Text)], placeholders))
+    parts: list[dict[str, Any]] = []
+    for part in message.in_order:
+        if isinstance(part, Picture):
+            parts.append({"type": "image_pil", "image_pil": None, "uuid": part.key})
+        else:
+            parts.append({**part.fields, "type": "text", "text": next(words)})
+    return {**in_words(message.fields, placeholders), "role": message.role, "content": parts}
 
 
 def _broken_up(text: str, placeholders: "re.Pattern[str]") -> str:

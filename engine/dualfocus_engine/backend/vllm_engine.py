@@ -32,6 +32,7 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from dualfocus_engine.backend.chat_template import (
     as_words,
+    chat_message,
     chat_template_of,
     in_words,
     known_tokens,
@@ -55,7 +56,7 @@ from dualfocus_engine.backend.processor_limits import with_processor_limits
 from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
 from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.method.prompts import NO_OPTIONS, Prompt, TurnOptions
-from dualfocus_engine.method.questions import Message, Text
+from dualfocus_engine.method.questions import Message
 from dualfocus_engine.method.results import Score, Turn
 from dualfocus_engine.method.turn_engine import TurnRequest
 from dualfocus_engine.pictures.picture_cache import PictureCache
@@ -380,24 +381,13 @@ class VllmEngine:
             },
         )
         try:
-            chat = [self._as_chat_message(message) for message in messages]
+            chat = [chat_message(message, self._placeholders) for message in messages]
             _, prompt = await self.llm.renderer.render_messages_async(chat, params)
         except (VLLMClientError, ValueError, TypeError) as error:  # too many images; roles the template won't have
             raise BadQuestion(f"The conversation can't be put to the model: {error}") from error
         text = cast("str", prompt["prompt"])
         self._check_characters(text)
         return text
-
-    def _as_chat_message(self, message: Message) -> Any:
-        """Write a message the way vLLM's chat rendering takes it: images by key only, their pixels come later."""
-        words = iter(self.as_words([part.text for part in message.in_order if isinstance(part, Text)]))
-        parts: list[dict[str, Any]] = []
-        for part in message.in_order:
-            if isinstance(part, Picture):
-                parts.append({"type": "image_pil", "image_pil": None, "uuid": part.key})
-            else:
-                parts.append({**part.fields, "type": "text", "text": next(words)})
-        return {**self.in_words(message.fields), "role": message.role, "content": parts}
 
     def _check_characters(self, text: str) -> None:
         """Raise ContextFull where a text can't fit the context: to count its tokens would take seconds."""

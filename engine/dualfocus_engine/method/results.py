@@ -52,9 +52,7 @@ class Selection(StrEnum):
     OTHER_CUT = "other_answer_cut"  # an answer that was cut never beats one that is whole
     SAME_ANSWER = "same_answer"  # both say the same, but for case, spaces and a closing full stop: macro's stands
     NOTHING_ASKED = "nothing_asked"  # a picture without words: there is nothing to ground
-    NO_GROUNDING = (
-        "no_grounding"  # nobody says where to look: neither the profile's model, nor the client, nor a grounder
-    )
+    NO_GROUNDING = "no_grounding"  # neither the profile's model, nor the client, nor a grounder says where to look
     SEVERAL_PICTURES = "several_pictures"  # the last message has several, and it is not said which to zoom
     IMAGE_LIMIT = "image_limit"  # the crop would be one picture more than the engine takes in a prompt
     TIMED_OUT = "timed_out"  # the question's time was up before the second look ended

@@ -3,7 +3,8 @@
 import base64
 import io
 import os
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 import httpx
 from dualfocus_engine import ConfigError
@@ -63,6 +64,23 @@ class BoundedHttp:
                 if len(answer) > MAX_ANSWER_BYTES:
                     raise GrounderAnswerError(f"{url} answered more than {MAX_ANSWER_BYTES:,} bytes")
             return answer
+
+
+class GrounderOverHttp:
+    """What asks a server, until it is left: an async context manager that closes all connections."""
+
+    def __init__(self) -> None:
+        self._http = BoundedHttp()
+
+    async def __aenter__(self) -> Self:
+        """Return it: nothing is asked yet."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close all connections."""
+        await self._http.close()
 
 
 def checked_url(flag: str, url: str) -> str:

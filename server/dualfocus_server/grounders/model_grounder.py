@@ -1,14 +1,13 @@
 """`--grounder model:URL`: another model behind OpenAI's chat completions, asked in a profile's words."""
 
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from dualfocus_engine import Box, ConfigError, Profile
 from dualfocus_engine.machine.pool import run_in_image_pool
 from PIL import Image
 from pydantic import BaseModel
 
-from dualfocus_server.grounders.bounded_http import BoundedHttp, GrounderAnswerError, as_data_url, checked_url
+from dualfocus_server.grounders.bounded_http import GrounderAnswerError, GrounderOverHttp, as_data_url, checked_url
 
 
 class _Model(BaseModel):
@@ -31,28 +30,18 @@ class _Completion(BaseModel):
     choices: list[_Choice]
 
 
-class ModelGrounder:
+class ModelGrounder(GrounderOverHttp):
     """Asks the first model that a server lists; `url` is what OpenAI's clients call the base URL (`…/v1`).
 
     Raises ConfigError where the URL is none, or the profile's boxes can't be read here.
     """
 
     def __init__(self, url: str, profile: Profile) -> None:
+        super().__init__()
         self._url = checked_url("model", url).rstrip("/")
         self._profile = profile
         self._model: str | None = None
         _check(profile)
-        self._http = BoundedHttp()
-
-    async def __aenter__(self) -> Self:
-        """Return it: nothing is asked yet."""
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close all connections."""
-        await self._http.close()
 
     async def locate(self, picture: Image.Image, question: str) -> Box | None:
         """Ask where to look; None where no box is written. Raises what `HttpGrounder` does."""
