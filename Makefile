@@ -7,6 +7,8 @@ PORT ?= 8000
 MODEL ?=
 
 BIN := .venv/bin
+# Folders in their order: the long files (engines, the image) come first, and short ones keep both processes busy at the end.
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: serve test test-all lint format model results bench gpu-check soak image-check screenshot parity clean
@@ -15,10 +17,10 @@ serve: .venv/.serve  ## install what is missing, then serve: make serve [MODEL=â
 	@$(BIN)/dualfocus serve $(MODEL) --host $(HOST) --port $(PORT)
 
 test: lint  ## install what is missing, then the whole suite, file by file in two processes
-	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: lint  ## what `make test` runs and what is marked slow; CI runs this
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(PYTEST)
 
 lint: .venv/.test
 	$(BIN)/ruff format --check .
