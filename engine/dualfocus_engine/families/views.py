@@ -223,6 +223,11 @@ class Views(BaseModel):
     whole: View = View()
     crop: View = View(least=256, most=1024)
 
+    @property
+    def are_fixed(self) -> bool:
+        """Whether every picture is shown at the size that the processor makes, which no limit on its tokens changes."""
+        return isinstance(self.rule, Square | Budget)
+
     def tokens(self, size: Size) -> int:
         """Return the image tokens of a picture shown at `size`."""
         return self.rule.tokens(size)

@@ -93,7 +93,7 @@ def _check_tokens(name: str, asked: int | None, focus: DualFocus) -> None:
     if asked is None:
         return
     views = focus.engine.views
-    if views is None:
+    if views is None or views.are_fixed:
         raise BadQuestion("This model shows every picture at one size: it takes no image tokens.", f"dualfocus.{name}")
     most = (views.whole if name == "whole_tokens" else views.crop).most
     if most is not None and asked > most:

@@ -24,7 +24,8 @@ class Service:
 
     `timeout` is for a question by two looks, and for the next token of a stream that vLLM writes; `mode` is that of
     questions that name none, `list_modes` whether the list of models has the names that choose one. `adapters` are
-    asked in words of their own. `trusts_processor_kwargs` is vLLM's flag (`--trust-request-mm-kwargs`).
+    asked in words of their own. `trusts_processor_kwargs` is vLLM's flag (`--trust-request-mm-kwargs`). `grounder` is
+    the kind of what says where to look in the model's place.
     """
 
     focus: DualFocus
@@ -39,6 +40,7 @@ class Service:
     list_modes: bool = False
     adapters: Mapping[str, DualFocus] = field(default_factory=dict)
     trusts_processor_kwargs: bool = False
+    grounder: str | None = None
 
     def focus_of(self, model: str | None) -> DualFocus:
         """The method as a request's model is asked by it: in the words of its own profile, where an adapter has one."""

@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from dualfocus_server.answering.service import Service
 from dualfocus_server.guards.api_errors import to_api_error
+from dualfocus_server.guards.http_errors import Asleep
 
 router = APIRouter()
 
@@ -27,6 +28,8 @@ async def ready(raw_request: Request) -> Response:
     service = cast("Service", raw_request.app.state.service)
     if service.admission.closed is not None:
         return to_api_error(service.admission.closed).response(raw_request.scope)
+    if service.admission.is_asleep:
+        raise Asleep
     await service.watchdog.check_ready()
     return JSONResponse({"status": "ready"})
 

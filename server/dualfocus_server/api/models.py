@@ -33,9 +33,9 @@ async def one_model(name: str, raw_request: Request) -> Response:
 async def _cards(service: Service) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the cards of what is served, with the profile of each, and those of the names that choose a mode."""
     cards = [card.model_dump() for card in (await service.chat.models()).data]
-    plain = [card | {"dualfocus": _about(service.focus_of(card["id"]).profile)} for card in cards]
+    plain = [card | {"dualfocus": _about(service, service.focus_of(card["id"]).profile)} for card in cards]
     return plain, [card | {"id": f"{card['id']}:{mode}"} for card in plain for mode in MODES]
 
 
-def _about(profile: Profile) -> dict[str, Any]:
-    return {"profile": profile.name, "verified": profile.verified or None}
+def _about(service: Service, profile: Profile) -> dict[str, Any]:
+    return {"profile": profile.name, "verified": profile.verified or None, "grounder": service.grounder}

@@ -10,6 +10,7 @@ HttpError
 ├── TimedOut       504  the question took longer than it may
 ├── Stalled        504  a stream had no further token
 ├── Draining       503  the server is stopping
+├── Asleep         503  the engine was put to sleep (what `/ready` says; questions wait)
 └── EngineBusy     503  the engine does not answer just now
 """
 
@@ -106,6 +107,15 @@ class Draining(HttpError):
 
     def __init__(self) -> None:
         super().__init__("The server is shutting down and takes no new questions.")
+
+
+class Asleep(HttpError):
+    """The engine was put to sleep by an administrator."""
+
+    status, code, retry_after = HTTPStatus.SERVICE_UNAVAILABLE, "asleep", 5
+
+    def __init__(self) -> None:
+        super().__init__("The engine sleeps: questions wait until an administrator wakes it (/wake_up).")
 
 
 class EngineBusy(HttpError):

@@ -165,9 +165,9 @@ def _with_flags(profile: Profile, args: Namespace) -> Profile:
 
 def _views(profile: Profile, args: Namespace) -> Views:
     """Return the profile's views with the most image tokens that the flags say. Raises ConfigError."""
-    if profile.views is None:
+    if profile.views is None or profile.views.are_fixed:
         raise ConfigError(
-            f"--whole-tokens and --crop-tokens can't be used with the profile {profile.name!r}: without views, "
+            f"--whole-tokens and --crop-tokens can't be used with the profile {profile.name!r}: "
             "pictures are shown at the size that the model's own processor makes them."
         )
     whole, crop = profile.views.whole, profile.views.crop
@@ -289,6 +289,7 @@ async def _answer_requests(
             list_modes=settings.list_modes,
             adapters=adapters,
             trusts_processor_kwargs=args.trust_request_mm_kwargs,
+            grounder=args.grounder and args.grounder.partition(":")[0],  # what follows may hold a password
         )
         app = create_app(service, settings, keys, admins)
         config = _uvicorn_config(app, args, settings)

@@ -267,7 +267,9 @@ async def test_image_tokens_are_taken_as_far_as_the_server_allows(name: str) -> 
     with pytest.raises(BadQuestion, match=r"at most 512 image tokens") as refused:
         await question_of(request(dualfocus={name: 513}), allowing, images(), Stages())
     assert refused.value.param == f"dualfocus.{name}"
-    with pytest.raises(BadQuestion, match=r"every picture at one size"):
-        await _question(dualfocus={name: 512})
+    square = focus(views=load_profile("gemma3").views, pad_color=None, image_size=None)
+    for fixed in (focus(), square):
+        with pytest.raises(BadQuestion, match=r"every picture at one size"):
+            await question_of(request(dualfocus={name: 128}), fixed, images(), Stages())
     with pytest.raises(ValidationError, match=name):
         request(dualfocus={name: 0})

@@ -57,7 +57,7 @@ def chat() -> VllmChat:
 def client(*, list_modes: bool = False) -> httpx.AsyncClient:
     own, base = [SimpleNamespace(profile=SimpleNamespace(name=name, verified="")) for name in ("its own", "mine")]
     focus_of = {ADAPTER: own, NAME: base, SECOND: base}.__getitem__
-    service: Any = SimpleNamespace(chat=chat(), focus=base, list_modes=list_modes, focus_of=focus_of)
+    service: Any = SimpleNamespace(chat=chat(), focus=base, list_modes=list_modes, focus_of=focus_of, grounder="http")
     transport = httpx.ASGITransport(create_app(service, Settings(), KeyRing()))
     return httpx.AsyncClient(transport=transport, base_url="http://server")
 
@@ -86,7 +86,7 @@ async def test_a_model_is_described_by_its_name(name: str) -> None:
     assert (card["id"], card["object"]) == (name.replace("%2F", "/"), "model")
     assert card["root"] == "/models/small"
     profile = "its own" if name.startswith(ADAPTER) else "mine"
-    assert card["dualfocus"] == {"profile": profile, "verified": None}
+    assert card["dualfocus"] == {"profile": profile, "verified": None, "grounder": "http"}
 
 
 @pytest.mark.parametrize("name", ["small", "org/small/", f"{NAME}:quick", f"{ADAPTER}:quick"])

@@ -170,8 +170,13 @@ def test_image_tokens_are_set_by_flags_where_the_profile_has_views() -> None:
     kept = runtime._with_flags(load_profile("qwen3-vl"), parse_arguments(flags[:2])).views
     assert kept is not None
     assert (kept.whole.most, kept.crop.least, kept.crop.most) == (1024, 256, 1024)
-    with pytest.raises(ConfigError, match=r"--whole-tokens and --crop-tokens can't be used with the profile 'paper'"):
-        runtime._with_flags(load_profile("paper"), parse_arguments(flags))
+
+
+@pytest.mark.parametrize("name", ["paper", "gemma3", "gemma4"])
+@pytest.mark.parametrize("flag", ["--whole-tokens", "--crop-tokens"])
+def test_image_tokens_are_refused_where_the_processor_alone_sets_them(name: str, flag: str) -> None:
+    with pytest.raises(ConfigError, match=f"--whole-tokens and --crop-tokens can't be used with the profile '{name}'"):
+        runtime._with_flags(load_profile(name), parse_arguments([flag, "128"]))
 
 
 @pytest.mark.parametrize(
