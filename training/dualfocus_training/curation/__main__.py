@@ -7,6 +7,7 @@ from pathlib import Path
 from dualfocus_engine.families.profiles import load_profile
 
 from dualfocus_training.curation.curate import Curation
+from dualfocus_training.curation.exclusion import excluded_images
 
 _SHOWN_EVERY = 1000
 
@@ -23,10 +24,17 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, required=True, help="folder of the pictures, NUMBER.jpg")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--profile", required=True, help="wording and box notation: a profile's name or file")
+    parser.add_argument(
+        "--exclude", type=Path, nargs="+", default=[], help="files that name images to leave out, such as GQA's testdev"
+    )
     arguments = parser.parse_args()
-    curation = Curation(arguments.release, arguments.pictures, arguments.out, load_profile(arguments.profile), _show)
+    excluded, profile = excluded_images(arguments.exclude), load_profile(arguments.profile)
+    curation = Curation(arguments.release, arguments.pictures, arguments.out, profile, _show, excluded)
     print(file=sys.stderr)
-    for name, count in curation.run().report().items():
+    for name, found in curation.files.items():
+        print(f"{name}: {found}")
+    print(f"images named by --exclude: {len(excluded):,}")
+    for name, count in curation.run().items():
         print(f"{name}: {count:,}")
 
 

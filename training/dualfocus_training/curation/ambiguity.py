@@ -1,7 +1,7 @@
 """Which questions have one possible referent (Section 3.2, ambiguity filtration).
 
 The paper gives the aim, one question for one referent, and not the rules. Ours, in this order:
-1. the mapping gives the question a region, and the region holds pixels of the image;
+1. the mapping gives the question a region of its image, and the region holds pixels of the image;
 2. the question or its answer names at least one annotated object: what nothing names can't be checked;
 3. every object the question names occurs once in the image. Annotators drew many objects more than
    once; rectangles of one name that mostly coincide are one object;
@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterable, Sequence
 from enum import Enum
 
-from dualfocus_training.curation.visual_genome import Annotated, Asked, Rectangle, Thing
+from dualfocus_training.curation.release import Rectangle, area, clipped
+from dualfocus_training.curation.visual_genome import Annotated, Asked, Thing
 
 # Rectangles of one name that overlap by more than this (intersection over union) are one object.
 _SAME = 0.5
@@ -22,7 +23,10 @@ class Verdict(Enum):
     """Why a question was kept or left out, as the counts name it."""
 
     KEPT = "kept"
+    UNKNOWN_IMAGE = "its image's size is not known"
     NO_REGION = "no region"
+    LOST_REGION = "its region is not there"
+    OTHER_IMAGE = "its region is of another image"
     EMPTY_REGION = "region outside the image"
     NO_REFERENT = "names no annotated object"
     SEVERAL_REFERENTS = "several objects fit"
@@ -31,12 +35,19 @@ class Verdict(Enum):
 
 def judge(image: Annotated, asked: Asked) -> Verdict:
     """Apply the rules to one question."""
-    region = asked.region
-    if region is None:
-        return Verdict.NO_REGION
-    if not _area(clipped(region, image.size)):
+    if image.size is None:
+        return Verdict.UNKNOWN_IMAGE
+    if asked.region is None:
+        return Verdict.LOST_REGION if asked.mapped else Verdict.NO_REGION
+    if asked.region.image != image.number:
+        return Verdict.OTHER_IMAGE
+    if not area(clipped(asked.region.place, image.size)):
         return Verdict.EMPTY_REGION
-    named = _referents(asked.question, image.things)
+    return _judge_referents(image, asked.question, asked.region.place)
+
+
+def _judge_referents(image: Annotated, question: str, region: Rectangle) -> Verdict:
+    named = _referents(question, image.things)
     if not named:
         return Verdict.NO_REFERENT
     if any(len(group) > 1 for group in named):
@@ -95,20 +106,9 @@ def _distinct(places: Iterable[Rectangle]) -> list[Rectangle]:
     return kept
 
 
-def clipped(place: Rectangle, size: tuple[int, int]) -> Rectangle:
-    """The part of a rectangle inside an image of `size` (width, height)."""
-    left, top, right, bottom = place
-    width, height = size
-    return max(0.0, left), max(0.0, top), min(float(width), right), min(float(height), bottom)
-
-
-def _area(place: Rectangle) -> float:
-    return max(0.0, place[2] - place[0]) * max(0.0, place[3] - place[1])
-
-
 def _overlap(one: Rectangle, other: Rectangle) -> float:
-    shared = _area((max(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), min(one[3], other[3])))
-    return shared / max(_area(one) + _area(other) - shared, 1e-9)
+    shared = area((max(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), min(one[3], other[3])))
+    return shared / max(area(one) + area(other) - shared, 1e-9)
 
 
 def _holds(region: Rectangle, place: Rectangle) -> bool:

@@ -1,9 +1,10 @@
 """Make conversations of a Visual Genome release, restartable, with counts at each step."""
 
+import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from dualfocus_engine.families.boxes import Box, crop_region
 from dualfocus_engine.families.profiles import Profile
 from PIL import Image
 
-from dualfocus_training.curation.ambiguity import Verdict, clipped, judge
+from dualfocus_training.curation.ambiguity import Verdict, judge
+from dualfocus_training.curation.irregularities import Odd, report
+from dualfocus_training.curation.release import clipped, look_at
 from dualfocus_training.curation.visual_genome import Annotated, Asked, Genome, Progress
 from dualfocus_training.learning.conversations import Conversation, to_line, two_rounds
 
@@ -24,36 +27,44 @@ _KEEP_EVERY = 200
 
 @dataclass
 class Counts:
-    """How far a curation is, and what became of each question."""
+    """How far a curation is, what became of each question, and what was irregular.
 
+    `excluding` tells the images that were to be left out from others, so that a curation goes on with the same.
+    """
+
+    excluding: str
     images: int = 0
-    missing_images: int = 0
     questions: int = 0
+    mapped: int = 0
     verdicts: Counter[str] = field(default_factory=Counter)
+    odd: Counter[str] = field(default_factory=Counter)
     written: int = 0
-
-    def report(self) -> dict[str, int]:
-        """The counts by name, in the order of the steps."""
-        verdicts = {verdict.value: self.verdicts[verdict.value] for verdict in Verdict}
-        return {
-            "images": self.images,
-            "image files missing": self.missing_images,
-            "questions": self.questions,
-            **verdicts,
-        }
 
 
 class Curation:
-    """One curation into a folder: conversations, crops, counts. Started again, it goes on."""
+    """One curation into a folder: conversations, crops, counts. Started again, it goes on.
 
-    def __init__(self, release: Path, pictures: Path, out: Path, profile: Profile, progress: Progress) -> None:
+    Raises ValueError where a file of the release is in no known form, or where it goes on with other `excluded` images.
+    """
+
+    def __init__(
+        self,
+        release: Path,
+        pictures: Path,
+        out: Path,
+        profile: Profile,
+        progress: Progress,
+        excluded: frozenset[int] = frozenset(),
+    ) -> None:
+        self.files = look_at(release)
         self._pictures, self._out, self._profile, self._progress = pictures, out, profile, progress
         (out / "crops").mkdir(parents=True, exist_ok=True)
-        self._genome = Genome(release, out / _INDEX_FILE, progress)
+        self._excluded = excluded
         self._counts = self._kept_counts()
+        self._genome = Genome(release, out / _INDEX_FILE, progress)
 
-    def run(self) -> Counts:
-        """Curate every image that is not done yet."""
+    def run(self) -> dict[str, int]:
+        """Curate every image that is not done yet; return the counts by name, in the order of the steps."""
         path = self._out / CONVERSATIONS_FILE
         path.touch()
         with path.open("r+b") as lines:
@@ -72,28 +83,55 @@ class Curation:
                     self._keep_counts(lines.tell())
             lines.flush()
             self._keep_counts(lines.tell())
-        report = json.dumps(self._counts.report(), indent=2)
-        (self._out / COUNTS_FILE).write_text(report + "\n", encoding="utf-8")
-        return self._counts
+        counts = self._report()
+        told = json.dumps({"files": self.files, **counts}, indent=2)
+        (self._out / COUNTS_FILE).write_text(told + "\n", encoding="utf-8")
+        return counts
+
+    def _report(self) -> dict[str, int]:
+        counts, (known, mapped) = self._counts, self._genome.totals()
+        odd = self._genome.irregularities() + counts.odd
+        odd[Odd.QUESTIONS_LACK] = known - (counts.images - counts.odd[Odd.QUESTIONS_UNKNOWN])
+        odd[Odd.ORPHANS] = mapped - counts.mapped
+        verdicts = {verdict.value: counts.verdicts[verdict.value] for verdict in Verdict}
+        return {"images": counts.images, **report(odd), "questions": counts.questions, **verdicts}
 
     def _curate(self, image: Annotated) -> Iterator[Conversation]:
-        self._counts.questions += len(image.asked)
-        judged = [(asked, judge(image, asked)) for asked in image.asked]
-        self._counts.verdicts.update(verdict.value for _, verdict in judged)
-        kept = [asked for asked, verdict in judged if verdict is Verdict.KEPT]
-        path = self._pictures / f"{image.number}.jpg"
-        if kept and not path.exists():
-            self._counts.missing_images += 1
+        counts = self._counts
+        counts.mapped += sum(asked.mapped for asked in image.asked)
+        counts.odd[Odd.NO_QUESTIONS] += not image.asked
+        counts.odd[Odd.QUESTIONS_UNKNOWN] += image.size is None
+        if image.number in self._excluded:
+            counts.odd[Odd.EXCLUDED] += 1
             return
+        counts.questions += len(image.asked)
+        judged = [(asked, judge(image, asked)) for asked in image.asked]
+        counts.verdicts.update(verdict.value for _, verdict in judged)
+        kept = [asked for asked, verdict in judged if verdict is Verdict.KEPT]
         if kept:
-            with Image.open(path) as picture:
-                shown = picture.convert("RGB")
-            for asked in kept:
-                yield self._conversation(image, asked, path, shown)
+            yield from self._conversations(image, kept)
+
+    def _conversations(self, image: Annotated, kept: Sequence[Asked]) -> Iterator[Conversation]:
+        path = self._picture(image)
+        if path is None:
+            self._counts.odd[Odd.FILE_MISSING] += 1
+            return
+        with Image.open(path) as picture:
+            shown = picture.convert("RGB")
+        for asked in kept:
+            self._counts.odd[Odd.FULL_STOP] += asked.answer.strip().endswith(".")
+            yield self._conversation(image, asked, path, shown)
+
+    def _picture(self, image: Annotated) -> Path | None:
+        """The image's file: in the folder that its URL names, or with all others in one."""
+        name = f"{image.number}.jpg"
+        places = (self._pictures / image.folder / name, self._pictures / name)
+        return next((place for place in places if place.exists()), None)
 
     def _conversation(self, image: Annotated, asked: Asked, path: Path, shown: Image.Image) -> Conversation:
         assert asked.region is not None, "kept questions have a region"
-        left, top, right, bottom = clipped(asked.region, image.size)
+        assert image.size is not None, "and an image of known size"
+        left, top, right, bottom = clipped(asked.region.place, image.size)
         width, height = image.size
         box = Box(left / width, top / height, right / width, bottom / height)
         region = crop_region(box, shown.size, self._profile.crop)
@@ -105,14 +143,20 @@ class Curation:
         return two_rounds(self._profile, name, crop.as_posix(), asked.question, answer, box)
 
     def _kept_counts(self) -> Counts:
-        path = self._out / _PROGRESS_FILE
+        path, excluding = self._out / _PROGRESS_FILE, _fingerprint(self._excluded)
         if not path.exists():
-            return Counts()
+            return Counts(excluding)
         kept = json.loads(path.read_text(encoding="utf-8"))
-        return Counts(**{**kept, "verdicts": Counter(kept["verdicts"])})
+        if kept.get("excluding") != excluding:
+            raise ValueError(f"{self._out} was begun with another --exclude: give that one, or a new folder")
+        return Counts(**{**kept, "verdicts": Counter(kept["verdicts"]), "odd": Counter(kept["odd"])})
 
     def _keep_counts(self, written: int) -> None:
         self._counts.written = written
         partial = self._out / f"{_PROGRESS_FILE}.partial"
         partial.write_text(json.dumps(vars(self._counts)), encoding="utf-8")
         partial.replace(self._out / _PROGRESS_FILE)
+
+
+def _fingerprint(numbers: frozenset[int]) -> str:
+    return hashlib.blake2b(json.dumps(sorted(numbers)).encode(), digest_size=8).hexdigest()
