@@ -2,6 +2,7 @@
 
 export const MODES = {
   dual: "Both looks; the answer that the model is surer of is given.",
+  regions: "Both looks; the second one at each place that the question is about.",
   adaptive: "The second look is left out where the first answer is sure enough.",
   macro: "One look, at the whole picture.",
   micro: "The part that the question is about is looked at, and that answer is given.",

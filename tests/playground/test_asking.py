@@ -84,6 +84,7 @@ def test_the_sample_takes_one_click(visit: Open, stub: Stub) -> None:
 @pytest.mark.parametrize(
     ("mode", "options"),
     [
+        ("regions", {"mode": "regions", "progress": True, "return_crop": True}),
         ("adaptive", {"mode": "adaptive", "progress": True, "return_crop": True}),
         ("macro", {"mode": "macro", "progress": True, "return_crop": True}),
         ("micro", {"mode": "micro", "progress": True, "return_crop": True}),

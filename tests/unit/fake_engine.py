@@ -70,8 +70,8 @@ class FakeEngine:
     def encode(self, text: str) -> list[int]:
         return [ord(character) for character in text]
 
-    def grounding_sampling(self) -> Any:
-        return "grounding sampling"
+    def grounding_sampling(self, boxes: int = 1) -> Any:
+        return "grounding sampling" if boxes == 1 else f"grounding sampling of {boxes}"
 
     def answer_sampling(self) -> Any:
         return SamplingParams(max_tokens=self.default_max_tokens)

@@ -98,7 +98,7 @@ def read_turn(output: RequestOutput, seconds: float, rendered: Any) -> Turn:
         seconds=seconds,
         top_logprobs=by_token,
         stop_reason=answer.stop_reason,
-        image_tokens=sum(place.get_num_embeds() for place in places),
+        picture_tokens=tuple(place.get_num_embeds() for place in places),
         image_places=sum(place.length for place in places),
         cache_writes=output.num_cache_creation_tokens or 0,
         times=output.metrics,

@@ -206,15 +206,19 @@ class VllmEngine:
         """The token that ends an answer."""
         return int(self.llm.renderer.get_tokenizer().eos_token_id)
 
-    def grounding_sampling(self) -> SamplingParams:
-        """Return how boxes are written: greedily, under the profile's grammar if it has one, drafted if asked for."""
+    def grounding_sampling(self, boxes: int = 1) -> SamplingParams:
+        """Return how boxes are written: greedily, under the profile's grammar if it has one, drafted if asked for.
+
+        One box ends the turn where the profile says what stops it; several end by themselves.
+        """
         box_format = self.profile.box_format
+        grammar = (box_format.list_grammar if boxes > 1 else None) or box_format.grammar
         return SamplingParams(
             temperature=0.0,
-            max_tokens=self.profile.max_box_tokens,
-            stop=box_format.stop,
+            max_tokens=self.profile.max_box_tokens * boxes,
+            stop=box_format.stop if boxes == 1 else None,
             skip_special_tokens=not box_format.keep_special_tokens,
-            structured_outputs=StructuredOutputsParams(regex=box_format.grammar) if box_format.grammar else None,
+            structured_outputs=StructuredOutputsParams(regex=grammar) if grammar else None,
             extra_args=self._box_args,
         )
 

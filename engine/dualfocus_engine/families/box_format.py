@@ -20,6 +20,7 @@ _SAMPLE = Box(0.125, 0.375, 0.625, 0.875)
 _COARSEST = 0.1
 # What a picture is taken to measure where a box in pixels is written as a sample.
 _SAMPLE_SIZE = (1000, 1000)
+_MOST_BOXES = 16
 
 
 def _as_tuple(value: Any) -> Any:
@@ -47,6 +48,11 @@ class BoxFormat(BaseModel):
         default=0.3, gt=0, le=1, description="a point is the centre of a square: this share of the shorter side"
     )
     several: _Several = Field(default="first", description="what is taken of several boxes; union: what holds them all")
+    lists: bool = Field(
+        default=True,
+        description="mode regions: each of several boxes is a region of its own; false: `several` holds there too, for "
+        "a model that was trained to write one box around all",
+    )
     sort_corners: bool = Field(
         default=False, description="read a box whose right is left of its left as the one between the two"
     )
@@ -62,6 +68,9 @@ class BoxFormat(BaseModel):
     grammar: Regex | None = Field(
         default=None,
         description="a regular expression the grounding turn is held to; none lets it write freely",
+    )
+    list_grammar: Regex | None = Field(
+        default=None, description="the same in mode regions, where several boxes may be written; none takes grammar"
     )
     # Last, since it is tried on the others.
     template: str = Field(description="a format string of x1, y1, x2, y2, in units of 1/scale of the image")
@@ -109,11 +118,20 @@ class BoxFormat(BaseModel):
         Of several patterns the first that finds one is taken; what is taken of several boxes `several` says. The box
         may be empty (`Box.is_empty`): that is the caller's to judge.
         """
+        boxes = self._boxes(text, shown)
+        return _one_of(boxes, self.several) if boxes else None
+
+    def read_all(self, text: str, shown: Size = _SAMPLE_SIZE) -> list[Box]:
+        """Read each box in `text`, as `read` does one; of more than 16 the first, since some lists never end."""
+        if self.lists:
+            return self._boxes(text, shown)[:_MOST_BOXES]
+        box = self.read(text, shown)
+        return [] if box is None else [box]
+
+    def _boxes(self, text: str, shown: Size) -> list[Box]:
         text = text.rpartition(self.read_after)[2]
-        for pattern in self.pattern:
-            if boxes := [self._box(numbers, shown) for numbers in all_groups(pattern, text)]:
-                return _one_of(boxes, self.several)
-        return None
+        found = ([self._box(numbers, shown) for numbers in all_groups(pattern, text)] for pattern in self.pattern)
+        return next(filter(None, found), [])
 
     def _box(self, numbers: Mapping[str, str], shown: Size) -> Box:
         if numbers.get("x1") is None:
@@ -168,8 +186,7 @@ def _one_of(boxes: Iterable[Box], several: _Several) -> Box:
         return first
     if several == "largest":
         return max((first, *others), key=lambda box: (box.x2 - box.x1) * (box.y2 - box.y1))
-    lefts, tops, rights, bottoms = zip(*(box.as_tuple() for box in (first, *others)), strict=True)
-    return Box(min(lefts), min(tops), max(rights), max(bottoms))
+    return Box.around((first, *others))
 
 
 def _centre(box: Box) -> tuple[float, float]:

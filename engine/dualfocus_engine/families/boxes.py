@@ -1,5 +1,6 @@
 """Boxes, and which pixels one means."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -26,6 +27,16 @@ class Box:
         """The box as (x1, y1, x2, y2)."""
         return self.x1, self.y1, self.x2, self.y2
 
+    @classmethod
+    def around(cls, boxes: Iterable["Box"]) -> "Box":
+        """Return the least box that holds all of some, of which there is at least one."""
+        lefts, tops, rights, bottoms = zip(*(box.as_tuple() for box in boxes), strict=True)
+        return cls(min(lefts), min(tops), max(rights), max(bottoms))
+
+    def overlaps(self, other: "Box") -> bool:
+        """Whether two boxes have area in common."""
+        return max(self.x1, other.x1) < min(self.x2, other.x2) and max(self.y1, other.y1) < min(self.y2, other.y2)
+
 
 class Region(NamedTuple):
     """A rectangle in whole pixels of the original image; `right` and `bottom` are the first ones outside."""
@@ -34,6 +45,17 @@ class Region(NamedTuple):
     top: int
     right: int
     bottom: int
+
+    @classmethod
+    def around(cls, regions: Iterable["Region"]) -> "Region":
+        """Return the least region that holds all of some, of which there is at least one."""
+        lefts, tops, rights, bottoms = zip(*regions, strict=True)
+        return cls(min(lefts), min(tops), max(rights), max(bottoms))
+
+    @property
+    def area(self) -> int:
+        """Its pixels."""
+        return (self.right - self.left) * (self.bottom - self.top)
 
 
 class CropPolicy(BaseModel):

@@ -52,7 +52,13 @@ class Profile(BaseModel):
         default=True, description="the model says where something is; else it looks closer only where a client says"
     )
     grounding_prompt: _Prompt = Field(description="Q1; {question} stands for the question to ground")
+    regions_prompt: _Prompt | None = Field(
+        default=None, description="Q1 of mode regions, which may be answered with several boxes; none: grounding_prompt"
+    )
     micro_prompt: _Prompt = Field(description="Q2; {question} stands for the question as the client sent it")
+    several_crops_prompt: _Prompt | None = Field(
+        default=None, description="Q2 behind several crops (mode regions); none: micro_prompt"
+    )
     shared_prompt: _Prompt | None = Field(
         default=None, description="what both answers are scored under, by shared scoring; none takes micro_prompt"
     )
@@ -61,6 +67,7 @@ class Profile(BaseModel):
     )
     box_format: BoxFormat
     crop: CropPolicy = CropPolicy()
+    max_regions: int = Field(default=4, gt=0, description="crops that mode regions shows at most")
     pad_color: tuple[_Level, _Level, _Level] | None = Field(
         default=None, description="pictures are padded to a square of this colour (RGB)"
     )
@@ -131,17 +138,20 @@ class Profile(BaseModel):
                 "served with: an adapter shows pictures as its model does."
             )
 
-    def grounding_text(self, question: str, picture: int = 0, pictures: int = 1) -> str:
+    def grounding_text(self, question: str, picture: int = 0, pictures: int = 1, *, regions: bool = False) -> str:
         """Return Q1 for a question: the question alone, without format hints or options.
 
-        Where there are several pictures it says which one is meant; `picture` counts from 0.
+        Where there are several pictures it says which one is meant; `picture` counts from 0. `regions`: several boxes
+        may be the answer.
         """
-        asked = self.grounding_prompt.replace("{question}", self.bare(question))
+        prompt = (self.regions_prompt if regions else None) or self.grounding_prompt
+        asked = prompt.replace("{question}", self.bare(question))
         return asked if pictures == 1 else f"{_which(picture + 1, pictures)} {asked}"
 
-    def micro_text(self, question: str) -> str:
-        """Return Q2 for a question, which stays as the client sent it."""
-        return self.micro_prompt.replace("{question}", question)
+    def micro_text(self, question: str, crops: int = 1) -> str:
+        """Return Q2 for a question, which stays as the client sent it, behind that many crops."""
+        prompt = (self.several_crops_prompt if crops > 1 else None) or self.micro_prompt
+        return prompt.replace("{question}", question)
 
     def shared_text(self, question: str) -> str:
         """Return what both answers are scored under: the question alone, in the words of `shared_prompt`."""

@@ -1,6 +1,6 @@
 """A question about a picture, as the engine takes it: a conversation whose last turn is the user's."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
@@ -177,7 +177,9 @@ def grounding_turn(question: Question, profile: Profile, *, pictures_first: bool
     puts pictures first, whatever is sent.
     """
     *earlier, last = question.messages
-    asked = profile.grounding_text(question.to_ground, question.picture_index, len(question.pictures))
+    regions = question.mode is Mode.REGIONS
+    which = question.picture_index, len(question.pictures)
+    asked = profile.grounding_text(question.to_ground, *which, regions=regions)
     if last.role == "tool":
         return [*question.messages, Message("user", asked)]
     if last.begins_with_text and not pictures_first:
@@ -190,16 +192,17 @@ def grounding_options(question: Question, profile: Profile) -> TurnOptions:
     return question.turns.with_template_kwargs(profile.grounding_template_kwargs)
 
 
-def micro_turn(question: Question, crop: Picture, profile: Profile) -> Message:
-    """Return the turn that continues the grounding conversation: the crop, then Q2."""
-    return Message(profile.crop_role, profile.micro_text(question.asked or question.to_ground), (crop,))
+def micro_turn(question: Question, crops: Sequence[Picture], profile: Profile) -> Message:
+    """Return the turn that continues the grounding conversation: the crops, then Q2."""
+    text = profile.micro_text(question.asked or question.to_ground, len(crops))
+    return Message(profile.crop_role, text, tuple(crops))
 
 
-def shared_turn(question: Question, crop: Picture, profile: Profile) -> Message:
+def shared_turn(question: Question, crops: Sequence[Picture], profile: Profile) -> Message:
     """Return the turn that both answers are scored under, in the micro turn's place."""
     asked = question.asked or question.to_ground
     if question.scoring is Scoring.RELEASED:
         text = profile.released_text(asked, has_options=bool(question.options))
     else:
         text = profile.shared_text(asked)
-    return Message(profile.crop_role, text, (crop,))
+    return Message(profile.crop_role, text, tuple(crops))

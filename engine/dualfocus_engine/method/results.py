@@ -27,6 +27,7 @@ class Mode(StrEnum):
     """Which turns a question is given."""
 
     DUAL = "dual"
+    REGIONS = "regions"  # as dual, with a crop of each thing that the question is about
     ADAPTIVE = "adaptive"  # the second look ends where the macro answer is confident enough (Appendix C)
     MACRO = "macro"
     MICRO = "micro"
@@ -71,8 +72,9 @@ class Turn:
     """One turn as the engine ran it.
 
     `token_ids` are the generated tokens with the closing one, `logprobs` the model's own for each of them.
-    `prompt_tokens` = `cached_tokens` (from the prefix cache) + `computed_tokens`; `image_tokens` of them stand for its
-    pictures, `image_places` with what some models have around each; `cache_writes` were new to the prefix cache.
+    `prompt_tokens` = `cached_tokens` (from the prefix cache) + `computed_tokens`; `picture_tokens` of them stand for
+    each of its pictures, `image_places` for all with what some models have around each; `cache_writes` were new to the
+    prefix cache.
     `encoder_runs` counts images that the vision encoder ran on for this turn, `engine_steps` the steps it
     took part in: one to three for its prompt, then one for each token, or fewer where they were drafted. None where the
     engine has another EC connector. `times` are vLLM's own of the turn (`RequestStateStats`), where it keeps any.
@@ -96,7 +98,7 @@ class Turn:
     rescored: bool = False  # held to a grammar, so `logprobs` were computed anew without it
     times: Any = field(default=None, repr=False)
     is_cut: bool = False  # the context was full before the turn came to its end or to the tokens it was allowed
-    image_tokens: int = 0
+    picture_tokens: tuple[int, ...] = ()
     image_places: int = 0
     cache_writes: int = 0
     reasoning: str | None = None
@@ -113,6 +115,11 @@ class Turn:
     def prompt_tokens(self) -> int:
         """Length of the prompt, image tokens included."""
         return len(self.prompt_token_ids)
+
+    @property
+    def image_tokens(self) -> int:
+        """Prompt tokens that stand for its pictures."""
+        return sum(self.picture_tokens)
 
     @property
     def computed_tokens(self) -> int:
@@ -195,11 +202,20 @@ class Shared(NamedTuple):
     micro: Score
 
 
+class LookedAt(NamedTuple):
+    """One of the places that were looked at: its box, its crop, and the image tokens it was shown in."""
+
+    box: Box
+    crop: Region
+    tokens: int = 0  # known once it was shown
+
+
 @dataclass(frozen=True, slots=True)
 class SecondLook:
     """What the second look gave: box, crop and micro turn as far as it came.
 
-    `failed` says where it ended; a micro turn beside it was cut by the context, and is no answer.
+    Where several `regions` were looked at, `box` and `crop_box` hold all of them. `failed` says where it ended; a micro
+    turn beside it was cut by the context, and is no answer.
     """
 
     box: Box | None = None
@@ -207,6 +223,7 @@ class SecondLook:
     grounding: Turn | None = None
     micro: Turn | None = None
     failed: Selection | None = None
+    regions: tuple[LookedAt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,12 @@
 """How large a question's pictures are shown: as the profile's views say, smaller only where the context demands it."""
 
 import contextlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from dualfocus_engine.errors import BadQuestion, ContextFull
-from dualfocus_engine.families.boxes import Region, Size
+from dualfocus_engine.families.boxes import Size
 from dualfocus_engine.families.views import Views
 from dualfocus_engine.method.questions import Question, grounding_options, grounding_turn, macro_turn, micro_turn
 from dualfocus_engine.method.results import Mode
@@ -63,27 +62,6 @@ def _sizes(views: Views, question: Question, most: int | None) -> dict[Picture, 
     return {picture: views.show_whole(picture.size, most) for picture in question.pictures}
 
 
-def show_crop(views: Views | None, picture: Picture, region: Region, most: int | None) -> Picture:
-    """Return the crop of a picture at the size it is shown at; the region may have been widened for the family."""
-    if views is None:
-        return picture.crop(region)
-    crop = picture.crop(views.crop_region(region, picture.size, most))
-    return crop.shown_at(views.show_crop(crop.size, _scale(picture), most))
-
-
-def enlarges(crop: Picture, picture: Picture) -> bool:
-    """Whether the crop shows its part larger than the picture does; None of either is known without views."""
-    if crop.shown is None or picture.shown is None:
-        return True
-    return _scale(crop) > _scale(picture)
-
-
-def _scale(picture: Picture) -> float:
-    """Return how many pixels the encoder is shown of one of the original's."""
-    assert picture.shown is not None
-    return math.prod(picture.shown) / math.prod(picture.size)
-
-
 def _answer_reserve(context: int, sampling: "SamplingParams") -> int:
     return min(sampling.max_tokens or _ANSWER_TOKENS, _ANSWER_TOKENS, context // _CONTEXT_PARTS)
 
@@ -108,7 +86,7 @@ async def _text_tokens(engine: TurnEngine, question: Question) -> int:
     if question.mode is not Mode.MACRO:
         with contextlib.suppress(BadQuestion, ContextFull):  # then there is no second look to keep room for
             grounding = await engine.prompt(conversation, grounding_options(question, profile))
-            micro = micro_turn(question, question.picture, profile)
+            micro = micro_turn(question, (question.picture,), profile)
             follow_up = await engine.continuation(conversation, micro, question.turns)
             return len(grounding.token_ids) + profile.max_box_tokens + len(follow_up.token_ids)
     return len((await engine.prompt(macro_turn(question), question.turns)).token_ids)

@@ -61,8 +61,8 @@ class TurnEngine(Protocol):
     def encode(self, text: str) -> list[int]:
         """Tokenize a piece from the middle of a conversation."""
 
-    def grounding_sampling(self) -> "SamplingParams":
-        """Return how boxes are written."""
+    def grounding_sampling(self, boxes: int = 1) -> "SamplingParams":
+        """Return how up to that many boxes are written."""
 
     def answer_sampling(self) -> "SamplingParams":
         """Return how answers are drawn where the client says nothing."""

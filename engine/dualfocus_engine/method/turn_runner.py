@@ -8,8 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
-from dualfocus_engine.families.boxes import Box, Size, crop_region
+from dualfocus_engine.families.boxes import Box, Region, Size
+from dualfocus_engine.families.regions import places_of
 from dualfocus_engine.grounders.grounder import BoundedGrounder, GrounderFailed, GrounderTimedOut
+from dualfocus_engine.method.looks.crops import enlarges, show_crops
 from dualfocus_engine.method.multiple_choice import chosen_option
 from dualfocus_engine.method.prompts import Prompt
 from dualfocus_engine.method.questions import (
@@ -21,9 +23,19 @@ from dualfocus_engine.method.questions import (
     micro_turn,
     shared_turn,
 )
-from dualfocus_engine.method.results import OnText, Score, Scoring, SecondLook, Selection, Shared, Turn, TurnDelta
+from dualfocus_engine.method.results import (
+    LookedAt,
+    Mode,
+    OnText,
+    Score,
+    Scoring,
+    SecondLook,
+    Selection,
+    Shared,
+    Turn,
+    TurnDelta,
+)
 from dualfocus_engine.method.selection import released_texts
-from dualfocus_engine.method.showing import enlarges, show_crop
 from dualfocus_engine.method.stages import GROUNDER, Stages
 from dualfocus_engine.method.tasks import unwrap_exception_group
 from dualfocus_engine.method.turn_engine import TurnEngine, TurnRequest
@@ -50,12 +62,12 @@ class TurnListener(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Zoomed:
-    """What the micro turn continues: the grounding turn, its prompt and reply, and the crop."""
+    """What the micro turn continues: the grounding turn, its prompt and reply, and the crops."""
 
     conversation: Sequence[Message]
     prompt: Prompt
     reply: Sequence[int]
-    crop: Picture
+    crops: Sequence[Picture]
 
 
 class TurnRunner:
@@ -74,7 +86,7 @@ class TurnRunner:
         self._listener = listener
         self._grounder = grounder
         self._samplings = _samplings_of(question.sampling or engine.answer_sampling())
-        self._crop: Picture | None = None
+        self._crops: Sequence[Picture] = ()
         self._zoomed: _Zoomed | None = None
         self.stages = Stages()
 
@@ -105,13 +117,13 @@ class TurnRunner:
             prompt = rendered.opened(self._engine.encode(self._profile.box_format.opening))
             with self._engine.pictures.ahead(self._question.picture):
                 look, reply = await self._locate(prompt)
-            if self._crop is None:
+            if not self._crops:
                 return [look] * len(self._samplings)
             with self.stages.time("crop"):
-                await self._engine.encoder_input(self._crop)
-            self._zoomed = _Zoomed(conversation, prompt, reply, self._crop)
+                await asyncio.gather(*map(self._engine.encoder_input, self._crops))
+            self._zoomed = _Zoomed(conversation, prompt, reply, self._crops)
             with self.stages.time("micro"):
-                micros = await self._run_micro(self._crop)
+                micros = await self._run_micro(self._crops)
             return [_looked(look, micro) for micro in micros]
         except EngineDead:
             raise
@@ -138,7 +150,7 @@ class TurnRunner:
         context. Raises EngineDead.
         """
         assert self._zoomed is not None  # a micro turn ran
-        prompt = await self._continue(self._zoomed, shared_turn(self._question, self._zoomed.crop, self._profile))
+        prompt = await self._continue(self._zoomed, shared_turn(self._question, self._zoomed.crops, self._profile))
         box = await self._box_score(self._zoomed) if self._question.scoring is Scoring.RELEASED else ()
         tokens = self._tokens_to_score(macro, micro)
         scores = [await self._engine.score(name, prompt, tokens[name], cached=True) for name in ("macro", "micro")]
@@ -156,15 +168,15 @@ class TurnRunner:
     async def _locate(self, prompt: Prompt) -> tuple[SecondLook, Sequence[int]]:
         """Return where to look, and the tokens of the grounding answer that the micro turn continues."""
         if self._question.box is not None:
-            return self._look_at(self._question.box, None), self._written(self._question.box)
+            return self._look_at([self._question.box], None), self._written(self._question.box)
         if self._grounder is not None:
             box = await self._ask(self._grounder)
-            return self._look_at(box, None), self._written(box) if box is not None else []
+            return self._look_at([box] if box else [], None), self._written(box) if box is not None else []
         box_format = self._profile.box_format
         request = TurnRequest(
             "grounding",
             prompt,
-            self._engine.grounding_sampling(),
+            self._engine.grounding_sampling(self._most_regions),
             on_start=self._on_start("grounding"),
             is_answer=False,
         )
@@ -173,7 +185,22 @@ class TurnRunner:
         is_closed = box_format.stop is not None and grounding.stop_reason == box_format.stop
         written = grounding.text + (box_format.closing if is_closed else "")
         reply = self._engine.encode(written) if is_closed else grounding.token_ids
-        return self._look_at(box_format.read(box_format.opening + written, self._shown_size), grounding), reply
+        return self._look_at(self._read(box_format.opening + written), grounding), reply
+
+    def _read(self, written: str) -> Sequence[Box]:
+        box_format = self._profile.box_format
+        if self._question.mode is Mode.REGIONS:
+            return box_format.read_all(written, self._shown_size)
+        box = box_format.read(written, self._shown_size)
+        return [] if box is None else [box]
+
+    @property
+    def _most_regions(self) -> int:
+        """Crops that may be shown: as many as the profile says, and the engine takes beside the pictures."""
+        if self._question.mode is not Mode.REGIONS or not self._profile.box_format.lists:
+            return 1
+        beside = 0 if self._profile.crop_alone else len(self._question.pictures)
+        return min(self._profile.max_regions, self._engine.max_images - beside)
 
     async def _ask(self, grounder: BoundedGrounder) -> Box | None:
         asked = self._profile.bare(self._question.to_ground)
@@ -190,23 +217,27 @@ class TurnRunner:
         """The size in pixels that the picture's boxes are written in."""
         return self._question.picture.shown or self._question.picture.size
 
-    def _look_at(self, box: Box | None, grounding: Turn | None) -> SecondLook:
-        if box is None:
+    def _look_at(self, boxes: Sequence[Box], grounding: Turn | None) -> SecondLook:
+        if not boxes:
             is_cut = grounding is not None and grounding.is_cut
             return SecondLook(None, None, grounding, failed=Selection.CONTEXT_FULL if is_cut else Selection.NO_BOX)
-        picture, policy = self._question.picture, self._profile.crop
-        region = crop_region(box, picture.size, policy) if policy.takes(box) else None
-        if region is None:
-            return SecondLook(box, None, grounding, failed=Selection.EMPTY_BOX)
-        crop = show_crop(self._engine.views, picture, region, self._question.crop_tokens)
-        if not enlarges(crop, picture):
+        picture = self._question.picture
+        places = places_of(boxes, picture.size, self._profile.crop, self._most_regions)
+        if not places:
+            return SecondLook(Box.around(boxes), None, grounding, failed=Selection.EMPTY_BOX)
+        regions = [place.crop for place in places]
+        crops = show_crops(self._engine.views, picture, regions, self._question.crop_tokens)
+        shown = [(place.box, crop) for place, crop in zip(places, crops, strict=True) if enlarges(crop, picture)]
+        box = Box.around(place.box for place in places)
+        if not shown:
             return SecondLook(box, None, grounding, failed=Selection.NOTHING_TO_ENLARGE)
-        self._crop = crop
-        return SecondLook(box, crop.region, grounding)
+        self._crops = [crop for _, crop in shown]
+        looked_at = tuple(LookedAt(box, crop.region) for box, crop in shown if crop.region is not None)
+        return SecondLook(box, Region.around(at.crop for at in looked_at), grounding, regions=looked_at)
 
-    async def _run_micro(self, crop: Picture) -> Sequence[Turn]:
+    async def _run_micro(self, crops: Sequence[Picture]) -> Sequence[Turn]:
         assert self._zoomed is not None
-        prompt = await self._continue(self._zoomed, micro_turn(self._question, crop, self._profile))
+        prompt = await self._continue(self._zoomed, micro_turn(self._question, crops, self._profile))
         # It was asked to answer: what it calls all the same is no answer.
         return [replace(micro, tool_calls=()) for micro in await self._answer("micro", prompt)]
 
@@ -258,4 +289,6 @@ def _samplings_of(sampling: "SamplingParams") -> list["SamplingParams"]:
 
 
 def _looked(look: SecondLook, micro: Turn) -> SecondLook:
-    return replace(look, micro=micro, failed=Selection.CONTEXT_FULL if micro.is_cut else None)
+    tokens = micro.picture_tokens[-len(look.regions) :] or (0,) * len(look.regions)
+    regions = tuple(at._replace(tokens=shown) for at, shown in zip(look.regions, tokens, strict=True))
+    return replace(look, micro=micro, failed=Selection.CONTEXT_FULL if micro.is_cut else None, regions=regions)

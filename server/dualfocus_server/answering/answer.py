@@ -22,7 +22,7 @@ from dualfocus_server.answering.headers import load_header
 from dualfocus_server.answering.intake import image_parts, may_be_kept, question_of
 from dualfocus_server.answering.protocol import FocusRequest, FocusResponse
 from dualfocus_server.answering.reasons import MODE, NO_IMAGE, reason_for_vllm
-from dualfocus_server.answering.report import answers_record, completion, crop_url, headers_of
+from dualfocus_server.answering.report import add_crops, answers_record, completion, headers_of
 from dualfocus_server.answering.service import Service
 from dualfocus_server.answering.streaming import Events, EventStream, Silence
 from dualfocus_server.answering.vllm_serving.answer_reader import AnswerReader
@@ -174,11 +174,8 @@ class _FocusTask:
         response.dualfocus.stages = self._stages
         if service.answers_log is not None and may_be_kept(request):
             service.answers_log.add(answers_record(response, request_id.get()))
-        if request.dualfocus.return_crop and first.look.crop_box is not None:
-            pictures = focus.engine.pictures
-            response.dualfocus.crop_image = await run_in_image_pool(
-                crop_url, pictures, question.picture, first.look.crop_box
-            )
+        if request.dualfocus.return_crop:
+            await run_in_image_pool(add_crops, response.dualfocus, focus.engine.pictures, question.picture)
         return response
 
     def _choice(self, place: int, answer: Turn, reader: AnswerReader) -> ChatCompletionResponseChoice:

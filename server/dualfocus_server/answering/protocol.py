@@ -42,7 +42,7 @@ MAX_MESSAGES, MAX_PARTS = 2_000, 1_000
 # Names in `vllm_xargs` that vLLM's engine (or ours, by the beginning) reads for itself: not a client's to write.
 _RESERVED_XARGS = ("kv_transfer_params", "ec_transfer_params", "kv_cache_report_mode")
 _OUR_XARGS = "dualfocus"
-MODES = ("dual", "adaptive", "macro", "micro", "off")
+MODES = ("dual", "regions", "adaptive", "macro", "micro", "off")
 
 
 class FocusOptions(BaseModel):
@@ -50,9 +50,10 @@ class FocusOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    mode: Literal["dual", "adaptive", "macro", "micro", "off"] = Field(
+    mode: Literal["dual", "regions", "adaptive", "macro", "micro", "off"] = Field(
         default="dual",  # or --mode
-        description="dual: both looks; adaptive: the second one where the first leaves doubt (--skip-below); "
+        description="dual: both looks; regions: the second one at several places (--max-regions); adaptive: the second "
+        "one where the first leaves doubt (--skip-below); "
         "macro or micro: that answer alone; off: vLLM's own chat",
     )
     scoring: Literal["own", "shared", "released"] = Field(
@@ -79,7 +80,7 @@ class FocusOptions(BaseModel):
         default=None, ge=1, description="image tokens that a picture is shown in at most (--whole-tokens)"
     )
     crop_tokens: int | None = Field(
-        default=None, ge=1, description="image tokens that the crop is shown in at most (--crop-tokens)"
+        default=None, ge=1, description="image tokens that the crop, or several, is shown in at most (--crop-tokens)"
     )
     return_crop: bool = Field(default=False, description="return the crop as a data: URL")
     progress: bool = Field(
@@ -285,6 +286,15 @@ class AnswerReport(BaseModel):
     finish_reason: str
 
 
+class RegionReport(BaseModel):
+    """One of the places that were looked at."""
+
+    box: Corners = Field(description="as shares of width and height")
+    crop: tuple[int, int, int, int] = Field(description="left, top, right, bottom in pixels of the image")
+    tokens: int = Field(description="image tokens that the crop was shown in")
+    crop_image: str | None = Field(default=None, description="of several, the crop as a data: URL, on request")
+
+
 class GroundingReport(BaseModel):
     """What the grounding turn wrote, which may read as no box."""
 
@@ -308,11 +318,12 @@ class TurnReport(BaseModel):
 class FocusReport(BaseModel):
     """The answer's `dualfocus` field: everything the engine's result holds."""
 
-    mode: Literal["dual", "adaptive", "macro", "micro"]
+    mode: Literal["dual", "regions", "adaptive", "macro", "micro"]
     winner: Winner | list[Winner] = Field(description="of several answers (`n`) a list, as the fields of each are")
     selection: str | list[str] = Field(description="why that answer was chosen (docs/api.md lists the reasons)")
-    box: Corners | None = Field(description="where the model looked, as shares of width and height")
+    box: Corners | None = Field(description="where the model looked, as shares of width and height; holds all places")
     crop: tuple[int, int, int, int] | None = Field(description="left, top, right, bottom in pixels of the image")
+    regions: list[RegionReport] = Field(description="each place that was looked at")
     crop_image: str | None = Field(default=None, description="the crop as a data: URL, on request")
     grounding: GroundingReport | None = Field(description="what the model wrote when asked where to look")
     macro: AnswerReport | list[AnswerReport | None] | None

@@ -13,7 +13,14 @@ from dualfocus_engine.pictures.picture_cache import PictureCache
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponseChoice
 from vllm.entrypoints.serve.engine.protocol import CompletionTokenUsageInfo, PromptTokenUsageInfo, UsageInfo
 
-from dualfocus_server.answering.protocol import AnswerReport, FocusReport, FocusResponse, GroundingReport, TurnReport
+from dualfocus_server.answering.protocol import (
+    AnswerReport,
+    FocusReport,
+    FocusResponse,
+    GroundingReport,
+    RegionReport,
+    TurnReport,
+)
 
 WINNER_HEADER, SELECTION_HEADER, BOX_HEADER = "X-DualFocus-Winner", "X-DualFocus-Selection", "X-DualFocus-Box"
 _LOGGED = {"mode", "winner", "selection", "box", "crop", "macro", "micro"}
@@ -65,6 +72,7 @@ def focus_report(results: Sequence[FocusResult], mode: Mode) -> FocusReport:
         selection=_alone([result.selection.value for result in results]),
         box=first.look.box.as_tuple() if first.look.box else None,
         crop=first.look.crop_box,
+        regions=[RegionReport(box=at.box.as_tuple(), crop=at.crop, tokens=at.tokens) for at in first.look.regions],
         grounding=_grounding(first.look.grounding),
         macro=_alone([_answer(result.macro, result.shared.macro if result.shared else None) for result in results]),
         micro=_alone(
@@ -97,6 +105,14 @@ def headers_of(report: FocusReport) -> dict[str, str]:
 
 def _grounding(turn: Turn | None) -> GroundingReport | None:
     return None if turn is None else GroundingReport(text=turn.text, finish_reason=turn.finish_reason)
+
+
+def add_crops(report: FocusReport, pictures: PictureCache, picture: Picture) -> None:
+    """Put the crop into a report, and of several regions each; work for a thread."""
+    if report.crop is not None:
+        report.crop_image = crop_url(pictures, picture, Region(*report.crop))
+    for region in report.regions if len(report.regions) > 1 else ():
+        region.crop_image = crop_url(pictures, picture, Region(*region.crop))
 
 
 def crop_url(pictures: PictureCache, picture: Picture, crop_box: Region) -> str:

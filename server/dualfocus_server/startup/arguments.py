@@ -124,7 +124,7 @@ def _add_method_flags(parser: argparse.ArgumentParser) -> None:
         "--mode",
         choices=MODES,
         default="dual",
-        help="what a request means that names no mode: dual, adaptive, macro, …",
+        help="what a request means that names no mode: dual, regions, adaptive, macro, …",
     )
     for part, text in (("whole", "a picture"), ("crop", "the crop")):
         ours.add_argument(
@@ -133,6 +133,12 @@ def _add_method_flags(parser: argparse.ArgumentParser) -> None:
             metavar="N",
             help=f"image tokens that {text} is shown in at most; the profile's if left out",
         )
+    ours.add_argument(
+        "--max-regions",
+        type=at_least(1, int),
+        metavar="N",
+        help="mode regions: crops that are shown at most; the profile's (4) if left out",
+    )
     ours.add_argument(
         "--skip-below",
         type=at_least(0, float),

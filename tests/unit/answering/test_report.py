@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from dualfocus_engine import Box, FocusResult, Mode, Region, SecondLook, Selection
-from dualfocus_engine.method.results import Score, Shared
+from dualfocus_engine.method.results import LookedAt, Score, Shared
 from dualfocus_engine.pictures.picture_cache import PictureCache
-from dualfocus_server.answering.report import completion, crop_url, focus_report, usage
+from dualfocus_server.answering.report import add_crops, completion, crop_url, focus_report, usage
 from PIL import Image
 
 from ..builders import plain, turn
@@ -33,7 +33,7 @@ MICRO = turn(
     "blue",
     0.5,
     prompt_token_ids=(0,) * 1240,
-    image_tokens=1152,
+    picture_tokens=(576, 576),
     image_places=1156,
     cached_tokens=640,
     cache_writes=576,
@@ -134,6 +134,30 @@ def test_what_did_not_run_is_null_and_not_left_out() -> None:
     alone = _written(MACRO_ONLY, Mode.MACRO)["dualfocus"]
     assert (alone["mode"], alone["selection"], list(alone["turns"])) == ("macro", "only_answer", ["macro"])
     assert alone["grounding"] is None
+
+
+def test_each_place_is_reported_with_what_it_was_shown_in_and_on_request_its_crop() -> None:
+    places = LookedAt(Box(0.1, 0.1, 0.2, 0.2), Region(0, 0, 30, 20), 64), LookedAt(LOOK.box, Region(50, 40, 90, 80), 70)
+    look = replace(LOOK, crop_box=Region(0, 0, 90, 80), regions=places)
+    report = focus_report([replace(BOTH, look=look)], Mode.REGIONS)
+    assert [(at.box, at.crop, at.tokens, at.crop_image) for at in report.regions] == [
+        ((0.1, 0.1, 0.2, 0.2), (0, 0, 30, 20), 64, None),
+        (LOOK.box.as_tuple(), (50, 40, 90, 80), 70, None),
+    ]
+    add_crops(report, PictureCache(None, None), plain(size=(100, 80)))
+    assert [_size(image) for image in (report.crop_image, *(at.crop_image for at in report.regions))] == [
+        (90, 80),
+        (30, 20),
+        (40, 40),
+    ]
+    alone = focus_report([replace(BOTH, look=replace(look, regions=places[:1]))], Mode.DUAL)
+    add_crops(alone, PictureCache(None, None), plain(size=(100, 80)))
+    assert (alone.crop_image is None, alone.regions[0].crop_image) == (False, None), "not twice"
+
+
+def _size(url: str | None) -> tuple[int, int]:
+    assert url is not None
+    return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).size
 
 
 def test_empty_box_is_reported_without_a_crop() -> None:

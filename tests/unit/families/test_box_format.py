@@ -112,6 +112,16 @@ def test_of_several_boxes_one_is_taken(several: str, box: tuple[float, float, fl
     assert read.as_tuple() == _of(box)
 
 
+def test_all_of_several_boxes_are_read_where_a_model_writes_lists() -> None:
+    written = "[100, 100, 200, 200] and [500, 500, 900, 900]"
+    read = [box.as_tuple() for box in _format(several="union").read_all(written)]
+    assert read == [_of((0.1, 0.1, 0.2, 0.2)), _of((0.5, 0.5, 0.9, 0.9))]
+    (union,) = _format(several="union", lists=False).read_all(written)
+    assert union.as_tuple() == _of((0.1, 0.1, 0.9, 0.9))
+    assert _format().read_all("none") == _format(lists=False).read_all("none") == []
+    assert len(_format().read_all("[1, 2, 3, 4] " * 100)) == 16, "a list without an end"
+
+
 def test_a_pattern_that_finds_nothing_leaves_it_to_the_next() -> None:
     either = _format(pattern=[r"<box>{corners}</box>", r"\[{corners}\]"])
     assert either.read("[1, 2, 3, 4] <box>500 600 700 800</box>") == either.read("<box>500, 600, 700, 800</box>")

@@ -36,7 +36,7 @@ def test_grounding_turn_is_the_same_up_to_the_image_and_then_q1() -> None:
 
 def test_micro_turn_shows_the_crop_and_asks_as_the_client_did() -> None:
     crop = plain((0, 0, 0))
-    turn = micro_turn(_question(), crop, LLAVA)
+    turn = micro_turn(_question(), (crop,), LLAVA)
     assert turn.role == "user"
     assert turn.pictures == (crop,)
     assert turn.text.endswith(f"answer this question: {TEXT}")
@@ -50,7 +50,7 @@ def test_what_to_ground_can_be_said_apart() -> None:
     question = _question(grounding_question=f"the cup\n{HINT}")
     assert grounding(question)[-1].text.endswith("this question asks: the cup")
     assert macro_turn(question)[-1].text == TEXT
-    assert TEXT in micro_turn(question, plain(), PLAIN).text
+    assert TEXT in micro_turn(question, (plain(),), PLAIN).text
 
 
 def test_where_there_are_several_pictures_q1_says_which_is_meant() -> None:

@@ -179,6 +179,11 @@ def test_image_tokens_are_refused_where_the_processor_alone_sets_them(name: str,
         runtime._with_flags(load_profile(name), parse_arguments([flag, "128"]))
 
 
+def test_how_many_crops_are_shown_is_the_profiles_unless_a_flag_says_it() -> None:
+    for flags, most in (([], 4), (["--max-regions", "2"], 2)):
+        assert runtime._with_flags(load_profile("qwen3-vl"), parse_arguments(flags)).max_regions == most
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

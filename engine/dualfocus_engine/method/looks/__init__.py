@@ -1,0 +1,1 @@
+"""The looks behind the first one: what is cropped for them."""
