@@ -9,7 +9,7 @@ from dualfocus_engine.grounders.grounding_dino import DEFAULT_MODEL, GroundingDi
 from dualfocus_server.grounders import choosing
 from dualfocus_server.grounders.http_grounder import HttpGrounder
 from dualfocus_server.grounders.model_grounder import ModelGrounder
-from dualfocus_server.startup import runtime
+from dualfocus_server.startup import prepared
 from dualfocus_server.startup.arguments import parse_arguments
 from PIL import Image
 
@@ -74,22 +74,22 @@ def test_grounding_dino_takes_a_model_and_a_device(name: str, model: str) -> Non
 
 def test_flags_choose_the_profile_that_another_model_is_asked_in() -> None:
     args = parse_arguments(["--grounder", "model:http://host/v1"])
-    own = runtime._make_grounder(args, PROFILE)
+    own = prepared._make_grounder(args, PROFILE)
     assert isinstance(own, ModelGrounder)
     assert own._profile is PROFILE
     args = parse_arguments(["--grounder", "model:http://host/v1", "--grounder-profile", "qwen3-vl"])
-    other = runtime._make_grounder(args, PROFILE)
+    other = prepared._make_grounder(args, PROFILE)
     assert isinstance(other, ModelGrounder)
     assert other._profile.name == "qwen3-vl"
     assert isinstance(
-        runtime._make_grounder(parse_arguments(["--grounder", "http:http://host"]), PROFILE), HttpGrounder
+        prepared._make_grounder(parse_arguments(["--grounder", "http:http://host"]), PROFILE), HttpGrounder
     )
-    assert runtime._make_grounder(parse_arguments([]), PROFILE) is None
+    assert prepared._make_grounder(parse_arguments([]), PROFILE) is None
 
 
 def test_start_up_says_that_the_model_is_not_asked_where_to_look() -> None:
     args = parse_arguments(["--grounder", "middle"])
-    notes = list(runtime._notes(load_profile("no-grounding"), args))
+    notes = list(prepared._notes(load_profile("no-grounding"), args))
     assert any("the grounder says" in note for note in notes)
     assert not any("can't say where something is" in note for note in notes)
 
@@ -104,8 +104,8 @@ async def test_one_that_is_a_context_manager_is_entered_and_left() -> None:
         async def __aexit__(self, *error: object) -> None:
             done.append("left")
 
-    async with runtime._running(Managed()):
+    async with prepared.running(Managed()):
         assert done == ["entered"]
     assert done == ["entered", "left"]
-    async with runtime._running(Middle()), runtime._running(None):
+    async with prepared.running(Middle()), prepared.running(None):
         pass
