@@ -93,7 +93,7 @@ async def _admitted(
 ) -> Response:
     """Do a task once it is admitted; its place is given up when it ends."""
     with ExitStack() as held:
-        slot = held.enter_context(service.admission.admit(client_of(raw_request), stages))
+        slot = held.enter_context(await service.admission.admit(client_of(raw_request), stages))
         with question_span(raw_request, held):
             if is_streamed:
                 return await _streamed(service, task, wire, slot, held.pop_all())

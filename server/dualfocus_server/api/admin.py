@@ -30,6 +30,7 @@ from vllm.v1.engine import PauseMode
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from dualfocus_server.answering.service import Service
+from dualfocus_server.guards.admission import Places
 from dualfocus_server.guards.api_errors import as_client_errors
 from dualfocus_server.guards.http_errors import Forbidden, Unauthorized
 
@@ -79,22 +80,22 @@ async def sleep(
     raw_request: Request, level: Annotated[int, Query(ge=0, le=2)] = 1, mode: PauseMode = "abort"
 ) -> Response:
     """Give the engine's memory back; questions wait until it is awake again."""
-    admission, llm = _service(raw_request).admission, _llm(raw_request)
-    async with admission.alone():
+    places, llm = _places(raw_request), _llm(raw_request)
+    async with places.alone():
         with sleep_mode_operation_metrics().record("sleep"):
             try:
                 await llm.sleep(level, mode)
             except Exception:
                 await llm.wake_up()  # it would take no question otherwise
                 raise
-        admission.is_asleep = True
+        places.is_asleep = True
     return JSONResponse({"status": "sleeping", "level": level})
 
 
 @_dev_router.post("/release_kv_cache_memory")
 async def release_kv_cache_memory(raw_request: Request) -> Response:
     """Give the KV cache's memory back, once the engine sleeps at level 0."""
-    async with _service(raw_request).admission.alone():
+    async with _places(raw_request).alone():
         with sleep_mode_operation_metrics().record("release_kv_cache_memory"):
             await _llm(raw_request).release_kv_cache_memory()
     return JSONResponse({"status": "kv_cache_released"})
@@ -103,11 +104,11 @@ async def release_kv_cache_memory(raw_request: Request) -> Response:
 @_dev_router.post("/wake_up")
 async def wake_up(raw_request: Request, tags: Annotated[list[str] | None, Query()] = None) -> Response:
     """Take memory again, all of it or what `tags` name."""
-    admission = _service(raw_request).admission
-    async with admission.alone():
+    places = _places(raw_request)
+    async with places.alone():
         with sleep_mode_operation_metrics().record("wake"):
             is_awake = await _llm(raw_request).wake_up(tags)
-        admission.is_asleep = not is_awake
+        places.is_asleep = not is_awake
     return JSONResponse({"status": "awake" if is_awake else "sleeping", "tags": tags})
 
 
@@ -122,7 +123,7 @@ async def reset_prefix_cache(
     raw_request: Request, reset_running_requests: bool = False, reset_external: bool = False
 ) -> Response:
     """Forget the prefixes of earlier prompts."""
-    async with _service(raw_request).admission.alone():
+    async with _places(raw_request).alone():
         success = await _llm(raw_request).reset_prefix_cache(reset_running_requests, reset_external)
     return JSONResponse({"success": bool(success)})
 
@@ -130,7 +131,7 @@ async def reset_prefix_cache(
 @_dev_router.post("/reset_mm_cache")
 async def reset_mm_cache(raw_request: Request) -> Response:
     """Forget processed pictures, in this process and in the engine's."""
-    async with _service(raw_request).admission.alone():
+    async with _places(raw_request).alone():
         await _llm(raw_request).reset_mm_cache()
     return Response()
 
@@ -138,7 +139,7 @@ async def reset_mm_cache(raw_request: Request) -> Response:
 @_dev_router.post("/reset_encoder_cache")
 async def reset_encoder_cache(raw_request: Request) -> Response:
     """Forget the vision encoder's outputs."""
-    async with _service(raw_request).admission.alone():
+    async with _places(raw_request).alone():
         await _llm(raw_request).reset_encoder_cache()
     return Response()
 
@@ -189,6 +190,10 @@ def _is_secret(value: Any) -> bool:
 
 def _service(raw_request: Request) -> Service:
     return cast("Service", raw_request.app.state.service)
+
+
+def _places(raw_request: Request) -> Places:
+    return _service(raw_request).admission.places
 
 
 def _llm(raw_request: Request) -> AsyncLLM:

@@ -50,7 +50,7 @@ async def versions() -> Response:
 async def load(raw_request: Request) -> Response:
     """Say how many requests run or wait, as vLLM does with `--enable-server-load-tracking`; here they always count."""
     service = cast("Service", raw_request.app.state.service)
-    return JSONResponse({"server_load": service.admission.admitted})
+    return JSONResponse({"server_load": await service.admission.places.load()})
 
 
 @router.get("/kv_event_sources")

@@ -86,7 +86,7 @@ async def _admitted(request: Any, raw_request: Request) -> AsyncIterator[Service
     """Hold a question's place and time limit; a name that chooses a mode is its model's."""
     service = cast("Service", raw_request.app.state.service)
     request.model, _ = model_and_mode(request.model, service.chat.is_served)
-    with service.admission.admit(client_of(raw_request), Stages()) as slot:
+    with await service.admission.admit(client_of(raw_request), Stages()) as slot:
         async with service.until(service.deadline()):
             await slot.acquire()
             yield service

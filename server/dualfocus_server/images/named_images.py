@@ -4,12 +4,22 @@ A uuid is a name within one API key and one `cache_salt`; vLLM, whose caches wou
 """
 
 from contextlib import suppress
+from typing import Protocol
 
 from cachetools import LRUCache
-from dualfocus_engine import BadPicture
 
 _MAX_BYTES = 256 << 20
 _MAX_IMAGES = 1 << 14
+
+
+class ImageNames(Protocol):
+    """What images mean by client, salt and uuid: `NamedImages`, of this process or of several."""
+
+    async def keep(self, client: str, salt: str | None, uuid: str, data: bytes) -> None:
+        """Let a uuid mean an image from now on, whatever it meant before."""
+
+    async def find(self, client: str | None, salt: str | None, uuid: str) -> bytes | None:
+        """Return the image that a uuid means; None where it means none."""
 
 
 class NamedImages:
@@ -21,18 +31,12 @@ class NamedImages:
             most_bytes, lambda data: max(len(data), least)
         )
 
-    def keep(self, client: str, salt: str | None, uuid: str, data: bytes) -> None:
+    async def keep(self, client: str, salt: str | None, uuid: str, data: bytes) -> None:
         """Let a uuid mean an image from now on, whatever it meant before; one that is too large is not kept."""
         self._kept.pop((client, salt, uuid), None)
         with suppress(ValueError):
             self._kept[client, salt, uuid] = data
 
-    def find(self, client: str | None, salt: str | None, uuid: str) -> bytes:
-        """Return the image that a uuid means. Raises BadPicture."""
-        data = self._kept.get((client, salt, uuid))
-        if data is None:
-            raise BadPicture(
-                f"There is no image of the uuid {uuid!r}: send it once with its image_url, under the same API key and "
-                "cache_salt. What was not asked about for long is forgotten."
-            )
-        return data
+    async def find(self, client: str | None, salt: str | None, uuid: str) -> bytes | None:
+        """Return the image that a uuid means; None where it means none."""
+        return self._kept.get((client, salt, uuid))

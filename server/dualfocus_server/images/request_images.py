@@ -13,7 +13,7 @@ from dualfocus_engine.pictures.formats import opened
 from dualfocus_engine.pictures.pictures import DEFAULT_LIMITS, ImageLimits
 
 from dualfocus_server.images.image_fetcher import ImageFetcher
-from dualfocus_server.images.named_images import NamedImages
+from dualfocus_server.images.named_images import ImageNames, NamedImages
 
 T = TypeVar("T")
 
@@ -28,11 +28,17 @@ class SentImage(NamedTuple):
 class RequestImages:
     """Opens a request's images: at most `max_images`; the limit of pixels is for all of them together as well."""
 
-    def __init__(self, source: ImageFetcher, max_images: int = 16, limits: ImageLimits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self,
+        source: ImageFetcher,
+        max_images: int = 16,
+        limits: ImageLimits = DEFAULT_LIMITS,
+        named: ImageNames | None = None,
+    ) -> None:
         self._source = source
         self._max_images = max_images
         self._limits = limits
-        self._named = NamedImages()
+        self._named = named or NamedImages()
         self._client: str | None = None
 
     def of(self, client: str) -> "RequestImages":
@@ -70,13 +76,19 @@ class RequestImages:
             made = await _gather([run_in_image_pool(opening, data, self._limits) for data in encoded])
         for image, data in zip(images, encoded, strict=True):
             if image.uuid is not None and self._client is not None:
-                self._named.keep(self._client, salt, image.uuid, data)
+                await self._named.keep(self._client, salt, image.uuid, data)
         return made
 
     async def _encoded(self, image: SentImage, salt: str | None) -> bytes:
-        if image.url is None:
-            return self._named.find(self._client, salt, str(image.uuid))
-        return await self._source.read(image.url)
+        if image.url is not None:
+            return await self._source.read(image.url)
+        found = await self._named.find(self._client, salt, str(image.uuid))
+        if found is None:
+            raise BadPicture(
+                f"There is no image of the uuid {image.uuid!r}: send it once with its image_url, under the same API "
+                "key and cache_salt. What was not asked about for long is forgotten."
+            )
+        return found
 
     def _check_pixels(self, encoded: Sequence[bytes]) -> None:
         pixels = sum(map(_pixels, encoded))

@@ -16,6 +16,7 @@ from dualfocus_server.answering.service import Service
 from dualfocus_server.answering.vllm_serving.chat import VllmChat
 from dualfocus_server.app import create_app
 from dualfocus_server.guards.admission import Admission
+from dualfocus_server.guards.places import OwnPlaces
 from dualfocus_server.guards.watchdog import Watchdog
 from dualfocus_server.images.request_images import RequestImages
 from dualfocus_server.startup.draining import Server
@@ -32,10 +33,11 @@ async def answer_requests(
 ) -> int:
     """Answer requests with a running engine; returns the exit status: 0 where it was told to stop."""
     args, settings, focus = prepared.args, prepared.settings, prepared.focus
-    admission = Admission(settings.max_questions, settings.max_queued, settings.max_questions_per_key)
+    places = OwnPlaces(settings.max_questions, settings.max_queued, settings.max_questions_per_key)
+    admission = Admission(places)
     watch(
-        running=lambda: admission.active,
-        waiting=lambda: admission.admitted - admission.active,
+        running=lambda: places.counts[0],
+        waiting=lambda: places.counts[1],
         unfinished_turns=lambda: focus.engine.unfinished,
     )
     IMAGE_CACHE.counts = focus.engine.pictures.counts

@@ -167,7 +167,7 @@ async def test_what_the_engine_does_not_take_is_the_clients_error_and_it_goes_on
         answer = await http.post("/sleep", headers=ADMIN)
     assert (answer.status_code, answer.json()["error"]["message"]) == (400, "sleep can't be done")
     assert engine_of(app).asked == ["sleep", "wake_up"], "its scheduler may be paused already"
-    assert not app.state.service.admission.is_asleep
+    assert not app.state.service.admission.places.is_asleep
 
 
 @pytest.mark.usefixtures("asked_for")
@@ -176,12 +176,12 @@ async def test_a_cache_is_reset_once_no_question_runs_and_none_begins_meanwhile(
     app = application()
     admission: Admission = app.state.service.admission
     async with asyncio.timeout(WAIT), client(app) as http:
-        with admission.admit("a", Stages()) as slot:
+        with await admission.admit("a", Stages()) as slot:
             await slot.acquire()
             resetting = asyncio.create_task(http.post(path, headers=ADMIN))
-            while not admission._alone.locked():  # noqa: ASYNC110 (it is no event)
+            while not admission.places._alone.locked():  # noqa: ASYNC110 (it is no event)
                 await asyncio.sleep(0)
-            with admission.admit("b", Stages()) as later:
+            with await admission.admit("b", Stages()) as later:
                 waiting = asyncio.create_task(later.acquire())
                 await asyncio.sleep(0)
                 assert engine_of(app).asked == []
@@ -193,7 +193,7 @@ async def test_a_cache_is_reset_once_no_question_runs_and_none_begins_meanwhile(
                     assert not waiting.done()
                     assert (await http.post("/wake_up", headers=ADMIN)).status_code == 200
                 await waiting
-    assert (admission.active, admission.admitted) == (0, 0)
+    assert (await admission.places.load(), admission.admitted) == (0, 0)
 
 
 @pytest.mark.usefixtures("asked_for")

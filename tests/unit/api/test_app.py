@@ -13,6 +13,7 @@ from dualfocus_server.app import create_app, with_outer_middleware
 from dualfocus_server.guards.admission import Admission
 from dualfocus_server.guards.http_errors import Draining
 from dualfocus_server.guards.keys import KeyRing
+from dualfocus_server.guards.places import OwnPlaces
 from dualfocus_server.guards.watchdog import Watchdog
 from dualfocus_server.settings import Settings
 from dualfocus_server.telemetry.request_ids import request_id
@@ -43,7 +44,7 @@ class Engine:
 
 def application(**settings: Any) -> FastAPI:
     engine: Any = Engine()
-    service: Any = SimpleNamespace(admission=Admission(1, 1), watchdog=Watchdog(engine, 60))
+    service: Any = SimpleNamespace(admission=Admission(OwnPlaces(1, 1)), watchdog=Watchdog(engine, 60))
     cors = {"allow_origins": [PAGE], "allow_credentials": False, "allow_methods": ["*"], "allow_headers": ["*"]}
     return create_app(service, Settings(cors=cors, **settings), KeyRing(["good"]))
 

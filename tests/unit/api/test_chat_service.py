@@ -20,6 +20,7 @@ from dualfocus_server.api.chat import answer_chat
 from dualfocus_server.guards.admission import Admission
 from dualfocus_server.guards.api_errors import ApiError, VllmResponseError
 from dualfocus_server.guards.http_errors import Stalled, TimedOut
+from dualfocus_server.guards.places import OwnPlaces
 from dualfocus_server.guards.watchdog import Watchdog
 from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.images.request_images import RequestImages
@@ -105,7 +106,9 @@ def service(timeout: float = 0, running: int = 1, chat: FakeChat | None = None, 
     focus: DualFocus = focus_on(engine)
     images = RequestImages(ImageFetcher(), max_images=2)
     watchdog = cast("Watchdog", None)  # what these tests ask does not concern it
-    return Service(focus, cast("VllmChat", chat or FakeChat()), images, Admission(running, 5), watchdog, timeout)
+    return Service(
+        focus, cast("VllmChat", chat or FakeChat()), images, Admission(OwnPlaces(running, 5)), watchdog, timeout
+    )
 
 
 def asking(messages: Any, **fields: Any) -> FocusRequest:
@@ -148,7 +151,7 @@ async def test_a_question_whose_time_is_over_in_the_queue_is_stopped(
     messages: Any, stream: bool, error: type[Exception], said: str
 ) -> None:
     on = service(timeout=9)
-    with on.admission.admit("other", Stages()) as place:
+    with await on.admission.admit("other", Stages()) as place:
         await place.acquire()
         with pytest.raises(error, match=said):
             await answered(on, messages, stream=stream)
@@ -285,7 +288,7 @@ def focus_in(lines: list[str]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(("messages", "first"), [(ABOUT_AN_IMAGE, "role"), (TEXT, "keep-alive")])
 async def test_a_stream_that_waits_for_its_place_too_long_begins_all_the_same(messages: Any, first: str) -> None:
     on = replace(service(), keep_alive=2.0**-10)
-    with on.admission.admit("other", Stages()) as place:
+    with await on.admission.admit("other", Stages()) as place:
         await place.acquire()
         response = await answered(on, messages, stream=True)
         lines = response.body_iterator
@@ -303,7 +306,7 @@ async def test_a_place_is_free_when_the_turns_have_ended_though_nobody_reads() -
 
 async def test_a_client_that_leaves_while_its_stream_waits_gives_its_place_up() -> None:
     on = service()
-    with on.admission.admit("other", Stages()) as place:
+    with await on.admission.admit("other", Stages()) as place:
         await place.acquire()
         asked = asyncio.create_task(answered(on, ABOUT_AN_IMAGE, stream=True))
         await admitted(on, 2)

@@ -172,7 +172,7 @@ async def test_a_request_holds_one_place_however_many_texts_it_asks_for() -> Non
     served = service(chat=Texts())
     with ExitStack() as others:
         for _ in range(6):
-            others.enter_context(served.admission.admit("somebody", Stages()))
+            others.enter_context(await served.admission.admit("somebody", Stages()))
         with pytest.raises(TooBusy):
             await complete(served, asking(), RAW)
     assert (await complete(served, asking(prompt=["a", "b"]), RAW)).status_code == 200

@@ -85,7 +85,7 @@ async def test_the_load_is_what_runs_and_waits() -> None:
     app = create_app(service(chat=cast("Any", FakeChat(CONTENT))), Settings(playground=False), KeyRing())
     admission = app.state.service.admission
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as http:
-        with admission.admit("a", Stages()), admission.admit("b", Stages()):
+        with await admission.admit("a", Stages()), await admission.admit("b", Stages()):
             busy = await http.get("/load")
         idle = await http.get("/load")
     assert (busy.json(), idle.json()) == ({"server_load": 2}, {"server_load": 0})

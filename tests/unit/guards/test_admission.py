@@ -6,13 +6,14 @@ import pytest
 from dualfocus_engine.method.stages import Stages
 from dualfocus_server.guards.admission import Admission
 from dualfocus_server.guards.http_errors import Draining, TooBusy
+from dualfocus_server.guards.places import OwnPlaces
 
 from ..fake_engine import WAIT
 
 
 async def test_as_many_as_may_work_and_the_rest_waits_its_turn() -> None:
-    admission = Admission(running=1, queued=1)
-    with admission.admit("a", Stages()) as first, admission.admit("b", Stages()) as second:
+    admission = Admission(OwnPlaces(running=1, queued=1))
+    with await admission.admit("a", Stages()) as first, await admission.admit("b", Stages()) as second:
         await first.acquire()
         waiting = asyncio.create_task(second.acquire())
         await asyncio.sleep(0)
@@ -22,55 +23,59 @@ async def test_as_many_as_may_work_and_the_rest_waits_its_turn() -> None:
 
 
 async def test_one_more_than_run_and_wait_is_refused() -> None:
-    admission = Admission(running=1, queued=1)
+    admission = Admission(OwnPlaces(running=1, queued=1))
     with (
-        admission.admit("a", Stages()),
-        admission.admit("b", Stages()),
+        await admission.admit("a", Stages()),
+        await admission.admit("b", Stages()),
         pytest.raises(TooBusy, match="2 questions"),
-        admission.admit("c", Stages()),
+        await admission.admit("c", Stages()),
     ):
         pass
     assert admission.admitted == 0
 
 
 async def test_one_client_leaves_room_for_others() -> None:
-    admission = Admission(running=4, queued=4, per_client=2)
-    with admission.admit("a", Stages()), admission.admit("a", Stages()), admission.admit("b", Stages()):
-        with pytest.raises(TooBusy, match="one client"), admission.admit("a", Stages()):
+    admission = Admission(OwnPlaces(running=4, queued=4, per_client=2))
+    with (
+        await admission.admit("a", Stages()),
+        await admission.admit("a", Stages()),
+        await admission.admit("b", Stages()),
+    ):
+        with pytest.raises(TooBusy, match="one client"), await admission.admit("a", Stages()):
             pass
         assert admission.admitted == 3
 
 
 async def test_a_client_over_its_limit_hears_of_that_also_where_all_is_full() -> None:
-    admission = Admission(running=1, queued=1, per_client=2)
-    with admission.admit("a", Stages()), admission.admit("a", Stages()):
-        with pytest.raises(TooBusy, match="one client"), admission.admit("a", Stages()):
+    admission = Admission(OwnPlaces(running=1, queued=1, per_client=2))
+    with await admission.admit("a", Stages()), await admission.admit("a", Stages()):
+        with pytest.raises(TooBusy, match="one client"), await admission.admit("a", Stages()):
             pass
-        with pytest.raises(TooBusy, match="all the server takes"), admission.admit("b", Stages()):
+        with pytest.raises(TooBusy, match="all the server takes"), await admission.admit("b", Stages()):
             pass
 
 
 async def test_a_question_that_fails_gives_its_place_up() -> None:
-    admission = Admission(running=1, queued=0)
+    admission = Admission(OwnPlaces(running=1, queued=0))
 
     async def fail() -> None:
-        with admission.admit("a", Stages()) as slot:
+        with await admission.admit("a", Stages()) as slot:
             await slot.acquire()
             raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
         await fail()
-    with admission.admit("a", Stages()) as slot:
+    with await admission.admit("a", Stages()) as slot:
         await asyncio.wait_for(slot.acquire(), WAIT)
 
 
 async def test_leaving_while_waiting_frees_no_place_of_another() -> None:
-    admission = Admission(running=1, queued=2)
-    with admission.admit("a", Stages()) as first:
+    admission = Admission(OwnPlaces(running=1, queued=2))
+    with await admission.admit("a", Stages()) as first:
         await first.acquire()
-        with admission.admit("b", Stages()):
+        with await admission.admit("b", Stages()):
             pass  # left before its turn came
-        with admission.admit("c", Stages()) as third:
+        with await admission.admit("c", Stages()) as third:
             waiting = asyncio.create_task(third.acquire())
             await asyncio.sleep(0)
             assert not waiting.done()
@@ -78,10 +83,10 @@ async def test_leaving_while_waiting_frees_no_place_of_another() -> None:
 
 
 async def test_closed_it_refuses_with_the_reason_and_tells_when_it_is_empty() -> None:
-    admission = Admission(running=1, queued=1)
-    with admission.admit("a", Stages()):
+    admission = Admission(OwnPlaces(running=1, queued=1))
+    with await admission.admit("a", Stages()):
         admission.close(Draining())
-        with pytest.raises(Draining), admission.admit("b", Stages()):
+        with pytest.raises(Draining), await admission.admit("b", Stages()):
             pass
         emptied = asyncio.create_task(admission.emptied())
         await asyncio.sleep(0)
@@ -90,15 +95,15 @@ async def test_closed_it_refuses_with_the_reason_and_tells_when_it_is_empty() ->
 
 
 async def test_the_first_reason_for_closing_stays() -> None:
-    admission = Admission(running=1, queued=1)
+    admission = Admission(OwnPlaces(running=1, queued=1))
     admission.close(Draining())
     admission.close(ValueError("later"))
     assert isinstance(admission.closed, Draining)
 
 
 async def test_ended_it_begins_none_of_those_that_wait() -> None:
-    admission = Admission(running=1, queued=1)
-    with admission.admit("a", Stages()) as first, admission.admit("b", Stages()) as second:
+    admission = Admission(OwnPlaces(running=1, queued=1))
+    with await admission.admit("a", Stages()) as first, await admission.admit("b", Stages()) as second:
         await first.acquire()
         waiting = asyncio.create_task(second.acquire())
         admission.close(Draining())  # alone, it lets them begin

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from dualfocus_server.guards.admission import Admission
+from dualfocus_server.guards.places import OwnPlaces
 from dualfocus_server.settings import Settings
 from dualfocus_server.startup.arguments import parse_arguments
 from dualfocus_server.startup.draining import Server
@@ -66,7 +67,7 @@ async def serving(file: Path) -> AsyncIterator[None]:
     """A server of the path `/` on a Unix socket."""
     args, ready = parse_arguments(["--uds", str(file)]), asyncio.Event()
     app = Starlette(routes=[Route("/", PlainTextResponse("there"))])
-    server = Server(uvicorn_config(app, args, Settings()), Admission(1, 0), 0, ready.set)
+    server = Server(uvicorn_config(app, args, Settings()), Admission(OwnPlaces(1, 0)), 0, ready.set)
     listener = bind(args)
     assert listener.getsockname() == str(file)
     task = asyncio.create_task(server.serve(sockets=[listener]))

@@ -10,6 +10,7 @@ import yaml
 from dualfocus_engine import Box, FocusResult, Mode, Region, SecondLook, Selection
 from dualfocus_engine.method.stages import Stages
 from dualfocus_server.guards.admission import Admission
+from dualfocus_server.guards.places import OwnPlaces
 from dualfocus_server.telemetry import metrics
 from dualfocus_server.telemetry.metrics import (
     RecordFailures,
@@ -183,15 +184,16 @@ async def test_failed_answers_are_counted_wherever_they_were_made(path: str, sta
 
 
 async def test_questions_worked_on_and_waiting_are_read_at_each_scrape() -> None:
-    admission = Admission(1, 5)
-    watch(lambda: admission.active, lambda: admission.admitted - admission.active, lambda: 7)
+    places = OwnPlaces(1, 5)
+    admission = Admission(places)
+    watch(lambda: places.counts[0], lambda: places.counts[1], lambda: 7)
 
     def gauges() -> tuple[float, float, float]:
         names = ("questions_running", "questions_waiting", "unfinished_turns")
         running, waiting, turns = (value(f"dualfocus_{name}") for name in names)
         return running, waiting, turns
 
-    with admission.admit("a", Stages()) as first, admission.admit("b", Stages()):
+    with await admission.admit("a", Stages()) as first, await admission.admit("b", Stages()):
         assert gauges() == (0, 2, 7)
         await first.acquire()
         assert gauges() == (1, 1, 7)

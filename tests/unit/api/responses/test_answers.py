@@ -170,7 +170,7 @@ async def test_progress_is_told_where_it_is_asked_for(is_asked: bool) -> None:
 async def test_silence_is_broken_by_an_event_with_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dualfocus_server.answering.streaming._LONGEST_SILENCE_S", 2.0**-10)
     on = service()
-    with on.admission.admit("other", Stages()) as place:
+    with await on.admission.admit("other", Stages()) as place:
         await place.acquire()
         response = await responded(on, ABOUT_AN_IMAGE, stream=True)
         lines = response.body_iterator
@@ -183,7 +183,7 @@ async def test_silence_is_broken_by_an_event_with_its_number(monkeypatch: pytest
 async def test_silence_in_vllms_own_events_is_a_comment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dualfocus_server.answering.streaming._LONGEST_SILENCE_S", 2.0**-10)
     on = service(chat=Vllm())
-    with on.admission.admit("other", Stages()) as place:
+    with await on.admission.admit("other", Stages()) as place:
         await place.acquire()
         response = await responded(on, "What?", stream=True, dualfocus={"progress": True})
         lines = response.body_iterator

@@ -150,7 +150,7 @@ async def test_in_the_background_it_holds_its_place_and_says_how_far_it_is() -> 
         return turn("micro answer", 0.5)
 
     on = service(micro=reading)
-    with on.admission.admit("other", Stages()) as place:
+    with await on.admission.admit("other", Stages()) as place:
         await place.acquire()
         body = await body_of(on, ABOUT_AN_IMAGE, store, background=True)
         assert (body["status"], body["background"], body["output"]) == ("queued", True, [])
@@ -210,7 +210,7 @@ async def test_cancelling_aborts_its_turns(script: Any) -> None:
 
 async def test_one_that_waits_for_its_place_can_be_cancelled() -> None:
     on, store = service(), ResponseStore()
-    with on.admission.admit("other", Stages()) as place:
+    with await on.admission.admit("other", Stages()) as place:
         await place.acquire()
         body = await body_of(on, ABOUT_AN_IMAGE, store, background=True)
         await cancel(store.get(body["id"], ""))
@@ -252,7 +252,7 @@ async def test_what_goes_wrong_in_the_background_is_told_in_the_response_and_its
 
 async def test_a_full_server_refuses_one_in_the_background_at_once() -> None:
     on, store = service(), ResponseStore()
-    on.admission._limit = 0
+    on.admission.places._limit = 0
     with pytest.raises(TooBusy):
         await responded(on, ABOUT_AN_IMAGE, store, background=True)
     assert names_in(store) == []

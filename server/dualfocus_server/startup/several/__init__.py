@@ -1,0 +1,1 @@
+"""Several processes that answer requests before one engine (`--api-server-count`), and what they share."""
