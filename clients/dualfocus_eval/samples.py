@@ -18,7 +18,8 @@ class Sample:
     `id` is its own among the benchmark's; `image` a file, or the bytes of one. `question` stands alone: `options` (in
     the order of their letters) and `context` (MMBench's hint, TextVQA's OCR line) are put to it by the wording.
     `answers` are the right ones, with options the right letter. `category` is what figures are told by, `group` names
-    questions that are judged together (the rotations of one), `box` is where the answer is to be seen.
+    questions that are judged together (the rotations of one), `box` is where the answer is to be seen. `stratum` is
+    what else a rule counts apart: HR-Bench's cycle, POPE's right answer.
     """
 
     id: str
@@ -30,15 +31,17 @@ class Sample:
     category: str = ""
     group: str = ""
     box: Box | None = None
+    stratum: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A question's reply and what it is worth, 0 to 1."""
+    """A question's reply and what it is worth, 0 to 1; figures count it `weight` times."""
 
     sample: Sample
     reply: str
     score: float
+    weight: int = 1
 
 
 Wording = Callable[[Sample], str]
@@ -50,7 +53,8 @@ class Benchmark:
 
     `files` says what to download and where to put it, `licence` under which terms it is given. `read` raises DataError.
     `wordings` are the texts that are asked, by the name of the harness whose words they are (`--prompts`); `figures`
-    are what it is quoted by, shares of 1 by name, the first one the headline.
+    are what it is quoted by, shares of 1 by name, the first one the headline; of a reply they see its score and weight,
+    and of its question the category, group and stratum.
     """
 
     name: str

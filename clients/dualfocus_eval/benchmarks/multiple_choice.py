@@ -1,6 +1,7 @@
 """Tables of VLMEvalKit's form, one row a question with its options and its picture: MMBench and HR-Bench."""
 
 from collections.abc import Iterator
+from hashlib import blake2b
 from pathlib import Path
 
 from dualfocus_eval.benchmarks.reading import Entry, distinct, present
@@ -29,18 +30,24 @@ def read_mmbench(folder: Path) -> Iterator[Sample]:
 
 
 def read_hrbench(size: str, folder: Path) -> Iterator[Sample]:
-    """Give the questions of `4k` or `8k`, whose group is their cycle. Raises DataError."""
+    """Give the questions of `4k` or `8k`, each in four cycles: their stratum; the same question is their group.
+
+    Raises DataError.
+    """
     table = Table(present(folder / HRBENCH.format(size), HRBENCH_FILES.format(size)), (*_COLUMNS, "cycle_category"))
-    return distinct((row, _sample(table, row, group=row.text("cycle_category"))) for row in table.rows())
+    return distinct((row, _sample(table, row, stratum=row.text("cycle_category"))) for row in table.rows())
 
 
-def _sample(table: Table, row: Entry, group: str, context: str = "") -> Sample:
+def _sample(table: Table, row: Entry, group: str = "", context: str = "", stratum: str = "") -> Sample:
     options = tuple(row.text(letter) for letter in _OPTIONS if letter in row.fields)
     if options != tuple(row.fields.get(letter) for letter in _OPTIONS[: len(options)]) or len(options) < 2:
         raise row.wrong("expected two options or more, from A on without a gap")
     answer = (row.letter("answer", options),)
     name, picture, question = row.text("index"), table.picture(row), row.text("question")
-    return Sample(name, picture, question, answer, options, context, row.text("category"), group)
+    if not group:  # no column tells which rows are one question's
+        group = blake2b(picture + question.encode(), digest_size=8).hexdigest()
+    category = row.text("category")
+    return Sample(name, picture, question, answer, options, context, category, group, stratum=stratum)
 
 
 def _number(row: Entry) -> int:

@@ -28,4 +28,4 @@ def _samples(folder: Path, category: str) -> Iterator[tuple[Entry, Sample]]:
             raise entry.wrong(f"`label` is {label!r}; expected yes or no")
         picture = entry.picture(pictures / entry.text("image"))
         name = f"{category}/{entry.text('question_id')}"
-        yield entry, Sample(name, picture, entry.text("text"), (label,), category=category)
+        yield entry, Sample(name, picture, entry.text("text"), (label,), category=category, stratum=label)

@@ -1,9 +1,7 @@
 """Two runs side by side over the questions that both have: Table 1 (baseline, DualFocus), Table 8 (two models)."""
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 from dualfocus_eval.asking.records import RunError
@@ -52,12 +50,35 @@ def _both(benchmark: Benchmark, pairs: Sequence[Pair], answer: str) -> list[floa
 
 
 def _difference(benchmark: Benchmark, pairs: Sequence[Pair]) -> dict[str, Any]:
-    low, high = bootstrap(_gains(benchmark, pairs), len(_units(pairs)))
+    low, high = _interval(benchmark, pairs)
     rights = [tuple(one.chosen.score >= _RIGHT for one in pair) for pair in pairs]
     only = [rights.count((True, False)), rights.count((False, True))]
     before, after = _both(benchmark, pairs, "chosen")
     gain = round(after - before, 4)
     return {"gain": gain, "interval": [round(low, 4), round(high, 4)], "only_right": only, "p": mcnemar(*only)}
+
+
+def _interval(benchmark: Benchmark, pairs: Sequence[Pair]) -> tuple[float, float]:
+    """Return the 95 % interval of the headline's difference; of units of a kind one is counted for all."""
+    kinds: dict[Hashable, list[list[Pair]]] = {}
+    for unit in _units(pairs):
+        kinds.setdefault(_kind(unit), []).append(unit)
+    examples = [units[0] for units in kinds.values()]
+
+    def gain(drawn: Mapping[int, int]) -> float:
+        counted = [(pair, times) for kind, times in drawn.items() for pair in examples[kind]]
+        before, after = ([replace(pair[side].chosen, weight=times) for pair, times in counted] for side in (0, 1))
+        return headline(benchmark, after) - headline(benchmark, before)
+
+    return bootstrap(gain, [len(units) for units in kinds.values()])
+
+
+def _kind(unit: Sequence[Pair]) -> Hashable:
+    """Return all that figures see of a unit's replies but for its group's name."""
+    samples = [one.outcome.sample for one, _ in unit]
+    scores = [(one.chosen.score, other.chosen.score) for one, other in unit]
+    seen = [(sample.category, sample.stratum, sample.id == sample.group) for sample in samples]
+    return tuple(sorted(zip(seen, scores, strict=True)))
 
 
 def _units(pairs: Sequence[Pair]) -> list[list[Pair]]:
@@ -67,29 +88,6 @@ def _units(pairs: Sequence[Pair]) -> list[list[Pair]]:
         sample = pair[0].outcome.sample
         units.setdefault(f"group {sample.group}" if sample.group else f"id {sample.id}", []).append(pair)
     return list(units.values())
-
-
-def _gains(benchmark: Benchmark, pairs: Sequence[Pair]) -> Callable[[Sequence[int]], float]:
-    """Return what tells the headline's difference over units that are drawn by their numbers."""
-    units = _units(pairs)
-
-    @cache
-    def copy(unit: int, number: int) -> list[tuple[Scored, Scored]]:
-        """Return a unit's replies; of one that is drawn twice the copies are groups of their own, and both count."""
-        return [(_as_copy(one.chosen, number), _as_copy(other.chosen, number)) for one, other in units[unit]]
-
-    def gain(drawn: Sequence[int]) -> float:
-        counted = Counter(drawn).items()
-        both = [pair for unit, times in counted for number in range(times) for pair in copy(unit, number)]
-        before, after = zip(*both, strict=True)
-        return headline(benchmark, after) - headline(benchmark, before)
-
-    return gain
-
-
-def _as_copy(scored: Scored, number: int) -> Scored:
-    group = scored.sample.group
-    return replace(scored, sample=replace(scored.sample, group=f"{group}/{number}")) if group else scored
 
 
 def _surer(pair: Pair) -> Scored:

@@ -1,6 +1,8 @@
 """Whether two runs differ by more than chance: a paired bootstrap interval, and McNemar's exact test."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from math import comb
 from random import Random
 
@@ -9,14 +11,16 @@ from tqdm import tqdm
 _RESAMPLES, _SEED = 1000, 0
 
 
-def bootstrap(difference: Callable[[Sequence[int]], float], units: int) -> tuple[float, float]:
+def bootstrap(difference: Callable[[Mapping[int, int]], float], counts: Sequence[int]) -> tuple[float, float]:
     """Return the 95 % interval of a difference over questions that are drawn anew, with replacement, 1,000 times.
 
-    `difference` is given which of the `units` were drawn: the same ones for both runs. The seed is fixed.
+    Questions of a kind make the same difference: `counts` says how many there are of each, and `difference` is given
+    how many were drawn of each that was, by its place in `counts`. The seed is fixed.
     """
-    random = Random(_SEED)
+    random, bounds = Random(_SEED), list(accumulate(counts))
     samples = tqdm(range(_RESAMPLES), desc="bootstrap", leave=False, disable=None)
-    found = sorted(difference(random.choices(range(units), k=units)) for _ in samples)
+    drawn = (random.choices(range(len(counts)), cum_weights=bounds, k=bounds[-1]) for _ in samples)
+    found = sorted(difference(Counter(kinds)) for kinds in drawn)
     return found[round(0.025 * _RESAMPLES)], found[round(0.975 * _RESAMPLES) - 1]
 
 

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import fmean
 
 from PIL import Image
 
@@ -11,6 +10,7 @@ from dualfocus_eval.report.outcomes import is_right
 from dualfocus_eval.samples import Benchmark, Sample, Scored
 from dualfocus_eval.scenes.held_out import held_out
 from dualfocus_eval.scenes.questions import Question
+from dualfocus_eval.scoring.mean import mean_score
 
 
 def scenes(seed: int, count: int) -> Benchmark:
@@ -42,7 +42,7 @@ def _wording(sample: Sample) -> str:
 
 
 def _figures(scored: Sequence[Scored]) -> dict[str, float]:
-    return {"accuracy": fmean(one.score for one in scored)}
+    return {"accuracy": mean_score(scored)}
 
 
 def _png(picture: Image.Image) -> bytes:

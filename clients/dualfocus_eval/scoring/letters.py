@@ -96,9 +96,9 @@ def circular(scored: Sequence[Scored]) -> dict[str, float]:
 def cycles(scored: Sequence[Scored]) -> dict[str, float]:
     """Return HR-Bench's figures: the mean over the cycles of the accuracy in each, over all and by category.
 
-    A sample's group is its cycle. A category that a cycle lacks counts as 0 there, as in VLMEvalKit. Raises ValueError
-    where nothing is scored.
+    A sample's stratum is its cycle. A category that a cycle lacks counts as 0 there, as in VLMEvalKit. Raises
+    ValueError where nothing is scored.
     """
-    cycle_names = {one.sample.group for one in scored}
-    each = [by_category([one for one in scored if one.sample.group == name]) for name in sorted(cycle_names)]
+    cycle_names = {one.sample.stratum for one in scored}
+    each = [by_category([one for one in scored if one.sample.stratum == name]) for name in sorted(cycle_names)]
     return {name: fmean(cycle.get(name, 0.0) for cycle in each) for name in by_category(scored)}

@@ -1,7 +1,7 @@
 """Accuracy, over all questions and by category: SEED's dimensions, GQA's kinds, TextVQA's one."""
 
 from collections.abc import Iterable, Sequence
-from statistics import fmean
+from math import fsum
 
 from dualfocus_eval.samples import Scored
 
@@ -23,5 +23,8 @@ def categories(scored: Iterable[Scored]) -> list[str]:
 
 
 def mean_score(scored: Iterable[Scored]) -> float:
-    """Return the mean score. Raises ValueError where nothing is scored."""
-    return fmean(one.score for one in scored)
+    """Return the mean score, by weight. Raises ValueError where nothing is scored."""
+    pairs = [(one.score, one.weight) for one in scored]
+    if not pairs:
+        raise ValueError("the mean of no data points")
+    return fsum(score * weight for score, weight in pairs) / sum(weight for _, weight in pairs)

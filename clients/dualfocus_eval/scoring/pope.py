@@ -4,7 +4,7 @@ As LLaVA's `eval_pope.py` has it. lmms-eval counts "Yes." as neither, VLMEvalKit
 reply: their numbers are others for models that say more than one word.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from dualfocus_eval.samples import Sample, Scored
@@ -39,16 +39,20 @@ def figures(scored: Sequence[Scored]) -> dict[str, float]:
 
 def _figures(scored: Sequence[Scored]) -> dict[str, float]:
     said_yes = [one for one in scored if said(one.reply) == "yes"]
-    are_yes = [one for one in scored if one.sample.answers[0] == "yes"]
-    right = sum(one.score for one in said_yes)
-    precision, recall = _share(right, len(said_yes)), _share(right, len(are_yes))
+    are_yes = [one for one in scored if one.sample.stratum == "yes"]
+    right = sum(one.score * one.weight for one in said_yes)
+    precision, recall = _share(right, _count(said_yes)), _share(right, _count(are_yes))
     return {
         "F1": _share(2 * precision * recall, precision + recall),
         "accuracy": mean_score(scored),
         "precision": precision,
         "recall": recall,
-        "yes ratio": len(said_yes) / len(scored),
+        "yes ratio": _count(said_yes) / _count(scored),
     }
+
+
+def _count(scored: Iterable[Scored]) -> int:
+    return sum(one.weight for one in scored)
 
 
 def _share(part: float, whole: float) -> float:

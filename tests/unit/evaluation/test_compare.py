@@ -10,6 +10,7 @@ from dualfocus_eval.report.compare import compare
 from dualfocus_eval.report.outcomes import Judged, Outcome, Said, judge
 from dualfocus_eval.report.significance import bootstrap, mcnemar
 from dualfocus_eval.samples import Benchmark, Sample, Scored
+from dualfocus_eval.scoring.mean import by_category
 
 from unit.evaluation.fruit import FRUIT
 
@@ -72,7 +73,24 @@ def test_mcnemar(counts: tuple[int, int], p: float) -> None:
 
 def test_the_interval_is_that_of_a_share() -> None:
     """Of 100 questions of which 30 differ: the share, give or take twice its standard error of 4.6 points."""
-    low, high = bootstrap(lambda drawn: fmean(place < 30 for place in drawn), 100)
+    low, high = bootstrap(lambda drawn: drawn.get(0, 0) / 100, [30, 70])
     assert low == pytest.approx(0.21, abs=0.015)
     assert high == pytest.approx(0.39, abs=0.015)
-    assert bootstrap(lambda drawn: fmean(place < 30 for place in drawn), 100) == (low, high)
+    assert bootstrap(lambda drawn: drawn.get(0, 0) / 100, [30, 70]) == (low, high)
+
+
+def test_the_interval_is_drawn_by_kinds_of_questions() -> None:
+    """Of 12,000 questions there are four kinds: so many replies are counted for a sample, and no more."""
+    counted: list[int] = []
+
+    def counting(scored: Sequence[Scored]) -> dict[str, float]:
+        counted.append(len(scored))
+        return by_category(scored)
+
+    found = compare(replace(FRUIT, figures=counting), run("aabb" * 3000), run("abab" * 3000))
+    sampled = [number for number in counted if number < 12_000]
+    assert (len(sampled), max(sampled)) == (2 * 1000, 4)
+    assert len(counted) - len(sampled) < 20
+    low, high = found["difference"]["interval"]
+    assert low == pytest.approx(-0.0126, abs=0.0015), "1.96 standard errors of a difference of 0"
+    assert high == pytest.approx(0.0126, abs=0.0015)

@@ -27,7 +27,7 @@ class Record:
     figures: dict[str, float]
 
 
-def sample_of(one: dict[str, Any]) -> Sample:
+def sample_of(one: dict[str, Any], stratum: str = "") -> Sample:
     return Sample(
         one["id"],
         b"",
@@ -36,6 +36,7 @@ def sample_of(one: dict[str, Any]) -> Sample:
         tuple(one["options"]),
         category=one["category"],
         group=one["group"],
+        stratum=stratum,
     )
 
 
@@ -43,7 +44,8 @@ def recorded(name: str) -> Record:
     record = json.loads((FOLDER / f"{name}.json").read_text())
     inputs = [{key: one[key] for key in INPUTS} for one in record["questions"]]
     assert hashlib.sha256(json.dumps(inputs).encode()).hexdigest() == record["inputs_sha256"], "changed by hand"
-    questions = [Scored(sample_of(one), one["reply"], one["score"]) for one in record["questions"]]
+    stratum = {"pope": lambda one: one["answers"][0], "hrbench": lambda one: one["group"]}.get(name, lambda one: "")
+    questions = [Scored(sample_of(one, stratum(one)), one["reply"], one["score"]) for one in record["questions"]]
     assert len(questions) >= 200
     return Record(record["tool"], questions, record["figures"])
 

@@ -8,8 +8,10 @@ from dualfocus_eval.scoring.mean import by_category
 CATS = ("cat", "red dog", "12")
 
 
-def asked(answer: str, options: tuple[str, ...] = (), category: str = "", group: str = "", id_: str = "1") -> Sample:
-    return Sample(id_, b"", "What?", (answer,), options, category=category, group=group)
+def asked(
+    answer: str, options: tuple[str, ...] = (), category: str = "", group: str = "", id_: str = "1", stratum: str = ""
+) -> Sample:
+    return Sample(id_, b"", "What?", (answer,), options, category=category, group=group, stratum=stratum)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,7 @@ def test_popes_headline_is_the_mean_of_the_categories_f1() -> None:
     scored = [
         Scored(sample, reply, pope.score(sample, reply))
         for category, answer, reply in replies
-        for sample in [asked(answer, category=category)]
+        for sample in [asked(answer, category=category, stratum=answer)]
     ]
     figures = pope.figures(scored)
     assert next(iter(figures)) == "F1"
@@ -139,7 +141,7 @@ def test_a_group_counts_if_every_rotation_is_right() -> None:
 
 def test_cycles_weigh_the_same_whatever_they_hold() -> None:
     hits = [("0", 1.0), ("0", 1.0), ("0", 1.0), ("1", 0.0)]
-    scored = [Scored(asked("A", CATS, "single", cycle), "", score) for cycle, score in hits]
+    scored = [Scored(asked("A", CATS, "single", stratum=cycle), "", score) for cycle, score in hits]
     assert letters.cycles(scored) == {"accuracy": 0.5, "single": 0.5}
 
 

@@ -138,9 +138,12 @@ def test_pictures_of_other_rows_are_found_whatever_stands_between(mark: str, tmp
     assert [sample.image for sample in samples] == pictures * 4
 
 
-def test_hr_benchs_groups_are_its_cycles(tmp_path: Path) -> None:
+def test_hr_bench_asks_each_question_in_four_cycles(tmp_path: Path) -> None:
     samples = read("hrbench-4k", tmp_path)
-    assert Counter(sample.group for sample in samples) == {"0": 10, "1": 10, "2": 10, "3": 10}
+    assert Counter(sample.stratum for sample in samples) == {"0": 10, "1": 10, "2": 10, "3": 10}
+    groups = [sample.group for sample in samples]
+    assert groups == [name for name in dict.fromkeys(groups) for _ in range(4)]
+    assert len(set(groups)) == 10
     assert {sample.category for sample in samples} == {"single", "cross"}
 
 

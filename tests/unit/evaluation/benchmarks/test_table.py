@@ -1,5 +1,6 @@
 """The table that puts readers, words and rules together."""
 
+from dataclasses import replace
 from pathlib import Path
 from string import ascii_uppercase
 
@@ -47,6 +48,25 @@ def test_what_is_right_counts_and_what_is_wrong_does_not(name: str, tmp_path: Pa
     assert next(iter(right.values())) == 1.0
     assert next(iter(wrong.values())) == 0.0
     assert TOLD.get(name, set()) <= set(right) == set(wrong)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_reply_that_counts_thrice_is_as_good_as_three(name: str, tmp_path: Path) -> None:
+    """Of what is judged together, each copy is a group of its own. Every third group or question is wrong somewhere."""
+    benchmark = BENCHMARKS[name]
+    samples = list(benchmark.read(WRITERS[name](tmp_path)))
+    mixed = [scored(name, [sample], number % 3 == 0)[0] for number, sample in enumerate(samples)]
+    units = list(dict.fromkeys(one.sample.group or one.sample.id for one in mixed))
+    weights = [1 + units.index(one.sample.group or one.sample.id) % 3 for one in mixed]
+    weighted = [replace(one, weight=weight) for one, weight in zip(mixed, weights, strict=True)]
+    copies = [_copy(one, copy) for one, weight in zip(mixed, weights, strict=True) for copy in range(weight)]
+    assert benchmark.figures(weighted) == pytest.approx(benchmark.figures(copies))
+    assert benchmark.figures(weighted) != benchmark.figures(mixed)
+
+
+def _copy(one: Scored, number: int) -> Scored:
+    named = {"id": f"{one.sample.id}/{number}", "group": f"{one.sample.group}/{number}" if one.sample.group else ""}
+    return replace(one, sample=replace(one.sample, **named))
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
