@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from dualfocus_engine.families.boxes import crop_region
 from dualfocus_engine.families.profiles import Profile, load_profile
+from dualfocus_eval.scenes.generate import scenes
 from dualfocus_eval.scenes.layout import Difficulty
-from dualfocus_training.learning.conversations import Wording
+from dualfocus_training.learning.conversations import Wording, macro, to_line, two_rounds
 from dualfocus_training.learning.learner import SceneLearner
 from dualfocus_training.learning.rows import Eye, Mixture, SceneRows
 from dualfocus_training.models.small_model import Size, build_model, build_processor
@@ -54,6 +56,26 @@ def rows_of(wording: Wording, tokenizer: PreTrainedTokenizerFast) -> Callable[[M
         return SceneRows(7, (Difficulty(),), mixture, tokenizer._tokenizer, wording, eye)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def conversations_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Profile], Path]:
+    """A file with both rounds and a macro sample for each of three scenes in a profile's words, pictures beside it."""
+
+    def write(profile: Profile) -> Path:
+        folder = tmp_path_factory.mktemp("conversations")
+        lines = []
+        for number, (picture, questions) in enumerate(scenes(2, 3)):
+            asked = questions[0]
+            picture.save(folder / f"{number}.png")
+            picture.crop(crop_region(asked.box, picture.size, profile.crop)).save(folder / f"{number}-crop.png")
+            pictures = f"{number}.png", f"{number}-crop.png"
+            lines += [to_line(two_rounds(profile, *pictures, asked.question, asked.answer, asked.box))]
+            lines += [to_line(macro(pictures[0], asked.question, asked.answer))]
+        (folder / "conversations.jsonl").write_text("".join(lines), encoding="utf-8")
+        return folder / "conversations.jsonl"
+
+    return write
 
 
 @pytest.fixture

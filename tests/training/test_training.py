@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from dualfocus_engine.families.boxes import crop_region
 from dualfocus_engine.families.profiles import Profile, load_profile
 from dualfocus_eval.scenes.generate import scenes
-from dualfocus_training.learning.conversations import macro, to_line, two_rounds
 from dualfocus_training.learning.objective import TERMS
 from dualfocus_training.recipe import Recipe
 from dualfocus_training.train import Run
@@ -75,20 +73,8 @@ def test_curves_are_drawn(trained: Path) -> None:
 
 
 @pytest.fixture
-def conversations(tmp_path: Path, profile: Profile) -> Path:
-    """A file with both rounds and a macro sample for each of a few scenes, pictures beside it."""
-    lines = []
-    for number, (picture, questions) in enumerate(scenes(2, 3)):
-        region = crop_region(questions[0].box, picture.size, profile.crop)
-        picture.save(tmp_path / f"{number}.png")
-        picture.crop(region).save(tmp_path / f"{number}-crop.png")
-        asked = questions[0]
-        lines.append(
-            to_line(two_rounds(profile, f"{number}.png", f"{number}-crop.png", asked.question, asked.answer, asked.box))
-        )
-        lines.append(to_line(macro(f"{number}.png", asked.question, asked.answer)))
-    (tmp_path / "conversations.jsonl").write_text("".join(lines), encoding="utf-8")
-    return tmp_path / "conversations.jsonl"
+def conversations(conversations_of: Callable[[Profile], Path], profile: Profile) -> Path:
+    return conversations_of(profile)
 
 
 PROJECTOR_AND_LANGUAGE = {"learned": ["multi_modal_projector", "language_model", "lm_head"]}
@@ -118,5 +104,6 @@ def test_a_part_of_a_model_learns_from_conversations(
     assert any("language_model" in name for name in changed)
     assert not any("vision_tower" in name for name in changed)
     first, last = losses_of(tmp_path)[0], losses_of(tmp_path)[-1]
+    assert (tmp_path / "adapter").exists() == (tmp_path / "base").exists() == ("lora" in part)
     # What is minimised is the sum: two low-rank projections can lower it for all terms only together.
     assert sum(last[term] for term in TERMS) < sum(first[term] for term in TERMS)

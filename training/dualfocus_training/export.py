@@ -2,6 +2,8 @@
 
 import argparse
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +19,46 @@ from dualfocus_training.models.weights import save_weights
 from dualfocus_training.recipe import Recipe, load_recipe
 from dualfocus_training.starting import build_learner, build_processor_of
 
+ADAPTER_FOLDER, BASE_FOLDER = "adapter", "base"
+
 
 def export(recipe: Recipe, learner: SceneLearner | RoundsLearner, processor: Any, folder: Path) -> None:
-    """Write model, processor and profile to `folder`, which changes only once all is written.
+    """Write model, processor and profile to `folder`. Low-rank updates are merged into the model, and written apart
+    beside it too: `adapter` in peft's format, and `base`, the model that it is for (with what else was learned).
 
-    The model itself is merged and halved: a learner is exported last.
+    Each folder changes only once all of it is written. The learner's model is taken apart: it is exported last.
     """
+    model = learner.model
+    if isinstance(model, PeftModel):
+        model = _exported_apart(recipe, model, processor, folder)
+    _write_whole(recipe, model, processor, folder)
+
+
+def _exported_apart(recipe: Recipe, model: PeftModel, processor: Any, folder: Path) -> Any:
+    """Write adapter and base; return the two merged."""
+    adapter, base = folder.with_name(ADAPTER_FOLDER), folder.with_name(BASE_FOLDER)
+    model.active_peft_config.base_model_name_or_path = str(base)
+    with _replaced(adapter) as partial:
+        model.save_pretrained(str(partial), save_embedding_layers=False)
+    plain = model.unload()
+    _write_whole(recipe, plain, processor, base)
+    return PeftModel.from_pretrained(plain, str(adapter)).merge_and_unload()
+
+
+def _write_whole(recipe: Recipe, model: Any, processor: Any, folder: Path) -> None:
+    with _replaced(folder) as partial:
+        processor.save_pretrained(partial)
+        (partial / PROFILE_FILE).write_text(_profile_text(recipe), encoding="utf-8")
+        _write_model(model, processor, partial)
+
+
+@contextmanager
+def _replaced(folder: Path) -> Iterator[Path]:
+    """Give a folder to write to, which takes the place of `folder` at the end."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    processor.save_pretrained(partial)
-    (partial / PROFILE_FILE).write_text(_profile_text(recipe), encoding="utf-8")
-    _write_model(learner.model, processor, partial)
+    yield partial
     old = folder.with_name(folder.name + ".old")
     if folder.exists():
         folder.replace(old)
@@ -42,17 +72,16 @@ def _profile_text(recipe: Recipe) -> str:
 
 
 def _write_model(model: Any, processor: Any, folder: Path) -> None:
-    merged = model.merge_and_unload() if isinstance(model, PeftModel) else model
-    merged.generation_config.eos_token_id = processor.tokenizer.eos_token_id
-    merged.generation_config.pad_token_id = processor.tokenizer.pad_token_id
-    if not isinstance(merged, LlavaForConditionalGeneration):
-        merged.save_pretrained(folder)
+    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+    model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+    if not isinstance(model, LlavaForConditionalGeneration):
+        model.save_pretrained(folder)
         return
-    save_weights(merged.to(torch.bfloat16), folder)
-    merged.generation_config.save_pretrained(folder)
-    merged.config.architectures = ["LlavaForConditionalGeneration"]
-    merged.config.dtype = "bfloat16"
-    merged.config.save_pretrained(folder)
+    save_weights(model, folder)
+    model.generation_config.save_pretrained(folder)
+    model.config.architectures = ["LlavaForConditionalGeneration"]
+    model.config.dtype = "bfloat16"
+    model.config.save_pretrained(folder)
 
 
 def main() -> None:

@@ -7,11 +7,12 @@ from dualfocus_engine.conversion.names import from_transformers
 
 
 def save_weights(model: Any, folder: Path) -> None:
-    """Save a LLaVA model's weights under the names that both vLLM and transformers load (docs/vllm.md)."""
+    """Save a LLaVA's weights, in bfloat16, under the names that both vLLM and transformers load (docs/vllm.md)."""
+    import torch
     from safetensors.torch import save_file
 
     weights = dict(model.state_dict())
     if model.config.tie_word_embeddings:
         del weights["lm_head.weight"]
-    tensors = {from_transformers(name): tensor.contiguous() for name, tensor in weights.items()}
+    tensors = {from_transformers(name): tensor.to(torch.bfloat16).contiguous() for name, tensor in weights.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
