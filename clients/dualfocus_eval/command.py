@@ -23,6 +23,7 @@ from dualfocus_eval.report.page import table
 from dualfocus_eval.report.reading import read_run
 from dualfocus_eval.samples import Benchmark, DataError
 from dualfocus_eval.scenes.benchmark import scenes
+from dualfocus_eval.scenes.mixes import MIXES, STANDARD
 
 _SOME_FAILED, _NOTHING_ASKED, _INTERRUPTED = 1, 2, 130
 
@@ -55,7 +56,10 @@ def make_parser() -> argparse.ArgumentParser:
     one = _add_benchmark(commands, scenes(0, 0))
     one.add_argument("--seed", type=int, default=900, help="scenes of one seed are the same everywhere")
     one.add_argument("--count", type=at_least_1, default=100, help="scenes")
-    one.set_defaults(of=lambda args: scenes(args.seed, args.count), data=Path(), scoring="shared", shift=[10, 25, 150])
+    told = "; ".join(f"{name}: {mix.summary}" for name, mix in MIXES.items())
+    one.add_argument("--mix", choices=list(MIXES), default=STANDARD, help=told)
+    one.set_defaults(of=lambda args: scenes(args.seed, args.count, args.mix), data=Path())
+    one.set_defaults(scoring="shared", shift=[10, 25, 150])
     commands.add_parser("list", help="all benchmarks, what to download for each and where to put it").set_defaults(
         run=_list
     )

@@ -17,11 +17,12 @@ import httpx
 from dualfocus_client.asking import Server
 
 from dualfocus_eval.asking.records import RunError
-from dualfocus_eval.evaluate import Settings, evaluate
+from dualfocus_eval.evaluate import Finished, Settings, evaluate
 from dualfocus_eval.report.document import failures
-from dualfocus_eval.report.page import goals, table
+from dualfocus_eval.report.page import goals, groups_table, table
 from dualfocus_eval.report.plots import draw_plots
 from dualfocus_eval.scenes.benchmark import scenes
+from dualfocus_eval.scenes.mixes import MIXES
 
 _READY_WITHIN = 300.0
 # No training run draws scenes of this seed, and nothing of recipe or model was chosen by its figures.
@@ -49,21 +50,47 @@ what the oracle gains over the better single turn.
 ![Skipping the second look by macro's perplexity](results/skipping.png)
 
 ![Perplexities of both answers by kind of question](results/perplexity.png)
+{harder}"""
+# Further mixes of scenes, and the mode in which each is asked.
+HARDER = (("fine", "dual"), ("several", "dual"))
+
+_HARDER = """
+## {mix}, mode {mode}
+
+{scenes} scenes of the same seed (`dualfocus eval scenes --mix {mix} --mode {mode}`): {summary}.
+
+{table}
 """
 
 
 def write_results(docs: Path, count: int, model: str | None = None) -> dict[str, Any]:
-    """Ask about `count` scenes and write the page; returns the figures. Raises RunError where some failed."""
+    """Ask about `count` scenes and write the page; returns the figures. Raises RunError where some failed.
+
+    Of each harder mix a quarter as many scenes are asked about.
+    """
     settings = Settings(scenes(SEED, count), scoring="shared", shift=[10, 25, 150])
     with serving(model) as url, TemporaryDirectory() as folder:
-        ended = evaluate(Server(url, concurrency=16), settings, Path(folder))
-    if ended.reason or (failed := failures(ended.found)):
-        raise RunError(ended.reason or failed)
-    found = {"seed": SEED, "scenes": count, **ended.found}
+        server = Server(url, concurrency=16)
+        ended = _finished(server, settings, Path(folder))
+        harder = [_harder(server, count // 4, mix, mode, Path(folder)) for mix, mode in HARDER]
+    found = {"seed": SEED, "scenes": count, **ended.found, "harder": harder}
     draw_plots([one.outcome for one in ended.judged], found, docs / "results")
     (docs / "results" / "figures.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     (docs / "results.md").write_text(_page(found), encoding="utf-8")
     return found
+
+
+def _harder(server: Server, count: int, mix: str, mode: str, folder: Path) -> dict[str, Any]:
+    ended = _finished(server, Settings(scenes(SEED, count, mix), mode=mode), folder / f"{mix}-{mode}")
+    figures = {name: ended.found[name] for name in ("overall", "categories")}
+    return {"mix": mix, "mode": mode, "scenes": count, **figures}
+
+
+def _finished(server: Server, settings: Settings, folder: Path) -> Finished:
+    ended = evaluate(server, settings, folder)
+    if ended.reason or (failed := failures(ended.found)):
+        raise RunError(ended.reason or failed)
+    return ended
 
 
 def _page(found: dict[str, Any]) -> str:
@@ -76,7 +103,13 @@ def _page(found: dict[str, Any]) -> str:
         goals=goals(found),
         recovered="nothing (there is nothing to gain)" if share is None else f"{100 * share:.0f} %",
         table=table(found),
+        harder="".join(map(_harder_section, found["harder"])),
     )
+
+
+def _harder_section(found: dict[str, Any]) -> str:
+    names = {name: found[name] for name in ("mix", "mode", "scenes")}
+    return _HARDER.format(**names, summary=MIXES[found["mix"]].summary, table=groups_table(found))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ _HEADS = {"questions": "asked", "iou": "mean IoU", "won_by_micro": "won by micro
 def table(figures: dict[str, Any]) -> str:
     """The figures as Markdown tables."""
     parts = [
-        _groups(figures),
+        groups_table(figures),
         "Micro skipped where macro's perplexity is under a threshold (Table 9's form):",
         grid(["threshold", *(f"{row['threshold']:g}" for row in figures["thresholds"])], _skipping(figures)),
     ]
@@ -26,7 +26,8 @@ def table(figures: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _groups(figures: dict[str, Any]) -> str:
+def groups_table(figures: dict[str, Any]) -> str:
+    """The headlines of all questions and of each category as a Markdown table."""
     groups = {"overall": figures["overall"], **figures["categories"]}
     columns = figures["overall"]
     rows = [[name, *(_format_cell(column, group.get(column)) for column in columns)] for name, group in groups.items()]

@@ -9,20 +9,21 @@ from PIL import Image
 from dualfocus_eval.report.outcomes import is_right
 from dualfocus_eval.samples import Benchmark, Sample, Scored
 from dualfocus_eval.scenes.held_out import held_out
+from dualfocus_eval.scenes.mixes import MIXES, STANDARD
 from dualfocus_eval.scenes.questions import Question
 from dualfocus_eval.scoring.mean import mean_score
 
 
-def scenes(seed: int, count: int) -> Benchmark:
-    """Return the questions about `count` scenes of a seed, which are the same everywhere."""
+def scenes(seed: int, count: int, mix: str = STANDARD) -> Benchmark:
+    """Return the questions about `count` scenes of a seed and one of `MIXES`, which are the same everywhere."""
 
     def read(_: Path) -> Iterator[Sample]:
-        for asked in held_out(seed, count):
+        for asked in held_out(seed, count, mix=mix):
             yield sample_of(asked.question, str(asked.number), _png(asked.picture))
 
     return Benchmark(
         name="scenes",
-        summary="pictures drawn from a seed, four questions on each: two on details, two others",
+        summary=f"pictures drawn from a seed, {MIXES[mix].summary}",
         files="nothing: they are drawn",
         licence="Apache-2.0, as this package",
         read=read,

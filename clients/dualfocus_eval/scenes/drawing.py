@@ -1,5 +1,6 @@
 """Scenes as pictures: textured ground, shapes and print, with Pillow's own font."""
 
+from dataclasses import replace
 from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -10,13 +11,22 @@ from dualfocus_eval.scenes.layout import COLOURS, Background, Extent, Print, Rgb
 _DIGIT_SHARE = 0.71
 
 
-def draw(scene: Scene) -> Image.Image:
-    """The scene as an RGB picture of `scene.width` x `scene.height` pixels."""
-    picture = _ground(scene.background, (scene.width, scene.height))
+def draw(scene: Scene, region: Extent | None = None, scale: float = 1.0) -> Image.Image:
+    """The scene as an RGB picture of `scene.width` x `scene.height` pixels.
+
+    With a `region` (left, top, right, bottom, pixels) what such a picture's crop shows, without drawing the rest of it;
+    with a `scale` all so many times as large.
+    """
+    left, top, right, bottom = region or (0, 0, scene.width, scene.height)
+    size = round((right - left) * scale), round((bottom - top) * scale)
+    shares = left / scene.width, top / scene.height, right / scene.width, bottom / scene.height
+    picture = _ground(scene.background, size, shares)
     pen = ImageDraw.Draw(picture)
     for shape in scene.shapes:
-        pen.polygon(shape.outline, fill=shape.rgb)
-        _draw_print(pen, shape.print, shape.rgb)
+        pen.polygon([((x - left) * scale, (y - top) * scale) for x, y in shape.outline], fill=shape.rgb)
+        (x, y), mark = shape.print.centre, shape.print
+        moved = replace(mark, centre=((x - left) * scale, (y - top) * scale), height=mark.height * scale)
+        _draw_print(pen, moved, shape.rgb)
     return picture
 
 
@@ -41,7 +51,8 @@ def padded_square(region: Extent) -> tuple[float, float, float]:
     return left - (side - (right - left)) / 2, top - (side - (bottom - top)) / 2, side
 
 
-def _ground(background: Background, size: tuple[int, int]) -> Image.Image:
+def _ground(background: Background, size: tuple[int, int], shares: Extent) -> Image.Image:
+    """The part of the ground within `shares` (left, top, right, bottom) of the picture, at `size`."""
     if background.texture == "plain":
         return Image.new("RGB", size, background.light)
     cells = (background.columns, background.columns)
@@ -53,7 +64,9 @@ def _ground(background: Background, size: tuple[int, int]) -> Image.Image:
         grain = _checks(background.columns)
     if background.texture == "grain":
         grain = grain.resize((background.columns * 3, background.columns * 3), smooth)
-    return ImageOps.colorize(grain, background.dark, background.light).resize(size, smooth)
+    left, top, right, bottom = shares
+    part = left * grain.width, top * grain.height, right * grain.width, bottom * grain.height
+    return ImageOps.colorize(grain, background.dark, background.light).resize(size, smooth, part)
 
 
 def _checks(columns: int) -> Image.Image:
@@ -68,7 +81,7 @@ def _draw_print(pen: ImageDraw.ImageDraw, mark: Print, ground: Rgb) -> None:
         pen.ellipse((x - reach, y - reach, x + reach, y + reach), fill=COLOURS[mark.text])
         return
     ink = (0, 0, 0) if _luminance(ground) > 120 else (255, 255, 255)
-    pen.text((x, y), mark.text, fill=ink, font=_font(round(mark.height / _DIGIT_SHARE)), anchor="mm")
+    pen.text((x, y), mark.text, fill=ink, font=_font(max(1, round(mark.height / _DIGIT_SHARE))), anchor="mm")
 
 
 def _luminance(colour: Rgb) -> float:

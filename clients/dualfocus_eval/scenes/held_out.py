@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from dualfocus_eval.scenes.generate import scenes
+from dualfocus_eval.scenes.drawing import draw
+from dualfocus_eval.scenes.generate import compose_all
 from dualfocus_eval.scenes.layout import Difficulty
+from dualfocus_eval.scenes.mixes import MIXES, STANDARD
 from dualfocus_eval.scenes.questions import Question
 
 
@@ -19,10 +21,10 @@ class Asked:
     question: Question
 
 
-def held_out(seed: int, count: int, difficulty: Difficulty | None = None) -> Iterator[Asked]:
-    """Two detail questions and two others about each of `count` scenes."""
-    for place, (picture, questions) in enumerate(scenes(seed, count, difficulty)):
-        details = [question for question in questions if question.kind == "detail"]
-        others = [question for question in questions if question.kind != "detail"]
-        for number, question in enumerate((*details[:2], *others[:2])):
+def held_out(seed: int, count: int, difficulty: Difficulty | None = None, mix: str = STANDARD) -> Iterator[Asked]:
+    """At most four questions about each of `count` scenes: of the usual mix two on details and two others."""
+    chosen = MIXES[mix]
+    for place, (scene, rng) in enumerate(compose_all(seed, count, difficulty or chosen.difficulty)):
+        picture = draw(scene)
+        for number, question in enumerate(chosen.ask(scene, rng)):
             yield Asked(4 * place + number, picture, question)

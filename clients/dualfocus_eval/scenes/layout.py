@@ -5,7 +5,7 @@ so that a seed gives the same scene everywhere.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TypeAlias
 
@@ -41,7 +41,9 @@ class Difficulty:
     `sizes` are shares of the picture's long side; `overlap` is the largest share of the smaller of
     two extents that may lie in both; `aspects` counts how many of `ASPECTS` occur; `distinct` is the
     share of scenes in which no two shapes have the same colour; `print_scale` is how many times as high as usual
-    print is: at 3 and more it can be read in the whole picture, as in a crop of many shapes.
+    print is: at 3 and more it can be read in the whole picture, as in a crop of many shapes. `prints` are the sorts of
+    print, drawn from as they stand; `two_digits` is the share of numbers up to 99 instead of 9; `alike` is the share of
+    shapes whose print is that of another one.
     """
 
     shapes: tuple[int, int] = (2, 6)
@@ -51,6 +53,9 @@ class Difficulty:
     long_side: tuple[int, int] = (560, 960)
     distinct: float = 0.4
     print_scale: tuple[float, float] = (1.0, 1.0)
+    prints: tuple[str, ...] = PRINT_KINDS
+    two_digits: float = 0.7
+    alike: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -121,8 +126,17 @@ def compose(rng: Random, difficulty: Difficulty) -> Scene:
     for form, colour in _names(rng, difficulty):
         shape = _place(rng, difficulty, (width, height), form, colour, placed)
         if shape is not None:
-            placed.append(shape)
+            placed.append(_alike(rng, difficulty, shape, placed))
     return Scene(width, height, _background(rng), tuple(placed))
+
+
+def _alike(rng: Random, difficulty: Difficulty, shape: Shape, placed: list[Shape]) -> Shape:
+    """Return the shape, now and then with the print of another one."""
+    if not difficulty.alike or not placed or rng.random() >= difficulty.alike:
+        return shape
+    other = rng.choice(placed).print
+    # A dot of its shape's own colour could not be seen.
+    return shape if other.text == shape.colour else replace(shape, print=replace(other, centre=shape.print.centre))
 
 
 def _names(rng: Random, difficulty: Difficulty) -> list[tuple[str, str]]:
@@ -189,7 +203,7 @@ def _draw_up(
     y = rng.uniform(-min(ys), height - max(ys))
     moved = tuple((px + x, py + y) for px, py in outline)
     red, green, blue = (min(255, max(0, c + rng.randint(-16, 16))) for c in COLOURS[colour])
-    mark = _print(rng, colour, (x, y), max(picture) * rng.uniform(*difficulty.print_scale), half)
+    mark = _print(rng, difficulty, colour, (x, y), max(picture) * rng.uniform(*difficulty.print_scale), half)
     return Shape(form, colour, (red, green, blue), moved, mark)
 
 
@@ -228,17 +242,17 @@ _UNIT: dict[str, list[Point]] = {
 }
 
 
-def _print(rng: Random, colour: str, origin: Point, long_side: float, half: float) -> Print:
-    kind = rng.choice(PRINT_KINDS)
+def _print(rng: Random, difficulty: Difficulty, colour: str, origin: Point, long_side: float, half: float) -> Print:
+    kind = rng.choice(difficulty.prints)
     share = DOT_SHARE if kind == "dot" else GLYPH_SHARE
     reach = half * (0.2 if kind == "dot" else 0.06)
     centre = (origin[0] + rng.uniform(-reach, reach), origin[1] + rng.uniform(-reach, reach))
-    return Print(kind, _print_text(rng, kind, colour), centre, rng.uniform(*share) * long_side)
+    return Print(kind, _print_text(rng, difficulty, kind, colour), centre, rng.uniform(*share) * long_side)
 
 
-def _print_text(rng: Random, kind: str, colour: str) -> str:
+def _print_text(rng: Random, difficulty: Difficulty, kind: str, colour: str) -> str:
     if kind == "number":
-        return str(rng.randint(0, 99) if rng.random() < 0.7 else rng.randint(0, 9))
+        return str(rng.randint(0, 99) if rng.random() < difficulty.two_digits else rng.randint(0, 9))
     if kind == "letter":
         return rng.choice(LETTERS)
     return rng.choice([name for name in COLOURS if name != colour])

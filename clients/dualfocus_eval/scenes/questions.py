@@ -27,9 +27,10 @@ _MOST_PAIRS = 2
 
 @dataclass(frozen=True)
 class Question:
-    """`kind` is "detail", "several" or "global"; `box` is normalised by the picture's size.
+    """`kind` is "detail", "several" or "global"; `box` holds all that it is about, as shares of the picture.
 
     `about` are the shapes that the answer is read from, by their place in the scene; none where it is the picture.
+    `boxes` is one for each of them, in the order in which the question names them.
     """
 
     question: str
@@ -37,6 +38,7 @@ class Question:
     kind: str
     box: Box
     about: tuple[int, ...] = ()
+    boxes: tuple[Box, ...] = ()
 
 
 def ask(scene: Scene, rng: Random) -> list[Question]:
@@ -50,10 +52,10 @@ def _details(scene: Scene, rng: Random) -> Iterator[Question]:
     for shape in scene.shapes:
         name = rng.choice(referents(scene, shape))
         text = rng.choice(_READ[shape.print.kind]).format(name)
-        yield _about(scene, text, shape.print.text, "detail", shape)
+        yield ask_about(scene, text, shape.print.text, "detail", shape)
         if rng.random() < _YES_OR_NO:
             text, answer = _yes_or_no(shape, name, rng)
-            yield _about(scene, text, answer, "detail", shape)
+            yield ask_about(scene, text, answer, "detail", shape)
 
 
 _READ = {
@@ -125,12 +127,12 @@ def _several(scene: Scene, rng: Random) -> Iterator[Question]:
     for one, other in [pair for pair in _pairs(scene, rng) if _read_together(scene, *pair)][:_MOST_PAIRS]:
         text = rng.choice(_READ_BOTH[one.print.kind]).format(one.name, other.name)
         answer = f"{one.print.text} and {other.print.text}"
-        yield _about(scene, text, answer, "several", one, other)
+        yield ask_about(scene, text, answer, "several", one, other)
 
 
 def _read_together(scene: Scene, one: Shape, other: Shape) -> bool:
     """Whether both carry the same kind of print, close enough for one crop to magnify."""
-    left, top, right, bottom = _union(one, other)
+    left, top, right, bottom = union(one, other)
     near = max(right - left, bottom - top) <= _WIDEST_PAIR * max(scene.width, scene.height)
     return near and one.print.kind == other.print.kind
 
@@ -198,11 +200,11 @@ def _relations(scene: Scene, rng: Random) -> Iterator[Question]:
         if abs(across) > _CLEAR_DISTANCE:
             side = rng.choice(("left", "right"))
             text = f"Is the {one.name} {side} of the {other.name}?"
-            yield _about(scene, text, _yes((across < 0) == (side == "left")), "global", one, other)
+            yield ask_about(scene, text, _yes((across < 0) == (side == "left")), "global", one, other)
         if abs(down) > _CLEAR_DISTANCE:
             side = rng.choice(("above", "below"))
             text = f"Is the {one.name} {side} the {other.name}?"
-            yield _about(scene, text, _yes((down < 0) == (side == "above")), "global", one, other)
+            yield ask_about(scene, text, _yes((down < 0) == (side == "above")), "global", one, other)
 
 
 def _positions(scene: Scene, rng: Random) -> Iterator[Question]:
@@ -232,17 +234,18 @@ def _colours(scene: Scene, rng: Random) -> Iterator[Question]:
     if alone:
         shape = rng.choice(alone)
         text = rng.choice(("What colour is the {}?", "Which colour does the {} have?"))
-        yield _about(scene, text.format(shape.form), shape.colour, "global", shape)
+        yield ask_about(scene, text.format(shape.form), shape.colour, "global", shape)
 
 
 def _whole(text: str, answer: str) -> Question:
-    return Question(text, answer, "global", WHOLE)
+    return Question(text, answer, "global", WHOLE, boxes=(WHOLE,))
 
 
-def _about(scene: Scene, text: str, answer: str, kind: str, *shapes: Shape) -> Question:
+def ask_about(scene: Scene, text: str, answer: str, kind: str, *shapes: Shape) -> Question:
     """Ask about shapes: the box holds them all."""
-    box = _box(scene, _union(shapes[0], shapes[-1]))
-    return Question(text, answer, kind, box, tuple(scene.shapes.index(shape) for shape in shapes))
+    about = tuple(scene.shapes.index(shape) for shape in shapes)
+    boxes = tuple(_box(scene, shape.extent) for shape in shapes)
+    return Question(text, answer, kind, _box(scene, union(*shapes)), about, boxes)
 
 
 def _yes(true: bool) -> str:
@@ -253,9 +256,10 @@ def _with_article(name: str) -> str:
     return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 
-def _union(one: Shape, other: Shape) -> Extent:
-    a, b = one.extent, other.extent
-    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
+def union(*shapes: Shape) -> Extent:
+    """The least extent that holds some shapes: left, top, right, bottom, in pixels."""
+    lefts, tops, rights, bottoms = zip(*(shape.extent for shape in shapes), strict=True)
+    return min(lefts), min(tops), max(rights), max(bottoms)
 
 
 def _box(scene: Scene, extent: Extent) -> Box:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from dualfocus_eval.boxes import Box
 from dualfocus_eval.scenes.generate import scenes
 from dualfocus_eval.scenes.questions import Question
 
@@ -10,7 +11,7 @@ QUESTIONS_FILE = "questions.jsonl"
 
 
 def write_scenes(seed: int, count: int, folder: Path) -> None:
-    """Write `count` pictures and a line per question: image, question, answer, kind, box."""
+    """Write `count` pictures and a line per question: image, question, answer, kind, box, and one for each object."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / QUESTIONS_FILE).open("w", encoding="utf-8", newline="\n") as lines:
         for number, (picture, questions) in enumerate(scenes(seed, count)):
@@ -26,6 +27,11 @@ def _line(image: str, question: Question) -> str:
             "question": question.question,
             "answer": question.answer,
             "kind": question.kind,
-            "box": [round(share, 4) for share in question.box.as_tuple()],
+            "box": _shares(question.box),
+            "boxes": [_shares(box) for box in question.boxes],
         }
     )
+
+
+def _shares(box: Box) -> list[float]:
+    return [round(share, 4) for share in box.as_tuple()]

@@ -32,7 +32,7 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
     assert files == ["questions.jsonl", *(f"scene-00000{n}.png" for n in range(3))]
     assert all((tmp_path / "one" / f).read_bytes() == (tmp_path / "two" / f).read_bytes() for f in files)
     line = json.loads((tmp_path / "one" / "questions.jsonl").read_text().splitlines()[0])
-    assert set(line) == {"image", "question", "answer", "kind", "box"}
+    assert set(line) == {"image", "question", "answer", "kind", "box", "boxes"}
 
 
 def test_print_is_readable_in_a_crop_and_not_in_the_picture(asked: list[tuple[Scene, list[Question]]]) -> None:
