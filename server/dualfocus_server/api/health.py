@@ -28,7 +28,7 @@ async def ready(raw_request: Request) -> Response:
     service = cast("Service", raw_request.app.state.service)
     if service.admission.closed is not None:
         return to_api_error(service.admission.closed).response(raw_request.scope)
-    if service.admission.is_asleep:
+    if service.admission.places.is_asleep:
         raise Asleep
     await service.watchdog.check_ready()
     return JSONResponse({"status": "ready"})

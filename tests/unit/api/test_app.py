@@ -223,7 +223,7 @@ async def test_requests_are_counted_as_vllm_does() -> None:
 
 async def test_ready_says_that_the_engine_sleeps() -> None:
     app = application()
-    app.state.service.admission.is_asleep = True
+    app.state.service.admission.places.is_asleep = True
     async with client(app) as http:
         answer, alive = await http.get("/ready"), await http.get("/health")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "asleep")
