@@ -36,24 +36,40 @@ def is_sideways(image: Image.Image) -> bool:
     return _orientation(image) in _SIDEWAYS
 
 
-def as_rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image, *, is_ours: bool = False) -> Image.Image:
     """Return an image upright, in RGB and without metadata; an orientation left in it would turn it once more.
 
-    An ICC profile of RGB stays in `info`, for `in_srgb` to apply once the picture is smaller.
+    One that `is_ours` shares its pixels with what is returned, where they are that already. An ICC profile of RGB stays
+    in `info`, for `in_srgb` to apply once the picture is smaller.
     """
     image.load()
     if image.mode == "P" and image.palette is None:
         raise ValueError("its palette is missing")
     convert, transpose = _converter(image), _orientation(image)
+    if is_ours and convert is _on_white and transpose is None and _is_plain(image):
+        shown = image._new(image.im)  # as all of Pillow's methods make theirs; there is no public way without a copy
+        shown.info = {}
+    else:
+        shown = _converted(image, convert, transpose)
+    profile = image.info.get("icc_profile") or b""
+    if image.mode in ("RGB", "RGBA", "P") and _transform(profile, "RGB"):
+        shown.info[_PROFILE] = profile
+    return shown
+
+
+def _is_plain(image: Image.Image) -> bool:
+    return image.mode == "RGB" and not image.has_transparency_data
+
+
+def _converted(
+    image: Image.Image, convert: Callable[[Image.Image], Image.Image], transpose: Image.Transpose | None
+) -> Image.Image:
     shown = Image.new("RGB", image.size if transpose not in _SIDEWAYS else image.size[::-1])
     for top, rows in _in_rows(image):
         at = image.height - top - rows.height if transpose in _FROM_THE_END else top
         # Pillow's own way to turn an image rewrites all of EXIF, and fails where any tag is odd.
         part = convert(rows) if transpose is None else convert(rows).transpose(transpose)
         shown.paste(part, (at, 0) if transpose in _SIDEWAYS else (0, at))
-    profile = image.info.get("icc_profile") or b""
-    if image.mode in ("RGB", "RGBA", "P") and _transform(profile, "RGB"):
-        shown.info[_PROFILE] = profile
     return shown
 
 

@@ -166,7 +166,7 @@ def _decode_whole(data: bytes, name: str, min_side: int | None) -> Image.Image:
     with opened(data, (name,)) as image:
         if min_side is not None:
             image.draft(None, (min_side, min_side))
-        shown = as_rgb(image)
+        shown = as_rgb(image, is_ours=True)
         if name == "PNG" and rows_are_missing(data, image):
             raise BadPicture("The image is damaged or cut short: it has fewer rows than it claims.")
         return shown

@@ -1,17 +1,29 @@
-"""Gives the memory of decoded pictures back to the system."""
+"""Keeps some of the memory that decoded pictures leave behind for the next ones; the rest goes back to the system."""
 
 import ctypes
 
-_M_MMAP_THRESHOLD = -3  # of glibc's mallopt
-_LARGE = 1 << 20
+from PIL import _imaging
+
+# Of glibc's mallopt.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+# The largest that glibc takes.
+_LARGE = 32 << 20
+# Pillow cuts pictures into blocks of so much: one that is larger than `_LARGE` is not to be made of smaller ones.
+_BLOCK = 64 << 20
+_KEPT = 64 << 20
 
 
 def return_freed_memory() -> None:
-    """Let glibc map every block of a megabyte or more by itself, so that freeing it returns it.
+    """Let glibc give freed memory back once there are more than 64 MB of it together, blocks of over 32 MB at once.
 
-    Left alone, glibc raises that limit with the largest block it has freed, up to 32 MB, and keeps what it frees: a few
-    large pictures would stay in the process's size for ever. Nothing is done where the C library is another.
+    To get pages from the system takes longer than to decode the pixels in them, so what one picture took is kept for
+    the next, whichever thread decodes it. Left alone, glibc raises both limits with the largest block it has freed,
+    for each thread by itself, and a few large pictures would stay in the process's size for ever. Nothing is done where
+    the C library is another.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
         mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT)
+        _imaging.set_block_size(_BLOCK)

@@ -65,6 +65,18 @@ def test_nothing_is_left_that_could_turn_a_picture_twice(chelsea: Image.Image) -
     assert open_picture(once.decode()).size == once.size == chelsea.size
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP"])
+def test_file_that_is_upright_and_rgb_already_is_not_copied_once_it_is_decoded(
+    monkeypatch: pytest.MonkeyPatch, chelsea: Image.Image, kind: str
+) -> None:
+    copied: list[object] = []
+    monkeypatch.setattr(Image.Image, "paste", lambda *given: copied.append(given))
+    open_picture(encoded(chelsea, kind))
+    assert copied == []
+    open_picture(encoded(chelsea.convert("L"), kind))
+    assert copied
+
+
 def test_pillow_image_is_turned_upright_too(chelsea: Image.Image) -> None:
     turned = chelsea.transpose(Image.Transpose.ROTATE_90)
     turned.getexif()[ORIENTATION] = 6
