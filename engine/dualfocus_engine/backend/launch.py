@@ -18,7 +18,9 @@ from dualfocus_engine.backend.drafts import SPECULATIVE_CONFIG
 from dualfocus_engine.backend.ec_connector import ec_transfer_config
 from dualfocus_engine.backend.heartbeat import Heartbeat
 from dualfocus_engine.errors import ConfigError
+from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.machine.platform import engine_defaults
+from dualfocus_engine.models import LLAVA_HIGH_RES
 
 # How many times vLLM's own number of encoder outputs are kept: a question's other turn may come a step or two later.
 _ENCODER_OUTPUTS = 4
@@ -38,23 +40,23 @@ def engine_args(model: str, *, draft_boxes: bool = False, **flags: Any) -> Async
     return AsyncEngineArgs(model=model, **(engine_defaults() | ours | given))
 
 
-def launch(args: AsyncEngineArgs, heartbeat: Heartbeat, images: int) -> AsyncLLM:
-    """Start vLLM with the defaults that its own server has; a micro turn holds `images`.
+def launch(args: AsyncEngineArgs, heartbeat: Heartbeat, profile: Profile) -> AsyncLLM:
+    """Start vLLM with the defaults that its own server has.
 
-    Raises ConfigError where a flag makes two looks impossible, before the model is loaded.
+    Raises ConfigError where a flag, or the profile, makes two looks impossible, before the model is loaded.
     """
     context = UsageContext.OPENAI_API_SERVER
     config = args.create_engine_config(context)
-    if (obstacle := next(_obstacles(config, images), None)) is not None:
+    if (obstacle := next(_obstacles(config, profile), None)) is not None:
         raise ConfigError(f"Two looks are impossible: {obstacle}")
     config.scheduler_config.encoder_cache_size *= _ENCODER_OUTPUTS
     options = {"enable_log_requests": args.enable_log_requests, "disable_log_stats": args.disable_log_stats}
     return AsyncLLM.from_vllm_config(config, stat_loggers=[heartbeat.logger], usage_context=context, **options)
 
 
-def _obstacles(config: VllmConfig, images: int) -> Iterator[str]:
-    """Say which flags keep every question from its second look, and what to do."""
-    model = config.model_config
+def _obstacles(config: VllmConfig, profile: Profile) -> Iterator[str]:
+    """Say what keeps every question from its second look, and what to do."""
+    model, images = config.model_config, profile.micro_images
     pictures = model.multimodal_config
     if pictures is None:
         yield f"{model.model} takes no pictures. Serve a vision-language model, or this one with `vllm serve`."
@@ -64,6 +66,11 @@ def _obstacles(config: VllmConfig, images: int) -> Iterator[str]:
         yield (
             f"--limit-mm-per-prompt allows {limit} images in a prompt, and the second look's holds {images}. "
             f"Give '{{\"image\": {images}}}' or more, or leave it out."
+        )
+    if profile.crop_in_picture and model.architecture != LLAVA_HIGH_RES:
+        yield (
+            f"the profile {profile.name!r} shows the crop as a patch of its picture, and {model.architecture} takes "
+            f"none ({LLAVA_HIGH_RES} does). Give another --profile."
         )
     if model.runner_type != "generate":
         yield "by --runner pooling or --convert the model writes no answers. Leave both out."

@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from PIL import Image
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMClientError
@@ -59,7 +58,7 @@ from dualfocus_engine.method.prompts import NO_OPTIONS, Prompt, TurnOptions
 from dualfocus_engine.method.questions import Message
 from dualfocus_engine.method.results import Score, Turn
 from dualfocus_engine.method.turn_engine import TurnRequest
-from dualfocus_engine.pictures.picture_cache import PictureCache
+from dualfocus_engine.pictures.picture_cache import EncoderInput, PictureCache
 from dualfocus_engine.pictures.pictures import Picture
 
 # Stands for the grounding answer while the micro conversation is rendered; what follows it is the continuation.
@@ -98,7 +97,7 @@ class VllmEngine:
     def start(cls, args: AsyncEngineArgs, profile: Profile) -> "VllmEngine":
         """Start vLLM (20 s and more); blocks until the model is loaded. Raises ConfigError."""
         heartbeat = Heartbeat()
-        return cls(launch(args, heartbeat, profile.micro_images), profile, heartbeat)
+        return cls(launch(args, heartbeat, profile), profile, heartbeat)
 
     def with_profile(self, profile: Profile) -> "VllmEngine":
         """Return what renders the turns of another profile on the same engine, with the same pictures at hand.
@@ -337,7 +336,7 @@ class VllmEngine:
         scores = cast("list[dict[int, Any]]", output.prompt_logprobs)[-len(answer) :]
         return Score(tuple(choices[token].logprob for choices, token in zip(scores, answer, strict=True)), reused)
 
-    async def encoder_input(self, picture: Picture) -> Image.Image | None:
+    async def encoder_input(self, picture: Picture) -> EncoderInput | None:
         """Return what the encoder is shown of a picture; None where vLLM has processed it and knows it by its key."""
         processed = self.llm.renderer.mm_processor_cache
         if processed is not None and processed.is_cached_item(picture.key):
@@ -356,7 +355,7 @@ class VllmEngine:
             made = [await self.pictures.shared_encoder_input(picture) for picture in prompt.pictures]
             return await self._process_with(prompt, made)
 
-    async def _process_with(self, prompt: Prompt, images: Sequence[Image.Image | None]) -> Any:
+    async def _process_with(self, prompt: Prompt, images: Sequence[EncoderInput | None]) -> Any:
         tokens = TokensPrompt(prompt_token_ids=list(prompt.token_ids))
         if prompt.options.cache_salt is not None:
             tokens["cache_salt"] = prompt.options.cache_salt

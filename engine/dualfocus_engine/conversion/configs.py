@@ -17,9 +17,10 @@ from transformers import (
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
-from dualfocus_engine.conversion.names import from_transformers
-from dualfocus_engine.conversion.sources import is_next
+from dualfocus_engine.conversion.names import NEWLINE, from_transformers
+from dualfocus_engine.conversion.sources import is_tiled, is_unpadded
 from dualfocus_engine.errors import ConfigError
+from dualfocus_engine.models import LLAVA_HIGH_RES
 
 _TEXT = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "hidden_act",
@@ -40,7 +41,8 @@ def converted_config(original: Mapping[str, Any], tower: CLIPVisionConfig) -> Co
         dtype = _dtype(original)
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"Its config.json can't be used: {error}") from error
-    config.architectures = [_model_class(config).__name__]
+    is_flat = is_tiled(original) and not is_unpadded(original)
+    config.architectures = [LLAVA_HIGH_RES if is_flat else _model_class(config).__name__]
     config.dtype = config.text_config.dtype = config.vision_config.dtype = dtype
     return config
 
@@ -49,7 +51,15 @@ def expected_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """Return the published names of all weights of a model, with their shapes; computes nothing."""
     with torch.device("meta"):
         model = _model_class(config)(config)
-    return {from_transformers(name): tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    shapes = {from_transformers(name): tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if is_high_res(config):
+        del shapes[NEWLINE]
+    return shapes
+
+
+def is_high_res(config: Config) -> bool:
+    """Whether a configuration is LLaVA-HighRes's: LLaVA-NeXT's, with patches joined flat."""
+    return bool(config.architectures == [LLAVA_HIGH_RES])
 
 
 def build_processor(tokenizer: Any, config: Config) -> LlavaProcessor | LlavaNextProcessor:
@@ -78,7 +88,7 @@ def _config(original: Mapping[str, Any], tower: CLIPVisionConfig) -> Config:
         "vision_feature_layer": original.get("mm_vision_select_layer", -2),
         "vision_feature_select_strategy": _STRATEGIES[original.get("mm_vision_select_feature", "patch")],
     }  # fmt: skip
-    if is_next(original):
+    if is_tiled(original):
         # LLaVA has them as width and height; the order decides where two fit a picture equally well.
         grid = [[height, width] for width, height in original["image_grid_pinpoints"]]
         return LlavaNextConfig(**fields, image_grid_pinpoints=grid)

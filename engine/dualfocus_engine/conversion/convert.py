@@ -11,9 +11,9 @@ import yaml
 from transformers import GenerationConfig, LlavaNextConfig
 
 from dualfocus_engine.conversion.adapters import Changes, read_changes
-from dualfocus_engine.conversion.configs import Config, build_processor, converted_config, expected_shapes
-from dualfocus_engine.conversion.names import PER_TOKEN, TOWER, from_original
-from dualfocus_engine.conversion.reading import read_json, shards, tensors_of
+from dualfocus_engine.conversion.configs import Config, build_processor, converted_config, expected_shapes, is_high_res
+from dualfocus_engine.conversion.names import NEWLINE, PER_TOKEN, TOWER, from_original
+from dualfocus_engine.conversion.reading import names_in, read_json, shards, tensors_of
 from dualfocus_engine.conversion.sources import check_original, folder_of
 from dualfocus_engine.conversion.tokens import CheckedPrompt, check_prompts, fast_tokenizer, read_pieces
 from dualfocus_engine.conversion.tower import Tower, choose_tower
@@ -25,6 +25,7 @@ from dualfocus_engine.families.profiles import load_profile, shipped_profile
 # Whose conversation, vicuna v1, all that can be converted were trained in.
 _PROFILE = "llava-dualfocus"
 _NEXT_PROFILE = "llava-next"
+_HIGH_RES_PROFILE = "fifth-patch"
 _COLUMNS = 64
 
 
@@ -56,6 +57,7 @@ def plan(source: str, base: str | None = None, vision_tower: str | None = None) 
     weights = _weights_folder(source, folder, changes, base)
     tower = choose_tower(weights, original, vision_tower)
     config = converted_config(original, tower.config)
+    _check_rows(source, weights, config)
     pieces = read_pieces(folder if (folder / "tokenizer.model").is_file() else weights, config.image_token_index)
     profile = load_profile(_PROFILE)
     tokenizer = fast_tokenizer(pieces, profile.chat_template or "")
@@ -95,6 +97,15 @@ def _weights_folder(source: str, folder: Path, changes: Changes | None, base: st
             f"{source}: it holds an adapter or a projector alone: name the model it was trained on, --base."
         )
     return folder_of(base)
+
+
+def _check_rows(source: str, weights: Path, config: Config) -> None:
+    """Raise ConfigError where patches are joined flat, while the weights close their rows: one of both is wrong."""
+    if is_high_res(config) and f"model.{NEWLINE}" in names_in(weights):
+        raise ConfigError(
+            f"{source}: its config.json has image_aspect_ratio anyres, so patches joined flat, and its weights hold "
+            f"model.{NEWLINE}. LLaVA-1.6's config.json has mm_patch_merge_type spatial_unpad besides."
+        )
 
 
 def _published(planned: Plan, shard_read: Callable[[], None]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -160,6 +171,8 @@ def _write_settings(planned: Plan, folder: Path) -> None:
 
 def _profile_text(config: Config) -> str:
     """Return the profile; LLaVA-NeXT's has the conversation's form from here, since its checkpoints have several."""
+    if is_high_res(config):
+        return shipped_profile(_HIGH_RES_PROFILE)
     if not isinstance(config, LlavaNextConfig):
         return shipped_profile(_PROFILE)
     vicuna = load_profile(_PROFILE)

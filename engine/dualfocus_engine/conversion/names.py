@@ -1,10 +1,12 @@
 """Names of weights: LLaVA's own, and those that both vLLM and transformers load (from before transformers 4.52)."""
 
+# What closes a row of LLaVA-1.6's patches.
+NEWLINE = "image_newline"
 _PREFIXES = {
     "model.vision_tower.vision_tower.vision_model.": "vision_tower.vision_model.",
     "model.mm_projector.0.": "multi_modal_projector.linear_1.",
     "model.mm_projector.2.": "multi_modal_projector.linear_2.",
-    "model.image_newline": "image_newline",
+    "model.image_newline": NEWLINE,
     "model.embed_tokens.": "language_model.model.embed_tokens.",
     "model.layers.": "language_model.model.layers.",
     "model.norm.": "language_model.model.norm.",

@@ -54,15 +54,20 @@ def check_original(name: str, config: Mapping[str, Any]) -> None:
     for field, (accepted, default) in _ACCEPTED.items():
         if (value := config.get(field, default)) not in accepted:
             raise ConfigError(f"{name}: {field} is {value!r} in its config.json; {list(accepted)} can be converted.")
-    if is_next(config) != (config.get("image_aspect_ratio") == "anyres"):
+    if is_unpadded(config) and not is_tiled(config):
         raise ConfigError(
-            f"{name}: its config.json has image_aspect_ratio anyres or mm_patch_merge_type spatial_unpad, "
-            "not both: only LLaVA-1.6, which has both, can be converted."
+            f"{name}: its config.json has mm_patch_merge_type spatial_unpad without image_aspect_ratio anyres: only "
+            "LLaVA-1.6, which has both, can be converted."
         )
 
 
-def is_next(config: Mapping[str, Any]) -> bool:
-    """Whether a config.json is LLaVA-1.6's (LLaVA-NeXT): pictures of high resolution in tiles."""
+def is_tiled(config: Mapping[str, Any]) -> bool:
+    """Whether pictures are seen in tiles: by LLaVA-1.6 (LLaVA-NeXT) and LLaVA-HighRes."""
+    return bool(config.get("image_aspect_ratio") == "anyres")
+
+
+def is_unpadded(config: Mapping[str, Any]) -> bool:
+    """Whether tiles are joined by their place in the picture, by LLaVA-1.6, or one behind the other (LLaVA-HighRes)."""
     return bool(config.get("mm_patch_merge_type") == "spatial_unpad")
 
 

@@ -82,6 +82,9 @@ class Profile(BaseModel):
     crop_alone: bool = Field(
         default=False, description="ask about the crop in a conversation of its own: for models of one picture a prompt"
     )
+    crop_in_picture: bool = Field(
+        default=False, description="show the crop as a further patch of its picture: for models that take one there"
+    )
     strip_patterns: tuple[Regex, ...] = Field(
         default=HINTS,
         description="regular expressions of what Q1 leaves out of the question; left out, what known evaluators write "
@@ -125,17 +128,26 @@ class Profile(BaseModel):
             raise ValueError("boxes in pixels of the picture as shown need views: else its size is not known")
         return self
 
+    @model_validator(mode="after")
+    def _crop_has_one_place(self) -> Self:
+        if self.crop_alone and self.crop_in_picture:
+            raise ValueError("crop_alone and crop_in_picture exclude each other: the crop is shown once")
+        if self.crop_in_picture and self.box_format.lists:
+            raise ValueError("crop_in_picture needs box_format.lists: false: a picture takes one crop")
+        return self
+
     @property
     def micro_images(self) -> int:
         """Images that the micro turn of a question about one picture holds."""
-        return 1 if self.crop_alone else 2
+        return 1 if self.crop_alone or self.crop_in_picture else 2
 
     def check_same_pictures(self, base: "Profile") -> None:
-        """Raise ConfigError where pictures are padded or resized otherwise than by `base`: one engine does either."""
-        if (self.pad_color, self.image_size) != (base.pad_color, base.image_size):
+        """Raise ConfigError where pictures are padded, resized or given a patch otherwise than by `base`."""
+        own, bases = ((one.pad_color, one.image_size, one.crop_in_picture) for one in (self, base))
+        if own != bases:
             raise ConfigError(
-                f"The profile {self.name!r} has another pad_color or image_size than {base.name!r}, which the model is "
-                "served with: an adapter shows pictures as its model does."
+                f"The profile {self.name!r} has another pad_color, image_size or crop_in_picture than {base.name!r}, "
+                "which the model is served with: an adapter shows pictures as its model does."
             )
 
     def grounding_text(self, question: str, picture: int = 0, pictures: int = 1, *, regions: bool = False) -> str:

@@ -53,6 +53,11 @@ class Prompt:
         """Return this prompt with the first tokens of the reply written already."""
         return replace(self, token_ids=self.token_ids + tuple(opening))
 
+    def with_patch(self, place: int, crop: Picture) -> "Prompt":
+        """Return this prompt with a crop as a further patch of one of its pictures."""
+        before, picture, after = self.pictures[:place], self.pictures[place], self.pictures[place + 1 :]
+        return replace(self, pictures=(*before, picture.with_patch(crop), *after))
+
     def continued(self, reply: Sequence[int], follow_up: "Prompt") -> "Prompt":
         """Return this prompt, the model's reply to it, and what follows the reply.
 

@@ -194,8 +194,7 @@ def grounding_options(question: Question, profile: Profile) -> TurnOptions:
 
 def micro_turn(question: Question, crops: Sequence[Picture], profile: Profile) -> Message:
     """Return the turn that continues the grounding conversation: the crops, then Q2."""
-    text = profile.micro_text(question.asked or question.to_ground, len(crops))
-    return Message(profile.crop_role, text, tuple(crops))
+    return _crops_turn(crops, profile, profile.micro_text(question.asked or question.to_ground, len(crops)))
 
 
 def shared_turn(question: Question, crops: Sequence[Picture], profile: Profile) -> Message:
@@ -205,4 +204,9 @@ def shared_turn(question: Question, crops: Sequence[Picture], profile: Profile) 
         text = profile.released_text(asked, has_options=bool(question.options))
     else:
         text = profile.shared_text(asked)
-    return Message(profile.crop_role, text, tuple(crops))
+    return _crops_turn(crops, profile, text)
+
+
+def _crops_turn(crops: Sequence[Picture], profile: Profile, text: str) -> Message:
+    """Return a message about the crops; it holds none that is shown as a patch of the picture."""
+    return Message(profile.crop_role, text, () if profile.crop_in_picture else tuple(crops))

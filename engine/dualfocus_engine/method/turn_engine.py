@@ -9,11 +9,10 @@ from dualfocus_engine.families.views import Views
 from dualfocus_engine.method.prompts import Prompt, TurnOptions
 from dualfocus_engine.method.questions import Message
 from dualfocus_engine.method.results import OnText, Score, Turn
-from dualfocus_engine.pictures.picture_cache import PictureCache
+from dualfocus_engine.pictures.picture_cache import EncoderInput, PictureCache
 from dualfocus_engine.pictures.pictures import Picture
 
 if TYPE_CHECKING:
-    from PIL import Image
     from vllm import SamplingParams
 
 
@@ -73,7 +72,7 @@ class TurnEngine(Protocol):
     async def continuation(self, messages: Sequence[Message], follow_up: Message, options: TurnOptions) -> Prompt:
         """Render what follows the model's reply to `messages`: its closing token, then the user's follow-up."""
 
-    async def encoder_input(self, picture: Picture) -> "Image.Image | None":
+    async def encoder_input(self, picture: Picture) -> EncoderInput | None:
         """Make what the encoder is shown of a picture; None where the engine has it already."""
 
     async def generate(self, request: TurnRequest) -> Turn:

@@ -99,7 +99,7 @@ class TurnRunner:
             return Selection.NO_GROUNDING
         if question.leaves_open_which_picture:
             return Selection.SEVERAL_PICTURES
-        is_full = len(question.pictures) >= self._engine.max_images and not self._profile.crop_alone
+        is_full = len(question.pictures) >= self._engine.max_images and self._profile.micro_images > 1
         return Selection.IMAGE_LIMIT if is_full else None
 
     async def run_macro(self, on_text: OnText | None = None) -> Sequence[Turn]:
@@ -242,11 +242,18 @@ class TurnRunner:
         return [replace(micro, tool_calls=()) for micro in await self._answer("micro", prompt)]
 
     async def _continue(self, zoomed: _Zoomed, follow_up: Message) -> Prompt:
-        """Return the prompt that continues the grounding turn, token for token, with a turn about the crop."""
+        """Return the prompt that continues the grounding turn, token for token, with a turn about the crop.
+
+        Where the crop is a patch of the picture, the picture's tokens are others: what follows them is computed anew.
+        """
         if self._profile.crop_alone:
             return await self._engine.prompt([follow_up], self._question.turns)
         rest = await self._engine.continuation(zoomed.conversation, follow_up, self._question.turns)
-        return zoomed.prompt.continued(zoomed.reply, rest)
+        prompt = zoomed.prompt
+        if self._profile.crop_in_picture:
+            (crop,) = zoomed.crops
+            prompt = prompt.with_patch(self._question.picture_index, crop)
+        return prompt.continued(zoomed.reply, rest)
 
     def _tokens_to_score(self, macro: Turn, micro: Turn) -> Mapping[str, Sequence[int]]:
         """Return what is scored of both answers: their tokens, or those of the option that one names."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
 from threading import Condition
+from typing import TypeAlias
 
 from cachetools import LRUCache, cached
 from PIL import Image
@@ -25,6 +26,8 @@ from dualfocus_engine.pictures.pictures import (
     read_source_image,
 )
 
+# Pixels; of a picture with a patch its own and the patch's.
+EncoderInput: TypeAlias = Image.Image | tuple[Image.Image, Image.Image]
 # Whole pictures kept for crops to come; a larger one is kept alone.
 _DECODED_CACHE_BYTES = 256 << 20
 # Once vLLM has processed what the encoder is shown, it is asked for no more.
@@ -77,12 +80,17 @@ class PictureCache:
         with self._room_for(picture.original, is_made=picture.key in self._encoder_inputs):
             return self._encoder_input(picture)
 
-    async def shared_encoder_input(self, picture: Picture) -> Image.Image:
+    async def shared_encoder_input(self, picture: Picture) -> EncoderInput:
         """Return what a thread makes for all who wait for the same picture. Raises BadPicture.
 
         A question's turns go on side by side then: with a thread each, the second's would wait behind other questions'
         pictures, and by the time it got to the engine the encoder's output might be gone.
         """
+        if picture.patch is None:
+            return await self._shared_pixels(picture)
+        return await self._shared_pixels(picture.with_patch(None)), await self._shared_pixels(picture.patch)
+
+    async def _shared_pixels(self, picture: Picture) -> Image.Image:
         if picture.key in self._encoder_inputs:  # made already: no thread is waited for
             return self._encoder_input(picture)
         work = self._being_made.get(picture.key)

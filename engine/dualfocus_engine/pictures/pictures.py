@@ -77,19 +77,21 @@ class Picture:
     """An upright picture, or the part of one in `region`, and the size that the encoder is `shown` it at.
 
     `size` is width and height in pixels, those of the original's resolution. Where `shown` is None, the profile and the
-    model's own processor say how large it is shown.
+    model's own processor say how large it is shown. `patch` is a crop of it that the model is shown as part of it.
     """
 
     original: SourceImage
     size: Size
     region: Region | None = None
     shown: Size | None = None
+    patch: "Picture | None" = None
 
     @property
     def key(self) -> str:
-        """Names in every cache what is shown: the content, the part and the size."""
+        """Names in every cache what is shown: the content, the part, the size and the patch."""
         part = "" if self.region is None else f"-{'-'.join(map(str, self.region))}"
-        return self.original.key + part + ("" if self.shown is None else f"@{self.shown[0]}x{self.shown[1]}")
+        size = "" if self.shown is None else f"@{self.shown[0]}x{self.shown[1]}"
+        return self.original.key + part + size + ("" if self.patch is None else f"+{self.patch.key}")
 
     def decode(self) -> Image.Image:
         """Return its RGB pixels at the original's resolution; a file is decoded each time: work for a thread."""
@@ -106,6 +108,10 @@ class Picture:
     def shown_at(self, size: Size) -> "Picture":
         """Return the picture as the encoder is to be shown it: resized to `size`."""
         return replace(self, shown=size)
+
+    def with_patch(self, crop: "Picture | None") -> "Picture":
+        """Return the picture with a crop of it as a further patch; None leaves it without."""
+        return replace(self, patch=crop)
 
 
 def open_picture(source: bytes | str | Path | Image.Image, limits: ImageLimits = DEFAULT_LIMITS) -> Picture:

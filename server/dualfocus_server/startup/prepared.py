@@ -148,7 +148,7 @@ def _notes(profile: Profile, args: Namespace) -> Iterator[str]:
         yield "Without prefix caching turns share nothing: each computes its whole prompt (--enable-prefix-caching)."
     limit = (args.limit_mm_per_prompt or {}).get("image")
     images = limit.get("count") if isinstance(limit, dict) else limit
-    if images and not profile.crop_alone:
+    if images and profile.micro_images > 1:
         yield f"A prompt holds {images} images, the crop among them: a conversation of as many gets no second look."
     if args.ec_transfer_config is not None:
         yield "With --ec-transfer-config encoder runs are not counted, and turns at once may compute a picture twice."

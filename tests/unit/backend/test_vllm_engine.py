@@ -119,10 +119,12 @@ def test_another_profile_has_its_words_on_the_same_engine_and_with_the_same_pict
     assert (other.answer_sampling().temperature, engine.answer_sampling().temperature) == (0.5, 0.0)
 
 
-@pytest.mark.parametrize("differing", [{"pad_color": (0, 0, 0)}, {"pad_color": (0, 0, 0), "image_size": 336}])
-def test_a_profile_that_pads_or_resizes_pictures_otherwise_needs_another_engine(differing: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "differing", [{"pad_color": (0, 0, 0)}, {"pad_color": (0, 0, 0), "image_size": 336}, {"crop_in_picture": True}]
+)
+def test_a_profile_that_shows_pictures_otherwise_needs_another_engine(differing: dict[str, Any]) -> None:
     engine = _engine()
-    with pytest.raises(ConfigError, match="another pad_color or image_size than 'paper'"):
+    with pytest.raises(ConfigError, match="another pad_color, image_size or crop_in_picture than 'paper'"):
         engine.with_profile(engine.profile.model_copy(update=differing))
 
 
@@ -157,6 +159,13 @@ def test_no_other_flag_stands_in_the_way(flags: dict[str, Any], monkeypatch: pyt
 def test_a_crop_that_is_shown_alone_needs_room_for_one_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = load_profile("paper").model_copy(update={"crop_alone": True})
     _start_up_to_loading(alone, monkeypatch, limit_mm_per_prompt={"image": 1})
+
+
+def test_a_crop_in_its_picture_needs_a_model_that_takes_it_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AsyncLLM, "from_vllm_config", pytest.fail)
+    told = "'fifth-patch' shows the crop as a patch of its picture, and LlavaForConditionalGeneration takes none"
+    with pytest.raises(ConfigError, match=told):
+        VllmEngine.start(engine_args(str(SHIPPED_MODEL)), load_profile("fifth-patch"))
 
 
 def _start_up_to_loading(profile: Profile, monkeypatch: pytest.MonkeyPatch, **flags: Any) -> None:

@@ -106,13 +106,13 @@ def projector_weights(seed: int = 1) -> Weights:
     return matrices | {f"model.mm_projector.{number}.bias": make(WIDTH, 1)[:, 0] for number in sizes}
 
 
-def tower_weights(seed: int = 2) -> Weights:
-    """The vision tower's weights, by CLIP's names."""
+def tower_weights(seed: int = 2, side: int = SIDE) -> Weights:
+    """The vision tower's weights, by CLIP's names, for pictures of `side` pixels."""
     make = _Maker(seed)
     weights = {
         "embeddings.class_embedding": make(TOWER_WIDTH, 1)[:, 0],
         "embeddings.patch_embedding.weight": make(TOWER_WIDTH, 3 * PATCH**2).reshape(TOWER_WIDTH, 3, PATCH, PATCH),
-        "embeddings.position_embedding.weight": make((SIDE // PATCH) ** 2 + 1, TOWER_WIDTH),
+        "embeddings.position_embedding.weight": make((side // PATCH) ** 2 + 1, TOWER_WIDTH),
     }
     for layer in range(TOWER_LAYERS):
         name = f"encoder.layers.{layer}."

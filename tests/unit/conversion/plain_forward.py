@@ -49,6 +49,33 @@ def next_logits(
     return _language(language, torch.cat(seen))
 
 
+def flat_logits(
+    language: Mapping[str, torch.Tensor],
+    tower: Mapping[str, torch.Tensor],
+    ids: Sequence[int],
+    pictures: Sequence[Sequence[Image.Image]],
+    grid: tuple[int, int],
+    side: int,
+) -> torch.Tensor:
+    """The same of LLaVA-HighRes: a picture whole, in tiles of `side` pixels, then its crop if any, one by one."""
+    language = {name: tensor.float() for name, tensor in language.items()}
+    left = iter(pictures)
+    seen = [_flat(language, tower, next(left), grid, side) if id == IMAGE else _embedded(language, id) for id in ids]
+    return _language(language, torch.cat(seen))
+
+
+def _flat(
+    language: Mapping[str, torch.Tensor],
+    tower: Mapping[str, torch.Tensor],
+    shown: Sequence[Image.Image],
+    grid: tuple[int, int],
+    side: int,
+) -> torch.Tensor:
+    picture, *crop = shown
+    patches = [picture.resize((side, side)), *_tiles(picture, grid, side), *(one.resize((side, side)) for one in crop)]
+    return torch.cat([_seen(language, tower, patch) for patch in patches])
+
+
 def best_grid(size: tuple[int, int]) -> tuple[int, int]:
     """The width and height, among GRID, that show most of a picture; of equals what wastes least, then the first."""
 
@@ -64,6 +91,18 @@ def _tiled(
     language: Mapping[str, torch.Tensor], tower: Mapping[str, torch.Tensor], picture: Image.Image
 ) -> torch.Tensor:
     width, height = best_grid(picture.size)
+    tiles = _tiles(picture, (width, height), SIDE)
+    base, *features = (_seen(language, tower, tile) for tile in (picture.resize((SIDE, SIDE)), *tiles))
+    side = SIDE // PATCH
+    rows = torch.stack(features).reshape(height // SIDE, width // SIDE, side, side, -1)
+    rows = _unpadded(rows.permute(0, 2, 1, 3, 4).flatten(2, 3).flatten(0, 1), picture.size)
+    newline = language["model.image_newline"].expand(len(rows), 1, -1)
+    return torch.cat([base, torch.cat([rows, newline], dim=1).flatten(0, 1)])
+
+
+def _tiles(picture: Image.Image, grid: tuple[int, int], side: int) -> list[Image.Image]:
+    """A picture, its aspect kept, in the middle of a black canvas of the grid's size; cut row by row."""
+    width, height = grid
     canvas = Image.new("RGB", (width, height))
     scale = (width / picture.width, height / picture.height)
     if scale[0] < scale[1]:
@@ -71,14 +110,8 @@ def _tiled(
     else:
         shown = (min(math.ceil(picture.width * scale[1]), width), height)
     canvas.paste(picture.resize(shown), ((width - shown[0]) // 2, (height - shown[1]) // 2))
-    corners = [(x, y) for y in range(0, height, SIDE) for x in range(0, width, SIDE)]
-    tiles = [canvas.crop((x, y, x + SIDE, y + SIDE)) for x, y in corners]
-    base, *features = (_seen(language, tower, tile) for tile in (picture.resize((SIDE, SIDE)), *tiles))
-    side = SIDE // PATCH
-    rows = torch.stack(features).reshape(height // SIDE, width // SIDE, side, side, -1)
-    rows = _unpadded(rows.permute(0, 2, 1, 3, 4).flatten(2, 3).flatten(0, 1), picture.size)
-    newline = language["model.image_newline"].expand(len(rows), 1, -1)
-    return torch.cat([base, torch.cat([rows, newline], dim=1).flatten(0, 1)])
+    corners = [(x, y) for y in range(0, height, side) for x in range(0, width, side)]
+    return [canvas.crop((x, y, x + side, y + side)) for x, y in corners]
 
 
 def _unpadded(rows: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

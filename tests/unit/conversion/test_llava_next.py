@@ -57,9 +57,31 @@ def test_it_is_asked_in_llava_nexts_words_and_vicunas_form(tmp_path: Path, sourc
     assert settings["image_grid_pinpoints"][0] == [112, 56]  # height, width
 
 
-@pytest.mark.parametrize("lacking", ["image_aspect_ratio", "mm_patch_merge_type"])
-def test_half_of_its_settings_are_refused(tmp_path: Path, lacking: str) -> None:
+@pytest.mark.parametrize(
+    ("lacking", "told"),
+    [
+        ("image_aspect_ratio", r"only LLaVA-1\.6, which has both"),
+        ("mm_patch_merge_type", r"patches joined flat, and its weights hold model\.image_newline"),
+    ],
+)
+def test_half_of_its_settings_are_refused(tmp_path: Path, lacking: str, told: str) -> None:
     fields = config("/nowhere", **FIELDS | {lacking: None})
     source = write_checkpoint(tmp_path / "llava-v1.6", fields, LANGUAGE | inside(tower_weights()))
-    with pytest.raises(ConfigError, match=r"only LLaVA-1\.6, which has both"):
+    with pytest.raises(ConfigError, match=told):
         plan(str(source))
+
+
+@pytest.mark.parametrize("merge", ["flat", None])  # flat is what LLaVA takes where nothing is named
+def test_tiles_that_are_joined_flat_are_llava_highress(tmp_path: Path, merge: str | None) -> None:
+    """What it computes, vLLM alone can say: tests/engine/test_fifth_patch.py."""
+    fields = config("/nowhere", **FIELDS | {"mm_patch_merge_type": merge})
+    weights = {name: tensor for name, tensor in LANGUAGE.items() if name not in newline_weights()}
+    source = write_checkpoint(tmp_path / "llava-highres", fields, weights | inside(tower_weights()))
+    folder = converted(source, tmp_path / "out")
+    chosen = choose_profile(str(folder)).profile
+    assert (chosen.name, chosen.crop_in_picture) == ("fifth-patch", True)
+    settings = json.loads((folder / "config.json").read_text())
+    assert (settings["architectures"], settings["model_type"]) == (
+        ["LlavaHighResForConditionalGeneration"],
+        "llava_next",
+    )

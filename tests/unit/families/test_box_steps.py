@@ -17,7 +17,7 @@ BOX = Box(0.2, 0.41, 0.37, 0.74)
 # A token each in their own family's vocabulary, of which other families know nothing.
 TAGS = re.compile(r"(<\|[a-z_/]+\|>|</?(?:ref|box)>)")
 # Of Llama's kind, whose vocabulary Mistral's first one follows; the others' are of tekken's kind.
-LLAMA = ("dualfocus-released", "llava-dualfocus", "llava-next", "paper")
+LLAMA = ("dualfocus-released", "fifth-patch", "llava-dualfocus", "llava-next", "paper")
 OPENABLE = [name for name in profile_names() if with_opening(load_profile(name).box_format) is not None]
 
 

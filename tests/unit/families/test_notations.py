@@ -9,6 +9,7 @@ WANTED = Box(0.25, 0.1, 0.5, 0.3)
 WRITTEN = {
     "deepseek-vl2": "<|ref|>region<|/ref|><|det|>[[250, 100, 500, 300]]<|/det|>",
     "ernie-4.5-vl": '```json\n[\n\t{"bbox_2d": [250, 100, 500, 300], "label": "region"}\n]\n```',
+    "fifth-patch": "[0.25, 0.10, 0.50, 0.30]",
     "gemma4": '```json\n[{"box_2d": [100, 250, 300, 500], "label": "region"}]\n```',
     "glm-v": "<|begin_of_box|>[[250,100,500,300]]<|end_of_box|>",
     "isaac": '<point_box mention="region"> (250,100) (500,300) </point_box>',

@@ -12,6 +12,7 @@ from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.boxes import CropPolicy
 from dualfocus_engine.families.choosing import PROFILE_FILE, choose_profile, profile_of
 from dualfocus_engine.families.profiles import Profile, load_profile, profile_names, shipped_profile
+from dualfocus_engine.models import register
 from dualfocus_training.models.untrained import untrained_profile
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from vllm import ModelRegistry
@@ -32,6 +33,7 @@ SERVED = {
     "IsaacForConditionalGeneration": "isaac",
     "KimiVLForConditionalGeneration": "kimi-vl",
     "LlavaForConditionalGeneration": "llava-dualfocus",
+    "LlavaHighResForConditionalGeneration": "fifth-patch",
     "LlavaNextForConditionalGeneration": "llava-next",
     "LlavaOnevisionForConditionalGeneration": "llava-next",
     "MiniCPMV": "minicpm-v",
@@ -93,6 +95,7 @@ def test_shipped_profiles_are_named_and_load() -> None:
 
 
 def test_architectures_are_spelled_as_vllm_knows_them() -> None:
+    register()
     assert set(SERVED) <= set(ModelRegistry.get_supported_archs())
 
 
@@ -105,6 +108,7 @@ def test_models_that_can_not_point_are_known() -> None:
     blind = [name for name in profile_names() if not load_profile(name).grounds]
     assert blind == ["gemma3", "mistral3", "no-grounding", "one-picture"]
     assert [name for name in profile_names() if load_profile(name).crop_alone] == ["one-picture"]
+    assert [name for name in profile_names() if load_profile(name).crop_in_picture] == ["fifth-patch"]
 
 
 @pytest.mark.parametrize("name", ["ernie-4.5-vl", "glm-v", "minicpm-v", "qwen3.5"])
@@ -259,6 +263,8 @@ BOX_FORMAT = LLAVA.box_format.model_dump()
         ({"pad_color": [0, 0, 256]}, "pad_color.2", "less than or equal to 255"),
         ({"pad_color": [-1, 0, 0]}, "pad_color.0", "greater than or equal to 0"),
         ({"pad_color": None}, "image_size", "needs pad"),
+        ({"crop_alone": True, "crop_in_picture": True}, "crop_in_picture", "exclude each other"),
+        ({"crop_in_picture": True, "box_format": BOX_FORMAT | {"lists": True}}, "crop_in_picture", "takes one crop"),
         ({"image_size": 0}, "image_size", "greater than 0"),
         ({"max_answer_tokens": 0}, "max_answer_tokens", "greater than 0"),
         ({"temperature": -0.1}, "temperature", "greater than or equal to 0"),

@@ -8,7 +8,7 @@ from dualfocus_engine.families.box_format import BoxFormat
 from dualfocus_engine.families.boxes import Box
 from dualfocus_engine.families.profiles import load_profile
 from dualfocus_engine.method.questions import Question
-from dualfocus_engine.method.results import FocusResult, Mode, Selection
+from dualfocus_engine.method.results import FocusResult, Mode, Scoring, Selection
 
 from ..builders import CLOSING, asked, plain, turn
 from ..fake_engine import FakeEngine, focus_on
@@ -58,6 +58,24 @@ async def test_a_model_of_one_picture_a_prompt_is_asked_about_the_crop_alone() -
     engine = _engine()
     engine.max_images = 1
     assert (await _answered(engine)).selection is Selection.IMAGE_LIMIT
+
+
+async def test_the_crop_may_be_a_patch_of_its_picture_in_the_same_conversation() -> None:
+    engine = _engine(crop_in_picture=True)
+    engine.max_images = 2
+    other = plain((0, 9, 0))
+    question = replace(
+        QUESTION, messages=(asked("What?", *QUESTION.pictures, other),), image_index=0, scoring=Scoring.SHARED
+    )
+    result = await _answered(engine, question)
+    grounding, micro = engine.prompts["grounding"], engine.prompts["micro"]
+    assert micro.token_ids[: len(grounding.token_ids)] == grounding.token_ids
+    assert "#" not in _text(micro.token_ids[len(grounding.token_ids) :])
+    shown, unchanged = micro.pictures
+    assert (shown.region, shown.patch and shown.patch.region) == (None, result.look.crop_box)
+    assert shown.key != QUESTION.picture.key == grounding.pictures[0].key
+    assert (unchanged, unchanged.patch) == (other, None)
+    assert engine.prompts["macro-score"].pictures[0].key == shown.key, "both are scored where micro saw it"
 
 
 @pytest.mark.parametrize("mode", [Mode.DUAL, Mode.ADAPTIVE, Mode.MICRO])

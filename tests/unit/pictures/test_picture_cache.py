@@ -125,6 +125,14 @@ async def test_what_is_made_already_waits_for_no_thread(cache: PictureCache, mon
     assert await cache.shared_encoder_input(picture) is made
 
 
+async def test_a_picture_with_a_patch_is_both_each_made_once(cache: PictureCache) -> None:
+    picture = plain()
+    crop = picture.crop(Region(0, 0, 10, 10))
+    whole, patch = await cache.shared_encoder_input(picture.with_patch(crop))
+    assert whole is await cache.shared_encoder_input(picture)
+    assert patch is await cache.shared_encoder_input(crop)
+
+
 def test_what_is_kept_is_bounded_by_its_bytes(monkeypatch: pytest.MonkeyPatch, fits: list[Any]) -> None:
     monkeypatch.setattr(picture_cache, "_ENCODER_INPUT_CACHE_BYTES", 2 * BYTES)
     cache = PictureCache(PAD, SIDE)

@@ -47,7 +47,7 @@ def test_one_file_of_options_may_name_several(tmp_path: Path) -> None:
         (["one=paper", "one=paper"], "--lora-profiles one=paper: it is named twice."),
         (
             ["one=llava-dualfocus"],
-            "--lora-profiles one=llava-dualfocus: The profile .* another pad_color or image_size",
+            "--lora-profiles one=llava-dualfocus: The profile .* another pad_color, image_size or crop_in_picture",
         ),
     ],
 )
