@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-MODES = ("dual", "regions", "adaptive", "macro", "micro", "off")
+MODES = ("dual", "regions", "search", "adaptive", "macro", "micro", "off")
 CHAT = "/v1/chat/completions"
 URL_SCHEMES = ("http://", "https://", "data:")
 _LONGEST_WAIT = 86400

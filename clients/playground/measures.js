@@ -22,11 +22,16 @@ export function stageBars(stages) {
 export function cacheBars(usage, turns) {
   const cached = usage.prompt_tokens_details?.cached_tokens ?? 0;
   const rows = Object.entries(turns).map(([name, turn]) =>
-    bar(TURNS[name] ?? name, turn.cached_tokens / turn.prompt_tokens, `${turn.cached_tokens} of ${turn.prompt_tokens}`, "cache"),
+    bar(nameOf(name), turn.cached_tokens / turn.prompt_tokens, `${turn.cached_tokens} of ${turn.prompt_tokens}`, "cache"),
   );
   const whole = bar("all together", cached / usage.prompt_tokens, percent(cached, usage.prompt_tokens), "cache");
   const words = `${cached} of ${usage.prompt_tokens} prompt tokens were in the cache and cost nothing again.`;
   return block("Cached", words, [whole, ...rows]);
+}
+
+function nameOf(turn) {
+  const [kind, number] = turn.split("-");
+  return [TURNS[kind] ?? kind, number].filter(Boolean).join(" ");
 }
 
 function percent(part, whole) {

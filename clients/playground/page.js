@@ -5,7 +5,7 @@ import { asCurl, asPython, copy } from "./copying.js";
 import { forget, readPicture, samplePicture, watchPictures } from "./picture.js";
 import { Refused } from "./refused.js";
 import { showAnswer, showProblem, spoken } from "./showing.js";
-import { LOOKING, MODES, PROGRESS } from "./wording.js";
+import { kindOf, LOOKING, MODES, PROGRESS } from "./wording.js";
 
 const at = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
 const SAMPLE_QUESTION = "What number is on the red circle?";
@@ -82,7 +82,7 @@ async function send() {
 
 async function answered(asked, signal) {
   const body = bodyOf({ ...asked, picture: asked.picture.dataUrl });
-  const completion = await ask(body, key(), signal, (doing) => say(PROGRESS[doing] ?? LOOKING));
+  const completion = await ask(body, key(), signal, (doing) => say(PROGRESS[kindOf(doing)] ?? LOOKING));
   nameModel(completion.model);
   showAnswer(at.answer, completion, asked);
   at.answer.hidden = false;

@@ -3,6 +3,7 @@
 export const MODES = {
   dual: "Both looks; the answer that the model is surer of is given.",
   regions: "Both looks; the second one at each place that the question is about.",
+  search: "Both looks, then deeper into the part that was looked at, until an answer is sure enough.",
   adaptive: "The second look is left out where the first answer is sure enough.",
   macro: "One look, at the whole picture.",
   micro: "The part that the question is about is looked at, and that answer is given.",
@@ -23,6 +24,9 @@ export const PROGRESS = {
   macro: "Looking at the whole picture …",
   micro: "Looking again, at that part …",
 };
+
+/** Which turn a name is of: of a search they are numbered, as in micro-2. */
+export const kindOf = (turn) => turn.split("-")[0];
 
 export const STAGES = {
   queue: "waiting for its turn",

@@ -23,6 +23,7 @@ from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.grounders.grounder import BoundedGrounder, Grounder
 from dualfocus_engine.machine.platform import prepare_environment
 from dualfocus_engine.machine.pool import run_in_image_pool
+from dualfocus_engine.method.looks.search import Searched, search, why_no_search
 from dualfocus_engine.method.questions import Message, Question
 from dualfocus_engine.method.results import FocusResult, Mode, Scoring, SecondLook, Selection, Shared, Turn
 from dualfocus_engine.method.selection import Choice, lower_loss, lower_perplexity, only_choice
@@ -157,13 +158,31 @@ class DualFocus:
         question, notes = await show_pictures(self.engine, question)
         runner = TurnRunner(self.engine, question, listener, self._grounder)
         pairs = await self._run_turns(runner, question, listener, deadline)
+        searched = None
+        if question.mode is Mode.SEARCH:
+            if (why_none := self._why_no_search(question)) is not None:
+                notes = (*notes, why_none)
+            else:
+                searched = await self._search(runner, question, pairs, deadline)
+                pairs = [(macro, searched.best) for macro, _ in pairs]
         with runner.stages.time("select"):
             chosen = [await self._choose(runner, question, *pair, deadline) for pair in pairs]
         seconds = time.perf_counter() - started
+        more = searched or ((), None)
         return tuple(
-            FocusResult(*choice, *pair, seconds, shared, runner.stages, notes)
+            FocusResult(*choice, *pair, seconds, shared, runner.stages, notes, *more)
             for pair, (choice, shared) in zip(pairs, chosen, strict=True)
         )
+
+    def _why_no_search(self, question: Question) -> str | None:
+        return why_no_search(question, question.sampling or self.engine.answer_sampling(), self.profile)
+
+    async def _search(
+        self, runner: TurnRunner, question: Question, pairs: Sequence[_Pair], deadline: float | None
+    ) -> Searched:
+        ((macro, look),) = pairs
+        assert macro is not None
+        return await search(runner, question, self.profile, macro, look, deadline)
 
     async def _choose(
         self, runner: TurnRunner, question: Question, macro: Turn | None, look: SecondLook, deadline: float | None

@@ -1,5 +1,6 @@
 """More than two looks, on real vLLM: a tiny model of Qwen3-VL's architecture, whose boxes a grammar writes."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 from dualfocus_engine import DualFocus, FocusResult, Mode, Question
+from dualfocus_engine.families.boxes import CropPolicy, Region
+from dualfocus_engine.method.results import Ending
 from dualfocus_training.models.families import ensure_tiny
 from PIL import Image
 from vllm import SamplingParams
@@ -15,6 +18,7 @@ from vllm import SamplingParams
 Photo = Callable[[str], Image.Image]
 # Both answers are cut alike: one that is whole would win over one that is not.
 CUT = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
+HALF = '[{"bbox_2d": [0, 0, 500, 500]}]'
 TWO = '[{"bbox_2d": [100, 100, 200, 200]}, {"bbox_2d": [600, 600, 700, 800]}]'
 
 
@@ -26,10 +30,12 @@ async def tiny() -> AsyncIterator[DualFocus]:
 
 
 @contextmanager
-def _writing(tiny: DualFocus, boxes: str) -> Iterator[None]:
-    """Hold the turns that say where to look to `boxes`, a regular expression."""
+def _writing(tiny: DualFocus, boxes: str, **changes: Any) -> Iterator[None]:
+    """Hold the turns that say where to look to `boxes`, in a profile with a few changes."""
     engine, own = tiny.engine, tiny.engine.profile
-    engine.profile = own.model_copy(update={"box_format": own.box_format.model_copy(update={"grammar": boxes})})
+    # A box in a crop is the crop's: held to one text, it could be no other place of the original.
+    box_format = own.box_format.model_copy(update={"grammar": re.escape(boxes), "after_crop": "crop"})
+    engine.profile = own.model_copy(update={"box_format": box_format, **changes})
     try:
         yield
     finally:
@@ -46,7 +52,7 @@ def _encoder_runs(result: FocusResult) -> int:
 
 async def test_several_places_are_crops_of_one_turn_from_the_cached_prefix(tiny: DualFocus, photo: Photo) -> None:
     picture = photo("coffee").resize((1600, 1200))
-    with _writing(tiny, re.escape(TWO)):
+    with _writing(tiny, TWO):
         result = await tiny.answer(_asked(picture, Mode.REGIONS))
     micro, grounding = result.turns["micro"], result.turns["grounding"]
     continued = grounding.prompt_token_ids + grounding.token_ids
@@ -59,3 +65,72 @@ async def test_several_places_are_crops_of_one_turn_from_the_cached_prefix(tiny:
     assert grounding.picture_tokens == (whole,)
     assert 256 <= sum(crops) <= 1024, "they share what one crop may take"
     assert [round(at.box.x1, 2) for at in regions] == [0.1, 0.6]
+
+
+@pytest.fixture(scope="module")
+def large(photo: Photo) -> Image.Image:
+    """A picture of which four crops, one in the other, show more of it each time."""
+    return photo("coffee").resize((6400, 4800))
+
+
+def _searched(picture: Image.Image, **options: Any) -> Question:
+    return _asked(picture, Mode.SEARCH, whole_tokens=1024, sure_below=0.0, **options)
+
+
+async def test_a_search_computes_what_is_new_of_each_look_and_encodes_each_crop_once(
+    tiny: DualFocus, large: Image.Image
+) -> None:
+    with _writing(tiny, HALF, crop=CropPolicy(square=False, margin=0)):
+        result = await tiny.answer(_searched(large))
+    assert (result.ending, len(result.looks)) == (Ending.MAX_LOOKS, 3)
+    crops = [look.crop_box for look in result.looks]
+    assert crops == [Region(0, 0, 3200, 2400), Region(0, 0, 1600, 1200), Region(0, 0, 800, 600)]
+    assert _encoder_runs(result) == 4, "the picture once, and each crop"
+    least = _distinct([turn.prompt_token_ids for turn in result.turns.values()])
+    shown = result.turns["micro-3"].image_tokens
+    assert 3400 < shown < least, "about 1,024 tokens for each of three, half as many for the last, and the texts"
+    assert sum(turn.computed_tokens for turn in result.turns.values()) <= 1.05 * least
+
+
+def _distinct(prompts: list[tuple[int, ...]]) -> int:
+    """Tokens that have to be computed for some prompts: those that no other one begins with."""
+    return len({hash(prompt[: end + 1]) for prompt in prompts for end in range(len(prompt))})
+
+
+async def test_each_level_is_the_one_before_token_for_token(tiny: DualFocus, large: Image.Image) -> None:
+    with _writing(tiny, HALF, crop=CropPolicy(square=False, margin=0)):
+        turns = (await tiny.answer(_searched(large))).turns
+    written: tuple[int, ...] = ()
+    for suffix in ("", "-2", "-3"):
+        grounding, micro = turns[f"grounding{suffix}"], turns[f"micro{suffix}"]
+        assert grounding.prompt_token_ids[: len(written)] == written
+        written = grounding.prompt_token_ids + grounding.token_ids
+        assert micro.prompt_token_ids[: len(written)] == written
+        assert grounding.picture_tokens == micro.picture_tokens[:-1]
+
+
+async def test_a_search_that_is_cancelled_leaves_nothing_in_the_engine(tiny: DualFocus, large: Image.Image) -> None:
+    deeper = asyncio.Event()
+
+    class Listener:
+        def on_turn_start(self, turn: str) -> None:
+            if turn == "micro-2":
+                deeper.set()
+
+        def on_turn_accepted(self, turn: str) -> None:
+            pass
+
+        def on_text(self, written: Any) -> None:
+            pass
+
+    endless = replace(_searched(large), sampling=SamplingParams(temperature=0, max_tokens=100, ignore_eos=True))
+    with _writing(tiny, HALF, crop=CropPolicy(square=False, margin=0)):
+        answering = asyncio.create_task(tiny.answer(endless, Listener()))
+        async with asyncio.timeout(300):
+            await deeper.wait()
+        answering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await answering
+    async with asyncio.timeout(30):
+        await tiny.engine.check_health()  # answered between steps: what was aborted before is gone
+    assert tiny.engine.unfinished == 0

@@ -77,7 +77,18 @@ def test_it_works_by_keyboard_alone(visit: Open, stub: Stub) -> None:
 
 def test_what_is_asked_for_has_a_label(visit: Open, stub: Stub) -> None:
     page = visit(stub.url)
-    for label in ("Choose a picture", "Question", "API key", "dual", "regions", "adaptive", "macro", "micro", "off"):
+    for label in (
+        "Choose a picture",
+        "Question",
+        "API key",
+        "dual",
+        "regions",
+        "search",
+        "adaptive",
+        "macro",
+        "micro",
+        "off",
+    ):
         expect(page.get_by_label(label, exact=label != "Choose a picture")).to_have_count(1)
     expect(page.get_by_role("group", name="Looks")).to_be_visible()
     expect(page.locator("[aria-live]#status")).to_have_attribute("role", "status")

@@ -11,7 +11,7 @@ from dualfocus_engine.focus import DualFocus
 from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.prompts import NO_OPTIONS, Prompt, TurnOptions
 from dualfocus_engine.method.questions import Message
-from dualfocus_engine.method.results import Score, Turn, TurnDelta
+from dualfocus_engine.method.results import Score, Turn, TurnDelta, kind_of
 from dualfocus_engine.method.turn_engine import TurnRequest
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_engine.pictures.pictures import Picture
@@ -90,7 +90,7 @@ class FakeEngine:
 
     async def generate(self, request: TurnRequest) -> Turn:
         name = request.name
-        assert request.is_answer is (name != "grounding")
+        assert request.is_answer is (kind_of(name) != "grounding")
         if request.on_start is not None:
             request.on_start()
         self.started.append(name)

@@ -21,9 +21,9 @@ class OwnLines:
     model: str | None
     accepted: ClassVar[str] = (
         'accepted is a JSON object a line: {"image": a file beside the questions or a URL, "question": a text}, and if '
-        'wanted "id" (a text or an integer), "mode" (dual, regions, adaptive, macro, micro, off), "dualfocus" (the '
-        "request's field of that name); other fields are left alone. Or, where the first line is one of OpenAI's batch "
-        "API (custom_id, method, url, body), all are"
+        'wanted "id" (a text or an integer), "mode" (dual, regions, search, adaptive, macro, micro, off), "dualfocus" '
+        "(the request's field of that name); other fields are left alone. Or, where the first line is one of OpenAI's "
+        "batch API (custom_id, method, url, body), all are"
     )
 
     def question(self, number: int, text: bytes) -> Question:
@@ -46,7 +46,7 @@ class _Line(BaseModel):
     image: Annotated[str, Field(min_length=1)]
     question: Annotated[str, Field(min_length=1)]
     id: str | int | None = None
-    mode: Literal["dual", "regions", "adaptive", "macro", "micro", "off"] | None = None
+    mode: Literal["dual", "regions", "search", "adaptive", "macro", "micro", "off"] | None = None
     dualfocus: dict[str, Any] = {}
 
 

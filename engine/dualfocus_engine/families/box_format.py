@@ -53,6 +53,9 @@ class BoxFormat(BaseModel):
         description="mode regions: each of several boxes is a region of its own; false: `several` holds there too, for "
         "a model that was trained to write one box around all",
     )
+    after_crop: Literal["crop", "original"] = Field(
+        default="crop", description="mode search: what a box that is written behind a crop is of"
+    )
     sort_corners: bool = Field(
         default=False, description="read a box whose right is left of its left as the one between the two"
     )

@@ -33,6 +33,17 @@ class Box:
         lefts, tops, rights, bottoms = zip(*(box.as_tuple() for box in boxes), strict=True)
         return cls(min(lefts), min(tops), max(rights), max(bottoms))
 
+    def within(self, region: "Region", size: Size) -> "Box":
+        """Return the box, which is one of a region's, as one of the whole image of `size`."""
+        (left, top, right, bottom), (width, height) = region, size
+        across, down = right - left, bottom - top
+        return Box(
+            (left + self.x1 * across) / width,
+            (top + self.y1 * down) / height,
+            (left + self.x2 * across) / width,
+            (top + self.y2 * down) / height,
+        )
+
     def overlaps(self, other: "Box") -> bool:
         """Whether two boxes have area in common."""
         return max(self.x1, other.x1) < min(self.x2, other.x2) and max(self.y1, other.y1) < min(self.y2, other.y2)

@@ -55,6 +55,9 @@ class Profile(BaseModel):
     regions_prompt: _Prompt | None = Field(
         default=None, description="Q1 of mode regions, which may be answered with several boxes; none: grounding_prompt"
     )
+    deeper_prompt: _Prompt | None = Field(
+        default=None, description="Q1 behind a crop (mode search), which asks where in it; none: grounding_prompt"
+    )
     micro_prompt: _Prompt = Field(description="Q2; {question} stands for the question as the client sent it")
     several_crops_prompt: _Prompt | None = Field(
         default=None, description="Q2 behind several crops (mode regions); none: micro_prompt"
@@ -116,6 +119,12 @@ class Profile(BaseModel):
         ge=0,
         description="adaptive: a macro answer of less perplexity than this stands without a second look",
     )
+    sure_below_perplexity: float | None = Field(
+        default=None,
+        ge=0,
+        description="search: an answer of less perplexity than this ends it; none: skip_below_perplexity",
+    )
+    max_looks: int = Field(default=4, ge=2, description="looks that mode search takes at most, the first one counted")
     temperature: float = Field(default=0.0, ge=0, description="of the answers, by default")
 
     @model_validator(mode="after")
@@ -159,6 +168,10 @@ class Profile(BaseModel):
         prompt = (self.regions_prompt if regions else None) or self.grounding_prompt
         asked = prompt.replace("{question}", self.bare(question))
         return asked if pictures == 1 else f"{_which(picture + 1, pictures)} {asked}"
+
+    def deeper_text(self, question: str) -> str:
+        """Return Q1 behind a crop."""
+        return (self.deeper_prompt or self.grounding_prompt).replace("{question}", self.bare(question))
 
     def micro_text(self, question: str, crops: int = 1) -> str:
         """Return Q2 for a question, which stays as the client sent it, behind that many crops."""

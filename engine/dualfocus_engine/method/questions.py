@@ -86,7 +86,8 @@ class Question:
     `turns` are vLLM's fields of a request, the same for all turns. `read` tells of an answer's turn what of it is the
     answer, what the model thought, and which tools it called.
     `whole_tokens` and `crop_tokens` are the most image tokens that a picture and the crop are shown in, where that is
-    less than the profile's views say.
+    less than the profile's views say. `sure_below` is the perplexity below which an answer ends `Mode.SEARCH`, and
+    `max_looks` how many it takes at most, macro counted; None the profile's.
     Raises BadQuestion where there is nothing to look at.
     """
 
@@ -100,6 +101,8 @@ class Question:
     skip_below: float | None = None
     whole_tokens: int | None = None
     crop_tokens: int | None = None
+    sure_below: float | None = None
+    max_looks: int | None = None
     turns: TurnOptions = NO_OPTIONS
     read: Callable[[Turn], Turn] = as_it_is
 
@@ -190,6 +193,11 @@ def grounding_turn(question: Question, profile: Profile, *, pictures_first: bool
 def grounding_options(question: Question, profile: Profile) -> TurnOptions:
     """Return what the grounding turn is run with: what its profile tells the template goes before the client's."""
     return question.turns.with_template_kwargs(profile.grounding_template_kwargs)
+
+
+def deeper_turn(question: Question, crops: Sequence[Picture], profile: Profile) -> Message:
+    """Return the turn that asks where in a crop to look: the crop as the micro turn has it, then Q1 for it."""
+    return Message(profile.crop_role, profile.deeper_text(question.to_ground), tuple(crops))
 
 
 def micro_turn(question: Question, crops: Sequence[Picture], profile: Profile) -> Message:

@@ -28,6 +28,7 @@ class Mode(StrEnum):
 
     DUAL = "dual"
     REGIONS = "regions"  # as dual, with a crop of each thing that the question is about
+    SEARCH = "search"  # as dual, then deeper into the crop, until an answer is sure enough
     ADAPTIVE = "adaptive"  # the second look ends where the macro answer is confident enough (Appendix C)
     MACRO = "macro"
     MICRO = "micro"
@@ -226,9 +227,33 @@ class SecondLook:
     regions: tuple[LookedAt, ...] = ()
 
 
+class Ending(StrEnum):
+    """Why a search took no further look."""
+
+    SURE = "sure"  # an answer's perplexity was low enough
+    MAX_LOOKS = "max_looks"
+    ALL_SHOWN = "all_shown"  # the last crop was shown with all the pixels it has
+    LOOK_FAILED = "look_failed"  # the last look came to no answer: its `failed` says why
+    TOOL_CALL = "tool_call"  # macro called a tool
+    TIMED_OUT = "timed_out"
+
+
+def name_of(turn: str, look: int) -> str:
+    """Return the name of a turn of a look behind the first, which count from 1: micro, micro-2 …"""
+    return turn if look == 1 else f"{turn}-{look}"
+
+
+def kind_of(name: str) -> str:
+    """Return which turn a name is of: macro, grounding or micro."""
+    return name.partition("-")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class FocusResult:
     """The answer to a question and how it was found; `shared` where the answers were compared under one prompt.
+
+    Of a search `looks` are those behind the first, in order, `look` is the one of the best answer among them, and
+    `ending` says why there was no further one.
 
     `stages` has the seconds of macro, grounding (or grounder), crop, micro and select, as far as each was run;
     `notes` say what was done otherwise than asked, such as a picture that the context could only hold smaller.
@@ -242,6 +267,8 @@ class FocusResult:
     shared: Shared | None = None
     stages: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    looks: tuple[SecondLook, ...] = ()
+    ending: Ending | None = None
 
     @property
     def answer(self) -> Turn:
@@ -258,7 +285,9 @@ class FocusResult:
     @property
     def turns(self) -> dict[str, Turn]:
         """All turns that ran, by name."""
-        named = {"macro": self.macro, "grounding": self.look.grounding, "micro": self.look.micro}
+        named = {"macro": self.macro}
+        for number, look in enumerate(self.looks or (self.look,), 1):
+            named |= {name_of("grounding", number): look.grounding, name_of("micro", number): look.micro}
         return {name: turn for name, turn in named.items() if turn is not None}
 
 

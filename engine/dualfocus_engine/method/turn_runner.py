@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,12 +11,13 @@ from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
 from dualfocus_engine.families.boxes import Box, Region, Size
 from dualfocus_engine.families.regions import places_of
 from dualfocus_engine.grounders.grounder import BoundedGrounder, GrounderFailed, GrounderTimedOut
-from dualfocus_engine.method.looks.crops import enlarges, show_crops
+from dualfocus_engine.method.looks.crops import enlarges, show_crops, shows_all
 from dualfocus_engine.method.multiple_choice import chosen_option
-from dualfocus_engine.method.prompts import Prompt
+from dualfocus_engine.method.prompts import Prompt, TurnOptions
 from dualfocus_engine.method.questions import (
     Message,
     Question,
+    deeper_turn,
     grounding_options,
     grounding_turn,
     macro_turn,
@@ -34,6 +35,7 @@ from dualfocus_engine.method.results import (
     Shared,
     Turn,
     TurnDelta,
+    name_of,
 )
 from dualfocus_engine.method.selection import released_texts
 from dualfocus_engine.method.stages import GROUNDER, Stages
@@ -46,18 +48,30 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Stands for an earlier reply where a conversation is rendered for what follows it: prompts hold the reply's own tokens.
+_REPLIED = Message("assistant", "…")
+
 
 class TurnListener(Protocol):
     """Is called with what a question's turns are doing."""
 
     def on_turn_start(self, turn: str) -> None:
-        """A turn starts, and its prompt fits the context: macro, grounding or micro."""
+        """A turn starts, and its prompt fits the context: macro, grounding or micro, grounding-2 …"""
 
     def on_turn_accepted(self, turn: str) -> None:
         """The engine writes an answer: it has taken how macro or micro is to be sampled, a grammar among it."""
 
     def on_text(self, written: TurnDelta) -> None:
         """The macro turn wrote some more of its answer (in `Mode.MACRO` only: elsewhere it may yet lose)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Aim:
+    """Where the model is asked where to look: the conversation, its prompt, and the picture or crop it is about."""
+
+    conversation: Sequence[Message]
+    prompt: Prompt
+    seen: Picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +82,19 @@ class _Zoomed:
     prompt: Prompt
     reply: Sequence[int]
     crops: Sequence[Picture]
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """A look behind the first, as far as it has come; `number` counts them from 1."""
+
+    number: int
+    look: SecondLook = field(default_factory=SecondLook)
+    zoomed: _Zoomed | None = None  # once there is something to show
+
+    def turn(self, name: str) -> str:
+        """Return the name of one of its turns."""
+        return name_of(name, self.number)
 
 
 class TurnRunner:
@@ -86,8 +113,7 @@ class TurnRunner:
         self._listener = listener
         self._grounder = grounder
         self._samplings = _samplings_of(question.sampling or engine.answer_sampling())
-        self._crops: Sequence[Picture] = ()
-        self._zoomed: _Zoomed | None = None
+        self._zoomed: dict[int, _Zoomed] = {}  # by the number of the look
         self.stages = Stages()
 
     def why_no_second_look(self) -> Selection | None:
@@ -110,21 +136,38 @@ class TurnRunner:
 
     async def run_second_look(self) -> Sequence[SecondLook]:
         """Ground, crop and answer again (Eq. 6), one look an answer; an error ends the looks, never the question."""
-        look = SecondLook()
+        return await self._look(_Attempt(1), self._aim())
+
+    async def look_deeper(self, number: int, behind: int) -> SecondLook:
+        """Go on behind the crop of an earlier look: ask where in it, and answer from there.
+
+        The conversation holds where was looked and what was shown, never an answer. What the look is shown is cut from
+        the original. An error ends the look, never the question.
+        """
+        zoomed = self._zoomed[behind]
+        if len(zoomed.prompt.pictures) + len(zoomed.crops) >= self._engine.max_images:
+            return SecondLook(failed=Selection.IMAGE_LIMIT)
+        (look,) = await self._look(_Attempt(number), self._deeper_aim(zoomed))
+        return look
+
+    def shows_all(self, number: int) -> bool:
+        """Whether a look's crop was shown with all its pixels: to enlarge a part of it would show nothing new."""
+        return all(shows_all(crop, self._profile.image_size) for crop in self._zoomed[number].crops)
+
+    async def _look(self, attempt: _Attempt, aim: Awaitable[_Aim]) -> Sequence[SecondLook]:
+        micros = await self._guarded(attempt, self._run_look(attempt, aim))
+        return [_looked(attempt.look, micro) for micro in micros] or [attempt.look] * len(self._samplings)
+
+    async def _run_look(self, attempt: _Attempt, aim: Awaitable[_Aim]) -> Sequence[Turn]:
+        found = await aim
+        with self._engine.pictures.ahead(self._question.picture):
+            await self._locate(attempt, found)
+        return await self._run_micro(attempt, attempt.zoomed) if attempt.zoomed is not None else []
+
+    async def _guarded(self, attempt: _Attempt, work: Awaitable[Sequence[Turn]]) -> Sequence[Turn]:
+        """Do a part of a look; what goes wrong with it is said in the look."""
         try:
-            conversation = grounding_turn(self._question, self._profile, pictures_first=self._engine.pictures_first)
-            rendered = await self._engine.prompt(conversation, grounding_options(self._question, self._profile))
-            prompt = rendered.opened(self._engine.encode(self._profile.box_format.opening))
-            with self._engine.pictures.ahead(self._question.picture):
-                look, reply = await self._locate(prompt)
-            if not self._crops:
-                return [look] * len(self._samplings)
-            with self.stages.time("crop"):
-                await asyncio.gather(*map(self._engine.encoder_input, self._crops))
-            self._zoomed = _Zoomed(conversation, prompt, reply, self._crops)
-            with self.stages.time("micro"):
-                micros = await self._run_micro(self._crops)
-            return [_looked(look, micro) for micro in micros]
+            return await work
         except EngineDead:
             raise
         except ContextFull:
@@ -140,7 +183,24 @@ class TurnRunner:
         except Exception:
             logger.exception("The second look failed; the macro answer stands.")
             failed = Selection.MICRO_FAILED
-        return [replace(look, failed=failed)] * len(self._samplings)
+        attempt.look = replace(attempt.look, failed=failed)
+        return []
+
+    async def _aim(self) -> _Aim:
+        question, profile = self._question, self._profile
+        conversation = grounding_turn(question, profile, pictures_first=self._engine.pictures_first)
+        rendered = await self._engine.prompt(conversation, grounding_options(question, profile))
+        return _Aim(conversation, rendered.opened(self._opening), question.picture)
+
+    async def _deeper_aim(self, zoomed: _Zoomed) -> _Aim:
+        asked = deeper_turn(self._question, zoomed.crops, self._profile)
+        prompt = await self._continue(zoomed, asked, grounding_options(self._question, self._profile))
+        conversation = [*zoomed.conversation, _REPLIED, asked]
+        return _Aim(conversation, prompt.opened(self._opening), zoomed.crops[0])
+
+    @property
+    def _opening(self) -> Sequence[int]:
+        return self._engine.encode(self._profile.box_format.opening)
 
     async def score_both(self, macro: Turn, micro: Turn) -> Shared | None:
         """Score both answers under one prompt: the micro turn's, its text by the profile's words for that.
@@ -149,9 +209,9 @@ class TurnRunner:
         rule of `Scoring.RELEASED` the box's tokens come before each answer's. None where one of them does not fit the
         context. Raises EngineDead.
         """
-        assert self._zoomed is not None  # a micro turn ran
-        prompt = await self._continue(self._zoomed, shared_turn(self._question, self._zoomed.crops, self._profile))
-        box = await self._box_score(self._zoomed) if self._question.scoring is Scoring.RELEASED else ()
+        zoomed = self._zoomed[1]  # a micro turn ran
+        prompt = await self._continue(zoomed, shared_turn(self._question, zoomed.crops, self._profile))
+        box = await self._box_score(zoomed) if self._question.scoring is Scoring.RELEASED else ()
         tokens = self._tokens_to_score(macro, micro)
         scores = [await self._engine.score(name, prompt, tokens[name], cached=True) for name in ("macro", "micro")]
         both = [Score(box + score.logprobs, score.cached_tokens) for score in scores if score is not None]
@@ -165,42 +225,59 @@ class TurnRunner:
         assert score is not None  # micro's prompt, which holds it, fitted
         return score.logprobs
 
-    async def _locate(self, prompt: Prompt) -> tuple[SecondLook, Sequence[int]]:
-        """Return where to look, and the tokens of the grounding answer that the micro turn continues."""
+    async def _locate(self, attempt: _Attempt, aim: _Aim) -> None:
+        """Find where to look, and what of it is shown; the micro turn continues the grounding answer."""
+        boxes = await self._given_box() if aim.seen is self._question.picture else None
+        if boxes is None:
+            boxes, reply = await self._ground(attempt, aim)
+        else:
+            reply = [token for box in boxes for token in self._written(box)]
+        attempt.look, crops = self._look_at(boxes, attempt.look.grounding, aim.seen)
+        if crops:
+            attempt.zoomed = _Zoomed(aim.conversation, aim.prompt, reply, crops)
+            self._zoomed[attempt.number] = attempt.zoomed
+
+    async def _given_box(self) -> Sequence[Box] | None:
+        """Return where to look as the client or the grounder says; None where the model is asked."""
         if self._question.box is not None:
-            return self._look_at([self._question.box], None), self._written(self._question.box)
-        if self._grounder is not None:
-            box = await self._ask(self._grounder)
-            return self._look_at([box] if box else [], None), self._written(box) if box is not None else []
-        box_format = self._profile.box_format
-        request = TurnRequest(
-            "grounding",
-            prompt,
-            self._engine.grounding_sampling(self._most_regions),
-            on_start=self._on_start("grounding"),
-            is_answer=False,
-        )
+            return [self._question.box]
+        if self._grounder is None:
+            return None
+        box = await self._ask(self._grounder)
+        return [] if box is None else [box]
+
+    async def _ground(self, attempt: _Attempt, aim: _Aim) -> tuple[Sequence[Box], list[int]]:
+        """Ask the model where to look: the boxes it wrote, and the tokens of its answer."""
+        box_format, name = self._profile.box_format, attempt.turn("grounding")
+        sampling = self._engine.grounding_sampling(self._most_regions)
+        request = TurnRequest(name, aim.prompt, sampling, on_start=self._on_start(name), is_answer=False)
         with self.stages.time("grounding"):
             grounding = await self._engine.generate(request)
+        attempt.look = SecondLook(grounding=grounding)
         is_closed = box_format.stop is not None and grounding.stop_reason == box_format.stop
         written = grounding.text + (box_format.closing if is_closed else "")
-        reply = self._engine.encode(written) if is_closed else grounding.token_ids
-        return self._look_at(self._read(box_format.opening + written), grounding), reply
+        reply = self._engine.encode(written) if is_closed else list(grounding.token_ids)
+        return self._read(box_format.opening + written, aim.seen), reply
 
-    def _read(self, written: str) -> Sequence[Box]:
+    def _read(self, written: str, seen: Picture) -> Sequence[Box]:
+        """Read the boxes that the model wrote when it had seen a picture, or a crop of it."""
         box_format = self._profile.box_format
+        of = seen if box_format.after_crop == "crop" else self._question.picture
         if self._question.mode is Mode.REGIONS:
-            return box_format.read_all(written, self._shown_size)
-        box = box_format.read(written, self._shown_size)
-        return [] if box is None else [box]
+            boxes = box_format.read_all(written, _shown_size(of))
+        else:
+            box = box_format.read(written, _shown_size(of))
+            boxes = [] if box is None else [box]
+        return boxes if of.region is None else [box.within(of.region, self._question.picture.size) for box in boxes]
 
     @property
     def _most_regions(self) -> int:
         """Crops that may be shown: as many as the profile says, and the engine takes beside the pictures."""
-        if self._question.mode is not Mode.REGIONS or not self._profile.box_format.lists:
+        profile = self._profile
+        if self._question.mode is not Mode.REGIONS or not profile.box_format.lists or profile.crop_in_picture:
             return 1
-        beside = 0 if self._profile.crop_alone else len(self._question.pictures)
-        return min(self._profile.max_regions, self._engine.max_images - beside)
+        beside = 0 if profile.crop_alone else len(self._question.pictures)
+        return min(profile.max_regions, self._engine.max_images - beside)
 
     async def _ask(self, grounder: BoundedGrounder) -> Box | None:
         asked = self._profile.bare(self._question.to_ground)
@@ -210,45 +287,47 @@ class TurnRunner:
     def _written(self, box: Box) -> Sequence[int]:
         """Return the tokens of a box that the model did not write itself, in its own notation."""
         box_format = self._profile.box_format
-        return self._engine.encode(box_format.write(box, self._shown_size).removeprefix(box_format.opening))
+        written = box_format.write(box, _shown_size(self._question.picture))
+        return self._engine.encode(written.removeprefix(box_format.opening))
 
-    @property
-    def _shown_size(self) -> Size:
-        """The size in pixels that the picture's boxes are written in."""
-        return self._question.picture.shown or self._question.picture.size
-
-    def _look_at(self, boxes: Sequence[Box], grounding: Turn | None) -> SecondLook:
+    def _look_at(
+        self, boxes: Sequence[Box], grounding: Turn | None, seen: Picture
+    ) -> tuple[SecondLook, Sequence[Picture]]:
+        """Return the look at what boxes mean, and its crops; none where nothing would be shown larger than it was."""
         if not boxes:
             is_cut = grounding is not None and grounding.is_cut
-            return SecondLook(None, None, grounding, failed=Selection.CONTEXT_FULL if is_cut else Selection.NO_BOX)
+            return SecondLook(None, None, grounding, failed=Selection.CONTEXT_FULL if is_cut else Selection.NO_BOX), ()
         picture = self._question.picture
         places = places_of(boxes, picture.size, self._profile.crop, self._most_regions)
         if not places:
-            return SecondLook(Box.around(boxes), None, grounding, failed=Selection.EMPTY_BOX)
+            return SecondLook(Box.around(boxes), None, grounding, failed=Selection.EMPTY_BOX), ()
         regions = [place.crop for place in places]
-        crops = show_crops(self._engine.views, picture, regions, self._question.crop_tokens)
-        shown = [(place.box, crop) for place, crop in zip(places, crops, strict=True) if enlarges(crop, picture)]
+        crops = show_crops(self._engine.views, picture, regions, self._question.crop_tokens, seen)
+        shown = [(place.box, crop) for place, crop in zip(places, crops, strict=True) if enlarges(crop, seen)]
         box = Box.around(place.box for place in places)
         if not shown:
-            return SecondLook(box, None, grounding, failed=Selection.NOTHING_TO_ENLARGE)
-        self._crops = [crop for _, crop in shown]
+            return SecondLook(box, None, grounding, failed=Selection.NOTHING_TO_ENLARGE), ()
         looked_at = tuple(LookedAt(box, crop.region) for box, crop in shown if crop.region is not None)
-        return SecondLook(box, Region.around(at.crop for at in looked_at), grounding, regions=looked_at)
+        look = SecondLook(box, Region.around(at.crop for at in looked_at), grounding, regions=looked_at)
+        return look, [crop for _, crop in shown]
 
-    async def _run_micro(self, crops: Sequence[Picture]) -> Sequence[Turn]:
-        assert self._zoomed is not None
-        prompt = await self._continue(self._zoomed, micro_turn(self._question, crops, self._profile))
-        # It was asked to answer: what it calls all the same is no answer.
-        return [replace(micro, tool_calls=()) for micro in await self._answer("micro", prompt)]
+    async def _run_micro(self, attempt: _Attempt, zoomed: _Zoomed) -> Sequence[Turn]:
+        with self.stages.time("crop"):
+            await asyncio.gather(*map(self._engine.encoder_input, zoomed.crops))
+        with self.stages.time("micro"):
+            prompt = await self._continue(zoomed, micro_turn(self._question, zoomed.crops, self._profile))
+            # It was asked to answer: what it calls all the same is no answer.
+            return [replace(micro, tool_calls=()) for micro in await self._answer(attempt.turn("micro"), prompt)]
 
-    async def _continue(self, zoomed: _Zoomed, follow_up: Message) -> Prompt:
+    async def _continue(self, zoomed: _Zoomed, follow_up: Message, options: TurnOptions | None = None) -> Prompt:
         """Return the prompt that continues the grounding turn, token for token, with a turn about the crop.
 
         Where the crop is a patch of the picture, the picture's tokens are others: what follows them is computed anew.
         """
+        options = options or self._question.turns
         if self._profile.crop_alone:
-            return await self._engine.prompt([follow_up], self._question.turns)
-        rest = await self._engine.continuation(zoomed.conversation, follow_up, self._question.turns)
+            return await self._engine.prompt([follow_up], options)
+        rest = await self._engine.continuation(zoomed.conversation, follow_up, options)
         prompt = zoomed.prompt
         if self._profile.crop_in_picture:
             (crop,) = zoomed.crops
@@ -283,6 +362,11 @@ class TurnRunner:
 
     def _on_start(self, turn: str) -> Callable[[], None] | None:
         return partial(self._listener.on_turn_start, turn) if self._listener is not None else None
+
+
+def _shown_size(picture: Picture) -> Size:
+    """Return the size in pixels that a picture's boxes are written in."""
+    return picture.shown or picture.size
 
 
 def _samplings_of(sampling: "SamplingParams") -> list["SamplingParams"]:

@@ -61,6 +61,8 @@ async def question_of(
     sampling = sampling_of(request, focus)  # what is wrong with it is said before images are opened
     for name in ("whole_tokens", "crop_tokens"):
         _check_tokens(name, getattr(options, name), focus)
+    if (options.max_looks or 0) > focus.profile.max_looks:
+        raise BadQuestion(f"The server takes at most {focus.profile.max_looks} looks.", "dualfocus.max_looks")
     sent = [_sent(part) for part in image_parts(request)]
     opening = partial(focus.engine.pictures.open, salt=_salt_of(request))
     pictures = iter(await images.opened(sent, stages, opening, request.cache_salt))
@@ -73,6 +75,8 @@ async def question_of(
         image_index=options.image,
         scoring=Scoring(options.scoring),
         skip_below=options.skip_below,
+        sure_below=options.sure_below,
+        max_looks=options.max_looks,
         sampling=sampling,
         whole_tokens=options.whole_tokens,
         crop_tokens=options.crop_tokens,

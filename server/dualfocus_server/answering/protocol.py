@@ -42,7 +42,7 @@ MAX_MESSAGES, MAX_PARTS = 2_000, 1_000
 # Names in `vllm_xargs` that vLLM's engine (or ours, by the beginning) reads for itself: not a client's to write.
 _RESERVED_XARGS = ("kv_transfer_params", "ec_transfer_params", "kv_cache_report_mode")
 _OUR_XARGS = "dualfocus"
-MODES = ("dual", "regions", "adaptive", "macro", "micro", "off")
+MODES = ("dual", "regions", "search", "adaptive", "macro", "micro", "off")
 
 
 class FocusOptions(BaseModel):
@@ -50,10 +50,11 @@ class FocusOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    mode: Literal["dual", "regions", "adaptive", "macro", "micro", "off"] = Field(
+    mode: Literal["dual", "regions", "search", "adaptive", "macro", "micro", "off"] = Field(
         default="dual",  # or --mode
-        description="dual: both looks; regions: the second one at several places (--max-regions); adaptive: the second "
-        "one where the first leaves doubt (--skip-below); "
+        description="dual: both looks; regions: the second one at several places (--max-regions); search: deeper into "
+        "the crop until an answer is sure (--max-looks); adaptive: the second one where the first leaves doubt "
+        "(--skip-below); "
         "macro or micro: that answer alone; off: vLLM's own chat",
     )
     scoring: Literal["own", "shared", "released"] = Field(
@@ -75,6 +76,12 @@ class FocusOptions(BaseModel):
     )
     skip_below: float | None = Field(
         default=None, ge=0, description="mode adaptive: a macro answer of less perplexity stands (--skip-below)"
+    )
+    sure_below: float | None = Field(
+        default=None, ge=0, description="mode search: an answer of less perplexity ends it; left out: the profile's"
+    )
+    max_looks: int | None = Field(
+        default=None, ge=2, description="mode search: looks that it takes at most, the first one counted (--max-looks)"
     )
     whole_tokens: int | None = Field(
         default=None, ge=1, description="image tokens that a picture is shown in at most (--whole-tokens)"
@@ -302,6 +309,18 @@ class GroundingReport(BaseModel):
     finish_reason: str
 
 
+class LookReport(BaseModel):
+    """One of more than two looks."""
+
+    turn: str = Field(description="which turn answered from it: macro, micro, micro-2 …")
+    answer: AnswerReport | None
+    box: Corners | None = Field(description="where it was, as shares of the whole picture's width and height")
+    crop: tuple[int, int, int, int] | None
+    crop_image: str | None = Field(default=None, description="the crop as a data: URL, on request")
+    failed: str | None = Field(description="what kept it from an answer, as `selection` names it")
+    chosen: bool
+
+
 class TurnReport(BaseModel):
     """What one turn cost."""
 
@@ -318,7 +337,7 @@ class TurnReport(BaseModel):
 class FocusReport(BaseModel):
     """The answer's `dualfocus` field: everything the engine's result holds."""
 
-    mode: Literal["dual", "regions", "adaptive", "macro", "micro"]
+    mode: Literal["dual", "regions", "search", "adaptive", "macro", "micro"]
     winner: Winner | list[Winner] = Field(description="of several answers (`n`) a list, as the fields of each are")
     selection: str | list[str] = Field(description="why that answer was chosen (docs/api.md lists the reasons)")
     box: Corners | None = Field(description="where the model looked, as shares of width and height; holds all places")
@@ -328,6 +347,10 @@ class FocusReport(BaseModel):
     grounding: GroundingReport | None = Field(description="what the model wrote when asked where to look")
     macro: AnswerReport | list[AnswerReport | None] | None
     micro: AnswerReport | list[AnswerReport | None] | None
+    looks: list[LookReport] = Field(
+        default=[], description="mode search: each look in order; box … micro are the best's"
+    )
+    ending: str | None = Field(default=None, description="mode search: why there was no further look")
     turns: dict[str, TurnReport | list[TurnReport]]
     stages: dict[str, float] = Field(default={}, description="seconds by stage, the wait and the images included")
     seconds: float = Field(description="from the first turn to the choice")

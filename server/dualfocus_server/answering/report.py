@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from dualfocus_engine import FocusResult, Mode, Picture, Region, Turn
+from dualfocus_engine import FocusResult, Mode, Picture, Region, SecondLook, Turn
 from dualfocus_engine.method.perplexity import perplexity
-from dualfocus_engine.method.results import Score, turns_of
+from dualfocus_engine.method.results import Score, name_of, turns_of
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponseChoice
 from vllm.entrypoints.serve.engine.protocol import CompletionTokenUsageInfo, PromptTokenUsageInfo, UsageInfo
@@ -18,6 +18,7 @@ from dualfocus_server.answering.protocol import (
     FocusReport,
     FocusResponse,
     GroundingReport,
+    LookReport,
     RegionReport,
     TurnReport,
 )
@@ -78,10 +79,29 @@ def focus_report(results: Sequence[FocusResult], mode: Mode) -> FocusReport:
         micro=_alone(
             [_answer(result.look.micro, result.shared.micro if result.shared else None) for result in results]
         ),
+        looks=_looks(first) if first.looks else [],
+        ending=first.ending.value if first.ending else None,
         turns=_turns(results),
         seconds=first.seconds,
         notes=list(first.notes),
     )
+
+
+def _looks(result: FocusResult) -> list[LookReport]:
+    """Return each look of a search, the first one without a place."""
+    looks = [("macro", SecondLook(micro=result.macro))]
+    looks += [(name_of("micro", number), look) for number, look in enumerate(result.looks, 1)]
+    return [
+        LookReport(
+            turn=name,
+            answer=_answer(look.micro, None),
+            box=look.box.as_tuple() if look.box else None,
+            crop=look.crop_box,
+            failed=look.failed.value if look.failed else None,
+            chosen=look.micro is result.answer,
+        )
+        for name, look in looks
+    ]
 
 
 def _alone(each: list[Any]) -> Any:
@@ -108,11 +128,11 @@ def _grounding(turn: Turn | None) -> GroundingReport | None:
 
 
 def add_crops(report: FocusReport, pictures: PictureCache, picture: Picture) -> None:
-    """Put the crop into a report, and of several regions each; work for a thread."""
-    if report.crop is not None:
-        report.crop_image = crop_url(pictures, picture, Region(*report.crop))
-    for region in report.regions if len(report.regions) > 1 else ():
-        region.crop_image = crop_url(pictures, picture, Region(*region.crop))
+    """Put the crop into a report, and those of several regions and of several looks; work for a thread."""
+    several: list[RegionReport | LookReport] = [*(report.regions if len(report.regions) > 1 else ()), *report.looks]
+    for shown in (report, *several):
+        if shown.crop is not None:
+            shown.crop_image = crop_url(pictures, picture, Region(*shown.crop))
 
 
 def crop_url(pictures: PictureCache, picture: Picture, crop_box: Region) -> str:

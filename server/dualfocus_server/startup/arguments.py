@@ -124,7 +124,7 @@ def _add_method_flags(parser: argparse.ArgumentParser) -> None:
         "--mode",
         choices=MODES,
         default="dual",
-        help="what a request means that names no mode: dual, regions, adaptive, macro, …",
+        help="what a request means that names no mode: dual, regions, search, adaptive, macro, …",
     )
     for part, text in (("whole", "a picture"), ("crop", "the crop")):
         ours.add_argument(
@@ -138,6 +138,12 @@ def _add_method_flags(parser: argparse.ArgumentParser) -> None:
         type=at_least(1, int),
         metavar="N",
         help="mode regions: crops that are shown at most; the profile's (4) if left out",
+    )
+    ours.add_argument(
+        "--max-looks",
+        type=at_least(2, int),
+        metavar="N",
+        help="mode search: looks that it takes at most, the first one counted; the profile's (4) if left out",
     )
     ours.add_argument(
         "--skip-below",

@@ -109,8 +109,7 @@ def _with_flags(profile: Profile, args: Namespace) -> Profile:
     update = {name: value for name, value in given.items() if value}
     if args.skip_below is not None:
         update["skip_below_perplexity"] = args.skip_below
-    if args.max_regions is not None:
-        update["max_regions"] = args.max_regions
+    update |= {name: getattr(args, name) for name in ("max_regions", "max_looks") if getattr(args, name) is not None}
     if args.whole_tokens or args.crop_tokens:
         update["views"] = _views(profile, args)
     return profile.model_copy(update=update)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPMethod, HTTPStatus
 
 from dualfocus_engine import FocusResult, Mode, SecondLook, Selection
-from dualfocus_engine.method.results import turns_of
+from dualfocus_engine.method.results import kind_of, turns_of
 from dualfocus_engine.method.stages import GROUNDER as GROUNDER_STAGE
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric
 from prometheus_client.core import CounterMetricFamily
@@ -39,6 +39,7 @@ _SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30
 _STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 120)
 # The first is under what there is: quantiles are taken along a bucket, and no perplexity is under 1.
 _PERPLEXITIES = (0.999, 1.01, 1.02, 1.05, 1.1, 1.2, 1.3, 1.5, 1.75, 2, 2.5, 3, 4, 5, 7, 10, 20, 50, 100)
+_LOOKS = (1, 2, 3, 4, 5, 6, 8, 10)
 _SHARES = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1)
 
 QUESTION_SECONDS = Histogram(
@@ -56,6 +57,10 @@ BOX_AREA = Histogram("dualfocus_box_area_ratio", "Share of the picture that the 
 PROMPT_TOKENS = Counter("dualfocus_prompt_tokens", "Prompt tokens of the turns.", ["turn", "source"])
 ENCODER_RUNS = Counter("dualfocus_encoder_runs", "Images that the vision encoder ran on.")
 GROUNDER_CALLS = Counter("dualfocus_grounder_calls", "Questions put to --grounder, by what came of it.", ["outcome"])
+LOOKS = Histogram(
+    "dualfocus_looks", "Looks that a question was answered from, the first one counted.", ["mode"], buckets=_LOOKS
+)
+SEARCHES = Counter("dualfocus_searches", "Searches by why they took no further look.", ["ending"])
 RUNNING = Gauge("dualfocus_questions_running", "Questions worked on.")
 WAITING = Gauge("dualfocus_questions_waiting", "Questions waiting for their turn.")
 UNFINISHED_TURNS = Gauge("dualfocus_unfinished_turns", "Turns that the engine has not finished.")
@@ -101,12 +106,16 @@ def record_answer(results: Sequence[FocusResult], mode: Mode, stages: Mapping[st
         STAGE_SECONDS.labels(stage).observe(took)
     if GROUNDER_STAGE in stages:
         GROUNDER_CALLS.labels(grounder_outcome_of(results[0].look)).inc()
+    LOOKS.labels(mode.value).observe(sum(kind_of(name) != "grounding" for name in results[0].turns))
+    if (ending := results[0].ending) is not None:
+        SEARCHES.labels(ending.value).inc()
     for name, turn in turns_of(results):
-        PROMPT_TOKENS.labels(name, "computed").inc(turn.computed_tokens)
-        PROMPT_TOKENS.labels(name, "cached").inc(turn.cached_tokens)
+        kind = kind_of(name)
+        PROMPT_TOKENS.labels(kind, "computed").inc(turn.computed_tokens)
+        PROMPT_TOKENS.labels(kind, "cached").inc(turn.cached_tokens)
         ENCODER_RUNS.inc(turn.encoder_runs or 0)
-        if name != "grounding" and math.isfinite(turn.perplexity):  # an infinite one would stay in the sum for ever
-            PERPLEXITY.labels(name).observe(turn.perplexity)
+        if kind != "grounding" and math.isfinite(turn.perplexity):  # an infinite one would stay in the sum for ever
+            PERPLEXITY.labels(kind).observe(turn.perplexity)
     if (box := results[0].look.box) is not None:
         BOX_AREA.observe(max(box.x2 - box.x1, 0.0) * max(box.y2 - box.y1, 0.0))
 

@@ -163,7 +163,10 @@ def test_logprobs_are_the_chosen_answers_and_its_perplexity(client: OpenAI, abou
 @pytest.mark.parametrize(
     ("focus", "message"),
     [
-        ({"mode": "both"}, "dualfocus.mode: Input should be 'dual', 'regions', 'adaptive', 'macro', 'micro' or 'off'"),
+        (
+            {"mode": "both"},
+            "dualfocus.mode: Input should be 'dual', 'regions', 'search', 'adaptive', 'macro', 'micro' or 'off'",
+        ),
         ({"box": [0.5, 0.5, 0.2, 0.9]}, "dualfocus.box: a box is x1, y1, x2, y2 with 0 <= x1 < x2 <= 1"),
         ({"box": [1, 2]}, "dualfocus.box"),
         ({"zoom": True}, "dualfocus.zoom: Extra inputs are not permitted"),

@@ -14,7 +14,7 @@ from openai import BadRequestError, OpenAI
 from PIL import Image, ImageChops
 
 
-@pytest.mark.parametrize("mode", ["dual", "regions", "adaptive", "macro", "micro", "off"])
+@pytest.mark.parametrize("mode", ["dual", "regions", "search", "adaptive", "macro", "micro", "off"])
 def test_a_models_name_may_carry_the_mode(client: OpenAI, about: About, mode: str) -> None:
     answer = ask(client, about("coffee", "What?"), model=f"{MODEL}:{mode}", max_tokens=4)
     # vLLM's own answers are signed with the served name.

@@ -9,7 +9,7 @@ from openai import APIError, BadRequestError, OpenAI
 from openai.types.chat import ChatCompletionChunk
 from running_server import Server, frozen_engine
 
-LOOKS = ("dual", "regions", "adaptive", "macro", "micro")
+LOOKS = ("dual", "regions", "search", "adaptive", "macro", "micro")
 MODES = (*LOOKS, "off")
 
 

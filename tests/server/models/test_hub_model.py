@@ -15,7 +15,7 @@ from running_server import PATIENCE, Server, start_server
 
 MODEL = "acme/eyes"
 QUESTIONS = 20
-MODES = ("dual", "regions", "adaptive", "macro", "micro", "off")
+MODES = ("dual", "regions", "search", "adaptive", "macro", "micro", "off")
 
 
 @pytest.fixture(scope="module")

@@ -94,7 +94,7 @@ def load(prometheus: httpx.Client, client: OpenAI, about: About) -> Callable[[],
     """Asks what every panel counts: all modes, and an error."""
 
     def once() -> None:
-        for mode in ("dual", "regions", "adaptive", "macro", "micro", "off"):
+        for mode in ("dual", "regions", "search", "adaptive", "macro", "micro", "off"):
             ask(client, about("astronaut", "What is on the badge?"), {"mode": mode}, max_tokens=4)
         with pytest.raises(BadRequestError):
             ask(client, about("astronaut", "What?"), {"mode": "none"})

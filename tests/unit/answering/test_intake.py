@@ -254,6 +254,17 @@ def test_a_request_that_names_no_mode_is_given_the_servers(asked: dict[str, Any]
     assert (read.model, read.dualfocus.mode) == expected
 
 
+async def test_how_far_a_search_goes_is_taken_as_far_as_the_server_allows() -> None:
+    question = await _question(dualfocus={"mode": "search", "max_looks": 4, "sure_below": 1.5})
+    assert (question.mode, question.max_looks, question.sure_below) == (Mode.SEARCH, 4, 1.5)
+    with pytest.raises(BadQuestion, match=r"at most 4 looks") as refused:
+        await _question(dualfocus={"max_looks": 5})
+    assert refused.value.param == "dualfocus.max_looks"
+    for field in ({"max_looks": 1}, {"sure_below": -0.1}):
+        with pytest.raises(ValidationError, match=next(iter(field))):
+            request(dualfocus=field)
+
+
 @pytest.mark.parametrize("name", ["whole_tokens", "crop_tokens"])
 async def test_image_tokens_are_taken_as_far_as_the_server_allows(name: str) -> None:
     views = load_profile("qwen3-vl").views

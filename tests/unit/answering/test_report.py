@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from dualfocus_engine import Box, FocusResult, Mode, Region, SecondLook, Selection
-from dualfocus_engine.method.results import LookedAt, Score, Shared
+from dualfocus_engine.method.results import Ending, LookedAt, Score, Shared
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_server.answering.report import add_crops, completion, crop_url, focus_report, usage
 from PIL import Image
@@ -153,6 +153,29 @@ def test_each_place_is_reported_with_what_it_was_shown_in_and_on_request_its_cro
     alone = focus_report([replace(BOTH, look=replace(look, regions=places[:1]))], Mode.DUAL)
     add_crops(alone, PictureCache(None, None), plain(size=(100, 80)))
     assert (alone.crop_image is None, alone.regions[0].crop_image) == (False, None), "not twice"
+
+
+def test_each_look_of_a_search_is_reported_and_which_was_chosen() -> None:
+    deeper = SecondLook(Box(0.1, 0.1, 0.2, 0.2), Region(5, 6, 25, 36), GROUNDING, replace(MICRO, text="green"))
+    lost = SecondLook(grounding=GROUNDING, failed=Selection.NO_BOX)
+    result = replace(BOTH, look=deeper, looks=(LOOK, deeper, lost), ending=Ending.LOOK_FAILED)
+    written = _written(result, Mode.SEARCH)
+    report = written["dualfocus"]
+    assert [(each["turn"], each["chosen"], each["failed"]) for each in report["looks"]] == [
+        ("macro", False, None),
+        ("micro", False, None),
+        ("micro-2", True, None),
+        ("micro-3", False, "no_box"),
+    ]
+    assert [each["answer"] and each["answer"]["text"] for each in report["looks"]] == ["red", "blue", "green", None]
+    assert report["looks"][0]["box"] is None
+    assert (report["crop"], report["looks"][2]["crop"]) == ([5, 6, 25, 36],) * 2
+    assert (report["micro"]["text"], report["ending"]) == ("green", "look_failed")
+    assert list(report["turns"]) == ["macro", "grounding", "micro", "grounding-2", "micro-2", "grounding-3"]
+    assert written["usage"]["completion_tokens"] == 2 + 25 + 3 + 25 + 3 + 25
+    told = focus_report([result], Mode.SEARCH)
+    add_crops(told, PictureCache(None, None), plain(size=(100, 80)))
+    assert [each.crop_image and _size(each.crop_image) for each in told.looks] == [None, (20, 20), (20, 30), None]
 
 
 def _size(url: str | None) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from vllm.entrypoints.serve.engine.protocol import ModelCard, ModelList
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 
 NAME, SECOND, ADAPTER = "org/small", "second", "tuned"
-MODES = ("dual", "regions", "adaptive", "macro", "micro", "off")
+MODES = ("dual", "regions", "search", "adaptive", "macro", "micro", "off")
 
 
 class Models:

@@ -155,7 +155,11 @@ async def test_unexpected_error_tells_the_client_nothing_and_the_log_all(
 @pytest.mark.parametrize(
     ("body", "param", "part"),
     [
-        ({"dualfocus": {"mode": "both"}}, "dualfocus.mode", "'dual', 'regions', 'adaptive', 'macro', 'micro' or 'off'"),
+        (
+            {"dualfocus": {"mode": "both"}},
+            "dualfocus.mode",
+            "'dual', 'regions', 'search', 'adaptive', 'macro', 'micro' or 'off'",
+        ),
         ({"dualfocus": {"box": [1, 1, 0, 0]}}, "dualfocus.box", "dualfocus.box: a box is x1"),
         ({"dualfocus": {"zoom": 2}}, "dualfocus.zoom", "not permitted"),
         ({"temperature": "hot"}, "temperature", "number"),

@@ -47,7 +47,7 @@ def test_turns_are_those_that_ran() -> None:
 
 
 def test_modes_and_reasons_keep_their_names_on_the_wire() -> None:
-    assert [mode.value for mode in Mode] == ["dual", "regions", "adaptive", "macro", "micro"]
+    assert [mode.value for mode in Mode] == ["dual", "regions", "search", "adaptive", "macro", "micro"]
     assert {reason.value for reason in Selection} == {
         "lower_perplexity",
         "only_answer",

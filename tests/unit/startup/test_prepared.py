@@ -121,9 +121,11 @@ def test_image_tokens_are_refused_where_the_processor_alone_sets_them(name: str,
         prepared._with_flags(load_profile(name), parse_arguments([flag, "128"]))
 
 
-def test_how_many_crops_are_shown_is_the_profiles_unless_a_flag_says_it() -> None:
-    for flags, most in (([], 4), (["--max-regions", "2"], 2)):
-        assert prepared._with_flags(load_profile("qwen3-vl"), parse_arguments(flags)).max_regions == most
+@pytest.mark.parametrize("flag", ["--max-regions", "--max-looks"])
+def test_how_many_crops_and_looks_there_are_is_the_profiles_unless_a_flag_says_it(flag: str) -> None:
+    for flags, most in (([], 4), ([flag, "2"], 2)):
+        profile = prepared._with_flags(load_profile("qwen3-vl"), parse_arguments(flags))
+        assert getattr(profile, flag[2:].replace("-", "_")) == most
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from dualfocus_engine import Box, FocusResult, Mode, Region, SecondLook, Selection
+from dualfocus_engine.method.results import Ending
 from dualfocus_engine.method.stages import Stages
 from dualfocus_server.guards.admission import Admission
 from dualfocus_server.guards.places import OwnPlaces
@@ -128,6 +129,21 @@ def test_what_came_of_asking_the_grounder_is_counted(look: SecondLook, outcome: 
     assert change() == [1]
 
 
+def test_looks_and_why_a_search_ended_are_counted_and_turns_by_their_kind() -> None:
+    deeper = replace(RESULT, looks=(LOOK, replace(LOOK, grounding=None)), ending=Ending.SURE)
+    change = Change(
+        ("dualfocus_looks_sum", {"mode": "search"}),
+        ("dualfocus_searches_total", {"ending": "sure"}),
+        ("dualfocus_prompt_tokens_total", {"turn": "micro", "source": "computed"}),
+        ("dualfocus_prompt_tokens_total", {"turn": "micro-2", "source": "computed"}),
+        ("dualfocus_perplexity_count", {"turn": "micro"}),
+        ("dualfocus_looks_sum", {"mode": "dual"}),
+    )
+    record_answer([deeper], Mode.SEARCH, {}, 1.5)
+    record_answer([RESULT], Mode.DUAL, {}, 1.5)
+    assert change() == [3, 1, 30, 0, 3, 2]
+
+
 def test_what_vllm_answered_is_counted_too() -> None:
     change = Change(
         ("dualfocus_questions_total", {"outcome": "off"}),
@@ -213,9 +229,11 @@ def test_names_are_ours_and_end_in_what_they_count() -> None:
         "turns",
         "failures",
         "calls",
+        "looks",
+        "searches",
     )
     ours = [item for item in vars(metrics).values() if isinstance(item, MetricWrapperBase)]
-    assert len(ours) == 13
+    assert len(ours) == 15
     for metric in ours:
         (family,) = metric.collect()
         assert family.name.startswith("dualfocus_")
