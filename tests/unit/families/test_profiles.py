@@ -55,6 +55,7 @@ SERVED = {
     "Ovis2_5": "ovis2.5",
     "Ovis2_6ForCausalLM": "ovis2.5",
     "Ovis2_6_MoeForCausalLM": "ovis2.5",
+    "QWenLMHeadModel": "qwen-vl",
     "Qwen2VLForConditionalGeneration": "qwen2-vl",
     "Qwen2_5_VLForConditionalGeneration": "qwen2.5-vl",
     "Qwen3VLForConditionalGeneration": "qwen3-vl",
@@ -233,7 +234,7 @@ def test_profile_can_not_be_changed_once_loaded() -> None:
     "name", ["vicuna", "", "/no/such/file.yaml", "..", "llava-dualfocus.yaml", pytest.param("x" * 300, id="long")]
 )
 def test_unknown_profile_names_those_there_are(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"give one of .*internvl.*, paper, qwen2-vl, .*, or a YAML file"):
+    with pytest.raises(ConfigError, match=r"give one of .*internvl.*, paper, qwen-vl, .*, or a YAML file"):
         load_profile(name)
 
 
