@@ -13,7 +13,8 @@ from dualfocus_eval.scenes.generate import scenes
 from dualfocus_eval.scenes.layout import Difficulty
 from dualfocus_training.learning.conversations import Wording, macro, to_line, two_rounds
 from dualfocus_training.learning.learner import SceneLearner
-from dualfocus_training.learning.rows import Eye, Mixture, SceneRows
+from dualfocus_training.learning.packing import SceneRows
+from dualfocus_training.learning.rows import Eye, Mixture
 from dualfocus_training.models.small_model import Size, build_model, build_processor
 from dualfocus_training.recipe import Recipe, load_recipe
 from dualfocus_training.starting import scene_tokenizer
@@ -50,10 +51,12 @@ def learner(tokenizer: PreTrainedTokenizerFast) -> SceneLearner:
 
 
 @pytest.fixture(scope="session")
-def rows_of(wording: Wording, tokenizer: PreTrainedTokenizerFast) -> Callable[[Mixture], SceneRows]:
-    def make(mixture: Mixture) -> SceneRows:
-        eye = Eye(SIZE.side, SIZE.side // SIZE.patch, (122, 116, 104))
-        return SceneRows(7, (Difficulty(),), mixture, tokenizer._tokenizer, wording, eye)
+def rows_of(wording: Wording, tokenizer: PreTrainedTokenizerFast) -> Callable[..., SceneRows]:
+    usual = Difficulty()
+
+    def make(mixture: Mixture, difficulty: Difficulty = usual, side: int = SIZE.side, **more: Any) -> SceneRows:
+        eye = Eye(side, side // SIZE.patch, (122, 116, 104))
+        return SceneRows(7, (difficulty,), mixture, tokenizer._tokenizer, wording, eye, **more)
 
     return make
 

@@ -5,20 +5,27 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from dualfocus_eval.scenes.mixes import MIXES
 from dualfocus_training.learning.batches import collate
 from dualfocus_training.learning.learner import SceneLearner
 from dualfocus_training.learning.objective import IGNORED, TERMS, Targets, answer_losses, padded_targets
-from dualfocus_training.learning.rows import Branch, Mixture, Row, SceneRows
+from dualfocus_training.learning.packing import SceneRows
+from dualfocus_training.learning.rows import Branch, Mixture, Row
 from transformers import PreTrainedTokenizerFast
 
-RowsOf = Callable[[Mixture], SceneRows]
+RowsOf = Callable[..., SceneRows]
 MIXTURE = Mixture(macro=2, grounding=2, dual=2, jittered=1, crops=1)
+BEYOND = Mixture(macro=1, regions=3, deeper=2, enough=4, crops=1)
 
 
+@pytest.mark.parametrize("mixture", [MIXTURE, BEYOND], ids=["paper", "beyond"])
+@pytest.mark.parametrize("difficulty", ["standard", "fine", "several"])
 def test_a_batch_costs_what_its_branches_cost_alone(
-    learner: SceneLearner, rows_of: RowsOf, tokenizer: PreTrainedTokenizerFast
+    mixture: Mixture, difficulty: str, learner: SceneLearner, rows_of: RowsOf, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    rows = [rows_of(MIXTURE)[number] for number in (3, 4)]
+    drawn = rows_of(mixture, MIXES[difficulty].difficulty, system=0.7)
+    rows = [drawn[number] for number in range(3, 8)]
+    assert len({len(row.prefix) for row in rows}) > 1, "some begin with a system message, so that prefixes are padded"
     together = learner(collate(rows, tokenizer.pad_token_id))
     apart = [_alone(learner, row, branch) for row in rows for branch in row.branches]
     for term in TERMS:
@@ -27,7 +34,7 @@ def test_a_batch_costs_what_its_branches_cost_alone(
 
 def _alone(learner: SceneLearner, row: Row, branch: Branch) -> dict[str, torch.Tensor]:
     """The branch's losses through the plain model: one sequence, its own pictures."""
-    shown = [row.picture] if branch.crop is None else [row.picture, branch.crop]
+    shown = [row.picture, *branch.crops]
     tokens = torch.tensor([row.prefix + branch.tokens])
     logits = learner.model(
         input_ids=tokens,
@@ -61,6 +68,19 @@ def test_a_box_that_is_off_is_no_target(rows_of: RowsOf, tokenizer: PreTrainedTo
     (branch,) = rows_of(Mixture(jittered=1))[0].branches
     assert "[" in tokenizer.decode(branch.tokens)
     assert "[" not in tokenizer.decode(_learned(branch))
+
+
+def test_pictures_come_with_the_labels_of_their_own_patches(
+    rows_of: RowsOf, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    row = rows_of(BEYOND)[2]
+    batch = collate([row], tokenizer.pad_token_id)
+    crops = [crop for branch in row.branches for crop in branch.crops]
+    shown = [row.picture, *crops, *row.crops]
+    assert len(shown) == len(row.patches) == len(batch.pictures)
+    known = {picture.tobytes(): labels for picture, labels in zip(shown, row.patches, strict=True)}
+    for picture, classes in zip(batch.pictures, batch.classes, strict=True):
+        assert (known[picture.numpy().tobytes()].classes == classes.numpy()).all()
 
 
 def _learned(branch: Branch) -> list[int]:

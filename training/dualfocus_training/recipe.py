@@ -1,12 +1,13 @@
 """One YAML per run: the model, what is learned of it, the data, and the stages of training."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
 from dualfocus_engine.families.profiles import Profile, load_profile
 from dualfocus_eval.scenes.layout import Difficulty
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from dualfocus_eval.scenes.mixes import MIXES
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from dualfocus_training.learning.objective import TERMS
 from dualfocus_training.learning.rows import Mixture
@@ -27,11 +28,21 @@ class Rates(_Part):
     cooldown: int = 0
 
 
+def _of_mix(value: Any) -> Any:
+    """The difficulty of scenes that models are judged by, where it is given by the mix's name."""
+    if not isinstance(value, str):
+        return value
+    if value not in MIXES:
+        raise ValueError(f"there is no mix {value!r}: give one of {', '.join(MIXES)}, or a difficulty")
+    return MIXES[value].difficulty
+
+
 class Scenes(_Part):
     """Scenes drawn as training goes; a mixture of crops alone trains the encoder without words."""
 
-    difficulties: tuple[Difficulty, ...] = (Difficulty(),)
+    difficulties: tuple[Annotated[Difficulty, BeforeValidator(_of_mix)], ...] = (Difficulty(),)
     mixture: Mixture
+    system: float = Field(default=0.0, ge=0, le=1, description="the share of rows that begin with a system message")
     apart: bool = Field(default=False, description="the words teach the language model, not the encoder")
 
 

@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 from dualfocus_eval.scenes.layout import Difficulty, compose
+from dualfocus_eval.scenes.mixes import APART
 from dualfocus_eval.scenes.questions import ask
+from dualfocus_eval.scenes.together import ask_together
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedTokenizerFast
 
-from dualfocus_training.learning.conversations import Wording
+from dualfocus_training.learning.conversations import ENOUGH, NOT_ENOUGH, Wording
 from dualfocus_training.learning.courses import ConversationCourse, Course, SceneCourse
 from dualfocus_training.learning.learner import SceneLearner
 from dualfocus_training.learning.rounds import RoundsLearner
@@ -32,13 +34,14 @@ def build_processor_of(recipe: Recipe) -> Any:
 
 def scene_tokenizer(wording: Wording) -> PreTrainedTokenizerFast:
     """The small model's tokenizer: the words of scenes, and of the turns around their questions."""
-    texts: list[str] = []
+    texts = [ENOUGH, NOT_ENOUGH]
     for number in range(_TOKENIZER_SCENES):
         rng = Random(f"words/{number}")
-        scene = compose(rng, Difficulty())
-        for asked in ask(scene, rng):
+        apart = number % 4 == 0
+        scene = compose(rng, APART if apart else Difficulty())
+        for asked in ask_together(scene, rng) if apart else ask(scene, rng):
             texts += [wording.macro(asked.question), wording.grounding(asked.question)]
-            texts += [wording.micro(asked.question), asked.answer, wording.box(asked.box)]
+            texts += [wording.micro(asked.question), asked.answer, wording.boxes(asked.boxes)]
     return build_tokenizer(wording.phrases, texts)
 
 

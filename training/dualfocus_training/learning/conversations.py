@@ -6,7 +6,7 @@ that chat templates take; pictures are named in the order in which the messages 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,11 @@ from dualfocus_eval.boxes import Box as SceneBox
 
 USER, ASSISTANT = "USER: ", " ASSISTANT: "
 IMAGE_LINE = "<image>\n"
+
+# What is said of a crop: which part of it the question is about, and whether the views so far are enough.
+DEEPER_PROMPT = "Provide the coordinates of the region of the last image this question is asking about: {question}"
+ENOUGH_PROMPT = "Can this question be answered from what you see: {question}"
+ENOUGH, NOT_ENOUGH = "Yes", "No"
 
 Message = dict[str, Any]
 
@@ -83,16 +88,34 @@ class Wording:
         """The prompt of the grounding turn (Q1), after the image."""
         return self.profile.grounding_text(question) + ASSISTANT
 
-    def micro(self, question: str) -> str:
-        """The prompt of the micro turn (Q2), after the crop."""
-        return self.profile.micro_text(question) + ASSISTANT
+    def regions(self, question: str) -> str:
+        """The same where a box for each thing is asked for."""
+        return self.profile.grounding_text(question, regions=True) + ASSISTANT
+
+    def deeper(self, question: str) -> str:
+        """The prompt of a grounding turn after a crop: its box refers to that crop."""
+        return DEEPER_PROMPT.replace("{question}", self.profile.bare(question)) + ASSISTANT
+
+    def micro(self, question: str, crops: int = 1) -> str:
+        """The prompt of the micro turn (Q2), after so many crops."""
+        return self.profile.micro_text(question, crops) + ASSISTANT
+
+    def enough(self, question: str) -> str:
+        """The prompt, after a picture or a crop, that asks whether what is shown is enough to answer."""
+        return ENOUGH_PROMPT.replace("{question}", question) + ASSISTANT
 
     def box(self, box: SceneBox) -> str:
         """A box as the model writes it (A1)."""
         return self.profile.box_format.write(Box(*box.as_tuple()))
 
+    def boxes(self, boxes: Sequence[SceneBox]) -> str:
+        """Several boxes as the model writes them."""
+        return ", ".join(map(self.box, boxes))
+
     @property
     def phrases(self) -> tuple[str, ...]:
-        """The fixed text around a question: roles, Q1 and Q2."""
-        instructions = (self.profile.grounding_prompt, self.profile.micro_prompt)
-        return USER, ASSISTANT, *(text.split("{question}")[0].strip() for text in instructions)
+        """The fixed text around a question: roles, and the instructions of all turns."""
+        profile = self.profile
+        groundings = profile.grounding_prompt, profile.regions_prompt, DEEPER_PROMPT
+        instructions = *groundings, profile.micro_prompt, profile.several_crops_prompt, ENOUGH_PROMPT
+        return USER, ASSISTANT, *(text.split("{question}")[0].strip() for text in instructions if text)

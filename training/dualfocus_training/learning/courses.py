@@ -10,8 +10,9 @@ from transformers import PreTrainedTokenizerFast
 
 from dualfocus_training.learning.batches import Batch, collate
 from dualfocus_training.learning.conversations import Conversation, Wording, read_conversations
+from dualfocus_training.learning.packing import SceneRows
 from dualfocus_training.learning.rounds import RoundsBatch, collate_rounds
-from dualfocus_training.learning.rows import Eye, Row, SceneRows
+from dualfocus_training.learning.rows import Eye, Row
 from dualfocus_training.recipe import Recipe, Scenes
 
 
@@ -32,7 +33,9 @@ class SceneCourse:
         eye = Eye(size.side, size.side // size.patch, wording.profile.pad_color or (0, 0, 0))
         self._pad: int = tokenizer.pad_token_id
         self._apart = scenes.apart
-        self._rows = SceneRows(seed, scenes.difficulties, scenes.mixture, tokenizer._tokenizer, wording, eye)
+        self._rows = SceneRows(
+            seed, scenes.difficulties, scenes.mixture, tokenizer._tokenizer, wording, eye, scenes.system
+        )
 
     def __getitem__(self, number: int) -> Row:
         return self._rows[number]

@@ -55,20 +55,20 @@ class SceneLearner(nn.Module):
 
     def _word_losses(self, features: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Eq. 4: the prefix is computed once for each row, branches go on from its keys and values."""
-        prefix = self._embed(batch.prefix.expand(batch.rows, -1), features[: batch.rows])
-        seen = self._language(prefix, DynamicCache()).past_key_values
+        used = len(batch.prefix)
+        prefix = self._embed(batch.prefix, features[:used])
+        seen = self._language(prefix, DynamicCache(), batch.before).past_key_values
         sums = dict.fromkeys((*TERMS, "points"), features.new_zeros((), dtype=torch.float32))
-        used = batch.rows
         for group in batch.groups:
             crops = features[used : used + group.crops]
-            hidden, attention = self._continue(seen, group, crops)
+            hidden, attention = self._continue(seen, batch.before, group, crops)
             used += group.crops
             losses = answer_losses(hidden, self.model.lm_head, group.targets)
             losses["points"] = _pointing_loss(attention, group.points)
             sums = {name: total + losses[name] for name, total in sums.items()}
         return {name: total / batch.conversations for name, total in sums.items()}
 
-    def _continue(self, seen: DynamicCache, group: Group, crops: Tensor) -> tuple[Tensor, Tensor]:
+    def _continue(self, seen: DynamicCache, before: Tensor, group: Group, crops: Tensor) -> tuple[Tensor, Tensor]:
         """States of a group behind its rows' prefixes, and the middle layer's attention.
 
         (branches, length, text width) and (branches, heads, length, prefix + length).
@@ -76,7 +76,8 @@ class SceneLearner(nn.Module):
         behind = DynamicCache()
         for number, layer in enumerate(seen.layers):
             behind.update(layer.keys[group.rows], layer.values[group.rows], number)
-        read = self._language(self._embed(group.tokens, crops), behind, output_attentions=True)
+        known = torch.cat([before[group.rows], torch.ones_like(group.tokens, dtype=torch.bool)], 1)
+        read = self._language(self._embed(group.tokens, crops), behind, known, output_attentions=True)
         return read.last_hidden_state, read.attentions[len(read.attentions) // 2]
 
     def _embed(self, tokens: Tensor, features: Tensor) -> Tensor:
@@ -84,8 +85,14 @@ class SceneLearner(nn.Module):
         pictured = (tokens == self.model.config.image_token_id)[..., None]
         return embedded.masked_scatter(pictured, features.to(embedded.dtype))
 
-    def _language(self, embedded: Tensor, cache: DynamicCache, **more: bool) -> Any:
-        return self.model.model.language_model(inputs_embeds=embedded, past_key_values=cache, use_cache=True, **more)
+    def _language(self, embedded: Tensor, cache: DynamicCache, known: Tensor, **more: bool) -> Any:
+        """The language model behind a cache; `known` (sequences, length of all) is False where a prefix is padded.
+
+        A prefix that is padded on the left has its places moved, which rotary embeddings do not tell apart.
+        """
+        return self.model.model.language_model(
+            inputs_embeds=embedded, attention_mask=known, past_key_values=cache, use_cache=True, **more
+        )
 
     def _patch_losses(self, features: Tensor, batch: Batch) -> dict[str, Tensor]:
         read = self.readout(features).float()

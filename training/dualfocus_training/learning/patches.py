@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from dualfocus_engine.families.boxes import Region
 from dualfocus_eval.scenes.drawing import owners, padded_square
-from dualfocus_eval.scenes.layout import COLOURS, FORMS, LETTERS, Scene, Shape, print_extent
+from dualfocus_eval.scenes.layout import COLOURS, FORMS, LETTERS, Point, Scene, Shape, print_extent
 from dualfocus_eval.scenes.questions import extremes
 from numpy.typing import NDArray
 
@@ -39,7 +39,8 @@ class PatchLabels:
     `classes`: (patches², len(CLASSES)), IGNORED where unknown; `corners`: (patches², 4), shares of
     the picture; `cover`: (patches², CELLS), how much of each cell of the patch any shape covers;
     `owners`: (patches²,), the place in the scene of the shape that a patch shows, -1 for ground;
-    `printed`: (patches²,), whether that shape's print lies on the patch.
+    `printed`: (patches²,), whether that shape's print lies on the patch; `centres`: (shapes,), the patch that each
+    shape's centre lies on, -1 where the picture does not show it.
     """
 
     classes: NDArray[np.int16]
@@ -47,6 +48,7 @@ class PatchLabels:
     cover: NDArray[np.float32]
     owners: NDArray[np.int64]
     printed: NDArray[np.bool_]
+    centres: NDArray[np.int64]
 
 
 def label_patches(scene: Scene, region: Region, side: int, patches: int) -> PatchLabels:
@@ -63,7 +65,15 @@ def label_patches(scene: Scene, region: Region, side: int, patches: int) -> Patc
     printed = np.stack(prints)[owner, np.arange(len(owner))]
     of_patches = classes[owner]
     of_patches[~printed, PRINTS] = IGNORED
-    return PatchLabels(of_patches, corners[owner], _cover(shown), owner - 1, printed)
+    centres = np.array([_patch_at(shape.centre, region, patches) for shape in scene.shapes], np.int64)
+    return PatchLabels(of_patches, corners[owner], _cover(shown), owner - 1, printed, centres)
+
+
+def _patch_at(point: Point, region: Region, patches: int) -> int:
+    x, y, side = padded_square(region)
+    across, down = ((value - origin) * patches / side for value, origin in zip(point, (x, y), strict=True))
+    inside = region.left < point[0] < region.right and region.top < point[1] < region.bottom
+    return int(down) * patches + int(across) if inside else -1
 
 
 def _holds_print(shape: Shape, region: Region, patches: int) -> NDArray[np.bool_]:

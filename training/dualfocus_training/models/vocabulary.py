@@ -1,7 +1,8 @@
 """The small model's tokenizer: bytes, whole words of the scenes, and numbers digit by digit.
 
 Any UTF-8 text encodes: what is no word of the vocabulary falls apart into bytes. A box takes 13
-tokens, since its brackets, commas and leading "0." are one token each, and its decimals one each.
+tokens, since its brackets, commas and leading "0." are one token each, and its decimals one each; so does each further
+box of a list.
 """
 
 from collections.abc import Iterable
@@ -62,7 +63,7 @@ def build_tokenizer(phrases: Iterable[str], texts: Iterable[str]) -> PreTrainedT
 
 
 def _splitter(phrases: list[str]) -> pre_tokenizers.PreTokenizer:
-    pieces = [*(_escaped(phrase) for phrase in phrases), r"\[[01]\.", r", [01]\.", r"\d"]
+    pieces = [*(_escaped(phrase) for phrase in phrases), r"\[[01]\.", r", \[?[01]\.", r"\d"]
     pattern = "|".join([*pieces, r" ?\p{L}+", r" ?[^\s\p{L}\d]", r"\s"])
     split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
