@@ -62,7 +62,8 @@ async def question_of(
     for name in ("whole_tokens", "crop_tokens"):
         _check_tokens(name, getattr(options, name), focus)
     sent = [_sent(part) for part in image_parts(request)]
-    opening = partial(focus.engine.pictures.open, salt=_salt_of(request))
+    for_crops = options.mode != Mode.MACRO.value
+    opening = partial(focus.engine.pictures.open, salt=_salt_of(request), for_crops=for_crops)
     pictures = iter(await images.opened(sent, stages, opening, request.cache_salt))
     messages = [_message(message, pictures) for message in request.messages]
     return Question(
