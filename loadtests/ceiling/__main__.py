@@ -24,10 +24,13 @@ from dualfocus_engine.shipped import SHIPPED_MODEL
 
 from loadtests.asking.machine import describe
 from loadtests.asking.servers import Servers
+from loadtests.ceiling.loop_hold import PATH as LONGEST_HOLD
 from loadtests.ceiling.pictures import SIZES, jpeg_url
 from loadtests.ceiling.stages import shares
 
 _WORKER = "loadtests.ceiling.instant_worker.InstantWorker"
+_MIDDLEWARE = "loadtests.ceiling.loop_hold.LoopHold"
+_FLAGS = ["--worker-cls", _WORKER, "--middleware", _MIDDLEWARE]
 _PATIENCE = 600.0
 _WARMING = 32
 _QUESTION = "What number is on the red circle?"
@@ -38,7 +41,7 @@ def main() -> None:
     args = _parse()
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
     with tempfile.TemporaryDirectory() as logs:
-        servers = Servers(str(SHIPPED_MODEL), "small", {"plain": ["--worker-cls", _WORKER]}, Path(logs))
+        servers = Servers(str(SHIPPED_MODEL), "small", {"plain": _FLAGS}, Path(logs))
         try:
             servers.need(["plain"])
             asker = _Asker(servers.urls["plain"], servers.processes["plain"])
@@ -67,9 +70,11 @@ class _Asker:
         """Ask questions about pictures of a size: without a profiler for the seconds, with one for the stages."""
         self._ask(self._bodies(size, _WARMING), at_once)
         bodies = self._bodies(size, questions)
+        self._http.get(LONGEST_HOLD)
         taken, began = cpu_seconds(self._process), perf_counter()
         self._ask(bodies, at_once)
         seconds, taken = perf_counter() - began, cpu_seconds(self._process) - taken
+        longest_hold = self._http.get(LONGEST_HOLD).json()
         with _profiled(self._process) as stacks:
             self._ask(self._bodies(size, questions), at_once)
         each = 1000 * taken / questions
@@ -78,6 +83,7 @@ class _Asker:
             "questions": questions,
             "questions_a_second": round(questions / seconds, 1),
             "cpu_ms_a_question": round(each, 1),
+            "longest_hold_ms": round(longest_hold, 1),
             "by_stage_ms": {stage: round(share * each, 1) for stage, share in shares(stacks).items()},
         }
 

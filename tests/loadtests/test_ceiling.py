@@ -1,13 +1,17 @@
 """What is measured of the server's own process: pictures that no cache knows, CPU seconds, stages."""
 
+import asyncio
 import base64
 import io
 import os
 import time
 
+import httpx
+from fastapi import FastAPI
 from PIL import Image
 
 from loadtests.ceiling.__main__ import cpu_seconds
+from loadtests.ceiling.loop_hold import PATH, LoopHold
 from loadtests.ceiling.pictures import SIZES, jpeg_url
 from loadtests.ceiling.stages import OTHER, shares
 
@@ -40,3 +44,17 @@ def test_a_stack_is_its_innermost_known_frames_and_waiting_is_no_work() -> None:
         "_bootstrap (threading.py:1);_worker (concurrent/futures/thread.py:81) 90",
     ]
     assert shares(stacks) == {"decoding": 0.6, "to and from the engine": 0.3, OTHER: 0.1}
+
+
+async def test_longest_hold_is_the_loops_own_work() -> None:
+    app = LoopHold(FastAPI())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
+        await client.get(PATH)
+        until = time.thread_time() + 0.2
+        while time.thread_time() < until:
+            pass
+        await asyncio.sleep(0.01)
+        assert (await client.get(PATH)).json() >= 200
+        time.sleep(0.2)  # noqa: ASYNC251 (it holds the loop, and computes nothing)
+        await asyncio.sleep(0.01)
+        assert (await client.get(PATH)).json() < 200

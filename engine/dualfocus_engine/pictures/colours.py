@@ -73,12 +73,15 @@ def _converted(
     return shown
 
 
-def in_srgb(image: Image.Image) -> Image.Image:
-    """Return an RGB image in sRGB's colours, by the ICC profile that `as_rgb` left in it."""
+def in_srgb(image: Image.Image, min_side: int | None = None) -> Image.Image:
+    """Return an RGB image in sRGB's colours, by the ICC profile that `as_rgb` left in it.
+
+    Where that changes them, a larger image is made smaller first, as long as `min_side` pixels a side are left.
+    """
     transform = _transform(image.info.get(_PROFILE, b""), "RGB")
     if transform is None:
         return image
-    shown = transform.apply(image)
+    shown = transform.apply(image.reduce(max(min(image.size) // min_side, 1)) if min_side else image)
     shown.info = {}
     return shown
 

@@ -16,7 +16,7 @@ from dualfocus_engine.families.boxes import Region, Size
 from dualfocus_engine.machine.memory_budget import MemoryBudget
 from dualfocus_engine.machine.pool import submit
 from dualfocus_engine.pictures.colours import in_srgb
-from dualfocus_engine.pictures.fitting import Colour, fit, within_aspect
+from dualfocus_engine.pictures.fitting import Colour, fit, resize, within_aspect
 from dualfocus_engine.pictures.formats import MAX_DECODING_BYTES
 from dualfocus_engine.pictures.pictures import (
     DEFAULT_LIMITS,
@@ -29,14 +29,14 @@ from dualfocus_engine.pictures.pictures import (
 # Pixels; of a picture with a patch its own and the patch's.
 EncoderInput: TypeAlias = Image.Image | tuple[Image.Image, Image.Image]
 # Whole pictures kept for crops to come; a larger one is kept alone.
-_DECODED_CACHE_BYTES = 256 << 20
+_DECODED_CACHE_BYTES = 512 << 20
 # Once vLLM has processed what the encoder is shown, it is asked for no more.
 _ENCODER_INPUT_CACHE_BYTES = 64 << 20
 # Images known to be readable, by their content.
 _MAX_KNOWN_IMAGES = 1 << 16
 # Pillow's for a pixel in RGB.
 _PIXEL_BYTES = 4
-# A JPEG of more pixels is decoded smaller for the encoder, and whole for crops only; one of fewer once, for both.
+# A JPEG of more pixels, of which nothing will be cropped, is decoded smaller.
 _MIN_PIXELS_TO_DOWNSCALE = 2_000_000
 # A downscaled JPEG keeps at least this multiple of the encoder's input size.
 _MIN_OVERSAMPLING = 2
@@ -65,13 +65,21 @@ class PictureCache:
         self.memory = MemoryBudget(MAX_DECODING_BYTES)
 
     def open(
-        self, source: bytes | str | Path | Image.Image, limits: ImageLimits = DEFAULT_LIMITS, salt: str | None = None
+        self,
+        source: bytes | str | Path | Image.Image,
+        limits: ImageLimits = DEFAULT_LIMITS,
+        salt: str | None = None,
+        *,
+        for_crops: bool = True,
     ) -> Picture:
         """Open an image as `open_picture` does; one whose content is known is not decoded. Raises BadPicture.
 
-        Under another `salt` it is another image.
+        Under another `salt` it is another image, and so is a large JPEG that is not `for_crops`: it is decoded smaller,
+        which takes less where its own pixels are not needed, and more where they are needed too.
         """
         original = read_source_image(source, limits, salt)
+        if not for_crops and self._scaled_size(original) is not None:
+            original = original.scaled()
         with self._room_for(original, is_made=original.key in self._sizes):
             return Picture(original, self._size(original))
 
@@ -115,7 +123,7 @@ class PictureCache:
             whole = self._decode_once(original)
             scale = min(longest / max(whole.size), 1.0)
             size = (max(round(whole.width * scale), 1), max(round(whole.height * scale), 1))
-            return in_srgb(whole.resize(size, Image.Resampling.BICUBIC))
+            return in_srgb(resize(whole, size))
 
     @contextmanager
     def _room_for(self, original: SourceImage, is_made: bool = False) -> Iterator[None]:
@@ -179,7 +187,8 @@ class PictureCache:
 
     def _check_readable(self, original: SourceImage) -> Size:
         """Decode an image, for what the encoder is shown where that has one size; return its upright size."""
-        size = self._scaled_size(original) or self._decode_once(original).size
+        scaled_size = self._scaled_size(original) if original.is_scaled else None
+        size = scaled_size or self._decode_once(original).size
         if self._image_size is not None:
             self._encoder_input(Picture(original, size))
         return size
@@ -187,19 +196,19 @@ class PictureCache:
     def _fit(self, picture: Picture) -> Image.Image:
         pixels = self._pixels(picture)
         if picture.shown is not None:
-            return in_srgb(pixels.resize(picture.shown, Image.Resampling.BICUBIC))
-        return fit(in_srgb(pixels), self._pad_color, self._image_size)
+            return in_srgb(resize(pixels, picture.shown))
+        return fit(in_srgb(pixels, self._min_side), self._pad_color, self._image_size)
 
     def _pixels(self, picture: Picture) -> Image.Image:
-        """Return the pixels to fit: deterministic per key, so that cached entries agree. JPEGs are scaled down."""
+        """Return the pixels to fit: deterministic per key, so that cached entries agree."""
         if picture.region is not None:
             return self._decode_once(picture.original).crop(picture.region)
-        if self._scaled_size(picture.original) is None:
-            return self._decode_once(picture.original)
-        return picture.original.decode(self._min_side)
+        if picture.original.is_scaled:
+            return picture.original.decode(self._min_side)
+        return self._decode_once(picture.original)
 
     def _scaled_size(self, original: SourceImage) -> Size | None:
-        """Return the upright size of a large JPEG that need not be decoded whole for the encoder; None of others."""
+        """Return the upright size of a large JPEG that may be decoded smaller for the encoder; None of others."""
         size = None if self._min_side is None else original.scaled_size(self._min_side)
         return size if size and size[0] * size[1] > _MIN_PIXELS_TO_DOWNSCALE else None
 

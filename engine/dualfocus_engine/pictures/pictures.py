@@ -47,7 +47,7 @@ class SourceImage:
     """An image as it was given, the bytes of a file or Pillow's pixels, and the key that names its content.
 
     `format` is that of the bytes, `decoding_bytes` what decoding them takes at most, and `left_out` says what of the
-    file is not looked at.
+    file is not looked at. The encoder is shown what the decoder scaled down where `is_scaled`.
     """
 
     data: bytes | Image.Image
@@ -55,6 +55,11 @@ class SourceImage:
     format: str = ""
     decoding_bytes: int = 0
     left_out: str | None = None
+    is_scaled: bool = False
+
+    def scaled(self) -> "SourceImage":
+        """Return the image as the encoder is shown it scaled down: another one, to every cache."""
+        return replace(self, key=f"{self.key}-scaled", is_scaled=True)
 
     def decode(self, min_side: int | None = None) -> Image.Image:
         """Return the whole image upright in RGB; that of a file is decoded each time: work for a thread.

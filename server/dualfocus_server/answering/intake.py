@@ -64,7 +64,8 @@ async def question_of(
     if (options.max_looks or 0) > focus.profile.max_looks:
         raise BadQuestion(f"The server takes at most {focus.profile.max_looks} looks.", "dualfocus.max_looks")
     sent = [_sent(part) for part in image_parts(request)]
-    opening = partial(focus.engine.pictures.open, salt=_salt_of(request))
+    for_crops = options.mode != Mode.MACRO.value
+    opening = partial(focus.engine.pictures.open, salt=_salt_of(request), for_crops=for_crops)
     pictures = iter(await images.opened(sent, stages, opening, request.cache_salt))
     messages = [_message(message, pictures) for message in request.messages]
     return Question(

@@ -72,7 +72,8 @@ class RequestImages:
         with stages.time("fetch"):
             encoded = await _gather([self._encoded(image, salt) for image in images])
         with stages.time("decode"):
-            await run_in_image_pool(self._check_pixels, encoded)
+            if len(encoded) > 1:  # one by itself is judged as it is opened
+                await run_in_image_pool(self._check_pixels, encoded)
             made = await _gather([run_in_image_pool(opening, data, self._limits) for data in encoded])
         for image, data in zip(images, encoded, strict=True):
             if image.uuid is not None and self._client is not None:
@@ -92,7 +93,7 @@ class RequestImages:
 
     def _check_pixels(self, encoded: Sequence[bytes]) -> None:
         pixels = sum(map(_pixels, encoded))
-        if len(encoded) > 1 and pixels > self._limits.pixels:
+        if pixels > self._limits.pixels:
             raise BadPicture(
                 f"The {len(encoded)} images have {pixels:,} pixels together; "
                 f"those of one request may have {self._limits.pixels:,} (--max-image-pixels)."

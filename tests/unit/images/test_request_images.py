@@ -1,12 +1,15 @@
 """How many images a request may have and how large together; one that is refused fetches nothing any more."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from dualfocus_engine import BadPicture, BadQuestion, open_picture
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.pictures.pictures import ImageLimits
+from dualfocus_server.images import request_images
 from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.images.request_images import RequestImages, SentImage
 from PIL import Image
@@ -40,6 +43,22 @@ async def test_all_of_them_are_judged_before_any_is_decoded() -> None:
         BadPicture, match=r"3 images have 700 pixels together; those of one request may have 699 \(--max-image-pixels"
     ):
         await RequestImages(ImageFetcher(), limits=ImageLimits(699)).opened([WIDE, SMALL, WIDE], Stages(), decoded)
+
+
+async def test_header_of_one_by_itself_is_read_as_it_is_opened_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bytes] = []
+
+    @contextmanager
+    def noted(data: bytes) -> Iterator[Image.Image]:
+        read.append(data)
+        yield Image.new("1", (1, 1))
+
+    monkeypatch.setattr(request_images, "opened", noted)
+    images = RequestImages(ImageFetcher())
+    await images.opened([WIDE], Stages(), open_picture)
+    assert read == []
+    await images.opened([WIDE, SMALL], Stages(), open_picture)
+    assert len(read) == 2
 
 
 async def test_one_that_is_too_large_alone_is_named_by_its_size() -> None:

@@ -61,13 +61,13 @@ def test_profile_is_applied_to_what_is_shown_and_cropped_once(monkeypatch: pytes
     """The whole picture is kept as the file has it; what is made of it is converted, small."""
     data = encoded(Image.new("RGB", (3000, 2000), (128, 128, 128)), "JPEG", quality=100, icc_profile=_linear())
     sizes: list[int] = []
-    apply = colours.in_srgb
+    apply = ImageCms.ImageCmsTransform.apply
 
-    def counted(image: Image.Image) -> Image.Image:
+    def counted(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> Image.Image:
         sizes.append(image.width * image.height)
-        return apply(image)
+        return apply(transform, image)
 
-    monkeypatch.setattr("dualfocus_engine.pictures.picture_cache.in_srgb", counted)
+    monkeypatch.setattr(ImageCms.ImageCmsTransform, "apply", counted)
     cache = PictureCache((122, 116, 104), 112)
     picture = cache.open(data)
     part = picture.crop(Region(100, 100, 300, 300))

@@ -4,6 +4,7 @@ import asyncio
 import io
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -185,10 +186,10 @@ def test_without_a_side_the_picture_is_decoded_whole(
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_large_jpeg_is_decoded_smaller_and_upright(
+def test_large_jpeg_of_which_nothing_is_cropped_is_decoded_smaller_and_upright(
     cache: PictureCache, large: Image.Image, decodes: list[Any], orientation: int
 ) -> None:
-    picture = cache.open(oriented(large, orientation, "JPEG"))
+    picture = cache.open(oriented(large, orientation, "JPEG"), for_crops=False)
     encoder_input = cache.encoder_input(picture)
     stored = large.size if orientation < 5 else large.size[::-1]
     assert picture.size == large.size
@@ -202,16 +203,24 @@ def test_crop_of_a_large_jpeg_has_the_originals_pixels(
     cache: PictureCache, large: Image.Image, decodes: list[Any], orientation: int
 ) -> None:
     data = oriented(large, orientation, "JPEG")
-    crop = cache.open(data).crop(REGION)
-    assert len(decodes) == 1, "nothing is decoded to name a crop"
+    picture = cache.open(data)
+    crop = picture.crop(REGION)
+    cache.encoder_input(picture)
     encoder_input = cache.encoder_input(crop)
-    assert len(decodes) == 2
+    assert len(decodes) == 1, "the encoder's picture and the crop have one decoding between them"
     whole = open_picture(data)
     assert (crop.key, crop.size) == (whole.crop(REGION).key, (400, 400))
     assert np.array_equal(np.asarray(encoder_input), np.asarray(fit(whole.decode().crop(REGION), PAD, SIDE)))
     decodes.clear()
     cache.encoder_input(cache.open(data).crop(Region(0, 0, 300, 200)))
     assert decodes == [], "another question's crop of the same picture"
+
+
+def test_picture_that_is_decoded_smaller_is_another_to_every_cache(cache: PictureCache, large_jpeg: bytes) -> None:
+    """Its pixels differ by a level here and there; a picture that is decoded whole either way is the same one."""
+    small = encoded(plain().decode(), "JPEG")
+    keys = [cache.open(data, for_crops=crops).key for data in (large_jpeg, small) for crops in (True, False)]
+    assert keys == [keys[0], f"{keys[0]}-scaled", keys[2], keys[2]]
 
 
 def test_one_key_has_one_content_whoever_asks_first(large_jpeg: bytes) -> None:
@@ -233,7 +242,7 @@ def test_large_jpeg_of_another_mode_is_shown_in_its_colours(
     cache: PictureCache, large: Image.Image, decodes: list[Any], mode: str
 ) -> None:
     data = encoded(large.convert(mode), "JPEG", quality=95)
-    encoder_input = cache.encoder_input(cache.open(data))
+    encoder_input = cache.encoder_input(cache.open(data, for_crops=False))
     assert len(decodes) == 1
     assert decodes[0] != large.size
     whole = fit(open_picture(data).decode(), PAD, SIDE)
@@ -247,7 +256,7 @@ def test_first_of_several_pictures_in_a_jpeg_is_shown(
     data = encoded(large, "MPO", save_all=True, append_images=[coffee], quality=95)
     with Image.open(io.BytesIO(data), formats=["JPEG"]) as file:
         assert getattr(file, "n_frames", 1) == 2, "no file with two pictures: no test"
-    encoder_input = cache.encoder_input(cache.open(data))
+    encoder_input = cache.encoder_input(cache.open(data, for_crops=False))
     assert decodes == [(600, 400)]
     assert np.abs(np.asarray(encoder_input, int) - np.asarray(fit(large, PAD, SIDE), int)).mean() < 1.5
 
@@ -259,7 +268,7 @@ def test_large_jpeg_cut_short_is_refused_when_it_is_opened(
 ) -> None:
     data = encoded(large, "JPEG", progressive=progressive)
     with pytest.raises(BadPicture):
-        cache.open(data[: int(len(data) * share)])
+        cache.open(data[: int(len(data) * share)], for_crops=False)
     assert cache.counts()["opened"][0] == 0
 
 
@@ -270,12 +279,12 @@ def test_damaged_file_is_refused_as_it_is_where_it_is_decoded_whole(
 ) -> None:
     monkeypatch.setattr(picture_cache, "_MIN_PIXELS_TO_DOWNSCALE", 0)
     whole, rng, cache = encoded(chelsea.resize((96, 64)), kind), np.random.default_rng(7), PictureCache(PAD, 16)
-    outcomes = []
+    outcomes, opening_scaled = [], partial(cache.open, for_crops=False)
     for _ in range(200):
         damaged = bytearray(whole)
         for _ in range(rng.integers(1, 6)):
             damaged[rng.integers(min(len(damaged), rng.choice([64, 300, len(damaged)])))] = rng.integers(256)
-        opened = [_outcome(opening, bytes(damaged)) for opening in (cache.open, open_picture)]
+        opened = [_outcome(opening, bytes(damaged)) for opening in (opening_scaled, open_picture)]
         assert opened[0] == opened[1]
         outcomes.append(opened[0])
     assert len(set(outcomes)) > 1, "nothing was refused, or everything"
@@ -287,7 +296,7 @@ def _outcome(opening: Any, data: bytes) -> Any:
         picture: Picture = opening(data)
     except BadPicture as error:
         return str(error).partition("(")[0]
-    return picture.key, picture.size
+    return picture.key.removesuffix("-scaled"), picture.size
 
 
 def test_known_picture_is_still_judged_by_its_size(cache: PictureCache, chelsea: Image.Image) -> None:
@@ -295,6 +304,13 @@ def test_known_picture_is_still_judged_by_its_size(cache: PictureCache, chelsea:
     cache.open(data)
     with pytest.raises(BadPicture, match="451x300: more than 1,000 pixels"):
         cache.open(data, ImageLimits(1000))
+
+
+def _opened_before_others(cache: PictureCache, data: bytes) -> Picture:
+    """A picture that is known, whose pixels have made room for others' since."""
+    picture = cache.open(data)
+    cache._wholes.clear()
+    return picture
 
 
 async def _decoded_in_the_meantime(cache: PictureCache, picture: Picture) -> None:
@@ -309,10 +325,10 @@ async def _nothing_ahead(cache: PictureCache) -> None:
             await asyncio.sleep(0.001)
 
 
-async def test_large_jpeg_is_decoded_while_its_box_is_written(
+async def test_picture_that_is_not_kept_is_decoded_while_its_box_is_written(
     cache: PictureCache, large_jpeg: bytes, decodes: list[Any]
 ) -> None:
-    picture = cache.open(large_jpeg)
+    picture = _opened_before_others(cache, large_jpeg)
     decodes.clear()
     for _ in range(2):
         with cache.ahead(picture):
@@ -327,7 +343,7 @@ async def test_no_more_is_decoded_ahead_than_is_kept(
 ) -> None:
     monkeypatch.setattr(picture_cache, "_DECODED_CACHE_BYTES", 5_000_000 * 4)
     cache = PictureCache(PAD, SIDE)
-    one, other = cache.open(large_jpeg), cache.open(large_jpeg + b"\0")
+    one, other = (_opened_before_others(cache, data) for data in (large_jpeg, large_jpeg + b"\0"))
     assert one.key != other.key
     decodes.clear()
     with cache.ahead(one), cache.ahead(other):
@@ -342,7 +358,7 @@ async def test_no_more_is_decoded_ahead_than_is_kept(
 async def test_picture_that_nobody_waits_for_any_more_is_not_decoded(
     cache: PictureCache, large_jpeg: bytes, decodes: list[Any]
 ) -> None:
-    picture = cache.open(large_jpeg)
+    picture = _opened_before_others(cache, large_jpeg)
     decodes.clear()
     with cache.ahead(picture):
         pass
@@ -354,7 +370,7 @@ async def test_pixels_count_until_they_are_decoded(
     monkeypatch: pytest.MonkeyPatch, cache: PictureCache, large_jpeg: bytes
 ) -> None:
     """A thread that has begun goes on when nobody waits any more: its memory is in use."""
-    picture, begun, go_on = cache.open(large_jpeg), threading.Event(), threading.Event()
+    picture, begun, go_on = _opened_before_others(cache, large_jpeg), threading.Event(), threading.Event()
 
     def slowly(original: Any) -> Image.Image:
         begun.set()

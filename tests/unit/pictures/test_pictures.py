@@ -276,6 +276,17 @@ def test_whole_width_is_shown_and_the_bars_have_the_mean_colour(china: Image.Ima
     assert np.abs(shown[56:280] - picture).mean() < 6, "stretched, cut or shifted"
 
 
+@pytest.mark.parametrize(
+    ("size", "levels"), [((1023, 767), 0), ((2700, 2025), 2), ((2025, 2700), 2), ((4001, 2999), 4)]
+)
+def test_what_is_shown_is_pillows_own_filters_but_for_large_pictures(
+    china: Image.Image, size: tuple[int, int], levels: int
+) -> None:
+    picture = china.resize(size, Image.Resampling.LANCZOS)
+    exact = pad_to_square(picture, MEAN).resize((128, 128), Image.Resampling.BICUBIC)
+    assert np.abs(np.asarray(fit(picture, MEAN, 128), int) - np.asarray(exact, int)).max() <= levels
+
+
 def test_without_a_side_the_models_processor_resizes() -> None:
     assert fit(Image.new("RGB", (640, 427)), MEAN, None).size == (640, 640)
 
