@@ -16,7 +16,7 @@ from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.engine.utils import CoreEngineLaunch, bind_engine_zmq_listeners, launch_core_engines
+from vllm.v1.engine.utils import CoreEngineLaunch, EngineZmqListeners, bind_engine_zmq_listeners, launch_core_engines
 from vllm.v1.executor import Executor
 
 from dualfocus_engine.backend.drafts import SPECULATIVE_CONFIG
@@ -80,8 +80,9 @@ def launch(
 class SharedEngine:
     """An engine whose processes are this one's to watch and to stop, and others' to ask."""
 
-    def __init__(self, launched: CoreEngineLaunch) -> None:
+    def __init__(self, launched: CoreEngineLaunch, listeners: EngineZmqListeners) -> None:
         self._manager, self._coordinator = launched.engine_manager, launched.coordinator
+        self._listeners = listeners  # their paths go with them
 
     @property
     def processes(self) -> list[BaseProcess]:
@@ -93,6 +94,7 @@ class SharedEngine:
         """Stop them; `timeout` is what they get to end by themselves, in seconds."""
         for part in filter(None, (self._manager, self._coordinator)):
             part.shutdown(timeout=timeout)
+        self._listeners.cleanup()
 
 
 def launch_shared(
@@ -108,7 +110,7 @@ def launch_shared(
     engine: SharedEngine | None = None
     try:
         with launch_core_engines(config, Executor.get_class(config), True, listeners.addresses) as launched:
-            engine = SharedEngine(launched)
+            engine = SharedEngine(launched, listeners)
             launched.watched_frontend_processes = [
                 start(_client(args, index, count, pair, launched))
                 for index, pair in enumerate(zip(listeners.inputs, listeners.outputs, strict=True))

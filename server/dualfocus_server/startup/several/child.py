@@ -33,6 +33,7 @@ from dualfocus_server.startup.several.pictures import SharedNames
 from dualfocus_server.startup.several.places import RemotePlaces
 
 TITLE = "APIServer"
+COMPLAINT = "complaint"  # a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def run_child(task: Task) -> None:
         sys.exit(uvloop.run(_serve(task, prepare(task.args, task.chosen))))
     except DualFocusError as error:
         with suppress(FileExistsError):
-            (task.folder / "failed").touch(exist_ok=False)
+            (task.folder / COMPLAINT).touch(exist_ok=False)
             say(f"error: {error}")
         sys.exit(1)
 

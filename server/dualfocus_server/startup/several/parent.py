@@ -20,7 +20,7 @@ from dualfocus_server.guards.places import OwnPlaces
 from dualfocus_server.startup.prepared import Prepared, configure_logs, ready_text_of
 from dualfocus_server.startup.progress import say, step
 from dualfocus_server.startup.several.channel import Channel
-from dualfocus_server.startup.several.child import TITLE, Task, run_child
+from dualfocus_server.startup.several.child import COMPLAINT, TITLE, Task, run_child
 from dualfocus_server.startup.several.metrics import Families, live_families
 from dualfocus_server.startup.several.places import LentPlaces
 from dualfocus_server.telemetry.metrics import watch_places
@@ -41,8 +41,7 @@ def serve_by_several(prepared: Prepared, listener: socket.socket) -> int:
     with TemporaryDirectory(prefix="dualfocus-") as folder:
         children = _Children(prepared, listener, Path(folder))
         try:
-            with step(f"Loading {prepared.args.served_model_name[0]}"):
-                engine = prepared.focus.start_shared(prepared.args.api_server_count, children.start)
+            engine = _start(prepared, children)
             try:
                 configure_logs(prepared.args)  # vLLM has set up its own
                 return uvloop.run(_Parent(prepared, listener, engine, children).serve())
@@ -50,6 +49,17 @@ def serve_by_several(prepared: Prepared, listener: socket.socket) -> int:
                 engine.stop(_ENGINE_GRACE_S)
         finally:
             children.kill()
+
+
+def _start(prepared: Prepared, children: "_Children") -> SharedEngine:
+    """Start the engine and the processes. Raises SystemExit where one of them has said why it can't be."""
+    try:
+        with step(f"Loading {prepared.args.served_model_name[0]}"):
+            return prepared.focus.start_shared(prepared.args.api_server_count, children.start)
+    except RuntimeError:
+        if children.have_complained:
+            raise SystemExit(1) from None
+        raise
 
 
 class _Children:
@@ -75,6 +85,11 @@ class _Children:
         self.processes.append(process)
         self.ends.append(own)
         return process
+
+    @property
+    def have_complained(self) -> bool:
+        """Whether one has said why it can't start."""
+        return (self._folder / COMPLAINT).exists()
 
     def kill(self) -> None:
         """End those that still run."""
@@ -106,6 +121,8 @@ class _Parent:
         if self._all_listen.is_set():
             self._take_signals()
             say(ready_text_of(self._prepared, self._listener))
+            self._listener.close()  # theirs alone: once they have ended, nobody is kept waiting
+            self._listener.close()  # theirs alone: once they have ended, nobody is to be kept waiting
         await self._over.wait()
         if self._failure is not None:
             await self._end_all()
