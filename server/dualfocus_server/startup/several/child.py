@@ -73,26 +73,33 @@ async def _serve(task: Task, prepared: Prepared) -> int:
     async with running(prepared.grounder):
         focus.start(task.client)
         channel = await Channel.on(task.channel)
-        channel.answers["fail"] = focus.engine.fail_all_requests
-        reading = asyncio.create_task(_read(channel, focus.engine))
+        places = RemotePlaces(channel)
+        reading = asyncio.create_task(_read(channel, focus.engine, places))
         try:
             configure_logs(task.args)  # vLLM has set up its own
             await focus.warm_up()
             adapters = await warm_adapters(focus, prepared.adapters)
-            peers = _peers(task, prepared, channel)
+            peers = _peers(task, prepared, channel, places)
+            await channel.ask("warm")  # none answers before all can
             return await answer_requests(prepared, adapters, task.listener, partial(channel.tell, "listening"), peers)
         finally:
             reading.cancel()
             focus.stop()
 
 
-async def _read(channel: Channel, engine: VllmEngine) -> None:
+async def _read(channel: Channel, engine: VllmEngine, places: RemotePlaces) -> None:
     """Read what the parent says; where it is gone, so is the engine."""
+
+    def fail() -> None:
+        engine.fail_all_requests()
+        places.give_up()
+
+    channel.answers["fail"] = fail
     await channel.until_closed()
-    engine.fail_all_requests()
+    fail()
 
 
-def _peers(task: Task, prepared: Prepared, channel: Channel) -> Peers:
+def _peers(task: Task, prepared: Prepared, channel: Channel, places: RemotePlaces) -> Peers:
     engine, client = prepared.focus.engine, task.client
 
     def take_orders(server: Server) -> None:
@@ -100,7 +107,7 @@ def _peers(task: Task, prepared: Prepared, channel: Channel) -> Peers:
 
     channel.answers |= {"live": live_families, "reset_mm_cache": engine.llm.reset_mm_cache}
     return Peers(
-        places=RemotePlaces(channel),
+        places=places,
         named=SharedNames(channel, client.index, client.count),
         metrics=partial(shared_metrics, channel),
         reset_mm_caches=partial(channel.ask, "everywhere", "reset_mm_cache"),

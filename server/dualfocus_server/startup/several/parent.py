@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +20,7 @@ from dualfocus_engine.backend.launch import EngineClient, SharedEngine
 from dualfocus_server.guards.places import OwnPlaces
 from dualfocus_server.startup.prepared import Prepared, configure_logs, ready_text_of
 from dualfocus_server.startup.progress import say, step
-from dualfocus_server.startup.several.channel import Channel
+from dualfocus_server.startup.several.channel import Channel, ChannelClosed
 from dualfocus_server.startup.several.child import COMPLAINT, TITLE, Task, run_child
 from dualfocus_server.startup.several.metrics import Families, live_families
 from dualfocus_server.startup.several.places import LentPlaces
@@ -105,8 +106,8 @@ class _Parent:
         self._places = OwnPlaces(settings.max_questions, settings.max_queued, settings.max_questions_per_key)
         watch_places(lambda: self._places.counts)
         self._channels: list[Channel] = []
-        self._listening = 0
-        self._all_listen = asyncio.Event()
+        self._warm = self._listening = 0
+        self._all_warm, self._all_listen = asyncio.Event(), asyncio.Event()
         self._failure: str | None = None
         self._is_stopping = False
         self._over = asyncio.Event()
@@ -122,9 +123,8 @@ class _Parent:
             self._take_signals()
             say(ready_text_of(self._prepared, self._listener))
             self._listener.close()  # theirs alone: once they have ended, nobody is kept waiting
-            self._listener.close()  # theirs alone: once they have ended, nobody is to be kept waiting
         await self._over.wait()
-        if self._failure is not None:
+        if self._failure is not None and self._all_listen.is_set():
             await self._end_all()
         for channel in self._channels:
             channel.close()
@@ -134,6 +134,7 @@ class _Parent:
     async def _read(self, channel: Channel) -> None:
         LentPlaces(self._places, channel)
         channel.answers |= {
+            "warm": self._until_all_are_warm,
             "listening": self._note_listening,
             "failed": self._fail,
             "pass_on": self._pass_on,
@@ -142,21 +143,33 @@ class _Parent:
         }
         await channel.until_closed()
 
+    async def _until_all_are_warm(self) -> None:
+        self._warm += 1
+        if self._warm == len(self._channels):
+            self._all_warm.set()
+        await self._all_warm.wait()
+
     def _note_listening(self) -> None:
         self._listening += 1
         if self._listening == len(self._channels):
             self._all_listen.set()
 
     async def _pass_on(self, index: int, name: str, *given: Any) -> Any:
-        return await self._channels[index].ask(name, *given)
+        """Ask one of the processes; None where it has ended already, since the server stops."""
+        with suppress(ChannelClosed):
+            return await self._channels[index].ask(name, *given)
 
-    async def _everywhere(self, name: str) -> list[Any]:
-        return await asyncio.gather(*(channel.ask(name) for channel in self._channels))
+    async def _everywhere(self, name: str) -> dict[str, Any]:
+        """Ask each process that has not ended, and return what they answer."""
+        answers = {}
+        for index, channel in enumerate(self._channels):
+            with suppress(ChannelClosed):
+                answers[str(index)] = await channel.ask(name)
+        return answers
 
     async def _live(self) -> Mapping[str, Families]:
         """Return what each process reads at a scrape, this one among them."""
-        theirs = await self._everywhere("live")
-        return {"parent": live_families()} | {str(index): families for index, families in enumerate(theirs)}
+        return {"parent": live_families()} | await self._everywhere("live")
 
     def _watch(self) -> None:
         """Take note of the end of the engine's processes, and of those that answer requests."""

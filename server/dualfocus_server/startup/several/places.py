@@ -116,7 +116,12 @@ class RemotePlaces:
             may_run.set()
         return RemotePlace(may_run, partial(self._leave, number))
 
-    async def _begin(self, number: int) -> None:
+    def give_up(self) -> None:
+        """Let all that wait begin: nobody counts places any more, and each is to hear that the engine is lost."""
+        for may_run in self._may_run.values():
+            may_run.set()
+
+    def _begin(self, number: int) -> None:
         if (may_run := self._may_run.get(number)) is not None:
             may_run.set()
 

@@ -149,3 +149,18 @@ async def test_who_stops_waiting_to_be_alone_wakes_nobody_and_holds_nothing() ->
                     raise AssertionError("a question runs")
         with await other.admit("b", Stages()) as second:
             await asyncio.wait_for(second.acquire(), WAIT)
+
+
+async def test_who_waits_is_told_where_the_engine_is_lost_and_nobody_gives_places_any_more() -> None:
+    async with pair() as (parent, child):
+        LentPlaces(OwnPlaces(running=1, queued=1), parent)
+        remote = RemotePlaces(child)
+        admission = Admission(remote)
+        with await admission.admit("a", Stages()) as first, await admission.admit("b", Stages()) as second:
+            await first.acquire()
+            waiting = asyncio.create_task(second.acquire())
+            await asyncio.sleep(0)
+            admission.end(ValueError("lost"))
+            remote.give_up()
+            with pytest.raises(ValueError, match="lost"):
+                await asyncio.wait_for(waiting, WAIT)
