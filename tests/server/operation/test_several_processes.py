@@ -181,6 +181,7 @@ def test_administrators_put_the_engine_asleep_by_one_and_wake_it_by_the_other(
         asking = threads.submit(asked, each[0], about("coffee", "What?"))
         wait_until(lambda: total(admins[1], "dualfocus_questions_waiting") == 1)
         assert admins[1].get("/is_sleeping").json() == {"is_sleeping": True}
+        assert {http.get("/ready").json()["error"]["code"] for http in admins} == {"asleep"}
         assert admins[1].post("/wake_up").json()["status"] == "awake"
         assert asking.result(PATIENCE)["choices"]
     before = total(each[1], "vllm:mm_cache_hits_total")

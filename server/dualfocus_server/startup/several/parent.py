@@ -132,7 +132,7 @@ class _Parent:
         return 0 if self._failure is None else 1
 
     async def _read(self, channel: Channel) -> None:
-        LentPlaces(self._places, channel)
+        LentPlaces(self._places, channel, self._tell_all)
         channel.answers |= {
             "warm": self._until_all_are_warm,
             "listening": self._note_listening,
@@ -206,8 +206,7 @@ class _Parent:
 
     def _stop(self) -> None:
         self._is_stopping = True
-        for channel in self._channels:
-            channel.tell("stop")
+        self._tell_all("stop")
 
     def _reopen_logs(self) -> None:
         for process in self._children.processes:
@@ -216,10 +215,13 @@ class _Parent:
 
     async def _end_all(self) -> None:
         """Let every question in flight be told that the engine is lost, and wait for the processes a while."""
-        for channel in self._channels:
-            channel.tell("fail")
+        self._tell_all("fail")
         joined = (asyncio.to_thread(process.join, _GRACE_S) for process in self._children.processes)
         await asyncio.gather(*joined)
+
+    def _tell_all(self, name: str, *given: Any) -> None:
+        for channel in self._channels:
+            channel.tell(name, *given)
 
     async def _first_of(self, *events: asyncio.Event) -> None:
         waiting = [asyncio.create_task(event.wait()) for event in events]
