@@ -172,7 +172,8 @@ def _notes(profile: Profile, args: Namespace) -> Iterator[str]:
         yield "With --ec-transfer-config encoder runs are not counted, and turns at once may compute a picture twice."
     kept = engine_defaults().get("mm_processor_cache_gb")
     if kept is not None and args.mm_processor_cache_gb == kept:
-        yield f"Up to {kept} GiB of processed pictures are kept; --mm-processor-cache-gb sets another size."
+        by_each = " by each process" if args.api_server_count > 1 else ""
+        yield f"Up to {kept} GiB of processed pictures are kept{by_each}; --mm-processor-cache-gb sets another size."
 
 
 def _notes_on_parts(prepared: Prepared) -> Iterator[str]:
