@@ -7,7 +7,7 @@ Figure 6 of "DualFocus: Integrating Macro and Micro Perspectives in Multi-modal 
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +34,9 @@ from dualfocus_engine.pictures.pictures import Picture, open_picture
 from dualfocus_engine.shipped import SHIPPED_MODEL
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+    from dualfocus_engine.backend.launch import EngineClient, SharedEngine
     from dualfocus_engine.backend.vllm_engine import VllmEngine
 
 _NO_SECOND_LOOK = (
@@ -96,13 +99,24 @@ class DualFocus:
         """Stop vLLM."""
         self.stop()
 
-    def start(self) -> None:
-        """Start vLLM, inside a running event loop; blocks until the model is loaded."""
+    def start(self, client: "EngineClient | None" = None) -> None:
+        """Start vLLM, inside a running event loop; blocks until the model is loaded.
+
+        With `client`, an engine that another process has started is asked (`start_shared`).
+        """
         prepare_environment()
         from dualfocus_engine.backend.launch import engine_args
         from dualfocus_engine.backend.vllm_engine import VllmEngine
 
-        self._engine = VllmEngine.start(engine_args(self.model, **self._flags), self.profile)
+        args = client.args if client else engine_args(self.model, **self._flags)
+        self._engine = VllmEngine.start(args, self.profile, client)
+
+    def start_shared(self, count: int, start: "Callable[[EngineClient], BaseProcess]") -> "SharedEngine":
+        """Start an engine for `count` processes, which `start` starts; raises what `launch_shared` does."""
+        prepare_environment()
+        from dualfocus_engine.backend.launch import engine_args, launch_shared
+
+        return launch_shared(engine_args(self.model, **self._flags), self.profile, count, start)
 
     def with_profile(self, profile: Profile) -> "DualFocus":
         """Return the method in another profile's words, on the same running engine: for an adapter trained in them.

@@ -1,7 +1,8 @@
-"""`python -m loadtests.ceiling`: what a question takes of the server's own process.
+"""`python -m loadtests.ceiling`: what a question takes of the server's own processes.
 
 The engine answers at once (`instant_worker.py`), HTTP and pictures are real: what is left is what bounds a node however
-many GPUs it has. CPU seconds are the kernel's count of that one process, the stages py-spy's samples of it.
+many GPUs it has. CPU seconds are the kernel's count of the server's processes, the engine's not among them; the stages
+are py-spy's samples of one that answers requests.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from time import perf_counter
 from typing import Any
 
 import httpx
+import psutil
 from dualfocus_engine.shipped import SHIPPED_MODEL
 
 from loadtests.asking.machine import describe
@@ -37,33 +39,43 @@ _QUESTION = "What number is on the red circle?"
 
 
 def main() -> None:
-    """Measure and print a JSON object: a group for each size of picture."""
+    """Measure and print a JSON object: by the number of API processes, a group for each size of picture."""
     args = _parse()
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
+    found = {count: _measure(count, args.questions, args.at_once) for count in args.api_server_count}
+    print(json.dumps({"machine": describe(), "at_once": args.at_once, "api_server_count": found}, indent=2))
+
+
+def _measure(count: int, questions: int, at_once: int) -> dict[str, Any]:
+    """Measure a server of so many API processes."""
+    flags = [*_FLAGS, "--api-server-count", str(count)]
     with tempfile.TemporaryDirectory() as logs:
-        servers = Servers(str(SHIPPED_MODEL), "small", {"plain": _FLAGS}, Path(logs))
+        servers = Servers(str(SHIPPED_MODEL), "small", {"plain": flags}, Path(logs))
         try:
             servers.need(["plain"])
             asker = _Asker(servers.urls["plain"], servers.processes["plain"])
-            found = {size: asker.measure(size, args.questions, args.at_once) for size in SIZES}
+            return {size: asker.measure(size, questions, at_once) for size in SIZES}
         finally:
             servers.stop_all()
-    print(json.dumps({"machine": describe(), "at_once": args.at_once, **found}, indent=2))
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m loadtests.ceiling", description=__doc__)
     parser.add_argument("--questions", type=int, default=400, help="questions for each size of picture")
     parser.add_argument("--at-once", type=int, default=16, help="questions at a time")
+    parser.add_argument(
+        "--api-server-count", type=int, nargs="+", default=[1], metavar="N", help="servers of N API processes, in turn"
+    )
     return parser.parse_args()
 
 
 class _Asker:
-    """Asks one server, and reads from the kernel what its process took."""
+    """Asks one server, and reads from the kernel what its processes took."""
 
     def __init__(self, url: str, process: int) -> None:
         self._http = httpx.Client(base_url=url, timeout=_PATIENCE)
-        self._process = process
+        answering = api_processes(process)
+        self._processes, self._looked_at = {process, *answering}, (answering or [process])[0]
         self._numbers = count()
 
     def measure(self, size: str, questions: int, at_once: int) -> dict[str, Any]:
@@ -71,11 +83,11 @@ class _Asker:
         self._ask(self._bodies(size, _WARMING), at_once)
         bodies = self._bodies(size, questions)
         self._http.get(LONGEST_HOLD)
-        taken, began = cpu_seconds(self._process), perf_counter()
+        taken, began = self._cpu_seconds(), perf_counter()
         self._ask(bodies, at_once)
-        seconds, taken = perf_counter() - began, cpu_seconds(self._process) - taken
+        seconds, taken = perf_counter() - began, self._cpu_seconds() - taken
         longest_hold = self._http.get(LONGEST_HOLD).json()
-        with _profiled(self._process) as stacks:
+        with _profiled(self._looked_at) as stacks:
             self._ask(self._bodies(size, questions), at_once)
         each = 1000 * taken / questions
         return {
@@ -86,6 +98,9 @@ class _Asker:
             "longest_hold_ms": round(longest_hold, 1),
             "by_stage_ms": {stage: round(share * each, 1) for stage, share in shares(stacks).items()},
         }
+
+    def _cpu_seconds(self) -> float:
+        return sum(map(cpu_seconds, self._processes))
 
     def _bodies(self, size: str, questions: int) -> list[bytes]:
         return [_body(jpeg_url(size, next(self._numbers))) for _ in range(questions)]
@@ -119,6 +134,12 @@ def _profiled(process: int) -> Iterator[list[str]]:
             spying.send_signal(signal.SIGINT)
             spying.wait()
         stacks += Path(written.name).read_text(encoding="utf-8").splitlines()
+
+
+def api_processes(server: int) -> list[int]:
+    """Return the processes that answer a server's requests, where they are others than itself."""
+    children = psutil.Process(server).children()
+    return [child.pid for child in children if "APIServer" in " ".join(child.cmdline())]
 
 
 def cpu_seconds(process: int) -> float:

@@ -70,6 +70,13 @@ class Settings:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the server's flags to a parser; a flag of the same name goes to this one."""
     known = Settings()
+    parser.add_argument_group("Processes").add_argument(
+        *("--api-server-count", "-asc"),
+        type=at_least(1, int),
+        default=1,
+        metavar="N",
+        help="processes that answer requests, before one engine",
+    )
     _add_key_flags(parser.add_argument_group("Keys"))
     page = parser.add_argument_group("Page")
     page.add_argument("--no-playground", dest="playground", action="store_false", help="serve no page at /playground")

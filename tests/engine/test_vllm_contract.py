@@ -1,7 +1,9 @@
 """What DualFocus leans on in vLLM, one test a lean: an upgrade that moves one fails here first and says which."""
 
 import inspect
+import re
 import time
+from dataclasses import fields
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from dualfocus_engine import DualFocus, EngineDead
 from dualfocus_engine.backend.cpu_kernels import shrink_by_adapter
 from dualfocus_engine.backend.drafts import SPECULATIVE_CONFIG
 from dualfocus_engine.backend.ec_connector import ENCODER_RUNS
+from dualfocus_engine.backend.launch import _client
 from dualfocus_engine.method.questions import Message
 from dualfocus_engine.method.turn_engine import TurnRequest
 from dualfocus_engine.pictures.pictures import Picture, open_picture
@@ -20,8 +23,10 @@ from vllm.collect_env import SystemEnv
 from vllm.config import SpeculativeConfig
 from vllm.distributed.ec_transfer.ec_connector.base import ECConnectorBase
 from vllm.distributed.ec_transfer.ec_connector.encoder_output_width import measure_encoder_output_widths
+from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.generate.base.protocol import DeltaMessage
 from vllm.entrypoints.generate.base.serving import PRIORITY_HEADER
+from vllm.entrypoints.launchers.launcher import NoSignalServer
 from vllm.entrypoints.launchers.utils.ssl import SSLCertRefresher
 from vllm.entrypoints.openai.chat_completion import serving
 from vllm.entrypoints.openai.chat_completion.api_router import ENDPOINT_LOAD_METRICS_FORMAT_HEADER_LABEL
@@ -42,6 +47,7 @@ from vllm.entrypoints.serve.utils.orca_metrics import metrics_header
 from vllm.entrypoints.serve.utils.sse_keep_alive import SSE_KEEP_ALIVE_COMMENT
 from vllm.lora.ops.torch_ops import lora_ops
 from vllm.lora.punica_wrapper import punica_cpu
+from vllm.multimodal.cache import factories
 from vllm.outputs import RequestOutput
 from vllm.parser.abstract_parser import Parser
 from vllm.reasoning import ReasoningParser
@@ -51,8 +57,10 @@ from vllm.utils.cpu_triton_utils import _expand_kernel_impl
 from vllm.utils.import_utils import import_plugin
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.core_client import MPClient
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from vllm.v1.engine.output_processor import OutputProcessor
+from vllm.v1.engine.utils import CoreEngineLaunch, bind_engine_zmq_listeners, launch_core_engines
 from vllm.v1.metrics.loggers import StatLoggerBase
 from vllm.v1.sample import rejection_sampler
 from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
@@ -299,6 +307,23 @@ def test_what_start_up_takes_from_vllms_server_is_there() -> None:
     assert list(inspect.signature(SSLCertRefresher).parameters) == wanted
     assert list(inspect.signature(import_plugin).parameters) == ["plugin_path"]
     assert "enable_offline_docs" in inspect.getsource(offline_docs.attach_router)
+
+
+def test_an_engine_can_be_shared_by_several_processes() -> None:
+    assert list(inspect.signature(bind_engine_zmq_listeners).parameters) == ["vllm_config", "num_api_servers"]
+    wanted = ["vllm_config", "executor_class", "log_stats", "addresses"]
+    assert list(inspect.signature(launch_core_engines).parameters) == wanted
+    parts = {"engine_manager", "coordinator", "addresses", "tensor_queue", "watched_frontend_processes"}
+    assert parts <= {field.name for field in fields(CoreEngineLaunch)}
+    assert {"_api_process_count", "_api_process_rank"} <= {field.name for field in fields(AsyncEngineArgs)}
+    wanted = ["client_addresses", "client_count", "client_index"]
+    assert list(inspect.signature(AsyncLLM.from_vllm_config).parameters)[-3:] == wanted
+    addresses, read = inspect.getsource(_client), inspect.getsource(MPClient.__init__)
+    told = set(re.findall(r'"(\w+)": ', addresses))
+    assert told == set(re.findall(r'client_addresses(?:\.get\(|\[)"(\w+)"', read))
+    assert list(inspect.signature(NoSignalServer).parameters) == ["config", "peer_loads"]
+    # Each process has a cache of processed pictures of its own then, and the engine none.
+    assert "parallel_config._api_process_count == 1" in inspect.getsource(factories)
 
 
 def test_a_cancellation_of_chat_serving_becomes_an_error() -> None:

@@ -3,16 +3,21 @@
 Leans on these parts of vLLM 0.32 (tests/engine/test_vllm_contract.py): `AsyncEngineArgs.create_engine_config` with a
 `UsageContext`, from which follow the tokens of a step and the requests at once that are the default;
 `AsyncLLM.from_vllm_config`; `scheduler_config.encoder_cache_size`, in tokens; what a `VllmConfig` makes of the flags in
-`_obstacles`.
+`_obstacles`. For several processes that ask one engine: `bind_engine_zmq_listeners`, `launch_core_engines`,
+`AsyncEngineArgs._api_process_count` and `_api_process_rank`, the client's addresses, as vLLM's `run_multi_api_server`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.utils import CoreEngineLaunch, EngineZmqListeners, bind_engine_zmq_listeners, launch_core_engines
+from vllm.v1.executor import Executor
 
 from dualfocus_engine.backend.drafts import SPECULATIVE_CONFIG
 from dualfocus_engine.backend.ec_connector import ec_transfer_config
@@ -24,6 +29,20 @@ from dualfocus_engine.models import LLAVA_HIGH_RES
 
 # How many times vLLM's own number of encoder outputs are kept: a question's other turn may come a step or two later.
 _ENCODER_OUTPUTS = 4
+_CONTEXT = UsageContext.OPENAI_API_SERVER
+
+
+@dataclass(frozen=True, slots=True)
+class EngineClient:
+    """How one of `count` processes reaches the engine that they share; to be handed to it as it is started.
+
+    `args` are the engine's own: what is drawn at random in them is to be the same in every process.
+    """
+
+    args: AsyncEngineArgs
+    index: int
+    count: int
+    addresses: dict[str, Any]
 
 
 def engine_args(model: str, *, draft_boxes: bool = False, **flags: Any) -> AsyncEngineArgs:
@@ -40,18 +59,93 @@ def engine_args(model: str, *, draft_boxes: bool = False, **flags: Any) -> Async
     return AsyncEngineArgs(model=model, **(engine_defaults() | ours | given))
 
 
-def launch(args: AsyncEngineArgs, heartbeat: Heartbeat, profile: Profile) -> AsyncLLM:
-    """Start vLLM with the defaults that its own server has.
+def launch(
+    args: AsyncEngineArgs, heartbeat: Heartbeat, profile: Profile, client: EngineClient | None = None
+) -> AsyncLLM:
+    """Start vLLM with the defaults that its own server has, or reach an engine that is shared.
 
     Raises ConfigError where a flag, or the profile, makes two looks impossible, before the model is loaded.
     """
-    context = UsageContext.OPENAI_API_SERVER
-    config = args.create_engine_config(context)
+    config = _checked_config(args, profile)
+    options: dict[str, Any] = {
+        "enable_log_requests": args.enable_log_requests,
+        "disable_log_stats": args.disable_log_stats,
+    }
+    if client is not None:
+        options |= {"client_addresses": dict(client.addresses), "client_count": client.count}
+        options["client_index"] = client.index
+    return AsyncLLM.from_vllm_config(config, stat_loggers=[heartbeat.logger], usage_context=_CONTEXT, **options)
+
+
+class SharedEngine:
+    """An engine whose processes are this one's to watch and to stop, and others' to ask."""
+
+    def __init__(self, launched: CoreEngineLaunch, listeners: EngineZmqListeners) -> None:
+        self._manager, self._coordinator = launched.engine_manager, launched.coordinator
+        self._listeners = listeners  # their paths go with them
+
+    @property
+    def processes(self) -> list[BaseProcess]:
+        """The engine's processes on this machine; where one ends, so has the engine."""
+        coordinator = [self._coordinator.proc] if self._coordinator else []
+        return [*(self._manager.processes if self._manager else ()), *coordinator]
+
+    def stop(self, timeout: float) -> None:
+        """Stop them; `timeout` is what they get to end by themselves, in seconds."""
+        for part in filter(None, (self._manager, self._coordinator)):
+            part.shutdown(timeout=timeout)
+        self._listeners.cleanup()
+
+
+def launch_shared(
+    args: AsyncEngineArgs, profile: Profile, count: int, start: Callable[[EngineClient], BaseProcess]
+) -> SharedEngine:
+    """Start vLLM's engine for `count` processes that `start` starts; blocks until the model is loaded.
+
+    Raises ConfigError as `launch` does, RuntimeError where the engine or one of the processes ends meanwhile; nothing
+    of the engine is left running then.
+    """
+    config = _checked_config(replace(args, _api_process_count=count, _api_process_rank=-1), profile)
+    listeners = bind_engine_zmq_listeners(config, count)
+    engine: SharedEngine | None = None
+    try:
+        with launch_core_engines(config, Executor.get_class(config), True, listeners.addresses) as launched:
+            engine = SharedEngine(launched, listeners)
+            launched.watched_frontend_processes = [
+                start(_client(args, index, count, pair, launched))
+                for index, pair in enumerate(zip(listeners.inputs, listeners.outputs, strict=True))
+            ]
+            for listener in (*listeners.inputs, *listeners.outputs):
+                listener.close()  # they are the other processes' now
+    except BaseException:
+        if engine is not None:
+            engine.stop(0)
+        raise
+    return engine
+
+
+def _client(
+    args: AsyncEngineArgs, index: int, count: int, listeners: tuple[Any, Any], launched: CoreEngineLaunch
+) -> EngineClient:
+    incoming, outgoing = listeners
+    addresses = {
+        "input_address": incoming.address,
+        "output_address": outgoing.address,
+        "input_listener": incoming.socket,
+        "output_listener": outgoing.socket,
+        "stats_update_address": launched.addresses.frontend_stats_publish_address,
+        "tensor_queue": launched.tensor_queue,
+    }
+    return EngineClient(replace(args, _api_process_count=count, _api_process_rank=index), index, count, addresses)
+
+
+def _checked_config(args: AsyncEngineArgs, profile: Profile) -> VllmConfig:
+    """Return vLLM's settings. Raises ConfigError where a flag makes two looks impossible."""
+    config = args.create_engine_config(_CONTEXT)
     if (obstacle := next(_obstacles(config, profile), None)) is not None:
         raise ConfigError(f"Two looks are impossible: {obstacle}")
     config.scheduler_config.encoder_cache_size *= _ENCODER_OUTPUTS
-    options = {"enable_log_requests": args.enable_log_requests, "disable_log_stats": args.disable_log_stats}
-    return AsyncLLM.from_vllm_config(config, stat_loggers=[heartbeat.logger], usage_context=context, **options)
+    return config
 
 
 def _obstacles(config: VllmConfig, profile: Profile) -> Iterator[str]:

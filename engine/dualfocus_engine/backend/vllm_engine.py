@@ -41,7 +41,7 @@ from dualfocus_engine.backend.chat_template import (
 from dualfocus_engine.backend.drafts import box_tokens
 from dualfocus_engine.backend.ec_connector import box_key
 from dualfocus_engine.backend.heartbeat import Heartbeat
-from dualfocus_engine.backend.launch import launch
+from dualfocus_engine.backend.launch import EngineClient, launch
 from dualfocus_engine.backend.outputs import (
     bounded_request,
     has_failed,
@@ -94,10 +94,10 @@ class VllmEngine:
         self._box_args = self._draft_args()
 
     @classmethod
-    def start(cls, args: AsyncEngineArgs, profile: Profile) -> "VllmEngine":
-        """Start vLLM (20 s and more); blocks until the model is loaded. Raises ConfigError."""
+    def start(cls, args: AsyncEngineArgs, profile: Profile, client: EngineClient | None = None) -> "VllmEngine":
+        """Start vLLM (20 s and more), or be a shared one's client; blocks until it is there. Raises ConfigError."""
         heartbeat = Heartbeat()
-        return cls(launch(args, heartbeat, profile), profile, heartbeat)
+        return cls(launch(args, heartbeat, profile, client), profile, heartbeat)
 
     def with_profile(self, profile: Profile) -> "VllmEngine":
         """Return what renders the turns of another profile on the same engine, with the same pictures at hand.

@@ -1,7 +1,7 @@
 """What the routes work with, and how long what they do may take."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -13,6 +13,7 @@ from dualfocus_server.guards.http_errors import HttpError, TimedOut
 from dualfocus_server.guards.watchdog import Watchdog
 from dualfocus_server.images.request_images import RequestImages
 from dualfocus_server.telemetry.answers_log import AnswersLog
+from dualfocus_server.telemetry.metrics import own_metrics
 
 # What is left of a question's time to write its answer.
 _WRITING_S = 0.5
@@ -25,7 +26,8 @@ class Service:
     `timeout` is for a question by two looks, and for the next token of a stream that vLLM writes; `mode` is that of
     questions that name none, `list_modes` whether the list of models has the names that choose one. `adapters` are
     asked in words of their own. `trusts_processor_kwargs` is vLLM's flag (`--trust-request-mm-kwargs`). `grounder` is
-    the kind of what says where to look in the model's place.
+    the kind of what says where to look in the model's place. Where other processes answer beside this one, `metrics`
+    are those of all, and `reset_mm_caches` is for all.
     """
 
     focus: DualFocus
@@ -41,6 +43,8 @@ class Service:
     adapters: Mapping[str, DualFocus] = field(default_factory=dict)
     trusts_processor_kwargs: bool = False
     grounder: str | None = None
+    metrics: Callable[[], Awaitable[bytes]] = own_metrics
+    reset_mm_caches: Callable[[], Awaitable[None]] | None = None
 
     def focus_of(self, model: str | None) -> DualFocus:
         """The method as a request's model is asked by it: in the words of its own profile, where an adapter has one."""

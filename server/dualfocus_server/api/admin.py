@@ -130,9 +130,9 @@ async def reset_prefix_cache(
 
 @_dev_router.post("/reset_mm_cache")
 async def reset_mm_cache(raw_request: Request) -> Response:
-    """Forget processed pictures, in this process and in the engine's."""
+    """Forget processed pictures, in each process that answers requests and in the engine's."""
     async with _places(raw_request).alone():
-        await _llm(raw_request).reset_mm_cache()
+        await (_service(raw_request).reset_mm_caches or _llm(raw_request).reset_mm_cache)()
     return Response()
 
 

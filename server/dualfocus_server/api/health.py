@@ -7,7 +7,7 @@ import vllm
 from fastapi import APIRouter, Request, Response
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from dualfocus_server.answering.service import Service
 from dualfocus_server.guards.api_errors import to_api_error
@@ -64,6 +64,7 @@ async def kv_event_sources(raw_request: Request) -> Response:
 @router.get(
     "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 )
-async def metrics() -> Response:
+async def metrics(raw_request: Request) -> Response:
     """Return all metrics in Prometheus's text format."""
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    service = cast("Service", raw_request.app.state.service)
+    return Response(await service.metrics(), media_type=CONTENT_TYPE_LATEST)

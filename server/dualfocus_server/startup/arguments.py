@@ -40,7 +40,7 @@ _TAKEN = {
     # Done in any case.
     *("enable_prompt_tokens_details", "enable_request_id_headers", "enable_server_load_tracking"),
 }
-_ONE_SERVER = "one server process answers for all ranks"
+_ONE_SERVER = "one server answers for all ranks"
 _TOKENS_ONLY = "prompts as tokens and pictures as tensors would go round all rules about pictures"
 # The others, and why (docs/operations.md has them too).
 _REFUSED = {

@@ -1,13 +1,17 @@
-"""The server's end: told to stop, it takes no new questions and finishes those that run."""
+"""The server's end: told to stop, it takes no new questions and finishes those that run.
+
+Leans on vLLM 0.32's `NoSignalServer`, uvicorn's server that several processes share out connections with.
+"""
 
 import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableSequence
 from contextlib import contextmanager
 
 import uvicorn
+from vllm.entrypoints.launchers.launcher import NoSignalServer
 
 from dualfocus_server.guards.admission import Admission
 from dualfocus_server.guards.http_errors import Draining
@@ -17,17 +21,23 @@ logger = logging.getLogger(__name__)
 _CLOSE = (b"connection", b"close")
 
 
-class Server(uvicorn.Server):
+class Server(NoSignalServer):  # type: ignore[misc]
     """Uvicorn that drains on SIGTERM, and leaves the process's end to its caller.
 
     Uvicorn's own handling raises the signal again when it has stopped, which would end the process before the engine
-    is stopped.
+    is stopped. With `peer_loads`, connections are shared out among processes (vLLM's `NoSignalServer`), and who started
+    this one is told of signals: it calls `stop`.
     """
 
     def __init__(
-        self, config: uvicorn.Config, admission: Admission, drain_timeout: float, on_ready: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        admission: Admission,
+        drain_timeout: float,
+        on_ready: Callable[[], None],
+        peer_loads: tuple[MutableSequence[int], int] | None = None,
     ) -> None:
-        super().__init__(config)
+        super().__init__(config, peer_loads)
         self._admission = admission
         self._drain_timeout = drain_timeout
         self._on_ready = on_ready
@@ -37,8 +47,8 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Drain on the first SIGINT or SIGTERM, stop at once on the second."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._on_signal)
+        for number in (signal.SIGINT, signal.SIGTERM) if self.peer_loads is None else ():
+            loop.add_signal_handler(number, self.stop)
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -47,7 +57,8 @@ class Server(uvicorn.Server):
         if self.started:
             self._on_ready()
 
-    def _on_signal(self) -> None:
+    def stop(self) -> None:
+        """Take no more questions, finish those there are, then end; called again, end at once."""
         if self._draining is not None:
             self.force_exit = self.should_exit = True
             return

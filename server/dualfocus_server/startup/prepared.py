@@ -4,6 +4,7 @@ Leans on vLLM 0.32's `load_chat_template` and `import_plugin`, and on the fields
 """
 
 import signal
+import socket
 from argparse import Namespace
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -32,7 +33,9 @@ from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.settings import Settings, settings_of
 from dualfocus_server.startup.adapters import adapter_profiles
 from dualfocus_server.startup.progress import say, step
+from dualfocus_server.startup.startup_message import ready_text
 from dualfocus_server.telemetry.answers_log import check_file
+from dualfocus_server.telemetry.logs import configure
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,22 @@ def introduce(prepared: Prepared) -> None:
         say(f"grounder: {args.grounder}")
     for note in (*_notes(profile, args), *_notes_on_parts(prepared)):
         say(f"note: {note}")
+
+
+def configure_logs(args: Namespace) -> None:
+    """Set up the process's logging, as the flags say."""
+    access = not args.disable_uvicorn_access_log
+    configure(args.log_format, args.uvicorn_log_level, access=access, texts=args.enable_log_requests)
+
+
+def ready_text_of(prepared: Prepared, listener: socket.socket) -> str:
+    """Return what is said once the server listens."""
+    return ready_text(
+        listener.getsockname(),
+        tls=bool(prepared.args.ssl_certfile),
+        keys=prepared.keys.is_needed,
+        playground=prepared.settings.playground,
+    )
 
 
 def _choose_profile(model: str, args: Namespace) -> ChosenProfile:
@@ -153,7 +172,8 @@ def _notes(profile: Profile, args: Namespace) -> Iterator[str]:
         yield "With --ec-transfer-config encoder runs are not counted, and turns at once may compute a picture twice."
     kept = engine_defaults().get("mm_processor_cache_gb")
     if kept is not None and args.mm_processor_cache_gb == kept:
-        yield f"Up to {kept} GiB of processed pictures are kept; --mm-processor-cache-gb sets another size."
+        by_each = " by each process" if args.api_server_count > 1 else ""
+        yield f"Up to {kept} GiB of processed pictures are kept{by_each}; --mm-processor-cache-gb sets another size."
 
 
 def _notes_on_parts(prepared: Prepared) -> Iterator[str]:

@@ -9,11 +9,11 @@ from dualfocus_engine import DualFocusError
 from dualfocus_server.guards.http_protocol import allow_many
 from dualfocus_server.startup.adapters import warm_adapters
 from dualfocus_server.startup.listening import bind
-from dualfocus_server.startup.prepared import Prepared, introduce, prepare, running
+from dualfocus_server.startup.prepared import Prepared, configure_logs, introduce, prepare, ready_text_of, running
 from dualfocus_server.startup.progress import say, step
 from dualfocus_server.startup.serving import answer_requests
-from dualfocus_server.startup.startup_message import ready_text
-from dualfocus_server.telemetry.logs import configure
+from dualfocus_server.startup.several.parent import serve_by_several
+from dualfocus_server.startup.several.refusals import check_several
 
 
 def run(args: Namespace) -> int:
@@ -22,18 +22,16 @@ def run(args: Namespace) -> int:
     allow_many()
     try:
         prepared = prepare(args)  # what is wrong with a flag is said before a model is loaded
+        if args.api_server_count > 1:
+            check_several(args, prepared.settings)
         introduce(prepared)
         listener = bind(args)  # and so is a port in use
+        if args.api_server_count > 1:
+            return serve_by_several(prepared, listener)
         return uvloop.run(_serve(prepared, listener))
     except DualFocusError as error:
         say(f"error: {error}")
         return 1
-
-
-def configure_logs(args: Namespace) -> None:
-    """Set up the process's logging, as the flags say."""
-    access = not args.disable_uvicorn_access_log
-    configure(args.log_format, args.uvicorn_log_level, access=access, texts=args.enable_log_requests)
 
 
 async def _serve(prepared: Prepared, listener: socket.socket) -> int:
@@ -46,15 +44,6 @@ async def _serve(prepared: Prepared, listener: socket.socket) -> int:
             with step("Warming up"):
                 await focus.warm_up()
                 adapters = await warm_adapters(focus, prepared.adapters)
-            return await answer_requests(prepared, adapters, listener, lambda: say(_ready_text(prepared, listener)))
+            return await answer_requests(prepared, adapters, listener, lambda: say(ready_text_of(prepared, listener)))
         finally:
             focus.stop()
-
-
-def _ready_text(prepared: Prepared, listener: socket.socket) -> str:
-    return ready_text(
-        listener.getsockname(),
-        tls=bool(prepared.args.ssl_certfile),
-        keys=prepared.keys.is_needed,
-        playground=prepared.settings.playground,
-    )

@@ -4,8 +4,9 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableSequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from dualfocus_engine import DualFocus, EngineDead
@@ -15,32 +16,49 @@ from dualfocus_engine.pictures.pictures import ImageLimits
 from dualfocus_server.answering.service import Service
 from dualfocus_server.answering.vllm_serving.chat import VllmChat
 from dualfocus_server.app import create_app
-from dualfocus_server.guards.admission import Admission
+from dualfocus_server.guards.admission import Admission, Places
 from dualfocus_server.guards.places import OwnPlaces
 from dualfocus_server.guards.watchdog import Watchdog
+from dualfocus_server.images.named_images import ImageNames
 from dualfocus_server.images.request_images import RequestImages
+from dualfocus_server.settings import Settings
 from dualfocus_server.startup.draining import Server
 from dualfocus_server.startup.listening import renewing_certificates, uvicorn_config
 from dualfocus_server.startup.prepared import Prepared
 from dualfocus_server.telemetry.answers_log import AnswersLog
-from dualfocus_server.telemetry.metrics import IMAGE_CACHE, watch
+from dualfocus_server.telemetry.metrics import own_metrics, watch_engine, watch_places
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """What a process shares with others that answer requests beside it, and how it tells who started them.
+
+    `loads` are the connections of each, and this one's place among them; `on_server` is given the server, to be told to
+    stop, and `on_failure` why the engine failed.
+    """
+
+    places: Places
+    named: ImageNames
+    metrics: Callable[[], Awaitable[bytes]]
+    reset_mm_caches: Callable[[], Awaitable[None]]
+    loads: tuple[MutableSequence[int], int]
+    on_server: Callable[[Server], None]
+    on_failure: Callable[[str], None]
+
+
 async def answer_requests(
-    prepared: Prepared, adapters: Mapping[str, DualFocus], listener: socket.socket, on_ready: Callable[[], None]
+    prepared: Prepared,
+    adapters: Mapping[str, DualFocus],
+    listener: socket.socket,
+    on_ready: Callable[[], None],
+    peers: Peers | None = None,
 ) -> int:
     """Answer requests with a running engine; returns the exit status: 0 where it was told to stop."""
     args, settings, focus = prepared.args, prepared.settings, prepared.focus
-    places = OwnPlaces(settings.max_questions, settings.max_queued, settings.max_questions_per_key)
-    admission = Admission(places)
-    watch(
-        running=lambda: places.counts[0],
-        waiting=lambda: places.counts[1],
-        unfinished_turns=lambda: focus.engine.unfinished,
-    )
-    IMAGE_CACHE.counts = focus.engine.pictures.counts
+    admission = Admission(peers.places if peers else _own_places(settings))
+    watch_engine(lambda: focus.engine.unfinished, focus.engine.pictures.counts)
     focus.engine.pictures.memory = MemoryBudget(settings.max_decoding_bytes)
     limits = ImageLimits(settings.max_image_pixels, settings.image_formats, settings.max_decoding_bytes)
     watchdog = Watchdog(focus.engine, settings.engine_timeout)
@@ -48,7 +66,7 @@ async def answer_requests(
         service = Service(
             focus,
             await VllmChat.on(focus.engine, args),
-            RequestImages(prepared.images, settings.max_images, limits),
+            RequestImages(prepared.images, settings.max_images, limits, peers.named if peers else None),
             admission,
             watchdog,
             timeout=settings.timeout,
@@ -59,20 +77,40 @@ async def answer_requests(
             adapters=adapters,
             trusts_processor_kwargs=args.trust_request_mm_kwargs,
             grounder=args.grounder and args.grounder.partition(":")[0],  # what follows may hold a password
+            metrics=peers.metrics if peers else own_metrics,
+            reset_mm_caches=peers.reset_mm_caches if peers else None,
         )
         app = create_app(service, settings, prepared.keys, prepared.admins)
         config = uvicorn_config(app, args, settings)
-        server = Server(config, admission, settings.drain_timeout, on_ready)
+        server = Server(config, admission, settings.drain_timeout, on_ready, peers.loads if peers else None)
+        if peers:
+            peers.on_server(server)
         try:
             failing = asyncio.create_task(watchdog.until_failure())
             with renewing_certificates(config, args):
-                return await _serve_until(failing, server, focus, admission, listener)
+                return await _serve_until(
+                    failing, server, service, listener, peers.on_failure if peers else _log_failure
+                )
         finally:
             await prepared.images.close()
 
 
+def _own_places(settings: Settings) -> OwnPlaces:
+    places = OwnPlaces(settings.max_questions, settings.max_queued, settings.max_questions_per_key)
+    watch_places(lambda: places.counts)
+    return places
+
+
+def _log_failure(why: str) -> None:
+    logger.critical("%s The server stops, to be started again by its supervisor.", why)
+
+
 async def _serve_until(
-    failing: asyncio.Task[str], server: Server, focus: DualFocus, admission: Admission, listener: socket.socket
+    failing: asyncio.Task[str],
+    server: Server,
+    service: Service,
+    listener: socket.socket,
+    on_failure: Callable[[str], None],
 ) -> int:
     """Serve until told to stop (0), or until the engine fails (1): then every question in flight is told so."""
     serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -81,9 +119,9 @@ async def _serve_until(
         failing.cancel()
         await serving
         return 0
-    logger.critical("%s The server stops, to be started again by its supervisor.", failing.result())
-    admission.end(EngineDead())
-    focus.engine.fail_all_requests()
+    on_failure(failing.result())
+    service.admission.end(EngineDead())
+    service.focus.engine.fail_all_requests()
     server.should_exit = True
     await serving
     return 1

@@ -7,8 +7,8 @@ from http import HTTPMethod, HTTPStatus
 from dualfocus_engine import FocusResult, Mode, SecondLook, Selection
 from dualfocus_engine.method.results import kind_of, turns_of
 from dualfocus_engine.method.stages import GROUNDER as GROUNDER_STAGE
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client import REGISTRY, Counter, Histogram, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_fastapi_instrumentator.metrics import Info, default
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -61,9 +61,6 @@ LOOKS = Histogram(
     "dualfocus_looks", "Looks that a question was answered from, the first one counted.", ["mode"], buckets=_LOOKS
 )
 SEARCHES = Counter("dualfocus_searches", "Searches by why they took no further look.", ["ending"])
-RUNNING = Gauge("dualfocus_questions_running", "Questions worked on.")
-WAITING = Gauge("dualfocus_questions_waiting", "Questions waiting for their turn.")
-UNFINISHED_TURNS = Gauge("dualfocus_unfinished_turns", "Turns that the engine has not finished.")
 
 # `vllm serve`'s own of HTTP, by the library that it takes them from: made once, also for several applications.
 _HTTP_METRICS = default()
@@ -72,30 +69,52 @@ _METHODS = {*HTTPMethod}
 UNCOUNTED_PATHS = ["/metrics", "/health", "/ready", "/ping", "/version", "/load"]
 
 
-def watch(running: Callable[[], int], waiting: Callable[[], int], unfinished_turns: Callable[[], int]) -> None:
-    """Read the gauges from where they are counted, at each scrape."""
-    RUNNING.set_function(running)
-    WAITING.set_function(waiting)
-    UNFINISHED_TURNS.set_function(unfinished_turns)
+_RUNNING, _WAITING = "dualfocus_questions_running", "dualfocus_questions_waiting"
+_UNFINISHED_TURNS = "dualfocus_unfinished_turns"
+_GAUGES = {
+    _RUNNING: "Questions worked on.",
+    _WAITING: "Questions waiting for their turn.",
+    _UNFINISHED_TURNS: "Turns that the engine has not finished.",
+}
 
 
-class _ImageCache(Collector):
-    """Hits and misses as the engine counts them, by what was looked for."""
+class _Live(Collector):
+    """What is counted elsewhere, and read from there at each scrape: what this process knows of it."""
 
     def __init__(self) -> None:
-        self.counts: Callable[[], Mapping[str, tuple[int, int]]] = dict
+        self.gauges: dict[str, Callable[[], int]] = {}
+        self.image_cache: Callable[[], Mapping[str, tuple[int, int]]] = dict
 
     def collect(self) -> Iterator[Metric]:
+        for name, read in self.gauges.items():
+            yield GaugeMetricFamily(name, _GAUGES[name], read())
         hits = CounterMetricFamily("dualfocus_image_cache_hits", "Images found in the cache.", labels=["kind"])
         misses = CounterMetricFamily("dualfocus_image_cache_misses", "Images not found in it.", labels=["kind"])
-        for name, (hit, missed) in self.counts().items():
+        for name, (hit, missed) in self.image_cache().items():
             hits.add_metric([name], hit)
             misses.add_metric([name], missed)
         yield from (hits, misses)
 
 
-IMAGE_CACHE = _ImageCache()
-REGISTRY.register(IMAGE_CACHE)
+LIVE = _Live()
+REGISTRY.register(LIVE)
+
+
+def watch_places(counts: Callable[[], tuple[int, int]]) -> None:
+    """Read at each scrape how many questions run, and wait, from where places are counted."""
+    LIVE.gauges[_RUNNING] = lambda: counts()[0]
+    LIVE.gauges[_WAITING] = lambda: counts()[1]
+
+
+def watch_engine(unfinished: Callable[[], int], image_cache: Callable[[], Mapping[str, tuple[int, int]]]) -> None:
+    """Read at each scrape the unfinished turns, and the image cache's hits and misses by what was looked for."""
+    LIVE.gauges[_UNFINISHED_TURNS] = unfinished
+    LIVE.image_cache = image_cache
+
+
+async def own_metrics() -> bytes:
+    """Return this process's metrics in Prometheus's text format."""
+    return generate_latest()
 
 
 def record_answer(results: Sequence[FocusResult], mode: Mode, stages: Mapping[str, float], seconds: float) -> None:

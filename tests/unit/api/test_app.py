@@ -16,6 +16,7 @@ from dualfocus_server.guards.keys import KeyRing
 from dualfocus_server.guards.places import OwnPlaces
 from dualfocus_server.guards.watchdog import Watchdog
 from dualfocus_server.settings import Settings
+from dualfocus_server.telemetry.metrics import own_metrics
 from dualfocus_server.telemetry.request_ids import request_id
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
@@ -44,7 +45,8 @@ class Engine:
 
 def application(**settings: Any) -> FastAPI:
     engine: Any = Engine()
-    service: Any = SimpleNamespace(admission=Admission(OwnPlaces(1, 1)), watchdog=Watchdog(engine, 60))
+    watchdog = Watchdog(engine, 60)
+    service: Any = SimpleNamespace(admission=Admission(OwnPlaces(1, 1)), watchdog=watchdog, metrics=own_metrics)
     cors = {"allow_origins": [PAGE], "allow_credentials": False, "allow_methods": ["*"], "allow_headers": ["*"]}
     return create_app(service, Settings(cors=cors, **settings), KeyRing(["good"]))
 

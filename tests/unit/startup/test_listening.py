@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -104,3 +104,26 @@ def test_idle_connections_are_kept_as_long_as_the_settings_say() -> None:
     nothing: Any = None
     config = uvicorn_config(nothing, parse_arguments([]), Settings(idle_timeout=7))
     assert config.timeout_keep_alive == 7
+
+
+async def test_servers_that_share_a_socket_take_connections_in_turn(socket_file: Path) -> None:
+    """As processes do (`--api-server-count`), each with a copy of the socket."""
+    args, loads = parse_arguments(["--uds", str(socket_file)]), [2**31 - 1] * 2
+    listener = bind(args)
+    async with AsyncExitStack() as clients, asyncio.TaskGroup() as group:
+        servers = []
+        for index in range(2):
+            app, ready = Starlette(routes=[Route("/", PlainTextResponse(str(index)))]), asyncio.Event()
+            config = uvicorn_config(app, args, Settings())
+            servers.append(Server(config, Admission(OwnPlaces(1, 0)), 0, ready.set, (loads, index)))
+            group.create_task(servers[-1].serve(sockets=[listener.dup()]))
+            await asyncio.wait_for(ready.wait(), WAIT)
+        answers = []
+        for _ in range(4):
+            transport = httpx.AsyncHTTPTransport(uds=str(socket_file))
+            http = await clients.enter_async_context(httpx.AsyncClient(transport=transport))
+            answers.append((await http.get("http://localhost/")).text)
+        assert sorted(answers) == ["0", "0", "1", "1"]
+        for server in servers:
+            server.should_exit = True
+    listener.close()

@@ -19,9 +19,10 @@ from dualfocus_server.telemetry.metrics import (
     record_answer,
     record_failure,
     record_passthrough,
-    watch,
+    watch_engine,
+    watch_places,
 )
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, Metric
 from prometheus_client.metrics import MetricWrapperBase
 
 from ..builders import turn
@@ -202,7 +203,8 @@ async def test_failed_answers_are_counted_wherever_they_were_made(path: str, sta
 async def test_questions_worked_on_and_waiting_are_read_at_each_scrape() -> None:
     places = OwnPlaces(1, 5)
     admission = Admission(places)
-    watch(lambda: places.counts[0], lambda: places.counts[1], lambda: 7)
+    watch_places(lambda: places.counts)
+    watch_engine(lambda: 7, dict)
 
     def gauges() -> tuple[float, float, float]:
         names = ("questions_running", "questions_waiting", "unfinished_turns")
@@ -214,6 +216,14 @@ async def test_questions_worked_on_and_waiting_are_read_at_each_scrape() -> None
         await first.acquire()
         assert gauges() == (1, 1, 7)
     assert gauges() == (0, 0, 7)
+
+
+def families() -> list[Metric]:
+    """All families of the server's own."""
+    ours = [item for item in vars(metrics).values() if isinstance(item, MetricWrapperBase)]
+    watch_places(lambda: (0, 0))
+    watch_engine(lambda: 0, dict)
+    return [*(family for metric in ours for family in metric.collect()), *metrics.LIVE.collect()]
 
 
 def test_names_are_ours_and_end_in_what_they_count() -> None:
@@ -231,11 +241,11 @@ def test_names_are_ours_and_end_in_what_they_count() -> None:
         "calls",
         "looks",
         "searches",
+        "hits",
+        "misses",
     )
-    ours = [item for item in vars(metrics).values() if isinstance(item, MetricWrapperBase)]
-    assert len(ours) == 15
-    for metric in ours:
-        (family,) = metric.collect()
+    assert len(families()) == 17
+    for family in families():
         assert family.name.startswith("dualfocus_")
         assert family.name.endswith(ends)
 
@@ -243,9 +253,7 @@ def test_names_are_ours_and_end_in_what_they_count() -> None:
 def test_every_metric_and_alert_is_described() -> None:
     root = Path(__file__).parents[3]
     page = (root / "docs" / "operations.md").read_text()
-    ours = [item for item in vars(metrics).values() if isinstance(item, MetricWrapperBase)]
-    for metric in ours:
-        (family,) = metric.collect()
+    for family in families():
         assert f"`{family.name}{'_total' * (family.type == 'counter')}`" in page
     rules = yaml.safe_load((root / "deploy" / "prometheus" / "rules" / "dualfocus.yml").read_text())
     for rule in (rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule):

@@ -1,11 +1,12 @@
 """Messages between the server's processes: each end of a socket pair asks the other's functions by their names."""
 
 import asyncio
+import inspect
 import logging
 import pickle
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from itertools import count
 from typing import Any, Self
 
@@ -23,14 +24,14 @@ class ChannelClosed(Exception):
 
 
 class Channel:
-    """One end. `answers` are what the other end may ask, each a coroutine function of what it is given.
+    """One end. `answers` are what the other end may ask: functions of what it gives, coroutines or not.
 
     What was sent first is begun first. Both ends are the server's own: messages are pickled.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
-        self.answers: dict[str, Callable[..., Awaitable[Any]]] = {}
+        self.answers: dict[str, Callable[..., Any]] = {}
         self._numbers = count(1)
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._answering: set[asyncio.Task[None]] = set()
@@ -90,7 +91,8 @@ class Channel:
     async def _answer(self, number: int, name: str, given: tuple[Any, ...]) -> None:
         value, failure = None, None
         try:
-            value = await self.answers[name](*given)
+            answer = self.answers[name](*given)
+            value = await answer if inspect.isawaitable(answer) else answer
         except Exception as error:
             logger.exception("What another process asked (%s) failed.", name)
             failure = f"{name}: {type(error).__name__}: {error}"

@@ -32,5 +32,5 @@ class SharedNames:
     def _ask(self, name: str, client: str | None, salt: str | None, uuid: str, *data: bytes) -> Awaitable[object]:
         owner = self.owner(client, salt, uuid)
         if owner == self._index:
-            return self._channel.answers[name](client, salt, uuid, *data)
+            return cast("Awaitable[object]", self._channel.answers[name](client, salt, uuid, *data))
         return self._channel.ask("pass_on", owner, name, client, salt, uuid, *data)

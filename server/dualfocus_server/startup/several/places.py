@@ -12,11 +12,12 @@ from dualfocus_server.startup.several.channel import Channel
 
 
 class LentPlaces:
-    """In the parent: the places that the questions of one process hold."""
+    """In the parent: the places that the questions of one process hold; `tell_all` is how all hear of its sleep."""
 
-    def __init__(self, places: OwnPlaces, channel: Channel) -> None:
+    def __init__(self, places: OwnPlaces, channel: Channel, tell_all: Callable[..., None]) -> None:
         self._places = places
         self._channel = channel
+        self._tell_all = tell_all
         self._held: dict[int, OwnPlace] = {}
         self._waiting: dict[int, asyncio.Task[None]] = {}
         self._alone: asyncio.Task[None] | None = None
@@ -69,6 +70,7 @@ class LentPlaces:
         """Let questions run again; None where who asked has left before there were none."""
         if is_asleep is not None:
             self._places.is_asleep = is_asleep
+            self._tell_all("asleep", is_asleep)
         if self._alone is not None:
             self._alone.cancel()
 
@@ -98,7 +100,7 @@ class RemotePlaces:
         self._may_run: dict[int, asyncio.Event] = {}
         self._one_alone = asyncio.Lock()
         self.is_asleep = False
-        channel.answers["begin"] = self._begin
+        channel.answers |= {"begin": self._begin, "asleep": self._note_sleep}
 
     async def enter(self, client: str) -> RemotePlace:
         """Hold a place, to run or to wait. Raises TooBusy."""
@@ -116,9 +118,17 @@ class RemotePlaces:
             may_run.set()
         return RemotePlace(may_run, partial(self._leave, number))
 
-    async def _begin(self, number: int) -> None:
+    def give_up(self) -> None:
+        """Let all that wait begin: nobody counts places any more, and each is to hear that the engine is lost."""
+        for may_run in self._may_run.values():
+            may_run.set()
+
+    def _begin(self, number: int) -> None:
         if (may_run := self._may_run.get(number)) is not None:
             may_run.set()
+
+    def _note_sleep(self, is_asleep: bool) -> None:
+        self.is_asleep = is_asleep
 
     def _leave(self, number: int) -> None:
         if self._may_run.pop(number, None) is not None:

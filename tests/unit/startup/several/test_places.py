@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
 from dualfocus_engine.method.stages import Stages
@@ -19,12 +20,16 @@ from .pairs import pair
 async def two(places: OwnPlaces) -> AsyncIterator[tuple[Admission, Admission]]:
     """The admissions of two processes whose places are one parent's."""
     async with AsyncExitStack() as held:
-        admissions = []
-        for _ in range(2):
-            parent, child = await held.enter_async_context(pair())
-            LentPlaces(places, parent)
-            admissions.append(Admission(RemotePlaces(child)))
-        yield admissions[0], admissions[1]
+        pairs = [await held.enter_async_context(pair()) for _ in range(2)]
+
+        def tell_all(*told: Any) -> None:
+            for parent, _ in pairs:
+                parent.tell(*told)
+
+        for parent, _ in pairs:
+            LentPlaces(places, parent, tell_all)
+        one, other = (Admission(RemotePlaces(child)) for _, child in pairs)
+        yield one, other
 
 
 async def come_to(places: OwnPlaces, running: int, waiting: int) -> None:
@@ -131,12 +136,15 @@ async def test_an_engine_that_one_process_put_asleep_is_woken_by_the_other() -> 
         async with one.places.alone():
             one.places.is_asleep = True
         with await one.admit("a", Stages()) as slot:
+            assert await other.places.load() == 1
+            assert other.places.is_asleep
             beginning = asyncio.create_task(slot.acquire())
             await come_to(places, 0, 1)
             async with asyncio.timeout(WAIT), other.places.alone():
                 assert other.places.is_asleep
                 other.places.is_asleep = False
             await asyncio.wait_for(beginning, WAIT)
+            assert not one.places.is_asleep
 
 
 async def test_who_stops_waiting_to_be_alone_wakes_nobody_and_holds_nothing() -> None:
@@ -149,3 +157,18 @@ async def test_who_stops_waiting_to_be_alone_wakes_nobody_and_holds_nothing() ->
                     raise AssertionError("a question runs")
         with await other.admit("b", Stages()) as second:
             await asyncio.wait_for(second.acquire(), WAIT)
+
+
+async def test_who_waits_is_told_where_the_engine_is_lost_and_nobody_gives_places_any_more() -> None:
+    async with pair() as (parent, child):
+        LentPlaces(OwnPlaces(running=1, queued=1), parent, lambda *told: None)
+        remote = RemotePlaces(child)
+        admission = Admission(remote)
+        with await admission.admit("a", Stages()) as first, await admission.admit("b", Stages()) as second:
+            await first.acquire()
+            waiting = asyncio.create_task(second.acquire())
+            await asyncio.sleep(0)
+            admission.end(ValueError("lost"))
+            remote.give_up()
+            with pytest.raises(ValueError, match="lost"):
+                await asyncio.wait_for(waiting, WAIT)
