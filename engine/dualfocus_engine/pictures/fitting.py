@@ -18,10 +18,17 @@ def fit(image: Image.Image, pad_color: Colour | None, image_size: int | None) ->
     Either step is left out where it is None: the model's own processor does the rest. `image_size` needs `pad_color`
     (profiles see to it): a picture that is not padded is left to the processor altogether.
     """
-    shown = within_aspect(image) if pad_color is None else pad_to_square(image, pad_color)
-    if image_size is None or pad_color is None:
-        return shown
-    return resize(shown, (image_size, image_size))
+    if pad_color is None:
+        return within_aspect(image)
+    if image_size is None:
+        return pad_to_square(image, pad_color)
+    image = shrink_to_bound(image)
+    square, shown = max(image.size), (image_size, image_size)
+    if image.height == square or square > 2 * _REDUCING_GAP * image_size:
+        return resize(pad_to_square(image, pad_color), shown)
+    # Pillow filters along the rows first: those of the bars above and below stay as they are, and come in afterwards.
+    narrow = resize(image, (image_size, image.height))
+    return resize(_center_on_canvas(narrow, (image_size, square), pad_color), shown)
 
 
 def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -279,7 +279,7 @@ def test_whole_width_is_shown_and_the_bars_have_the_mean_colour(china: Image.Ima
 @pytest.mark.parametrize(
     ("size", "levels"), [((1023, 767), 0), ((2700, 2025), 2), ((2025, 2700), 2), ((4001, 2999), 4)]
 )
-def test_what_is_shown_is_pillows_own_filters_but_for_large_pictures(
+def test_large_picture_is_shown_within_a_few_levels_of_that(
     china: Image.Image, size: tuple[int, int], levels: int
 ) -> None:
     picture = china.resize(size, Image.Resampling.LANCZOS)
