@@ -16,6 +16,7 @@ from dualfocus_engine.families.choosing import choose_profile
 from dualfocus_server.startup.arguments import parse_arguments
 from running_server import PATIENCE, start_server
 
+from tests.engine.qwen_vl import original as qwen_vl
 from tests.unit.conversion.original import (
     GRID,
     config,
@@ -36,6 +37,8 @@ COMMANDS = [
     line for block in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL) for line in block.splitlines()
 ]
 HUB_NAME = re.compile(r"\b(?:liuhaotian|yhcao|Lin-Chen|openai|lmsys)/[\w.-]+")
+# Of the systems, those whose files on the hub are served as they are.
+AS_IT_IS = ("Qwen-VL-Chat",)
 LLAVA = language_weights() | projector_weights()
 
 
@@ -54,7 +57,7 @@ def test_the_commands_of_the_page_run_from_top_to_bottom(
             assert convert(shlex.split(named, comments=True)[2:]) == 0, line
     for line in (served, *others):  # one is started below; the others are read as their start reads them
         model = tmp_path / shlex.split(line, comments=True)[2]
-        assert choose_profile(str(model)).profile.name in ("llava-dualfocus", "llava-next")
+        assert choose_profile(str(model)).profile.name in ("llava-dualfocus", "llava-next", "qwen-vl")
         parse_arguments(shlex.split(line, comments=True)[2:])
     _, _, model_name, *flags = shlex.split(served, comments=True)
     server = start_server(
@@ -74,7 +77,7 @@ def test_every_system_has_what_to_convert_serve_and_ask() -> None:
     systems = re.findall(r"^### (.+?)\n(.*?)(?=^##)", PAGE, re.MULTILINE | re.DOTALL)
     assert len(systems) >= 6
     for name, section in systems:
-        for command in ("convert", "serve", "ask"):
+        for command in ("serve", "ask") if name in AS_IT_IS else ("convert", "serve", "ask"):
             assert f"\ndualfocus {command} " in section, (name, command)
 
 
@@ -114,6 +117,8 @@ def _write_stand_ins(folder: Path) -> None:
     write_checkpoint(folder / "yhcao/DualFocus-ShareGPT4V-13B", share4v("/nowhere/7B"), own, bins=True)
     language = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
     write_checkpoint(folder / "lmsys/vicuna-7b-v1.5", language, language_weights(), bins=True)
+    (folder / "Qwen/Qwen-VL-Chat").mkdir(parents=True)
+    qwen_vl.write_beside(folder / "Qwen/Qwen-VL-Chat")
     write_adapter(folder / "my-llava-lora", clip, adapter()[0])
     (folder / "my-projector").mkdir()
     write_beside(folder / "my-projector", config(clip))

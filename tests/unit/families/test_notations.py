@@ -16,6 +16,7 @@ WRITTEN = {
     "llava-next": "[0.25, 0.10, 0.50, 0.30]",
     "minicpm-v": "<ref>region</ref><box>250 100 500 300</box>",
     "ovis2.5": "<box>(0.250,0.100),(0.500,0.300)</box>",
+    "qwen-vl": "<ref>region</ref><box>(250,100),(500,300)</box>",
     "qwen2-vl": "<|object_ref_start|>region<|object_ref_end|><|box_start|>(250,100),(500,300)<|box_end|>",
     "qwen3.5": '```json\n[\n\t{"bbox_2d": [250, 100, 500, 300], "label": "region"}\n]\n```',
     # The paper's, where a client says where to look.
@@ -48,6 +49,8 @@ def test_every_profile_has_a_case() -> None:
     ("name", "text"),
     [
         *WRITTEN.items(),
+        ("qwen-vl", "<ref> the sign </ref><box> (250,100),(500,300) </box> and a pole (1,2),(3,4)"),
+        ("qwen-vl", "It is at (250,100),(500,300)."),
         ("qwen2-vl", "sign(250,100),(500,300)"),  # its tokens left out
         ("qwen3.5", '<think>\nmaybe [1, 2, 3, 4]</think>\n\n[{"bbox_2d": [250, 100, 500, 300], "label": "sign"}]'),
         ("qwen3.5", '[{"bbox_2d": [250, 100, 500, 300], "bbox_2d": [0, 0, 9, 9]}]'),

@@ -12,6 +12,7 @@ from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.boxes import CropPolicy
 from dualfocus_engine.families.choosing import PROFILE_FILE, choose_profile, profile_of
 from dualfocus_engine.families.profiles import Profile, load_profile, profile_names, shipped_profile
+from dualfocus_engine.models import register
 from dualfocus_training.models.untrained import untrained_profile
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from vllm import ModelRegistry
@@ -53,6 +54,7 @@ SERVED = {
     "Ovis2_5": "ovis2.5",
     "Ovis2_6ForCausalLM": "ovis2.5",
     "Ovis2_6_MoeForCausalLM": "ovis2.5",
+    "QWenLMHeadModel": "qwen-vl",
     "Qwen2VLForConditionalGeneration": "qwen2-vl",
     "Qwen2_5_VLForConditionalGeneration": "qwen2.5-vl",
     "Qwen3VLForConditionalGeneration": "qwen3-vl",
@@ -93,6 +95,7 @@ def test_shipped_profiles_are_named_and_load() -> None:
 
 
 def test_architectures_are_spelled_as_vllm_knows_them() -> None:
+    register()
     assert set(SERVED) <= set(ModelRegistry.get_supported_archs())
 
 
@@ -229,7 +232,7 @@ def test_profile_can_not_be_changed_once_loaded() -> None:
     "name", ["vicuna", "", "/no/such/file.yaml", "..", "llava-dualfocus.yaml", pytest.param("x" * 300, id="long")]
 )
 def test_unknown_profile_names_those_there_are(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"give one of .*internvl.*, paper, qwen2-vl, .*, or a YAML file"):
+    with pytest.raises(ConfigError, match=r"give one of .*internvl.*, paper, qwen-vl, .*, or a YAML file"):
         load_profile(name)
 
 
