@@ -2,27 +2,21 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
-from dualfocus_engine.conversion.reading import read_json
 from dualfocus_eval.scenes.layout import Difficulty, compose
 from dualfocus_eval.scenes.questions import ask
-from huggingface_hub import snapshot_download
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedTokenizerFast
-from transformers.utils import cached_file
+from transformers import PreTrainedTokenizerFast
 
 from dualfocus_training.learning.conversations import Wording
 from dualfocus_training.learning.courses import ConversationCourse, Course, SceneCourse
 from dualfocus_training.learning.learner import SceneLearner
 from dualfocus_training.learning.rounds import RoundsLearner
-from dualfocus_training.models.qwen_vl.model import QwenVL
-from dualfocus_training.models.qwen_vl.processor import QwenVLProcessor
-from dualfocus_training.models.qwen_vl.shape import is_qwen_vl
+from dualfocus_training.models.bases import load_model, load_processor
 from dualfocus_training.models.small_model import build_model, build_processor
 from dualfocus_training.models.vocabulary import build_tokenizer
 from dualfocus_training.recipe import Lora, Recipe
@@ -32,17 +26,9 @@ _TOKENIZER_SCENES = 2000
 
 def build_processor_of(recipe: Recipe) -> Any:
     """The processor of the recipe's model."""
-    if recipe.size is not None:
-        return build_processor(recipe.size, scene_tokenizer(Wording(recipe.load_profile())))
-    folder = _qwen_vl_folder(str(recipe.base))
-    return QwenVLProcessor(folder) if folder else AutoProcessor.from_pretrained(recipe.base)
-
-
-def _qwen_vl_folder(base: str) -> Path | None:
-    """The folder of a Qwen-VL, downloaded where it is a name on the hub; None of a model that transformers has."""
-    if not is_qwen_vl(read_json(Path(cached_file(base, "config.json")))):
-        return None
-    return Path(base) if Path(base).is_dir() else Path(snapshot_download(base))
+    if recipe.size is None:
+        return load_processor(str(recipe.base))
+    return build_processor(recipe.size, scene_tokenizer(Wording(recipe.load_profile())))
 
 
 def scene_tokenizer(wording: Wording) -> PreTrainedTokenizerFast:
@@ -63,18 +49,10 @@ def build_learner(recipe: Recipe, processor: Any) -> SceneLearner | RoundsLearne
         torch.manual_seed(recipe.seed)
         learner: SceneLearner | RoundsLearner = SceneLearner(build_model(recipe.size, processor.tokenizer))
     else:
-        model = _base_model(str(recipe.base))
+        model = load_model(str(recipe.base))
         learner = RoundsLearner(_with_lora(model, recipe.lora) if recipe.lora else model)
     _freeze(learner, recipe.learned)
     return learner
-
-
-def _base_model(base: str) -> nn.Module:
-    folder = _qwen_vl_folder(base)
-    if folder:
-        return QwenVL.from_pretrained(folder)
-    model: nn.Module = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
-    return model
 
 
 def _with_lora(model: nn.Module, lora: Lora) -> nn.Module:
