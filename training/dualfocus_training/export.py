@@ -15,6 +15,7 @@ from transformers import LlavaForConditionalGeneration
 
 from dualfocus_training.learning.learner import SceneLearner
 from dualfocus_training.learning.rounds import RoundsLearner
+from dualfocus_training.models.qwen_vl.model import QwenVL
 from dualfocus_training.models.weights import save_weights
 from dualfocus_training.recipe import Recipe, load_recipe
 from dualfocus_training.starting import build_learner, build_processor_of
@@ -72,6 +73,9 @@ def _profile_text(recipe: Recipe) -> str:
 
 
 def _write_model(model: Any, processor: Any, folder: Path) -> None:
+    if isinstance(model, QwenVL):  # what else its layout has came with the processor
+        model.save_pretrained(folder)
+        return
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     if not isinstance(model, LlavaForConditionalGeneration):

@@ -12,12 +12,13 @@ from dualfocus_eval.scenes.questions import ask
 from dualfocus_eval.scenes.together import ask_together
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from dualfocus_training.learning.conversations import ENOUGH, NOT_ENOUGH, Wording
 from dualfocus_training.learning.courses import ConversationCourse, Course, SceneCourse
 from dualfocus_training.learning.learner import SceneLearner
 from dualfocus_training.learning.rounds import RoundsLearner
+from dualfocus_training.models.bases import load_model, load_processor
 from dualfocus_training.models.small_model import build_model, build_processor
 from dualfocus_training.models.vocabulary import build_tokenizer
 from dualfocus_training.recipe import Lora, Recipe
@@ -28,7 +29,7 @@ _TOKENIZER_SCENES = 2000
 def build_processor_of(recipe: Recipe) -> Any:
     """The processor of the recipe's model."""
     if recipe.size is None:
-        return AutoProcessor.from_pretrained(recipe.base)
+        return load_processor(str(recipe.base))
     return build_processor(recipe.size, scene_tokenizer(Wording(recipe.load_profile())))
 
 
@@ -51,7 +52,7 @@ def build_learner(recipe: Recipe, processor: Any) -> SceneLearner | RoundsLearne
         torch.manual_seed(recipe.seed)
         learner: SceneLearner | RoundsLearner = SceneLearner(build_model(recipe.size, processor.tokenizer))
     else:
-        model = AutoModelForImageTextToText.from_pretrained(recipe.base, dtype=torch.float32)
+        model = load_model(str(recipe.base))
         learner = RoundsLearner(_with_lora(model, recipe.lora) if recipe.lora else model)
     _freeze(learner, recipe.learned)
     return learner
