@@ -75,7 +75,8 @@ def find(
         "hold": sum(map(_is_held, there)) / len(there),
         "crop_tokens": tokens,
         "as_wanted": None if views is None or not tokens else all(_is_wanted(count, views) for count in tokens),
-        "shared": all(map(_shares, micros)) if micros else None,
+        # A crop within its picture leaves no prefix to share.
+        "shared": all(map(_shares, micros)) if micros and not profile.crop_in_picture else None,
         "read_by_macro": sum(_says(one.reply.macro, one.drawn) for one in there) / len(there),
         "read_by_micro": _mean([float(_says(one.reply.micro, one.drawn)) for one in micros]),
         "thoughts": any(_THOUGHT in said.text for one in there for said in (one.reply.macro, one.reply.micro) if said),

@@ -57,7 +57,7 @@ def test_the_commands_of_the_page_run_from_top_to_bottom(
             assert convert(shlex.split(named, comments=True)[2:]) == 0, line
     for line in (served, *others):  # one is started below; the others are read as their start reads them
         model = tmp_path / shlex.split(line, comments=True)[2]
-        assert choose_profile(str(model)).profile.name in ("llava-dualfocus", "llava-next", "qwen-vl")
+        assert choose_profile(str(model)).profile.name in ("llava-dualfocus", "llava-next", "fifth-patch", "qwen-vl")
         parse_arguments(shlex.split(line, comments=True)[2:])
     _, _, model_name, *flags = shlex.split(served, comments=True)
     server = start_server(
@@ -112,6 +112,8 @@ def _write_stand_ins(folder: Path) -> None:
             folder / f"liuhaotian/llava-v1.6-vicuna-{size}b", config("/nowhere/clip", **next_fields),
             own | newline_weights(),
         )  # fmt: skip
+    flat = config("/nowhere/clip", **next_fields | {"mm_patch_merge_type": "flat"})
+    write_checkpoint(folder / "my-llava-highres", flat, LLAVA | inside(tower_weights()))
     write_checkpoint(folder / "Lin-Chen/ShareGPT4V-13B", share4v(str(beside)), LLAVA, bins=True)
     own = LLAVA | inside(tower_weights(seed=6))
     write_checkpoint(folder / "yhcao/DualFocus-ShareGPT4V-13B", share4v("/nowhere/7B"), own, bins=True)

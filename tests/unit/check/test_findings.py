@@ -145,6 +145,13 @@ def test_a_prefix_that_is_not_shared_and_crops_of_another_size_are_named() -> No
     assert "prefix caching" in found.advice[1]
 
 
+def test_no_prefix_is_missed_where_the_crop_is_in_its_picture() -> None:
+    fifth = load_profile("fifth-patch")
+    micro = {"prompt_tokens": 3700, "cached_tokens": 96, "image_tokens": 3456}
+    found = _found(fifth, lambda box, size, shown: fifth.box_format.write(box), micro=micro)
+    assert (found.shared, found.works) == (None, True)
+
+
 @pytest.mark.parametrize(("tokens", "as_wanted"), [(255, False), (256, True), (1024, True), (1025, False)])
 def test_crops_of_too_few_tokens_are_as_wrong_as_those_of_too_many(tokens: int, as_wanted: bool) -> None:
     micro = {"prompt_tokens": 1500, "cached_tokens": 992, "image_tokens": 900 + tokens}
