@@ -62,6 +62,7 @@ const REASONS = {
   nothing_asked: () => "Nothing was asked about the picture, so there was no place to look for.",
   no_grounding: () => "This model can't say where something is, so the first answer stands.",
   nothing_to_enlarge: () => "The place that the model named was already shown as large as it can be, so the first answer stands.",
+  same_place: () => "It is the place of another look, so it was not looked at again.",
   several_pictures: () => "There are several pictures, and it was not said which to look into, so the first answer stands.",
   image_limit: () => "The server takes no more pictures in one question than there are, so the first answer stands.",
   timed_out: () => "The time was up before the second look was done, so the first answer stands.",

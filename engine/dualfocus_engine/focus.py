@@ -6,6 +6,7 @@ Figure 6 of "DualFocus: Integrating Macro and Micro Perspectives in Multi-modal 
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
@@ -23,9 +24,19 @@ from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.grounders.grounder import BoundedGrounder, Grounder
 from dualfocus_engine.machine.platform import prepare_environment
 from dualfocus_engine.machine.pool import run_in_image_pool
+from dualfocus_engine.method.looks.enough import decides, goes_on, is_enough
 from dualfocus_engine.method.looks.search import Searched, search, why_no_search
 from dualfocus_engine.method.questions import Message, Question
-from dualfocus_engine.method.results import FocusResult, Mode, Scoring, SecondLook, Selection, Shared, Turn
+from dualfocus_engine.method.results import (
+    FocusResult,
+    Mode,
+    Scoring,
+    SecondLook,
+    Selection,
+    Shared,
+    Turn,
+    Verdict,
+)
 from dualfocus_engine.method.selection import Choice, lower_loss, lower_perplexity, only_choice
 from dualfocus_engine.method.showing import show_pictures
 from dualfocus_engine.method.tasks import unwrap_exception_group
@@ -173,7 +184,7 @@ class DualFocus:
         runner = TurnRunner(self.engine, question, listener, self._grounder)
         pairs = await self._run_turns(runner, question, listener, deadline)
         searched = None
-        if question.mode is Mode.SEARCH:
+        if goes_on(question):
             if (why_none := self._why_no_search(question)) is not None:
                 notes = (*notes, why_none)
             else:
@@ -182,9 +193,9 @@ class DualFocus:
         with runner.stages.time("select"):
             chosen = [await self._choose(runner, question, *pair, deadline) for pair in pairs]
         seconds = time.perf_counter() - started
-        more = searched or ((), None)
+        looks, ending = searched or ((), None)
         return tuple(
-            FocusResult(*choice, *pair, seconds, shared, runner.stages, notes, *more)
+            FocusResult(*choice, *pair, seconds, shared, runner.stages, notes, looks, ending, runner.enough)
             for pair, (choice, shared) in zip(pairs, chosen, strict=True)
         )
 
@@ -238,12 +249,18 @@ class DualFocus:
         if result.look.failed is not None:
             raise ConfigError(_NO_SECOND_LOOK.format(reason=result.look.failed.value))
 
-    def _is_enough(self, macro: Turn, question: Question) -> Selection | None:
+    def _is_enough(self, macro: Turn, question: Question, whole: Verdict | None) -> Selection | None:
         if macro.tool_calls:
             return Selection.TOOL_CALL
-        threshold = self.profile.skip_below_perplexity if question.skip_below is None else question.skip_below
-        skips = question.mode is Mode.ADAPTIVE and macro.is_more_confident_than(threshold)
+        skips = question.mode is Mode.ADAPTIVE and self._is_sure(macro, question, whole)
         return Selection.SKIPPED if skips else None
+
+    def _is_sure(self, macro: Turn, question: Question, whole: Verdict | None) -> bool:
+        """Whether a macro answer may stand: the profile goes by perplexity, or by whether the picture is enough."""
+        if decides(question, self.profile.enough) and (told := is_enough([whole], self.profile.enough)) is not None:
+            return told and macro.is_more_confident_than(math.inf)
+        threshold = self.profile.skip_below_perplexity if question.skip_below is None else question.skip_below
+        return macro.is_more_confident_than(threshold)
 
     async def _run_turns(
         self, runner: TurnRunner, question: Question, listener: TurnListener | None, deadline: float | None
@@ -262,23 +279,28 @@ class DualFocus:
             async with asyncio.TaskGroup() as group:
                 # The second look goes first: the answer waits for it, and macro shares the image it computes.
                 second_look = group.create_task(runner.run_second_look())
+                asking = [group.create_task(runner.ask_of_whole())] if runner.asks_of_whole else []
                 answers = await group.create_task(runner.run_macro())
-                ended = self._are_enough(answers, question) or await _is_late(second_look, deadline, len(answers))
+                for judging in asking:
+                    await _is_late(judging, deadline, 1)
+                    judging.cancel()
+                ended = self._are_enough(answers, question, runner.enough)
+                ended = ended or await _is_late(second_look, deadline, len(answers))
                 if ended:
                     second_look.cancel()
         if ended and second_look.cancelled():
             return [(macro, SecondLook(failed=why)) for macro, why in zip(answers, ended, strict=True)]
         return list(zip(answers, second_look.result(), strict=True))
 
-    def _are_enough(self, macros: Sequence[Turn], question: Question) -> list[Selection]:
+    def _are_enough(self, macros: Sequence[Turn], question: Question, whole: Verdict | None) -> list[Selection]:
         """Say why each macro answer needs no second one; nothing where one of them does."""
-        reasons = [self._is_enough(macro, question) for macro in macros]
+        reasons = [self._is_enough(macro, question, whole) for macro in macros]
         named = [reason for reason in reasons if reason is not None]
         return named if len(named) == len(reasons) else []
 
 
-async def _is_late(second_look: "asyncio.Task[Any]", deadline: float | None, answers: int) -> list[Selection]:
-    """Wait for the second look until `deadline`; say so of each answer where it has not ended by then."""
+async def _is_late(task: "asyncio.Task[Any]", deadline: float | None, answers: int) -> list[Selection]:
+    """Wait for the second look, say, until `deadline`; say so of each answer where it has not ended by then."""
     left = None if deadline is None else max(deadline - asyncio.get_running_loop().time(), 0.0)
-    done, _ = await asyncio.wait({second_look}, timeout=left)
+    done, _ = await asyncio.wait({task}, timeout=left)
     return [] if done else [Selection.TIMED_OUT] * answers

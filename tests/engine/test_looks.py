@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from dualfocus_engine import DualFocus, FocusResult, Mode, Question
 from dualfocus_engine.families.boxes import CropPolicy, Region
+from dualfocus_engine.families.profiles import EnoughCheck
 from dualfocus_engine.method.results import Ending
 from dualfocus_training.models.families import ensure_tiny
 from PIL import Image
@@ -30,11 +31,11 @@ async def tiny() -> AsyncIterator[DualFocus]:
 
 
 @contextmanager
-def _writing(tiny: DualFocus, boxes: str, **changes: Any) -> Iterator[None]:
-    """Hold the turns that say where to look to `boxes`, in a profile with a few changes."""
+def _writing(tiny: DualFocus, boxes: str = "", grammar: str = "", **changes: Any) -> Iterator[None]:
+    """Hold the turns that say where to look to `boxes`, or a grammar, in a profile with a few changes."""
     engine, own = tiny.engine, tiny.engine.profile
     # A box in a crop is the crop's: held to one text, it could be no other place of the original.
-    box_format = own.box_format.model_copy(update={"grammar": re.escape(boxes), "after_crop": "crop"})
+    box_format = own.box_format.model_copy(update={"grammar": grammar or re.escape(boxes), "after_crop": "crop"})
     engine.profile = own.model_copy(update={"box_format": box_format, **changes})
     try:
         yield
@@ -107,6 +108,40 @@ async def test_each_level_is_the_one_before_token_for_token(tiny: DualFocus, lar
         written = grounding.prompt_token_ids + grounding.token_ids
         assert micro.prompt_token_ids[: len(written)] == written
         assert grounding.picture_tokens == micro.picture_tokens[:-1]
+
+
+async def test_other_places_are_drawn_from_one_prefill_and_looked_at(tiny: DualFocus, large: Image.Image) -> None:
+    places = ("100, 100, 200, 200", "700, 100, 800, 200", "100, 700, 200, 800", "700, 700, 800, 800")
+    either = rf"\[\{{\"bbox_2d\": \[({'|'.join(places)})\]\}}\]"
+    question = replace(_searched(large), mode=Mode.DUAL, candidates=7)
+    with _writing(tiny, grammar=either):
+        result = await tiny.answer(question)
+    assert (len(result.looks), result.ending) == (7, Ending.NO_OTHER_PLACE)
+    answered = [look for look in result.looks if look.micro is not None]
+    assert 1 < len(answered) == len({look.box for look in result.looks}) <= 4, "each place once"
+    assert _encoder_runs(result) == 1 + len(answered)
+    block = tiny.engine.llm.vllm_config.cache_config.block_size
+    assert all(look.grounding.computed_tokens <= block for look in result.looks[1:] if look.grounding is not None)
+
+
+async def test_whether_a_view_is_enough_costs_a_short_prefill_and_one_step(tiny: DualFocus, photo: Photo) -> None:
+    picture = photo("coffee").resize((1600, 1200))
+    # The tokens that such weights write are no words: any two are, for once, yes and no.
+    likeliest = (await tiny.answer(_asked(picture, Mode.MACRO))).turns["macro"].token_ids[0]
+    word = tiny.engine.llm.renderer.get_tokenizer().decode([likeliest])
+    check = EnoughCheck(prompt="{question}", yes=(word,), no=("No",))
+    with _writing(tiny, HALF, enough=check):
+        result = await tiny.answer(_asked(picture, Mode.DUAL, enough=True))
+    block = tiny.engine.llm.vllm_config.cache_config.block_size
+    for name, seen in (("enough-macro", "macro"), ("enough-micro", "micro")):
+        turn = result.turns[name]
+        assert (turn.completion_tokens, turn.engine_steps) == (1, 1)
+        assert turn.picture_tokens == result.turns[seen].picture_tokens
+        assert turn.computed_tokens <= turn.prompt_tokens - turn.image_tokens + 2 * block, "the picture is cached"
+        assert turn.encoder_runs == 0
+        assert len(turn.top_logprobs[0]) >= 20
+    assert result.enough is not None
+    assert result.enough.share is None or 0 <= result.enough.share <= 1
 
 
 async def test_a_search_that_is_cancelled_leaves_nothing_in_the_engine(tiny: DualFocus, large: Image.Image) -> None:

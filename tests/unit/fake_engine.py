@@ -70,8 +70,12 @@ class FakeEngine:
     def encode(self, text: str) -> list[int]:
         return [ord(character) for character in text]
 
-    def grounding_sampling(self, boxes: int = 1) -> Any:
-        return "grounding sampling" if boxes == 1 else f"grounding sampling of {boxes}"
+    def grounding_sampling(self, boxes: int = 1, seed: int | None = None) -> Any:
+        drawn = "" if seed is None else f" drawn by {seed}"
+        return ("grounding sampling" if boxes == 1 else f"grounding sampling of {boxes}") + drawn
+
+    def verdict_sampling(self) -> Any:
+        return "verdict sampling"
 
     def answer_sampling(self) -> Any:
         return SamplingParams(max_tokens=self.default_max_tokens)
@@ -90,7 +94,7 @@ class FakeEngine:
 
     async def generate(self, request: TurnRequest) -> Turn:
         name = request.name
-        assert request.is_answer is (kind_of(name) != "grounding")
+        assert request.is_answer is (kind_of(name) in ("macro", "micro"))
         if request.on_start is not None:
             request.on_start()
         self.started.append(name)

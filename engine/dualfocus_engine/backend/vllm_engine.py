@@ -68,6 +68,8 @@ _REPLY_MARK = f"answer-{uuid.uuid4().hex}"
 _GENERATION_PROMPT = {"add_generation_prompt": True, "tokenize": False}
 # What the engine process gets to end by itself; nothing is in flight by then.
 _SHUTDOWN_TIMEOUT_S = 2.0
+# Among as many of the likeliest tokens a yes or a no is looked for.
+_VERDICT_LOGPROBS = 20
 # Between checks of whether the engine's process has ended.
 _POLL_INTERVAL_S = 0.1
 
@@ -205,21 +207,36 @@ class VllmEngine:
         """The token that ends an answer."""
         return int(self.llm.renderer.get_tokenizer().eos_token_id)
 
-    def grounding_sampling(self, boxes: int = 1) -> SamplingParams:
+    def grounding_sampling(self, boxes: int = 1, seed: int | None = None) -> SamplingParams:
         """Return how boxes are written: greedily, under the profile's grammar if it has one, drafted if asked for.
 
-        One box ends the turn where the profile says what stops it; several end by themselves.
+        One box ends the turn where the profile says what stops it; several end by themselves. With a `seed` they are
+        drawn as the model's own probabilities have it, and not drafted: drafts are for what is likeliest.
         """
         box_format = self.profile.box_format
         grammar = (box_format.list_grammar if boxes > 1 else None) or box_format.grammar
         return SamplingParams(
-            temperature=0.0,
+            temperature=0.0 if seed is None else 1.0,
+            seed=seed,
             max_tokens=self.profile.max_box_tokens * boxes,
             stop=box_format.stop if boxes == 1 else None,
             skip_special_tokens=not box_format.keep_special_tokens,
             structured_outputs=StructuredOutputsParams(regex=grammar) if grammar else None,
-            extra_args=self._box_args,
+            extra_args=self._box_args if seed is None else None,
         )
+
+    def verdict_sampling(self) -> SamplingParams:
+        """Return how one token is written, with the log-probabilities of the likeliest.
+
+        Not with those of given tokens (`logprob_token_ids`): vLLM 0.32 then leaves all requests of the same step
+        without the likeliest ones that they asked for.
+        """
+        return SamplingParams(temperature=0.0, max_tokens=1, logprobs=self._most_logprobs)
+
+    @property
+    def _most_logprobs(self) -> int:
+        most = int(self.llm.model_config.max_logprobs)
+        return _VERDICT_LOGPROBS if most < 0 else min(most, _VERDICT_LOGPROBS)
 
     def answer_sampling(self) -> SamplingParams:
         """Return how answers are drawn where the client says nothing."""

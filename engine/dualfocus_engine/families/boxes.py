@@ -44,6 +44,18 @@ class Box:
             (top + self.y2 * down) / height,
         )
 
+    @property
+    def area(self) -> float:
+        """Its share of the image; 0 where it is empty."""
+        return max(self.x2 - self.x1, 0.0) * max(self.y2 - self.y1, 0.0)
+
+    def overlap(self, other: "Box") -> float:
+        """Return the area that two boxes have in common as a share of what both cover, 0 to 1."""
+        x1, y1, x2, y2 = zip(self.as_tuple(), other.as_tuple(), strict=True)
+        common = Box(max(x1), max(y1), min(x2), min(y2)).area
+        covered = self.area + other.area - common
+        return common / covered if covered > 0 else float(self == other)
+
     def overlaps(self, other: "Box") -> bool:
         """Whether two boxes have area in common."""
         return max(self.x1, other.x1) < min(self.x2, other.x2) and max(self.y1, other.y1) < min(self.y2, other.y2)

@@ -36,6 +36,28 @@ class ReleasedPrompts(BaseModel):
     words: _Prompt = Field(description="of a question that is answered in words")
 
 
+class EnoughCheck(BaseModel):
+    """How a model is asked whether what it sees is enough to answer a question, and how its reply is read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: _Prompt = Field(
+        default="{question} Can this be answered from what you see? Answer with Yes or No.",
+        description="{question} stands for the question alone",
+    )
+    yes: tuple[str, ...] = Field(
+        default=("Yes", "yes"), min_length=1, description="words that mean so; the first token of each counts"
+    )
+    no: tuple[str, ...] = Field(default=("No", "no"), min_length=1, description="words that mean it is not")
+    above: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="p(yes) : (p(yes) + p(no)) from which a view is enough: it then goes before perplexity, in "
+        "adaptive and search; none: perplexity decides",
+    )
+
+
 class Profile(BaseModel):
     """One model family: wording of the turns, format of boxes, crop and picture policy, defaults."""
 
@@ -124,6 +146,7 @@ class Profile(BaseModel):
         ge=0,
         description="search: an answer of less perplexity than this ends it; none: skip_below_perplexity",
     )
+    enough: EnoughCheck = EnoughCheck()
     max_looks: int = Field(default=4, ge=2, description="looks that mode search takes at most, the first one counted")
     temperature: float = Field(default=0.0, ge=0, description="of the answers, by default")
 
@@ -190,6 +213,10 @@ class Profile(BaseModel):
             return self.shared_text(question)
         prompts = self.released_prompts
         return (prompts.options if has_options else prompts.words).replace("{question}", self.bare(question))
+
+    def enough_text(self, question: str) -> str:
+        """Return what asks whether a view is enough to answer a question."""
+        return self.enough.prompt.replace("{question}", self.bare(question))
 
     def bare(self, question: str) -> str:
         """Return the question without what Q1 leaves out; as it is where nothing else would be left."""

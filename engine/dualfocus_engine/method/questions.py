@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vllm import SamplingParams
 
 _ASKING = ("user", "tool")  # whose words a model answers
+_DRAWING = (Mode.DUAL, Mode.SEARCH, Mode.ADAPTIVE)  # modes in which other boxes may be drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +88,10 @@ class Question:
     answer, what the model thought, and which tools it called.
     `whole_tokens` and `crop_tokens` are the most image tokens that a picture and the crop are shown in, where that is
     less than the profile's views say. `sure_below` is the perplexity below which an answer ends `Mode.SEARCH`, and
-    `max_looks` how many it takes at most, macro counted; None the profile's.
-    Raises BadQuestion where there is nothing to look at.
+    `max_looks` how many it takes at most, macro counted; None the profile's. `candidates` is for how many boxes a look
+    may be taken where the second one leaves doubt: that one's, and others drawn from the grounding turn. `enough` has
+    the model asked of each view whether it is enough to answer (the profile's `enough` asks where it is to decide).
+    Raises BadQuestion where there is nothing to look at, and over candidates where the model is not asked for a box.
     """
 
     messages: tuple[Message, ...]
@@ -103,6 +106,8 @@ class Question:
     crop_tokens: int | None = None
     sure_below: float | None = None
     max_looks: int | None = None
+    enough: bool = False
+    candidates: int = 1
     turns: TurnOptions = NO_OPTIONS
     read: Callable[[Turn], Turn] = as_it_is
 
@@ -112,6 +117,9 @@ class Question:
         index, count = self.image_index, len(self.pictures)
         if index is not None and not -count <= index < count:
             raise BadQuestion(f"There is no image {index}: the conversation has {count}, from 0 on.")
+        if self.candidates > 1 and (self.mode not in _DRAWING or self.box is not None):
+            modes = ", ".join(_DRAWING)
+            raise BadQuestion(f"candidates are drawn in the modes {modes}, and without a box.", "dualfocus.candidates")
 
     @classmethod
     def about(cls, image: bytes | str | Path | Image.Image, text: str, mode: Mode = Mode.DUAL) -> "Question":
@@ -179,10 +187,26 @@ def grounding_turn(question: Question, profile: Profile, *, pictures_first: bool
     message stays whole and Q1 follows it, so that both turns share the picture. `pictures_first`: the chat template
     puts pictures first, whatever is sent.
     """
-    *earlier, last = question.messages
     regions = question.mode is Mode.REGIONS
     which = question.picture_index, len(question.pictures)
     asked = profile.grounding_text(question.to_ground, *which, regions=regions)
+    return _asked_beside(question, asked, pictures_first=pictures_first)
+
+
+def enough_turn(question: Question, profile: Profile, *, pictures_first: bool) -> list[Message]:
+    """Return the conversation that asks whether the whole picture is enough, the same up to the picture."""
+    asked = profile.enough_text(question.asked or question.to_ground)
+    return _asked_beside(question, asked, pictures_first=pictures_first)
+
+
+def enough_of_crops(question: Question, crops: Sequence[Picture], profile: Profile) -> Message:
+    """Return the turn that asks whether the crops are enough, in the micro turn's place."""
+    return _crops_turn(crops, profile, profile.enough_text(question.asked or question.to_ground))
+
+
+def _asked_beside(question: Question, asked: str, *, pictures_first: bool) -> list[Message]:
+    """Return the question's conversation with something else asked about its picture."""
+    *earlier, last = question.messages
     if last.role == "tool":
         return [*question.messages, Message("user", asked)]
     if last.begins_with_text and not pictures_first:

@@ -64,6 +64,7 @@ class Selection(StrEnum):
     GROUNDER_FAILED = "grounder_failed"  # --grounder ended in an error, or gave what is no box (logged)
     GROUNDER_TIMED_OUT = "grounder_timed_out"  # --grounder gave no box in its time
     EMPTY_BOX = "empty_box"  # the box holds no pixel
+    SAME_PLACE = "same_place"  # a drawn box (`candidates`) covers what another look was at
     CONTEXT_FULL = "context_full"  # grounding or micro did not fit the context, or came to its end
     MICRO_FAILED = "micro_failed"  # grounding or micro ended in an error (logged)
 
@@ -203,6 +204,16 @@ class Shared(NamedTuple):
     micro: Score
 
 
+class Verdict(NamedTuple):
+    """Whether a view is enough to answer, as the model says when asked: p(yes) : (p(yes) + p(no)) of one step.
+
+    `share` is None where neither word is among the likeliest.
+    """
+
+    share: float | None
+    turn: Turn
+
+
 class LookedAt(NamedTuple):
     """One of the places that were looked at: its box, its crop, and the image tokens it was shown in."""
 
@@ -225,13 +236,16 @@ class SecondLook:
     micro: Turn | None = None
     failed: Selection | None = None
     regions: tuple[LookedAt, ...] = ()
+    enough: Verdict | None = None  # of what was shown, where the model was asked
 
 
 class Ending(StrEnum):
-    """Why a search took no further look."""
+    """Why there was no look further than the second."""
 
     SURE = "sure"  # an answer's perplexity was low enough
+    ENOUGH = "enough"  # what a look was shown is enough to answer, as the model says (profile's `enough`)
     MAX_LOOKS = "max_looks"
+    NO_OTHER_PLACE = "no_other_place"  # not a search: all places that boxes were drawn for were looked at
     ALL_SHOWN = "all_shown"  # the last crop was shown with all the pixels it has
     LOOK_FAILED = "look_failed"  # the last look came to no answer: its `failed` says why
     TOOL_CALL = "tool_call"  # macro called a tool
@@ -244,7 +258,7 @@ def name_of(turn: str, look: int) -> str:
 
 
 def kind_of(name: str) -> str:
-    """Return which turn a name is of: macro, grounding or micro."""
+    """Return which turn a name is of: macro, grounding, micro or enough."""
     return name.partition("-")[0]
 
 
@@ -252,8 +266,8 @@ def kind_of(name: str) -> str:
 class FocusResult:
     """The answer to a question and how it was found; `shared` where the answers were compared under one prompt.
 
-    Of a search `looks` are those behind the first, in order, `look` is the one of the best answer among them, and
-    `ending` says why there was no further one.
+    Of more than two looks `looks` are those behind the first, in order, `look` is the one of the best answer among
+    them, and `ending` says why there was no further one.
 
     `stages` has the seconds of macro, grounding (or grounder), crop, micro and select, as far as each was run;
     `notes` say what was done otherwise than asked, such as a picture that the context could only hold smaller.
@@ -269,6 +283,7 @@ class FocusResult:
     notes: tuple[str, ...] = ()
     looks: tuple[SecondLook, ...] = ()
     ending: Ending | None = None
+    enough: Verdict | None = None  # of the whole picture, where the model was asked
 
     @property
     def answer(self) -> Turn:
@@ -285,14 +300,16 @@ class FocusResult:
     @property
     def turns(self) -> dict[str, Turn]:
         """All turns that ran, by name."""
-        named = {"macro": self.macro}
+        named = {"macro": self.macro, "enough-macro": self.enough and self.enough.turn}
         for number, look in enumerate(self.looks or (self.look,), 1):
-            named |= {name_of("grounding", number): look.grounding, name_of("micro", number): look.micro}
+            micro = name_of("micro", number)
+            named |= {name_of("grounding", number): look.grounding, micro: look.micro}
+            named |= {f"enough-{micro}": look.enough and look.enough.turn}
         return {name: turn for name, turn in named.items() if turn is not None}
 
 
 def turns_of(results: Sequence[FocusResult]) -> list[tuple[str, Turn]]:
     """Return all turns that a question's answers came from, by name: there is one box for all."""
     first, *others = results
-    drawn = [named for other in others for named in other.turns.items() if named[0] != "grounding"]
+    drawn = [named for other in others for named in other.turns.items() if kind_of(named[0]) in ("macro", "micro")]
     return [*first.turns.items(), *drawn]

@@ -60,8 +60,11 @@ class TurnEngine(Protocol):
     def encode(self, text: str) -> list[int]:
         """Tokenize a piece from the middle of a conversation."""
 
-    def grounding_sampling(self, boxes: int = 1) -> "SamplingParams":
-        """Return how up to that many boxes are written."""
+    def grounding_sampling(self, boxes: int = 1, seed: int | None = None) -> "SamplingParams":
+        """Return how up to that many boxes are written; `seed` draws other ones than the likeliest."""
+
+    def verdict_sampling(self) -> "SamplingParams":
+        """Return how one token is written, with the log-probabilities of the likeliest."""
 
     def answer_sampling(self) -> "SamplingParams":
         """Return how answers are drawn where the client says nothing."""

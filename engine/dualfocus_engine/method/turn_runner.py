@@ -2,22 +2,26 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
-from dualfocus_engine.families.boxes import Box, Region, Size
-from dualfocus_engine.families.regions import places_of
+from dualfocus_engine.families.boxes import Box, Size
 from dualfocus_engine.grounders.grounder import BoundedGrounder, GrounderFailed, GrounderTimedOut
-from dualfocus_engine.method.looks.crops import enlarges, show_crops, shows_all
-from dualfocus_engine.method.multiple_choice import chosen_option
+from dualfocus_engine.method.looks.aiming import aimed_at
+from dualfocus_engine.method.looks.attempt import Aim, Attempt, Zoomed
+from dualfocus_engine.method.looks.crops import shows_all
+from dualfocus_engine.method.looks.enough import decides, goes_on, verdict
+from dualfocus_engine.method.looks.scoring import score_under
 from dualfocus_engine.method.prompts import Prompt, TurnOptions
 from dualfocus_engine.method.questions import (
     Message,
     Question,
     deeper_turn,
+    enough_of_crops,
+    enough_turn,
     grounding_options,
     grounding_turn,
     macro_turn,
@@ -25,19 +29,15 @@ from dualfocus_engine.method.questions import (
     shared_turn,
 )
 from dualfocus_engine.method.results import (
-    LookedAt,
     Mode,
     OnText,
-    Score,
-    Scoring,
     SecondLook,
     Selection,
     Shared,
     Turn,
     TurnDelta,
-    name_of,
+    Verdict,
 )
-from dualfocus_engine.method.selection import released_texts
 from dualfocus_engine.method.stages import GROUNDER, Stages
 from dualfocus_engine.method.tasks import unwrap_exception_group
 from dualfocus_engine.method.turn_engine import TurnEngine, TurnRequest
@@ -50,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 # Stands for an earlier reply where a conversation is rendered for what follows it: prompts hold the reply's own tokens.
 _REPLIED = Message("assistant", "…")
+# Boxes that have as much in common, of what both cover, are of one place.
+_SAME_PLACE = 0.5
 
 
 class TurnListener(Protocol):
@@ -63,38 +65,6 @@ class TurnListener(Protocol):
 
     def on_text(self, written: TurnDelta) -> None:
         """The macro turn wrote some more of its answer (in `Mode.MACRO` only: elsewhere it may yet lose)."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Aim:
-    """Where the model is asked where to look: the conversation, its prompt, and the picture or crop it is about."""
-
-    conversation: Sequence[Message]
-    prompt: Prompt
-    seen: Picture
-
-
-@dataclass(frozen=True, slots=True)
-class _Zoomed:
-    """What the micro turn continues: the grounding turn, its prompt and reply, and the crops."""
-
-    conversation: Sequence[Message]
-    prompt: Prompt
-    reply: Sequence[int]
-    crops: Sequence[Picture]
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """A look behind the first, as far as it has come; `number` counts them from 1."""
-
-    number: int
-    look: SecondLook = field(default_factory=SecondLook)
-    zoomed: _Zoomed | None = None  # once there is something to show
-
-    def turn(self, name: str) -> str:
-        """Return the name of one of its turns."""
-        return name_of(name, self.number)
 
 
 class TurnRunner:
@@ -113,8 +83,10 @@ class TurnRunner:
         self._listener = listener
         self._grounder = grounder
         self._samplings = _samplings_of(question.sampling or engine.answer_sampling())
-        self._zoomed: dict[int, _Zoomed] = {}  # by the number of the look
+        self._zoomed: dict[int, Zoomed] = {}  # by the number of the look
         self.stages = Stages()
+        # Of the whole picture, where it was asked (`ask_of_whole`).
+        self.enough: Verdict | None = None
 
     def why_no_second_look(self) -> Selection | None:
         """Return what keeps the question from a second look before one is begun; None where nothing does."""
@@ -134,9 +106,36 @@ class TurnRunner:
             prompt = await self._engine.prompt(macro_turn(self._question), self._question.turns)
             return await self._answer("macro", prompt, on_text)
 
+    @property
+    def asks_of_whole(self) -> bool:
+        """Whether the model is asked if the whole picture is enough."""
+        return self._question.enough or decides(self._question, self._profile.enough)
+
+    async def ask_of_whole(self) -> None:
+        """Ask whether the whole picture is enough to answer; nothing is known where it can't be asked.
+
+        Raises EngineDead.
+        """
+        conversation = enough_turn(self._question, self._profile, pictures_first=self._engine.pictures_first)
+        options = grounding_options(self._question, self._profile)
+        self.enough = await self._judged("macro", self._engine.prompt(conversation, options))
+
+    @property
+    def _asks_of_crops(self) -> bool:
+        return self._question.enough or (goes_on(self._question) and decides(self._question, self._profile.enough))
+
+    async def _judged(self, turn: str, prompt: Awaitable[Prompt]) -> Verdict | None:
+        try:
+            return await verdict(self._engine, f"enough-{turn}", await prompt)
+        except EngineDead:
+            raise
+        except Exception:
+            logger.exception("Whether a view is enough could not be asked; it is left out.")
+            return None
+
     async def run_second_look(self) -> Sequence[SecondLook]:
         """Ground, crop and answer again (Eq. 6), one look an answer; an error ends the looks, never the question."""
-        return await self._look(_Attempt(1), self._aim())
+        return await self._look(Attempt(1), self._aim())
 
     async def look_deeper(self, number: int, behind: int) -> SecondLook:
         """Go on behind the crop of an earlier look: ask where in it, and answer from there.
@@ -147,24 +146,69 @@ class TurnRunner:
         zoomed = self._zoomed[behind]
         if len(zoomed.prompt.pictures) + len(zoomed.crops) >= self._engine.max_images:
             return SecondLook(failed=Selection.IMAGE_LIMIT)
-        (look,) = await self._look(_Attempt(number), self._deeper_aim(zoomed))
+        (look,) = await self._look(Attempt(number), self._deeper_aim(zoomed))
         return look
+
+    async def look_elsewhere(self, looks: list[SecondLook], boxes: int) -> None:
+        """Draw that many other boxes from the first grounding turn, and look at their places in one batch.
+
+        Each becomes one of `looks`, which are as far as they came where this is cancelled. A box that covers half or
+        more of what is looked at already gets no answer. An error ends a look, never the question.
+        """
+        attempts = [Attempt(len(looks) + place) for place in range(1, boxes + 1)]
+        looks += [SecondLook(failed=Selection.TIMED_OUT)] * boxes
+        with unwrap_exception_group():
+            async with asyncio.TaskGroup() as group:
+                for seed, attempt in enumerate(attempts, self._samplings[0].seed or 0):
+                    group.create_task(self._guarded(attempt, self._draw(attempt, seed)))
+            async with asyncio.TaskGroup() as group:
+                for attempt in self._other_places(looks, attempts):
+                    group.create_task(self._answer_from(looks, attempt))
+
+    async def _draw(self, attempt: Attempt, seed: int) -> Sequence[Turn]:
+        aim = await self._aim()
+        self._point(attempt, aim, *await self._ground(attempt, aim, seed))
+        return []
+
+    def _other_places(self, looks: list[SecondLook], attempts: Sequence[Attempt]) -> Sequence[Attempt]:
+        """Return the attempts whose boxes are of other places than those before; the others have ended."""
+        boxes, other = [look.box for look in looks if look.box is not None], []
+        for attempt in attempts:
+            box = attempt.look.box
+            if attempt.zoomed is None or box is None:
+                looks[attempt.number - 1] = attempt.look
+            elif any(box.overlap(before) >= _SAME_PLACE for before in boxes):
+                looks[attempt.number - 1] = replace(attempt.look, failed=Selection.SAME_PLACE)
+            else:
+                boxes.append(box)
+                other.append(attempt)
+        return other
+
+    async def _answer_from(self, looks: list[SecondLook], attempt: Attempt) -> None:
+        assert attempt.zoomed is not None
+        micros = await self._guarded(attempt, self._run_micro(attempt, attempt.zoomed))
+        looks[attempt.number - 1] = _looked(attempt.look, micros[0]) if micros else attempt.look
+
+    @property
+    def draws_boxes(self) -> bool:
+        """Whether the model is asked where to look, and can be asked again."""
+        return self._grounder is None and self._profile.grounds
 
     def shows_all(self, number: int) -> bool:
         """Whether a look's crop was shown with all its pixels: to enlarge a part of it would show nothing new."""
         return all(shows_all(crop, self._profile.image_size) for crop in self._zoomed[number].crops)
 
-    async def _look(self, attempt: _Attempt, aim: Awaitable[_Aim]) -> Sequence[SecondLook]:
+    async def _look(self, attempt: Attempt, aim: Awaitable[Aim]) -> Sequence[SecondLook]:
         micros = await self._guarded(attempt, self._run_look(attempt, aim))
         return [_looked(attempt.look, micro) for micro in micros] or [attempt.look] * len(self._samplings)
 
-    async def _run_look(self, attempt: _Attempt, aim: Awaitable[_Aim]) -> Sequence[Turn]:
+    async def _run_look(self, attempt: Attempt, aim: Awaitable[Aim]) -> Sequence[Turn]:
         found = await aim
         with self._engine.pictures.ahead(self._question.picture):
             await self._locate(attempt, found)
         return await self._run_micro(attempt, attempt.zoomed) if attempt.zoomed is not None else []
 
-    async def _guarded(self, attempt: _Attempt, work: Awaitable[Sequence[Turn]]) -> Sequence[Turn]:
+    async def _guarded(self, attempt: Attempt, work: Awaitable[Sequence[Turn]]) -> Sequence[Turn]:
         """Do a part of a look; what goes wrong with it is said in the look."""
         try:
             return await work
@@ -186,17 +230,17 @@ class TurnRunner:
         attempt.look = replace(attempt.look, failed=failed)
         return []
 
-    async def _aim(self) -> _Aim:
+    async def _aim(self) -> Aim:
         question, profile = self._question, self._profile
         conversation = grounding_turn(question, profile, pictures_first=self._engine.pictures_first)
         rendered = await self._engine.prompt(conversation, grounding_options(question, profile))
-        return _Aim(conversation, rendered.opened(self._opening), question.picture)
+        return Aim(conversation, rendered.opened(self._opening), question.picture)
 
-    async def _deeper_aim(self, zoomed: _Zoomed) -> _Aim:
+    async def _deeper_aim(self, zoomed: Zoomed) -> Aim:
         asked = deeper_turn(self._question, zoomed.crops, self._profile)
         prompt = await self._continue(zoomed, asked, grounding_options(self._question, self._profile))
         conversation = [*zoomed.conversation, _REPLIED, asked]
-        return _Aim(conversation, prompt.opened(self._opening), zoomed.crops[0])
+        return Aim(conversation, prompt.opened(self._opening), zoomed.crops[0])
 
     @property
     def _opening(self) -> Sequence[int]:
@@ -211,30 +255,24 @@ class TurnRunner:
         """
         zoomed = self._zoomed[1]  # a micro turn ran
         prompt = await self._continue(zoomed, shared_turn(self._question, zoomed.crops, self._profile))
-        box = await self._box_score(zoomed) if self._question.scoring is Scoring.RELEASED else ()
-        tokens = self._tokens_to_score(macro, micro)
-        scores = [await self._engine.score(name, prompt, tokens[name], cached=True) for name in ("macro", "micro")]
-        both = [Score(box + score.logprobs, score.cached_tokens) for score in scores if score is not None]
-        return Shared(*both) if len(both) == len(scores) else None
+        return await score_under(self._engine, self._question, prompt, zoomed, macro, micro)
 
-    async def _box_score(self, zoomed: _Zoomed) -> tuple[float, ...]:
-        """Return the log-probabilities of the grounding answer that micro continues, its closing token included."""
-        closing = self._engine.closing_token
-        body = zoomed.reply[:-1] if zoomed.reply and zoomed.reply[-1] == closing else zoomed.reply
-        score = await self._engine.score("grounding", zoomed.prompt, [*body, closing], cached=True)
-        assert score is not None  # micro's prompt, which holds it, fitted
-        return score.logprobs
-
-    async def _locate(self, attempt: _Attempt, aim: _Aim) -> None:
+    async def _locate(self, attempt: Attempt, aim: Aim) -> None:
         """Find where to look, and what of it is shown; the micro turn continues the grounding answer."""
         boxes = await self._given_box() if aim.seen is self._question.picture else None
         if boxes is None:
             boxes, reply = await self._ground(attempt, aim)
         else:
             reply = [token for box in boxes for token in self._written(box)]
-        attempt.look, crops = self._look_at(boxes, attempt.look.grounding, aim.seen)
+        self._point(attempt, aim, boxes, reply)
+
+    def _point(self, attempt: Attempt, aim: Aim, boxes: Sequence[Box], reply: Sequence[int]) -> None:
+        """Say what of the picture is shown for boxes, and what the micro turn continues."""
+        attempt.look, crops = aimed_at(
+            self._engine, self._question, boxes, attempt.look.grounding, aim.seen, self._most_regions
+        )
         if crops:
-            attempt.zoomed = _Zoomed(aim.conversation, aim.prompt, reply, crops)
+            attempt.zoomed = Zoomed(aim.conversation, aim.prompt, reply, crops)
             self._zoomed[attempt.number] = attempt.zoomed
 
     async def _given_box(self) -> Sequence[Box] | None:
@@ -246,10 +284,10 @@ class TurnRunner:
         box = await self._ask(self._grounder)
         return [] if box is None else [box]
 
-    async def _ground(self, attempt: _Attempt, aim: _Aim) -> tuple[Sequence[Box], list[int]]:
+    async def _ground(self, attempt: Attempt, aim: Aim, seed: int | None = None) -> tuple[Sequence[Box], list[int]]:
         """Ask the model where to look: the boxes it wrote, and the tokens of its answer."""
         box_format, name = self._profile.box_format, attempt.turn("grounding")
-        sampling = self._engine.grounding_sampling(self._most_regions)
+        sampling = self._engine.grounding_sampling(self._most_regions, seed)
         request = TurnRequest(name, aim.prompt, sampling, on_start=self._on_start(name), is_answer=False)
         with self.stages.time("grounding"):
             grounding = await self._engine.generate(request)
@@ -290,36 +328,26 @@ class TurnRunner:
         written = box_format.write(box, _shown_size(self._question.picture))
         return self._engine.encode(written.removeprefix(box_format.opening))
 
-    def _look_at(
-        self, boxes: Sequence[Box], grounding: Turn | None, seen: Picture
-    ) -> tuple[SecondLook, Sequence[Picture]]:
-        """Return the look at what boxes mean, and its crops; none where nothing would be shown larger than it was."""
-        if not boxes:
-            is_cut = grounding is not None and grounding.is_cut
-            return SecondLook(None, None, grounding, failed=Selection.CONTEXT_FULL if is_cut else Selection.NO_BOX), ()
-        picture = self._question.picture
-        places = places_of(boxes, picture.size, self._profile.crop, self._most_regions)
-        if not places:
-            return SecondLook(Box.around(boxes), None, grounding, failed=Selection.EMPTY_BOX), ()
-        regions = [place.crop for place in places]
-        crops = show_crops(self._engine.views, picture, regions, self._question.crop_tokens, seen)
-        shown = [(place.box, crop) for place, crop in zip(places, crops, strict=True) if enlarges(crop, seen)]
-        box = Box.around(place.box for place in places)
-        if not shown:
-            return SecondLook(box, None, grounding, failed=Selection.NOTHING_TO_ENLARGE), ()
-        looked_at = tuple(LookedAt(box, crop.region) for box, crop in shown if crop.region is not None)
-        look = SecondLook(box, Region.around(at.crop for at in looked_at), grounding, regions=looked_at)
-        return look, [crop for _, crop in shown]
-
-    async def _run_micro(self, attempt: _Attempt, zoomed: _Zoomed) -> Sequence[Turn]:
+    async def _run_micro(self, attempt: Attempt, zoomed: Zoomed) -> Sequence[Turn]:
         with self.stages.time("crop"):
             await asyncio.gather(*map(self._engine.encoder_input, zoomed.crops))
-        with self.stages.time("micro"):
+        name = attempt.turn("micro")
+        with self.stages.time("micro"), unwrap_exception_group():
             prompt = await self._continue(zoomed, micro_turn(self._question, zoomed.crops, self._profile))
-            # It was asked to answer: what it calls all the same is no answer.
-            return [replace(micro, tool_calls=()) for micro in await self._answer(attempt.turn("micro"), prompt)]
+            async with asyncio.TaskGroup() as group:
+                answering = group.create_task(self._answer(name, prompt))
+                judging = group.create_task(self._judged(name, self._check(zoomed))) if self._asks_of_crops else None
+        if judging is not None:
+            attempt.look = replace(attempt.look, enough=judging.result())
+        # It was asked to answer: what it calls all the same is no answer.
+        return [replace(micro, tool_calls=()) for micro in answering.result()]
 
-    async def _continue(self, zoomed: _Zoomed, follow_up: Message, options: TurnOptions | None = None) -> Prompt:
+    async def _check(self, zoomed: Zoomed) -> Prompt:
+        """Return the prompt that asks whether the crops are enough, behind what the micro turn is shown."""
+        asked = enough_of_crops(self._question, zoomed.crops, self._profile)
+        return await self._continue(zoomed, asked, grounding_options(self._question, self._profile))
+
+    async def _continue(self, zoomed: Zoomed, follow_up: Message, options: TurnOptions | None = None) -> Prompt:
         """Return the prompt that continues the grounding turn, token for token, with a turn about the crop.
 
         Where the crop is a patch of the picture, the picture's tokens are others: what follows them is computed anew.
@@ -333,18 +361,6 @@ class TurnRunner:
             (crop,) = zoomed.crops
             prompt = prompt.with_patch(self._question.picture_index, crop)
         return prompt.continued(zoomed.reply, rest)
-
-    def _tokens_to_score(self, macro: Turn, micro: Turn) -> Mapping[str, Sequence[int]]:
-        """Return what is scored of both answers: their tokens, or those of the option that one names."""
-        options, turns = self._question.options, {"macro": macro, "micro": micro}
-        if self._question.scoring is Scoring.RELEASED:
-            texts = zip(turns, released_texts(macro, micro, options), strict=True)
-            return {name: self._closed(text) for name, text in texts}
-        named = {name: chosen_option(turn.text, options) for name, turn in turns.items()}
-        return {name: turns[name].answer_ids if text is None else self._closed(text) for name, text in named.items()}
-
-    def _closed(self, text: str) -> list[int]:
-        return [*self._engine.encode(text), self._engine.closing_token]
 
     async def _answer(self, turn: str, prompt: Prompt, on_text: OnText | None = None) -> Sequence[Turn]:
         """Run a turn that answers, as often as answers are drawn, and read it."""

@@ -78,6 +78,8 @@ async def question_of(
         skip_below=options.skip_below,
         sure_below=options.sure_below,
         max_looks=options.max_looks,
+        enough=options.enough,
+        candidates=options.candidates,
         sampling=sampling,
         whole_tokens=options.whole_tokens,
         crop_tokens=options.crop_tokens,

@@ -37,6 +37,8 @@ _JUDGED_ALONE = ("structured_outputs", "repetition_detection")
 # OpenAI's own limit.
 _MAX_CHOICES = 128
 _MAX_LENGTH_PENALTY = 10
+# Each is a turn of the engine's, and most of a question's looks may be one.
+_MAX_CANDIDATES = 8
 # A body of a megabyte could otherwise hold the event loop for seconds.
 MAX_MESSAGES, MAX_PARTS = 2_000, 1_000
 # Names in `vllm_xargs` that vLLM's engine (or ours, by the beginning) reads for itself: not a client's to write.
@@ -82,6 +84,17 @@ class FocusOptions(BaseModel):
     )
     max_looks: int | None = Field(
         default=None, ge=2, description="mode search: looks that it takes at most, the first one counted (--max-looks)"
+    )
+    enough: bool = Field(
+        default=False,
+        description="ask the model of each view whether it is enough to answer, and report p(yes) : (p(yes) + p(no))",
+    )
+    candidates: int = Field(
+        default=1,
+        ge=1,
+        le=_MAX_CANDIDATES,
+        description="modes dual, adaptive and search: for how many boxes a look may be taken where the second one "
+        "leaves doubt (sure_below); the others are drawn",
     )
     whole_tokens: int | None = Field(
         default=None, ge=1, description="image tokens that a picture is shown in at most (--whole-tokens)"
@@ -291,6 +304,10 @@ class AnswerReport(BaseModel):
         description="the answer was held to a grammar, so it was scored anew without: the perplexity is the model's own"
     )
     finish_reason: str
+    enough: float | None = Field(
+        default=None,
+        description="whether what it saw is enough to answer, as the model said: 0 to 1, where it was asked",
+    )
 
 
 class RegionReport(BaseModel):
@@ -348,9 +365,9 @@ class FocusReport(BaseModel):
     macro: AnswerReport | list[AnswerReport | None] | None
     micro: AnswerReport | list[AnswerReport | None] | None
     looks: list[LookReport] = Field(
-        default=[], description="mode search: each look in order; box … micro are the best's"
+        default=[], description="of more than two, each in order; box … micro are the best's"
     )
-    ending: str | None = Field(default=None, description="mode search: why there was no further look")
+    ending: str | None = Field(default=None, description="why there was no look further than those")
     turns: dict[str, TurnReport | list[TurnReport]]
     stages: dict[str, float] = Field(default={}, description="seconds by stage, the wait and the images included")
     seconds: float = Field(description="from the first turn to the choice")

@@ -8,7 +8,7 @@ from typing import Any
 
 from dualfocus_engine import FocusResult, Mode, Picture, Region, SecondLook, Turn
 from dualfocus_engine.method.perplexity import perplexity
-from dualfocus_engine.method.results import Score, name_of, turns_of
+from dualfocus_engine.method.results import Score, Verdict, name_of, turns_of
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponseChoice
 from vllm.entrypoints.serve.engine.protocol import CompletionTokenUsageInfo, PromptTokenUsageInfo, UsageInfo
@@ -75,9 +75,9 @@ def focus_report(results: Sequence[FocusResult], mode: Mode) -> FocusReport:
         crop=first.look.crop_box,
         regions=[RegionReport(box=at.box.as_tuple(), crop=at.crop, tokens=at.tokens) for at in first.look.regions],
         grounding=_grounding(first.look.grounding),
-        macro=_alone([_answer(result.macro, result.shared.macro if result.shared else None) for result in results]),
+        macro=_alone([_answer(each.macro, each.shared and each.shared.macro, each.enough) for each in results]),
         micro=_alone(
-            [_answer(result.look.micro, result.shared.micro if result.shared else None) for result in results]
+            [_answer(each.look.micro, each.shared and each.shared.micro, each.look.enough) for each in results]
         ),
         looks=_looks(first) if first.looks else [],
         ending=first.ending.value if first.ending else None,
@@ -88,13 +88,13 @@ def focus_report(results: Sequence[FocusResult], mode: Mode) -> FocusReport:
 
 
 def _looks(result: FocusResult) -> list[LookReport]:
-    """Return each look of a search, the first one without a place."""
-    looks = [("macro", SecondLook(micro=result.macro))]
+    """Return each of more than two looks, the first one without a place."""
+    looks = [("macro", SecondLook(micro=result.macro, enough=result.enough))]
     looks += [(name_of("micro", number), look) for number, look in enumerate(result.looks, 1)]
     return [
         LookReport(
             turn=name,
-            answer=_answer(look.micro, None),
+            answer=_answer(look.micro, None, look.enough),
             box=look.box.as_tuple() if look.box else None,
             crop=look.crop_box,
             failed=look.failed.value if look.failed else None,
@@ -144,7 +144,7 @@ def crop_url(pictures: PictureCache, picture: Picture, crop_box: Region) -> str:
     return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
 
 
-def _answer(turn: Turn | None, score: Score | None) -> AnswerReport | None:
+def _answer(turn: Turn | None, score: Score | None, enough: Verdict | None) -> AnswerReport | None:
     if turn is None:
         return None
     return AnswerReport(
@@ -155,6 +155,7 @@ def _answer(turn: Turn | None, score: Score | None) -> AnswerReport | None:
         tokens=turn.completion_tokens,
         rescored=turn.rescored,
         finish_reason=turn.finish_reason,
+        enough=enough.share if enough is not None else None,
     )
 
 

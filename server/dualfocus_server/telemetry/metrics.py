@@ -21,6 +21,7 @@ _QUESTION_PATHS = (
     *("/v1/completions", "/invocations"),
 )
 _CLIENT_LEFT = 499
+_ANSWERS = ("macro", "micro")  # the turns that answer
 _SKIPPED = {Selection.SKIPPED: "skipped", Selection.NO_BOX: "no_box"}
 _DEGRADED = {
     *(Selection.EMPTY_BOX, Selection.CONTEXT_FULL, Selection.MICRO_FAILED),
@@ -125,7 +126,7 @@ def record_answer(results: Sequence[FocusResult], mode: Mode, stages: Mapping[st
         STAGE_SECONDS.labels(stage).observe(took)
     if GROUNDER_STAGE in stages:
         GROUNDER_CALLS.labels(grounder_outcome_of(results[0].look)).inc()
-    LOOKS.labels(mode.value).observe(sum(kind_of(name) != "grounding" for name in results[0].turns))
+    LOOKS.labels(mode.value).observe(sum(kind_of(name) in _ANSWERS for name in results[0].turns))
     if (ending := results[0].ending) is not None:
         SEARCHES.labels(ending.value).inc()
     for name, turn in turns_of(results):
@@ -133,7 +134,7 @@ def record_answer(results: Sequence[FocusResult], mode: Mode, stages: Mapping[st
         PROMPT_TOKENS.labels(kind, "computed").inc(turn.computed_tokens)
         PROMPT_TOKENS.labels(kind, "cached").inc(turn.cached_tokens)
         ENCODER_RUNS.inc(turn.encoder_runs or 0)
-        if kind != "grounding" and math.isfinite(turn.perplexity):  # an infinite one would stay in the sum for ever
+        if kind in _ANSWERS and math.isfinite(turn.perplexity):  # an infinite one would stay in the sum for ever
             PERPLEXITY.labels(kind).observe(turn.perplexity)
     if (box := results[0].look.box) is not None:
         BOX_AREA.observe(max(box.x2 - box.x1, 0.0) * max(box.y2 - box.y1, 0.0))

@@ -254,13 +254,21 @@ def test_a_request_that_names_no_mode_is_given_the_servers(asked: dict[str, Any]
     assert (read.model, read.dualfocus.mode) == expected
 
 
+async def test_other_boxes_are_drawn_where_the_model_writes_any() -> None:
+    assert (await _question(dualfocus={"candidates": 3})).candidates == 3
+    for options in ({"mode": "macro"}, {"box": [0, 0, 1, 1]}):
+        with pytest.raises(BadQuestion, match="candidates are drawn in the modes dual, search, adaptive") as refused:
+            await _question(dualfocus={"candidates": 3, **options})
+        assert refused.value.param == "dualfocus.candidates"
+
+
 async def test_how_far_a_search_goes_is_taken_as_far_as_the_server_allows() -> None:
     question = await _question(dualfocus={"mode": "search", "max_looks": 4, "sure_below": 1.5})
     assert (question.mode, question.max_looks, question.sure_below) == (Mode.SEARCH, 4, 1.5)
     with pytest.raises(BadQuestion, match=r"at most 4 looks") as refused:
         await _question(dualfocus={"max_looks": 5})
     assert refused.value.param == "dualfocus.max_looks"
-    for field in ({"max_looks": 1}, {"sure_below": -0.1}):
+    for field in ({"max_looks": 1}, {"sure_below": -0.1}, {"candidates": 0}, {"candidates": 9}):
         with pytest.raises(ValidationError, match=next(iter(field))):
             request(dualfocus=field)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from dualfocus_engine import Box, FocusResult, Mode, Region, SecondLook, Selection
-from dualfocus_engine.method.results import Ending, LookedAt, Score, Shared
+from dualfocus_engine.method.results import Ending, LookedAt, Score, Shared, Verdict
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_server.answering.report import add_crops, completion, crop_url, focus_report, usage
 from PIL import Image
@@ -102,6 +102,7 @@ def test_report_holds_all_that_was_found() -> None:
         "tokens": 2,
         "rescored": False,
         "finish_reason": "stop",
+        "enough": None,
     }
     assert report["micro"]["text"] == "blue"
     assert report["micro"]["perplexity"] == pytest.approx(math.sqrt(math.e))
@@ -124,6 +125,16 @@ def test_shared_scoring_is_told_beside_each_answers_own() -> None:
     report = _written(replace(BOTH, shared=shared))["dualfocus"]
     assert report["macro"]["shared_perplexity"] == pytest.approx(math.e**1.5)
     assert report["micro"]["shared_perplexity"] == pytest.approx(math.e)
+
+
+def test_what_the_model_says_of_each_view_is_reported_with_its_answer() -> None:
+    said = Verdict(0.75, turn("Yes", token_ids=(7,))), Verdict(None, turn("Well", token_ids=(8,)))
+    result = replace(BOTH, enough=said[0], look=replace(LOOK, enough=said[1]))
+    written = _written(result)
+    report = written["dualfocus"]
+    assert (report["macro"]["enough"], report["micro"]["enough"]) == (0.75, None)
+    assert list(report["turns"]) == ["macro", "enough-macro", "grounding", "micro", "enough-micro"]
+    assert written["usage"]["completion_tokens"] == 2 + 25 + 3 + 2
 
 
 def test_what_did_not_run_is_null_and_not_left_out() -> None:

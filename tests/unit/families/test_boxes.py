@@ -237,3 +237,17 @@ def test_notation_that_can_not_be_read_is_refused(fields: dict[str, object], com
     whole = {"template": LLAVA.template, "pattern": LLAVA.pattern} | fields
     with pytest.raises(ValidationError, match=complaint):
         BoxFormat.model_validate(whole)
+
+
+@pytest.mark.parametrize(
+    ("other", "share"),
+    [
+        (Box(0.0, 0.0, 0.4, 0.4), 1.0),
+        (Box(0.2, 0.0, 0.6, 0.4), 1 / 3),
+        (Box(0.4, 0.0, 0.8, 0.4), 0.0),
+        (Box(0.1, 0.1, 0.1, 0.1), 0.0),
+    ],
+)
+def test_what_two_boxes_have_in_common_is_a_share_of_what_they_cover(other: Box, share: float) -> None:
+    box = Box(0.0, 0.0, 0.4, 0.4)
+    assert box.overlap(other) == pytest.approx(share) == pytest.approx(other.overlap(box))

@@ -61,6 +61,7 @@ def test_modes_and_reasons_keep_their_names_on_the_wire() -> None:
         "nothing_asked",
         "no_grounding",
         "nothing_to_enlarge",
+        "same_place",
         "several_pictures",
         "image_limit",
         "timed_out",

@@ -11,7 +11,7 @@ from ..builders import turn
 
 DEGRADED = [
     *(Selection.SKIPPED, Selection.NO_BOX, Selection.EMPTY_BOX, Selection.CONTEXT_FULL, Selection.MICRO_FAILED),
-    *(Selection.NOTHING_TO_ENLARGE, Selection.NO_GROUNDING),
+    *(Selection.NOTHING_TO_ENLARGE, Selection.NO_GROUNDING, Selection.SAME_PLACE),
     *(Selection.NOTHING_ASKED, Selection.SEVERAL_PICTURES, Selection.IMAGE_LIMIT, Selection.TIMED_OUT),
     *(Selection.GROUNDER_FAILED, Selection.GROUNDER_TIMED_OUT),
 ]

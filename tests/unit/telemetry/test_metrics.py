@@ -92,6 +92,7 @@ def test_an_answer_is_counted_in_every_way() -> None:
         (Selection.SEVERAL_PICTURES, "micro"),
         (Selection.NOTHING_TO_ENLARGE, "micro"),
         (Selection.NO_GROUNDING, "micro"),
+        (Selection.SAME_PLACE, "micro"),
     ],
 )
 def test_every_way_to_an_answer_is_one_outcome(selection: Selection, outcome: str) -> None:
@@ -99,7 +100,7 @@ def test_every_way_to_an_answer_is_one_outcome(selection: Selection, outcome: st
 
 
 def test_every_selection_has_a_case_here() -> None:
-    assert len(Selection) == 21, "a reason was added: say above which outcome it is"
+    assert len(Selection) == 22, "a reason was added: say above which outcome it is"
 
 
 def test_what_was_not_counted_or_not_found_is_left_out() -> None:
