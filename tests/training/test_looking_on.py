@@ -54,6 +54,24 @@ def test_a_box_for_each_thing_and_a_crop_for_each_box(rows_of: RowsOf, tokenizer
     assert lists > 5
 
 
+def test_each_box_of_a_list_is_pointed_at(rows_of: RowsOf, tokenizer: PreTrainedTokenizerFast) -> None:
+    rows, counts = rows_of(Mixture(lists=4), APART, side=SIDE), set()
+    for _, branch in branches_of(rows, 12):
+        (boxes,) = learned(branch, tokenizer)
+        assert not branch.crops
+        assert ", ".join(f"[{', '.join(box)}]" for box in BOX.findall(boxes)) == boxes
+        if boxes != "[0.00, 0.00, 1.00, 1.00]":
+            assert [span.stop - span.start for span, _ in branch.points] == [13] * len(BOX.findall(boxes))
+            counts.add(len(branch.points))
+    assert counts == {1, 2, 3}
+
+
+def test_where_in_a_crop_is_taught_without_the_next_one(rows_of: RowsOf, tokenizer: PreTrainedTokenizerFast) -> None:
+    for _, branch in branches_of(rows_of(Mixture(inside=2)), 4):
+        (box,) = learned(branch, tokenizer)
+        assert len(BOX.findall(box)) == len(branch.crops) == 1
+
+
 def test_each_print_is_read_from_its_own_crop(rows_of: RowsOf, tokenizer: PreTrainedTokenizerFast) -> None:
     rows, seen = rows_of(Mixture(regions=2), APART), 0
     for row, branch in branches_of(rows, 12):
@@ -154,7 +172,7 @@ def test_a_share_of_rows_begins_with_a_system_message(rows_of: RowsOf, tokenizer
     before = [tokenizer.decode(row.prefix).removeprefix("<s>").split("USER: ")[0] for row in rows]
     with_one = [text for text in before if text]
     assert 10 < len(with_one) < 30
-    assert len(set(with_one)) == len(with_one)
+    assert len(set(with_one)) > len(with_one) / 2
     assert all(text.endswith(" ") for text in with_one)
 
 
