@@ -18,7 +18,7 @@ from dualfocus_training.learning.objective import IGNORED
 from dualfocus_training.learning.packing import SceneRows
 from dualfocus_training.learning.patches import label_patches
 from dualfocus_training.learning.rows import Branch, Mixture, Row
-from dualfocus_training.learning.views import deeper_box, in_picture, is_enough, widen
+from dualfocus_training.learning.views import deeper_box, is_enough, widen
 from transformers import PreTrainedTokenizerFast
 
 RowsOf = Callable[..., SceneRows]
@@ -92,7 +92,7 @@ def _picture_of(places: np.ndarray, pictures: np.ndarray) -> int:
     return number
 
 
-def region_of(scene: Scene, box: SceneBox) -> Region:
+def region_of(scene: Scene, box: SceneBox | Box) -> Region:
     region = crop_region(Box(*box.as_tuple()), (scene.width, scene.height), CropPolicy())
     assert region is not None
     return region
@@ -105,7 +105,7 @@ def test_the_part_of_a_crop_shows_the_print_as_large_as_it_needs(mix: str) -> No
             if question.kind == "detail":
                 first = region_of(scene, widen(question.box, rng))
                 box = deeper_box(scene, question, first)
-                second = region_of(scene, in_picture(scene, box, first))
+                second = region_of(scene, Box(*box.as_tuple()).within(first, (scene.width, scene.height)))
                 assert is_enough(scene, question, [second], SIDE)
                 assert second.area <= first.area
                 (place,) = question.about

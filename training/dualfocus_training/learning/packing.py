@@ -24,7 +24,7 @@ from dualfocus_training.learning.conversations import ENOUGH, IMAGE_LINE, NOT_EN
 from dualfocus_training.learning.patches import PatchLabels, label_patches
 from dualfocus_training.learning.rows import Branch, Eye, Mixture, Pixels, Places, Row
 from dualfocus_training.learning.system_messages import system_message
-from dualfocus_training.learning.views import deeper_box, in_picture, is_enough, jitter, widen
+from dualfocus_training.learning.views import deeper_box, is_enough, jitter, widen
 from dualfocus_training.models.vocabulary import BEGIN, END, IMAGE
 
 # Larger pictures are drawn at this many pixels: the encoder is shown far fewer. Crops are of the full size.
@@ -168,7 +168,7 @@ class _Packer:
             self._write(branch, self._rows.wording.box(inner) + END)
         else:
             self._write_inner(branch, question, inner)
-        self._micro(branch, question, [self._region(in_picture(self._scene, inner, region))])
+        self._micro(branch, question, [self._part(inner, region)])
         return branch
 
     def _first_crop(self, question: Question) -> tuple[Branch, Region]:
@@ -210,7 +210,7 @@ class _Packer:
             return [(first, self._given(question, box))]
         inner = jitter(deeper_box(self._scene, question, first), rng, _NEAR)
         told = wording.deeper(question.question) + wording.box(inner) + END
-        return [(first, self._given(question, box)), (self._region(in_picture(self._scene, inner, first)), told)]
+        return [(first, self._given(question, box)), (self._part(inner, first), told)]
 
     def _given(self, question: Question, box: Box) -> str:
         """A grounding turn whose box is given, not learned."""
@@ -250,6 +250,11 @@ class _Packer:
         region = crop_region(_as_engine_box(box), self._size, self._rows.wording.profile.crop)
         assert region is not None, "a box of a scene always holds pixels"
         return region
+
+    def _part(self, box: Box, region: Region) -> Region:
+        """The crop of a box that is one of a crop."""
+        within = _as_engine_box(box).within(region, self._size)
+        return self._region(Box(*within.as_tuple()))
 
     def _look(self, region: Region) -> Pixels:
         eye = self._rows.eye
