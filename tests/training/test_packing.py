@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 RowsOf = Callable[..., SceneRows]
 MIXTURE = Mixture(macro=2, grounding=2, dual=2, jittered=1, crops=1)
-BEYOND = Mixture(macro=1, regions=3, deeper=2, enough=4, crops=1)
+BEYOND = Mixture(macro=1, lists=1, regions=3, inside=1, deeper=2, enough=4, crops=1)
 
 
 @pytest.mark.parametrize("mixture", [MIXTURE, BEYOND], ids=["paper", "beyond"])

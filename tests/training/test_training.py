@@ -1,6 +1,7 @@
 """Runs: learning, stopping, going on, and what comes out."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from dualfocus_engine.families.profiles import Profile, load_profile
 from dualfocus_eval.scenes.generate import scenes
 from dualfocus_training.learning.objective import TERMS
 from dualfocus_training.recipe import Recipe
-from dualfocus_training.train import Run
+from dualfocus_training.train import Run, Start
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 RecipeOf = Callable[..., Recipe]
@@ -66,6 +67,38 @@ def test_the_model_is_an_ordinary_checkpoint(trained: Path, profile: Profile) ->
         text=f"USER: <image>\n{questions[0].question} ASSISTANT: ", images=picture.resize((32, 32)), return_tensors="pt"
     )
     assert model.generate(**inputs, max_new_tokens=3, do_sample=False).shape[1] > inputs["input_ids"].shape[1]
+
+
+def test_later_stages_begin_with_an_exported_model(recipe_of: RecipeOf, trained: Path, tmp_path: Path) -> None:
+    """Also where its words are others than the recipe's: they are found by name."""
+    recipe = recipe_of()
+    run = Run(recipe, tmp_path, Start(_with_other_words(trained / "model", tmp_path / "model"), "words"))
+    own = {name: weight.clone() for name, weight in run._learner.model.state_dict().items()}
+    exported = LlavaForConditionalGeneration.from_pretrained(trained / "model", dtype=torch.float32).state_dict()
+    tables = [name for name, weight in exported.items() if "embed_tokens" in name or "lm_head" in name]
+    assert len(tables) == 2
+    for name, weight in exported.items():
+        rows = torch.arange(len(weight))
+        if name in tables:
+            rows[[_SWAPPED, _SWAPPED + 1]] = rows[[_SWAPPED + 1, _SWAPPED]]
+        assert torch.equal(own[name], weight[rows])
+    run.train()
+    assert [one["stage"] for one in losses_of(tmp_path)] == ["words"] * 5
+
+
+# The first of two words of the vocabulary that stand in each other's place.
+_SWAPPED = 300
+
+
+def _with_other_words(model: Path, folder: Path) -> Path:
+    """A copy of a model in which two words have each other's numbers, and so each other's rows of the tables."""
+    shutil.copytree(model, folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    one, other = (next(word for word, place in vocabulary.items() if place == _SWAPPED + step) for step in (0, 1))
+    vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return folder
 
 
 def test_curves_are_drawn(trained: Path) -> None:

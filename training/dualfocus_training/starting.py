@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -12,7 +13,7 @@ from dualfocus_eval.scenes.questions import ask
 from dualfocus_eval.scenes.together import ask_together
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import PreTrainedTokenizerFast
+from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from dualfocus_training.learning.conversations import ENOUGH, NOT_ENOUGH, Wording
 from dualfocus_training.learning.courses import ConversationCourse, Course, SceneCourse
@@ -56,6 +57,19 @@ def build_learner(recipe: Recipe, processor: Any) -> SceneLearner | RoundsLearne
         learner = RoundsLearner(_with_lora(model, recipe.lora) if recipe.lora else model)
     _freeze(learner, recipe.learned)
     return learner
+
+
+def load_weights(learner: SceneLearner, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Begin with the weights of an exported small model. Its words are found by name: the new ones stay as they are."""
+    exported = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).state_dict()
+    before, now = PreTrainedTokenizerFast.from_pretrained(folder).get_vocab(), tokenizer.get_vocab()
+    known = [word for word in now if word in before]
+    own = learner.model.state_dict()
+    for name, weight in exported.items():
+        if len(weight) == len(before):  # a row for each word
+            weight, rows = own[name].clone(), weight
+            weight[[now[word] for word in known]] = rows[[before[word] for word in known]]
+        own[name].copy_(weight)
 
 
 def _with_lora(model: nn.Module, lora: Lora) -> nn.Module:

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -21,17 +21,27 @@ from dualfocus_training.curves import draw_curves
 from dualfocus_training.export import export
 from dualfocus_training.learning.optimizing import build_optimizers, set_rates
 from dualfocus_training.recipe import Recipe, Stage, load_recipe
-from dualfocus_training.starting import build_course, build_learner, build_processor_of
+from dualfocus_training.starting import build_course, build_learner, build_processor_of, load_weights
 
 LOSSES_FILE = "losses.jsonl"
 CHECKPOINT_FILE = "checkpoint.pt"
 MODEL_FOLDER = "model"
 
 
-class Run:
-    """A run in progress: what is learned, optimizers, and how far through the recipe it is."""
+class Start(NamedTuple):
+    """Where a run begins that is to try a recipe's later stages: an exported small model, and the first of them."""
 
-    def __init__(self, recipe: Recipe, out: Path) -> None:
+    model: Path
+    stage: str
+
+
+class Run:
+    """A run in progress: what is learned, optimizers, and how far through the recipe it is.
+
+    Raises ValueError where there is no stage of the start's name.
+    """
+
+    def __init__(self, recipe: Recipe, out: Path, start: Start | None = None) -> None:
         self._recipe, self._out = recipe, out
         # The losses of a stage need not reach every weight.
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
@@ -43,7 +53,9 @@ class Run:
         muon = any(stage.rates.muon for stage in recipe.stages)
         self._optimizers = build_optimizers(self._learner, muon)
         self._stage, self._step = 0, 0
-        self._resume()
+        if not self._resume() and start is not None:
+            self._stage = [stage.name for stage in recipe.stages].index(start.stage)
+            load_weights(self._learner, start.model, self._processor.tokenizer)
         self._wrapped = self._accelerator.prepare(self._learner)
 
     def train(self) -> None:
@@ -133,15 +145,17 @@ class Run:
         torch.save(state, partial)
         partial.replace(self._out / CHECKPOINT_FILE)
 
-    def _resume(self) -> None:
+    def _resume(self) -> bool:
+        """Go on from the last checkpoint; returns whether there is one."""
         path = self._out / CHECKPOINT_FILE
         if not path.exists():
-            return
+            return False
         state = torch.load(path, map_location="cpu", weights_only=True)
         self._learner.load_state_dict(state["learned"], strict=False)
         for optimizer, kept in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(kept)
         self._stage, self._step = state["stage"], state["step"]
+        return True
 
 
 def _learned(learner: torch.nn.Module) -> dict[str, Tensor]:
@@ -162,9 +176,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train a model by its recipe; a stopped run goes on.")
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run: checkpoint, losses, model")
+    parser.add_argument("--from", dest="model", type=Path, help="with --stage: an exported small model to begin with")
+    parser.add_argument("--stage", help="with --from: the stage of the recipe to begin with")
     arguments = parser.parse_args()
+    if (arguments.model is None) != (arguments.stage is None):
+        parser.error("--from and --stage go together")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    Run(load_recipe(arguments.recipe), arguments.out).train()
+    start = Start(arguments.model, arguments.stage) if arguments.model else None
+    Run(load_recipe(arguments.recipe), arguments.out, start).train()
 
 
 if __name__ == "__main__":

@@ -18,8 +18,7 @@ from dualfocus_eval.boxes import Box as SceneBox
 USER, ASSISTANT = "USER: ", " ASSISTANT: "
 IMAGE_LINE = "<image>\n"
 
-# What is said of a crop: which part of it the question is about, and whether the views so far are enough.
-DEEPER_PROMPT = "Provide the coordinates of the region of the last image this question is asking about: {question}"
+# Whether what is seen is enough to answer.
 ENOUGH_PROMPT = "Can this question be answered from what you see: {question}"
 ENOUGH, NOT_ENOUGH = "Yes", "No"
 
@@ -94,7 +93,7 @@ class Wording:
 
     def deeper(self, question: str) -> str:
         """The prompt of a grounding turn after a crop: its box refers to that crop."""
-        return DEEPER_PROMPT.replace("{question}", self.profile.bare(question)) + ASSISTANT
+        return self.profile.deeper_text(question) + ASSISTANT
 
     def micro(self, question: str, crops: int = 1) -> str:
         """The prompt of the micro turn (Q2), after so many crops."""
@@ -116,6 +115,6 @@ class Wording:
     def phrases(self) -> tuple[str, ...]:
         """The fixed text around a question: roles, and the instructions of all turns."""
         profile = self.profile
-        groundings = profile.grounding_prompt, profile.regions_prompt, DEEPER_PROMPT
+        groundings = profile.grounding_prompt, profile.regions_prompt, profile.deeper_prompt
         instructions = *groundings, profile.micro_prompt, profile.several_crops_prompt, ENOUGH_PROMPT
         return USER, ASSISTANT, *(text.split("{question}")[0].strip() for text in instructions if text)

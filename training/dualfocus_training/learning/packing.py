@@ -24,7 +24,7 @@ from dualfocus_training.learning.conversations import ENOUGH, IMAGE_LINE, NOT_EN
 from dualfocus_training.learning.patches import PatchLabels, label_patches
 from dualfocus_training.learning.rows import Branch, Eye, Mixture, Pixels, Places, Row
 from dualfocus_training.learning.system_messages import system_message
-from dualfocus_training.learning.views import deeper_box, in_picture, is_enough, jitter, widen
+from dualfocus_training.learning.views import deeper_box, is_enough, jitter, widen
 from dualfocus_training.models.vocabulary import BEGIN, END, IMAGE
 
 # Larger pictures are drawn at this many pixels: the encoder is shown far fewer. Crops are of the full size.
@@ -66,7 +66,7 @@ class SceneRows:
         rng = Random(f"row/{self.seed}/{number}")
         scene = compose(rng, rng.choice(self.difficulties))
         questions = ask(scene, rng)
-        together = ask_together(scene, rng) if self.mixture.regions else []
+        together = ask_together(scene, rng) if self.mixture.lists or self.mixture.regions else []
         return _Packer(self, scene, rng).pack(questions, together)
 
 
@@ -88,6 +88,7 @@ class _Packer:
         mixture, rng = self._rows.mixture, self._rng
         details, others = _split(questions)
         ordered, all_of_them = _two_to_one(details, others), [*questions, *together]
+        apart = _two_to_one(together, rng.sample(questions, len(questions)))
         reading = rng.sample([*details, *together], len(details) + len(together))
         picture = self._look(Region(0, 0, *self._size))
         branches = [
@@ -95,8 +96,10 @@ class _Packer:
             *map(self._grounding, ordered[: mixture.grounding]),
             *map(self._dual, ordered[mixture.grounding :][: mixture.dual] or ordered[: mixture.dual]),
             *map(self._jittered, rng.sample(ordered, min(mixture.jittered, len(ordered)))),
-            *map(self._regions, _two_to_one(together, rng.sample(questions, len(questions)))[: mixture.regions]),
-            *map(self._deeper, ordered[: mixture.deeper]),
+            *map(self._lists, apart[: mixture.lists]),
+            *map(self._regions, apart[mixture.lists :][: mixture.regions] or apart[: mixture.regions]),
+            *map(self._inside, ordered[: mixture.inside]),
+            *map(self._deeper, ordered[mixture.inside :][: mixture.deeper] or ordered[: mixture.deeper]),
             *chain.from_iterable(map(self._enough, _two_to_one(reading, others)[: mixture.enough])),
         ]
         seen = rng.sample(details, min(mixture.crops, len(details)))
@@ -128,39 +131,58 @@ class _Packer:
         self._micro(branch, question, [self._region(box)])
         return branch
 
-    def _regions(self, question: Question) -> Branch:
-        """A box for each thing, then a crop of each place in one micro turn."""
+    def _lists(self, question: Question) -> Branch:
+        """A box for each thing, in the order in which the question names them."""
         branch, wording = Branch(), self._rows.wording
         self._write(branch, wording.regions(question.question))
-        boxes: Sequence[Box] = question.boxes
+        abouts: list[tuple[int, ...]] = [(place,) for place in question.about] or [()]
+        found = [self._shown(branch, 0, _to_find(about, self._patches[0])) for about in abouts]
+        self._answer(branch, "box", list(zip(map(wording.box, question.boxes), found, strict=True)), ", ")
+        return branch
+
+    def _regions(self, question: Question) -> Branch:
+        """The same, or boxes that are off and no target, then a crop of each place in one micro turn."""
+        wording, boxes = self._rows.wording, question.boxes
         if self._rng.random() < _OFF:
-            boxes = [jitter(box, self._rng, _NEAR) for box in boxes]
-            self._write(branch, wording.boxes(boxes) + END)
+            branch, boxes = Branch(), tuple(jitter(box, self._rng, _NEAR) for box in boxes)
+            self._write(branch, wording.regions(question.question) + wording.boxes(boxes) + END)
         else:
-            abouts: list[tuple[int, ...]] = [(place,) for place in question.about] or [()]
-            reads = zip(map(wording.box, boxes), (_to_find(one, self._patches[0]) for one in abouts), strict=True)
-            self._answer(branch, "box", [(text, self._shown(branch, 0, found)) for text, found in reads], ", ")
+            branch = self._lists(question)
         profile = wording.profile
         places = places_of(map(_as_engine_box, boxes), self._size, profile.crop, profile.max_regions)
         self._micro(branch, question, [place.crop for place in places])
         return branch
 
+    def _inside(self, question: Question) -> Branch:
+        """Where inside a crop, which is of the box or of far too wide a one."""
+        branch, region = self._first_crop(question)
+        self._write_inner(branch, question, deeper_box(self._scene, question, region))
+        return branch
+
     def _deeper(self, question: Question) -> Branch:
-        """Behind a crop that may be far too wide: where in it, then the crop of the crop."""
-        branch, wording, rng = Branch(), self._rows.wording, self._rng
+        """The same, or a box that is off and no target, then the crop of the crop."""
+        branch, region = self._first_crop(question)
+        inner = deeper_box(self._scene, question, region)
+        if self._rng.random() < _OFF:
+            inner = jitter(inner, self._rng, _NEAR)
+            self._write(branch, self._rows.wording.box(inner) + END)
+        else:
+            self._write_inner(branch, question, inner)
+        self._micro(branch, question, [self._part(inner, region)])
+        return branch
+
+    def _first_crop(self, question: Question) -> tuple[Branch, Region]:
+        """A crop behind a box that is given, and the question where in it."""
+        branch, rng = Branch(), self._rng
         box = widen(question.box, rng) if rng.random() < 0.5 else question.box
         self._write(branch, self._given(question, box))
         region = self._region(box)
-        self._show(branch, [region], wording.deeper(question.question))
-        inner = deeper_box(self._scene, question, region)
-        if rng.random() < _OFF:
-            inner = jitter(inner, rng, _NEAR)
-            self._write(branch, wording.box(inner) + END)
-        else:
-            places = self._shown(branch, 1, _to_read(question, self._patches[-1]))
-            self._answer(branch, "box", [(wording.box(inner), places)])
-        self._micro(branch, question, [self._region(in_picture(self._scene, inner, region))])
-        return branch
+        self._show(branch, [region], self._rows.wording.deeper(question.question))
+        return branch, region
+
+    def _write_inner(self, branch: Branch, question: Question, inner: Box) -> None:
+        places = self._shown(branch, 1, _to_read(question, self._patches[-1]))
+        self._answer(branch, "box", [(self._rows.wording.box(inner), places)])
 
     def _enough(self, question: Question) -> list[Branch]:
         """Whether the views so far show the answer; none where nobody can say."""
@@ -188,7 +210,7 @@ class _Packer:
             return [(first, self._given(question, box))]
         inner = jitter(deeper_box(self._scene, question, first), rng, _NEAR)
         told = wording.deeper(question.question) + wording.box(inner) + END
-        return [(first, self._given(question, box)), (self._region(in_picture(self._scene, inner, first)), told)]
+        return [(first, self._given(question, box)), (self._part(inner, first), told)]
 
     def _given(self, question: Question, box: Box) -> str:
         """A grounding turn whose box is given, not learned."""
@@ -228,6 +250,11 @@ class _Packer:
         region = crop_region(_as_engine_box(box), self._size, self._rows.wording.profile.crop)
         assert region is not None, "a box of a scene always holds pixels"
         return region
+
+    def _part(self, box: Box, region: Region) -> Region:
+        """The crop of a box that is one of a crop."""
+        within = _as_engine_box(box).within(region, self._size)
+        return self._region(Box(*within.as_tuple()))
 
     def _look(self, region: Region) -> Pixels:
         eye = self._rows.eye

@@ -35,15 +35,17 @@ class Eye:
 class Mixture:
     """How many branches of each sort a row holds, and crops that are looked at without words.
 
-    `regions`: a box for each thing, then all crops in one micro turn; `deeper`: where inside a crop, then the crop of
-    the crop; `enough`: whether the views so far are enough to answer.
+    `lists`: a box for each thing; `regions`: the same, then all crops in one micro turn; `inside`: where inside a crop;
+    `deeper`: the same, then a micro turn with the crop of the crop; `enough`: whether what is seen is enough to answer.
     """
 
     macro: int = 0
     grounding: int = 0
     dual: int = 0
     jittered: int = 0
+    lists: int = 0
     regions: int = 0
+    inside: int = 0
     deeper: int = 0
     enough: int = 0
     crops: int = 0

@@ -27,8 +27,8 @@ _MADE_UP = 0.3
 
 
 def system_message(rng: Random) -> str:
-    """One to three sentences; now and then of words that mean nothing, so that any text is passed over."""
-    count = rng.randint(1, 3)
+    """A sentence or two; now and then of words that mean nothing, so that any text is passed over."""
+    count = rng.randint(1, 2)
     if rng.random() < _MADE_UP:
         return " ".join(_made_up(rng) for _ in range(count))
     return " ".join(rng.sample(_SENTENCES, count))

@@ -57,14 +57,6 @@ def deeper_box(scene: Scene, question: Question, region: Region) -> Box:
     return Box(x1, y1, x2, y2) if x1 < x2 and y1 < y2 else WHOLE
 
 
-def in_picture(scene: Scene, box: Box, region: Region) -> Box:
-    """A box in shares of a crop as shares of the picture that it was cut from."""
-    wide, high = region.right - region.left, region.bottom - region.top
-    x1, x2 = ((region.left + share * wide) / scene.width for share in (box.x1, box.x2))
-    y1, y2 = ((region.top + share * high) / scene.height for share in (box.y1, box.y2))
-    return Box(x1, y1, x2, y2)
-
-
 def is_enough(scene: Scene, question: Question, views: Iterable[Region], side: int) -> bool | None:
     """Whether a question can be answered from the whole picture and these crops, `side` encoder pixels each.
 
