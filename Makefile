@@ -51,7 +51,7 @@ soak: .venv/.bench  ## ask for 15 minutes and watch the memory of both processes
 image-check: .venv/.test  ## build the CPU image without a daemon, run it and ask it a question; needs root on Debian
 	$(BIN)/python -m deploy.image_check
 
-screenshot: .venv/.test  ## take docs/playground.png anew: the page, the sample, the model that ships
+screenshot: .venv/.test  ## take docs/images/playground.png anew: the page, the sample, the model that ships
 	PYTHONPATH=tests/server $(BIN)/python tests/playground/screenshot.py
 
 parity: .venv/.parity  ## score made-up replies with lmms-eval and VLMEvalKit, into the record that the tests hold ours to

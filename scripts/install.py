@@ -138,7 +138,7 @@ def install_clients() -> None:
         say("SKIPPED: npm is not installed, so the client for Node is not tested")
         return
     for name in ("package.json", "package-lock.json"):
-        shutil.copy(ROOT / "tests" / "clients" / name, CLIENTS)
+        shutil.copy(ROOT / "tests" / "clients" / "node" / name, CLIENTS)
     run("npm", "ci", "--prefix", CLIENTS, "--no-audit", "--no-fund", "--loglevel", "error")
 
 

@@ -51,7 +51,8 @@ Wording = Callable[[Sample], str]
 class Benchmark:
     """A benchmark that people quote.
 
-    `files` says what to download and where to put it, `licence` under which terms it is given. `read` raises DataError.
+    `files` says what to download and where to put it, `licence` under which terms it is given. `read` raises DataError,
+    also where there are no questions or two have one id.
     `wordings` are the texts that are asked, by the name of the harness whose words they are (`--prompts`); `figures`
     are what it is quoted by, shares of 1 by name, the first one the headline; of a reply they see its score and weight,
     and of its question the category, group and stratum.

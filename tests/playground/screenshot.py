@@ -8,7 +8,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 from running_server import PATIENCE, Server, start_server
 
-PICTURE = Path(__file__).parents[2] / "docs" / "playground.png"
+PICTURE = Path(__file__).parents[2] / "docs" / "images" / "playground.png"
 WIDTH, HEIGHT = 1180, 1530
 COLOURS = 128
 

@@ -40,4 +40,4 @@ def of_python(name: str) -> list[str]:
 
 def of_node(name: str) -> list[str]:
     """Return the command of one for Node, from where its packages are: that is where it looks for them."""
-    return ["node", str(shutil.copy(SCRIPTS / name, HOME))]
+    return ["node", str(shutil.copy(SCRIPTS / "node" / name, HOME))]

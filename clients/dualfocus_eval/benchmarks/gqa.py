@@ -22,8 +22,8 @@ _OPTION = re.compile(r"([A-Z])\. ?(.*)")
 def read(folder: Path) -> Iterator[Sample]:
     """Give the questions in the order of GQA's file. Raises DataError."""
     pictures = present(folder / PICTURES, FILES)
-    for name, entry in _known(present(folder / QUESTIONS, FILES)).items():
-        yield _sample(name, entry, pictures)
+    known = _known(present(folder / QUESTIONS, FILES))
+    yield from distinct((entry, _sample(name, entry, pictures)) for name, entry in known.items())
 
 
 def _known(path: Path) -> dict[str, Entry]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from dualfocus_eval.benchmarks.reading import Entry, letters, present, read_json
+from dualfocus_eval.benchmarks.reading import Entry, distinct, letters, present, read_json
 from dualfocus_eval.boxes import Box
 from dualfocus_eval.samples import DataError, Sample
 
@@ -18,16 +18,18 @@ _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 def read(folder: Path) -> Iterator[Sample]:
     """Give the questions of each category in turn, options in an order drawn by the question's id. Raises DataError."""
-    for category in CATEGORIES:
-        paths = sorted(present(folder / category, FILES).glob("*.json"))
-        if not paths:
-            raise DataError(f"{folder / category}: there are no questions. {FILES}")
-        for path in paths:
-            yield _sample(category, path)
+    return distinct(one for category in CATEGORIES for one in _samples(folder, category))
 
 
-def _sample(category: str, path: Path) -> Sample:
-    entry = _entry(path)
+def _samples(folder: Path, category: str) -> Iterator[tuple[Entry, Sample]]:
+    paths = sorted(present(folder / category, FILES).glob("*.json"))
+    if not paths:
+        raise DataError(f"{folder / category}: there are no questions. {FILES}")
+    for path in paths:
+        yield (entry := _entry(path)), _sample(category, path, entry)
+
+
+def _sample(category: str, path: Path, entry: Entry) -> Sample:
     first, *others = entry.texts("options")
     name = f"{category}/{path.stem}"
     # The first one is the right one.

@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from other_clients import HOME, ROOT, of_node, of_python, told
 from running_server import PATIENCE, Server, start_server
 from test_clients import LIBRARIES, check_typed
 from transformers import AutoTokenizer
+from unit.evaluation.layouts import write_textvqa
 
 # No training run and no committed result draws scenes of this seed.
 SEED, SCENES = 901, 40
@@ -75,9 +78,7 @@ def readme_asks() -> tuple[str, str]:
     return picture["image_url"]["url"], text["text"]
 
 
-@pytest.mark.parametrize(
-    "name", ["ask_openai_responses.mjs", "ask_ai_sdk.mjs", "ask_anthropic.mjs", "ask_openai_agents.py"]
-)
+@pytest.mark.parametrize("name", MAKERS)
 def test_every_makers_client_is_answered_as_the_readme_has_it(shipped: Server, tmp_path: Path, name: str) -> None:
     url, words = readme_asks()
     (tmp_path / "drawing.url").write_text(url)
@@ -144,6 +145,36 @@ def test_it_looks_twice_and_sees_more(shipped: Server, tmp_path: Path) -> None:
     assert whole["chosen"] >= whole["micro"] - 0.06
     assert overall["chosen"] >= max(overall["macro"], overall["micro"]) - 0.06
     assert found["shifts"]["10"] >= found["shifts"]["0"] - 0.06
+
+
+# None of these can be imported, as where the client alone is installed.
+CLIENT_ALONE = """
+import sys
+sys.modules.update(dict.fromkeys(["torch", "vllm", "transformers", "dualfocus_engine", "dualfocus_server"]))
+from dualfocus_client.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+def test_the_commands_of_evaluate_md_do_what_it_says(shipped: Server, tmp_path: Path) -> None:
+    """From top to bottom, by the client alone; on forty drawn questions in TextVQA's layout, and on two scenes."""
+    write_textvqa(tmp_path / "textvqa")
+    lines = re.findall("^    dualfocus (.*)$", (ROOT / "docs/evaluate.md").read_text(), re.MULTILINE)
+    here = {"~/textvqa": str(tmp_path / "textvqa"), "http://127.0.0.1:8000": shipped.url}
+    told = ""
+    for line in lines:
+        command = [here.get(word, word) for word in line.partition("#")[0].split()]
+        if "--out" in command:
+            command += ["--base-url", shipped.url]
+        if "scenes" in command:
+            command += ["--count", "2"]
+        run = [sys.executable, "-c", CLIENT_ALONE, *command]
+        told += subprocess.run(run, cwd=tmp_path, check=True, stdout=subprocess.PIPE, text=True).stdout
+    assert len(lines) == 6
+    for found in ("mme-realworld: ", "| overall | 8 |", "| overall | 40 |", "B - A, chosen: ", "--skip-below "):
+        assert found in told
+    assert (tmp_path / "runs/eval/textvqa-dual/report.md").exists()
 
 
 def keys_of(part: dict[str, Any]) -> tuple[set[str], set[str], set[str]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from dualfocus_eval.benchmarks.reading import Entry, distinct
 from dualfocus_eval.boxes import Box
 from dualfocus_eval.samples import Benchmark, Sample, Scored
 from PIL import Image
@@ -32,12 +33,15 @@ def write_data(folder: Path, count: int = 12) -> None:
 
 def read(folder: Path) -> Iterator[Sample]:
     """Read what `write_data` wrote."""
+    return distinct(_samples(folder))
+
+
+def _samples(folder: Path) -> Iterator[tuple[Entry, Sample]]:
     lines = (folder / "fruit.jsonl").read_text().splitlines()
     for number, line in enumerate(map(json.loads, lines)):
         colour = "red" if 2 * number < len(lines) else "green"
-        yield Sample(
-            line["id"], folder / "fruit.png", line["question"], ("apple",), category=colour, group="", box=TARGET
-        )
+        picture, entry = folder / "fruit.png", Entry(f"line {number + 1}", line)
+        yield entry, Sample(line["id"], picture, line["question"], ("apple",), category=colour, box=TARGET)
 
 
 def accuracy(scored: Sequence[Scored]) -> dict[str, float]:

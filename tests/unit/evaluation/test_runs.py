@@ -192,7 +192,7 @@ def test_a_run_goes_on_only_with_the_same_data(
 
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
-    [('"id": "3"', '"id": "4"', "two questions have the id '4'"), ("", "", "there is no question in it")],
+    [('"id": "3"', '"id": "4"', "the id '4' is that of line 4 too"), ("", "", "the files hold no questions")],
 )
 def test_data_that_can_not_be_asked_is_said_before_anything_is(
     command: list[str], grocer: Grocer, tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str,
