@@ -2,13 +2,16 @@
 
 import argparse
 import json
+import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import yaml
 from dualfocus_client.asking import Server
 from dualfocus_client.client import AskError, ask
 from tqdm import tqdm
@@ -17,25 +20,32 @@ from dualfocus_eval.asking.records import RunError
 from dualfocus_eval.calibration import Labelled, figures
 from dualfocus_eval.command import add_server, at_least_1, drawing_folder, server_of
 from dualfocus_eval.report.outcomes import is_right
-from dualfocus_eval.report.plots import draw_calibration
+from dualfocus_eval.report.plots import draw_calibration, draw_search
 from dualfocus_eval.report.reading import read_labelled
+from dualfocus_eval.search_calibration import Look, search_figures
 
 Line = dict[str, Any]
+Asking = Callable[..., Line]
+Asked = TypeVar("Asked")
 
 
 def main(argv: Sequence[str]) -> int:
     """Run `dualfocus calibrate`; returns the exit status."""
     args = _parse(argv)
     try:
-        found = figures(_labelled(args), args.loss / 100)
+        found = _search_figures(args) if args.search else figures(_labelled(args), args.loss / 100)
     except (AskError, RunError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(found, indent=2) if args.json else _format_findings(found))
+    told = _format_search(found) if args.search else _format_findings(found)
+    print(json.dumps(found, indent=2) if args.json else told)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-        draw_calibration(found, args.out / "calibration.png")
+        draw = draw_search if args.search else draw_calibration
+        draw(found, args.out / "calibration.png")
         (args.out / "calibration.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        if args.search:
+            (args.out / "profile.yaml").write_text(yaml.safe_dump(found["profile"]), encoding="utf-8")
     return 0
 
 
@@ -52,18 +62,34 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         help="a JSON object a line: image (a file beside it, or a URL), question, answer or answers; or the "
         "folder of a run of `dualfocus eval`, whose answers are read: nothing is asked then",
     )
+    parser.add_argument(
+        "--search",
+        action="store_true",
+        help="ask in mode search, with all looks that the server takes, and pick where one may stop: by an answer's "
+        "perplexity (a profile's sure_below_perplexity) or by the model's word that it sees enough (its enough.above)",
+    )
     parser.add_argument("--loss", type=float, default=0.5, help="points of accuracy that may be lost")
     parser.add_argument("--count", type=at_least_1, help="questions to ask; all if left out")
     add_server(parser)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    parser.add_argument("--out", type=drawing_folder, help="a folder for calibration.json and calibration.png")
+    parser.add_argument(
+        "--out",
+        type=drawing_folder,
+        help="a folder for calibration.json and calibration.png; with --search also profile.yaml, a profile's numbers",
+    )
     return parser.parse_args(argv)
 
 
 def _labelled(args: argparse.Namespace) -> list[Labelled]:
     if args.questions.is_dir():
         return read_labelled(args.questions)[: args.count]
-    return _ask_all(server_of(args), args.questions.parent, list(_questions(args.questions, args.count)))
+    return _ask_all(args, _ask)
+
+
+def _search_figures(args: argparse.Namespace) -> dict[str, Any]:
+    if args.questions.is_dir():
+        raise ValueError(f"{args.questions} is a run: with --search questions are asked, one a line of a file")
+    return search_figures(_ask_all(args, _ask_on), args.loss / 100)
 
 
 def _questions(path: Path, count: int | None) -> Iterator[Line]:
@@ -86,18 +112,36 @@ def _answers(line: Line) -> list[str]:
     return [str(answer) for answer in line["answers"]] if "answers" in line else [str(line["answer"])]
 
 
-def _ask_all(server: Server, folder: Path, lines: Sequence[Line]) -> list[Labelled]:
+def _ask_all(args: argparse.Namespace, ask_one: Callable[[Asking, Line], Asked]) -> list[Asked]:
+    lines, server = list(_questions(args.questions, args.count)), server_of(args)
     if not lines:
         raise ValueError("there is no question to ask")
+    asking = partial(_completion, server, args.questions.parent)
     with ThreadPoolExecutor(server.concurrency) as threads:
-        asked = threads.map(lambda line: _ask(server, folder, line), lines)
+        asked = threads.map(lambda line: ask_one(asking, line), lines)
         return list(tqdm(asked, total=len(lines), unit="question", smoothing=0.05))
 
 
-def _ask(server: Server, folder: Path, line: Line) -> Labelled:
+def _completion(server: Server, folder: Path, line: Line, **options: Any) -> Line:
     image = line["image"] if ":" in line["image"] else str(folder / line["image"])
-    where = (server.base_url, server.api_key, server.timeout)
-    completion = ask(image, line["question"], *where, mode="dual")
+    return ask(image, line["question"], server.base_url, server.api_key, server.timeout, **options)
+
+
+def _ask_on(asking: Asking, line: Line) -> list[Look]:
+    """Return all looks that a search takes which is never sure."""
+    focus = asking(line, mode="search", sure_below=0.0, enough=True)["dualfocus"]
+    answers = [look["answer"] for look in focus["looks"] if look["answer"] and not look["failed"]]
+    return [_look(answer, line) for answer in answers or [focus["macro"]]]
+
+
+def _look(answer: Line, line: Line) -> Look:
+    # What is infinite is null in JSON.
+    perplexity = math.inf if answer["perplexity"] is None else answer["perplexity"]
+    return Look(perplexity, answer["enough"], is_right(answer["text"], line["answers"]))
+
+
+def _ask(asking: Asking, line: Line) -> Labelled:
+    completion = asking(line, mode="dual")
     focus = completion["dualfocus"]
     return Labelled(
         perplexity=focus["macro"]["perplexity"],
@@ -106,6 +150,18 @@ def _ask(server: Server, folder: Path, line: Line) -> Labelled:
         macro_seconds=focus["turns"]["macro"]["seconds"],
         seconds=focus["seconds"],
     )
+
+
+def _format_search(found: dict[str, Any]) -> str:
+    lines = []
+    for name, told in found["signals"].items():
+        picked, full, area = told["picked"], told["full"], told["area_under_curve"]
+        told_apart = "-" if area is None else f"{area:.3f}"
+        lines.append(
+            f"{name}: area under the curve {told_apart}; at {picked['threshold']:g} {picked['looks']:.2f} looks a "
+            f"question and {picked['accuracy']:.1%} right, instead of {full['looks']:.2f} and {full['accuracy']:.1%}"
+        )
+    return "\n".join([*lines, "a profile's numbers:", yaml.safe_dump(found["profile"]).rstrip()])
 
 
 def _format_findings(found: dict[str, Any]) -> str:

@@ -3,31 +3,36 @@
 import { draw, make } from "./elements.js";
 
 /**
- * Return the picture with the box (x1, y1, x2, y2 as shares of width and height) and the crop (left, top, right, bottom
- * in pixels) drawn on it; either may be null.
+ * Return the picture with places drawn on it: of each the box (x1, y1, x2, y2 as shares of width and height) and the crop
+ * (left, top, right, bottom in pixels); either may be null.
  */
-export function pictureWithBox(address, box, crop) {
-  const picture = make("img", { src: address, alt: altOf(box) });
+export function pictureWithPlaces(address, places) {
+  const marked = places.filter(({ box, crop }) => box || crop);
+  const picture = make("img", { src: address, alt: altOf(marked) });
   const frame = make("div", { class: "framed" }, picture);
-  if (box || crop) {
+  if (marked.length > 0) {
     // The size is the picture's own, upright, as the server counts it.
     picture.addEventListener("load", () => {
-      frame.append(overlay(picture.naturalWidth, picture.naturalHeight, box, crop));
+      frame.append(overlay(picture.naturalWidth, picture.naturalHeight, marked));
     });
   }
   return frame;
 }
 
-function altOf(box) {
-  if (!box) return "The whole picture";
-  const [left, top, right, bottom] = box.map((share) => `${Math.round(share * 100)} %`);
-  return `The whole picture. The model looked from ${left} to ${right} of its width and ${top} to ${bottom} of its height.`;
+function altOf(places) {
+  const looked = places.filter(({ box }) => box).map(({ box }) => {
+    const [left, top, right, bottom] = box.map((share) => `${Math.round(share * 100)} %`);
+    return `from ${left} to ${right} of its width and ${top} to ${bottom} of its height`;
+  });
+  return looked.length > 0 ? `The whole picture. The model looked ${looked.join(", then ")}.` : "The whole picture";
 }
 
-function overlay(width, height, box, crop) {
+function overlay(width, height, places) {
   const layer = draw("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" });
-  if (crop) layer.append(rectangle("crop-line", crop));
-  if (box) layer.append(rectangle("box-line", [box[0] * width, box[1] * height, box[2] * width, box[3] * height]));
+  for (const { box, crop } of places) {
+    if (crop) layer.append(rectangle("crop-line", crop));
+    if (box) layer.append(rectangle("box-line", [box[0] * width, box[1] * height, box[2] * width, box[3] * height]));
+  }
   return layer;
 }
 

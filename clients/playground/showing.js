@@ -1,9 +1,9 @@
 // An answer, or an error, as elements.
 
-import { pictureWithBox } from "./drawing.js";
+import { pictureWithPlaces } from "./drawing.js";
 import { make } from "./elements.js";
 import { cacheBars, duration, stageBars } from "./measures.js";
-import { DEGRADED, LOOKS, problemWords, reason } from "./wording.js";
+import { DEGRADED, LOOKS, lookWords, problemWords, reason } from "./wording.js";
 
 const SILENT = "(the answer is empty)";
 
@@ -42,20 +42,38 @@ function verdict(text, question, why, found = {}) {
 }
 
 function looks(found, picture) {
-  const first = look("macro", found, [pictureWithBox(picture.address, found.box, found.crop), legend(found)]);
-  const second = look("micro", found, [cropOf(found)]);
-  return make("div", { class: "looks" }, first, second);
+  const places = placesOf(found);
+  const whole = [pictureWithPlaces(picture.address, places), legend(places)];
+  const first = look("macro", LOOKS.macro, { answer: found.macro, chosen: found.winner === "macro" }, whole);
+  return make("div", { class: "looks" }, first, ...furtherLooks(found));
 }
 
-function look(name, found, seen) {
-  const won = found.winner === name;
-  const { title, subject } = LOOKS[name];
+/** Where was looked: by several looks, or at several regions, or at one. */
+function placesOf(found) {
+  if (found.looks?.length > 0) return found.looks.slice(1);
+  return regionsOf(found);
+}
+
+function regionsOf(found) {
+  return found.regions?.length > 1 ? found.regions : [found];
+}
+
+function furtherLooks(found) {
+  const [, ...further] = found.looks ?? [];
+  if (further.length === 0) {
+    const second = { answer: found.micro, chosen: found.winner === "micro" };
+    return [look("micro", LOOKS.micro, second, regionsOf(found).map(cropOf))];
+  }
+  return further.map((each, place) => look("micro", lookWords(place + 2), each, [cropOf(each)]));
+}
+
+function look(name, { title, subject }, { answer, chosen }, seen) {
   return make(
     "article",
-    { class: `look card ${name}${won ? " winner" : ""}`, "aria-label": `${title}: ${subject}` },
-    make("header", {}, make("h3", {}, title), make("span", { class: "subject" }, subject), won ? make("span", { class: "badge" }, "chosen") : null),
-    make("div", { class: "seen" }, ...seen),
-    said(found[name]),
+    { class: `look card ${name}${chosen ? " winner" : ""}`, "aria-label": `${title}: ${subject}` },
+    make("header", {}, make("h3", {}, title), make("span", { class: "subject" }, subject), chosen ? make("span", { class: "badge" }, "chosen") : null),
+    make("div", { class: name === "micro" && seen.length > 1 ? "seen several" : "seen" }, ...seen),
+    said(answer),
   );
 }
 
@@ -70,26 +88,27 @@ function said(answer) {
 }
 
 function measure(name, value) {
-  return make("div", { title: "1 is certain; the lower, the surer" }, make("dt", {}, name), make("dd", {}, value.toFixed(2)));
+  return make("div", { title: "1 is certain; the lower, the surer" }, make("dt", {}, name), make("dd", {}, value?.toFixed(2) ?? "∞"));
 }
 
-function legend(found) {
-  if (!found.box && !found.crop) return make("p", { class: "legend" }, "Nothing was marked.");
+function legend(places) {
+  const [boxes, crops] = ["box", "crop"].map((mark) => places.some((place) => place[mark]));
+  if (!boxes && !crops) return make("p", { class: "legend" }, "Nothing was marked.");
   return make(
     "p",
     { class: "legend" },
-    found.box ? make("span", { class: "key-box" }, "where the model looked") : null,
-    found.crop ? make("span", { class: "key-crop" }, "what it was shown enlarged") : null,
+    boxes ? make("span", { class: "key-box" }, "where the model looked") : null,
+    crops ? make("span", { class: "key-crop" }, "what it was shown enlarged") : null,
   );
 }
 
-function cropOf(found) {
-  if (!found.crop_image) return make("p", { class: "no-crop" }, "Nothing was enlarged.");
-  const [left, top, right, bottom] = found.crop;
+function cropOf(place) {
+  if (!place.crop_image) return make("p", { class: "no-crop" }, "Nothing was enlarged.");
+  const [left, top, right, bottom] = place.crop;
   return make(
     "figure",
     {},
-    make("img", { src: found.crop_image, alt: "The part of the picture that was enlarged" }),
+    make("img", { src: place.crop_image, alt: "The part of the picture that was enlarged" }),
     make("figcaption", {}, `${right - left} × ${bottom - top} pixels of the picture`),
   );
 }

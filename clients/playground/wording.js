@@ -15,6 +15,11 @@ export const LOOKS = {
   micro: { title: "Second look", subject: "that part, enlarged" },
 };
 
+/** The words for a look behind the first, which is number 1. */
+export const lookWords = (number) => (number === 2 ? LOOKS.micro : { title: `${nth(number)} look`, subject: "another part, enlarged" });
+
+const nth = (number) => ["First", "Second", "Third", "Fourth", "Fifth"][number - 1] ?? `${number}th`;
+
 export const LOOKING = "Looking …";
 
 /** What is being done, while it is. */
@@ -45,13 +50,34 @@ export const TURNS = { macro: "first answer", grounding: "where to look", micro:
 /** Why the answer is the one that it is: from the `dualfocus` field of an answer, in a sentence or two. */
 export function reason(found) {
   const words = REASONS[found.selection];
-  return words ? words(found) : `The server's reason is “${found.selection}”, which this page does not know.`;
+  const why = words ? words(found) : `The server's reason is “${found.selection}”, which this page does not know.`;
+  return [why, ENDINGS[found.ending]].filter(Boolean).join(" ");
 }
+
+/** Which look an answer is of, in words. */
+function chosenLook(found) {
+  const place = (found.looks ?? []).findIndex((look) => look.chosen);
+  const number = place < 0 ? (found.winner === "micro" ? 2 : 1) : place + 1;
+  return `${nth(number).toLowerCase()} look`;
+}
+
+// Why there was no look further than those, where there may be more than two.
+const ENDINGS = {
+  sure: "Its doubt was gone, so it looked no further.",
+  enough: "What it saw was enough, it said, so it looked no further.",
+  max_looks: "It may take no more looks than these.",
+  no_other_place: "There was no other place to look at.",
+  all_shown: "The last part was shown with all its pixels: enlarging it further would show nothing new.",
+  look_failed: "The last look came to nothing.",
+  tool_call: "There was no need to look on.",
+  timed_out: "The time was up before it could look further.",
+};
 
 const REASONS = {
   lower_perplexity: (found) =>
-    `The ${found.winner === "micro" ? "second" : "first"} look was the surer one: of its two answers, the model found this ` +
-    "the less surprising.",
+    found.looks?.length > 2
+      ? `The ${chosenLook(found)} was the surest: of its answers, the model found this the least surprising.`
+      : `The ${chosenLook(found)} was the surer one: of its two answers, the model found this the less surprising.`,
   only_answer: (found) => `Only the ${found.winner === "micro" ? "second" : "first"} look was asked for.`,
   only_option: () => "The other answer named none of the options that the question offers.",
   no_option: () => "Neither answer named one of the options that the question offers, so the first answer stands.",

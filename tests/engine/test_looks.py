@@ -113,7 +113,7 @@ async def test_each_level_is_the_one_before_token_for_token(tiny: DualFocus, lar
 async def test_other_places_are_drawn_from_one_prefill_and_looked_at(tiny: DualFocus, large: Image.Image) -> None:
     places = ("100, 100, 200, 200", "700, 100, 800, 200", "100, 700, 200, 800", "700, 700, 800, 800")
     either = rf"\[\{{\"bbox_2d\": \[({'|'.join(places)})\]\}}\]"
-    question = replace(_searched(large), mode=Mode.DUAL, candidates=7)
+    question = replace(_searched(large.rotate(180)), mode=Mode.DUAL, candidates=7)
     with _writing(tiny, grammar=either):
         result = await tiny.answer(question)
     assert (len(result.looks), result.ending) == (7, Ending.NO_OTHER_PLACE)

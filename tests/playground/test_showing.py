@@ -1,11 +1,12 @@
 """An answer is shown as it was given: the box where it is, the winner, the reasons, the measures."""
 
 import copy
+import re
 from typing import Any
 
 import pytest
 from conftest import Open
-from dualfocus_engine.method.results import Selection
+from dualfocus_engine.method.results import Ending, Selection
 from looking import ask, assert_drawn_at, choose, picture
 from playwright.sync_api import Page, expect
 from stub import RECORDED, Stub
@@ -57,6 +58,71 @@ def test_the_crop_stands_beside_the_picture_and_the_winner_is_marked(visit: Open
     expect(page.locator(".winner")).to_have_count(1)
     expect(page.locator(".micro.winner .badge")).to_have_text("chosen")
     expect(page.locator("#status")).to_contain_text("Answer: 42.")
+
+
+def test_each_region_is_drawn_and_its_crop_shown(visit: Open, stub: Stub) -> None:
+    image = RECORDED["dual"]["dualfocus"]["crop_image"]
+    regions = [
+        {"box": [0.1, 0.1, 0.3, 0.3], "crop": [20, 10, 140, 110], "tokens": 64, "crop_image": image},
+        {"box": [0.6, 0.5, 0.9, 0.9], "crop": [220, 130, 390, 290], "tokens": 64, "crop_image": image},
+    ]
+    stub.answer_with(regions=regions, box=[0.1, 0.1, 0.9, 0.9], crop=[20, 10, 390, 290])
+    page = answered(visit(stub.url))
+    assert _lines(page) == [[40, 30, 80, 60], [240, 150, 120, 120]], "of 400 x 300 pixels"
+    expect(page.locator("rect.crop-line:not(.under)")).to_have_count(2)
+    expect(page.get_by_alt_text("and 10 % to 30 % of its height, then from 60 % to 90 % of its width")).to_be_visible()
+    for place, size in enumerate(("120 . 100", "170 . 160")):
+        expect(page.locator(".micro figcaption").nth(place)).to_have_text(re.compile(f"{size} pixels of the picture"))
+    left, right = (page.locator(".micro figure").nth(place).bounding_box() for place in (0, 1))
+    assert left is not None
+    assert right is not None
+    assert right["x"] >= left["x"] + left["width"]
+
+
+def _lines(page: Page) -> list[list[int]]:
+    """The boxes as they are drawn: left, top, width, height."""
+    expect(page.locator(".framed svg")).to_be_visible()
+    lines = page.locator("rect.box-line:not(.under)").all()
+    return [[round(float(line.get_attribute(name) or 0)) for name in ("x", "y", "width", "height")] for line in lines]
+
+
+def _searched() -> list[dict[str, Any]]:
+    found = RECORDED["dual"]["dualfocus"]
+    image, places = found["crop_image"], [[0.2, 0.2, 0.6, 0.6], [0.3, 0.3, 0.4, 0.4], [0.35, 0.3, 0.38, 0.35]]
+    looks = [{"turn": "macro", "answer": found["macro"], "box": None, "crop": None, "crop_image": None}]
+    for number, box in enumerate(places, 2):
+        answer = found["micro"] | {"text": f"look {number}"}
+        crop = [round(share * side) for share, side in zip(box, (400, 300, 400, 300), strict=True)]
+        looks.append({"turn": "micro", "answer": answer, "box": box, "crop": crop, "crop_image": image})
+    looks[-1] |= {"answer": None, "crop_image": None, "failed": "nothing_to_enlarge"}
+    return [{"failed": None, "chosen": place == 2} | look for place, look in enumerate(looks)]
+
+
+def test_each_look_of_a_search_has_its_place(visit: Open, stub: Stub) -> None:
+    stub.answer_with(looks=_searched(), ending="look_failed")
+    page = answered(visit(stub.url))
+    assert _lines(page) == [[80, 60, 160, 120], [120, 90, 40, 30], [140, 90, 12, 15]]
+    expect(page.locator(".look h3")).to_have_text(["First look", "Second look", "Third look", "Fourth look"])
+    expect(page.locator(".look .said")).to_have_count(4)
+    assert page.locator(".said .text").all_inner_texts() == ["89", "look 2", "look 3"]
+    expect(page.locator(".winner")).to_have_count(1)
+    expect(page.get_by_role("article", name="Third look").locator(".badge")).to_have_text("chosen")
+    expect(page.locator(".why")).to_have_text(
+        "The third look was the surest: of its answers, the model found this the least surprising. "
+        "The last look came to nothing."
+    )
+
+
+def test_why_a_search_ended_is_told_in_words(visit: Open, stub: Stub) -> None:
+    page = visit(stub.url)
+    choose(page)
+    told = set()
+    for ending in Ending:
+        stub.answer_with(looks=_searched(), ending=ending.value)
+        ask(page)
+        told.add(page.locator(".why").inner_text())
+        expect(page.locator(".why")).not_to_contain_text("undefined")
+    assert len(told) == len(Ending)
 
 
 def test_both_answers_stand_with_their_perplexities(visit: Open, stub: Stub) -> None:

@@ -56,6 +56,24 @@ def _calibration(panels: "Sequence[Axes]", found: dict[str, Any]) -> None:
         panel.grid(alpha=0.3)
 
 
+def draw_search(found: dict[str, Any], path: Path) -> None:
+    """Write the plot of a search's calibration: accuracy over looks, by each of what it may go by."""
+    _draw(path, 1, lambda panels: _search(panels[0], found))
+
+
+def _search(panel: "Axes", found: dict[str, Any]) -> None:
+    for (name, told), colour in zip(found["signals"].items(), (_COLOURS["chosen"], _COLOURS["micro"]), strict=True):
+        points = told["curve"]
+        panel.plot(
+            [one["looks"] for one in points], [100 * one["accuracy"] for one in points], color=colour, label=name
+        )
+        panel.plot(told["picked"]["looks"], 100 * told["picked"]["accuracy"], "o", color=colour)
+    panel.set_xlabel("looks a question")
+    panel.set_ylabel("right answers, %")
+    panel.legend()
+    panel.grid(alpha=0.3)
+
+
 def _draw(path: Path, columns: int, fill: Any, inches: float | None = None) -> None:
     # Where only a server was installed, figures are told and none is drawn.
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from dualfocus_eval.calibrate import main
 from dualfocus_eval.calibration import Labelled, Point, curve, pick
+from dualfocus_eval.search_calibration import SIGNALS, Look, area_under_curve, search_figures
+from dualfocus_eval.search_calibration import curve as curve_of_looks
+from dualfocus_eval.search_calibration import pick as pick_looks
 from PIL import Image
 
 from unit.local_web import body_of, respond, serving
@@ -142,3 +146,67 @@ def test_plots_are_refused_where_nothing_can_draw_them(
     with pytest.raises(SystemExit, match="2"):
         main(["questions.jsonl", "--out", "plots"])
     assert "plots need matplotlib: pip install" in capsys.readouterr().err
+
+
+# Two looks that are wrong and unsure, then a third that is right and sure; a question that is plain at once.
+HARD = [Look(3.0, 0.2, 0.0), Look(2.5, 0.3, 0.0), Look(1.2, 0.9, 1.0)]
+EASY = [Look(1.1, 0.8, 1.0), Look(1.3, 0.8, 1.0), Look(1.4, 0.8, 0.0)]
+
+
+def test_what_is_right_more_often_where_it_is_surer_has_a_larger_area() -> None:
+    assert area_under_curve([0.9, 0.8, 0.3], [1.0, 1.0, 0.0]) == 1.0
+    assert area_under_curve([0.9, 0.5, 0.5], [0.0, 1.0, 0.0]) == 0.25
+    assert area_under_curve([0.9, 0.8], [1.0, 1.0]) is None
+
+
+@pytest.mark.parametrize(("name", "least", "most"), [("perplexity", 1.1, 2.5), ("enough", 0.3, 0.8)])
+def test_a_search_stops_where_no_answer_is_lost(name: str, least: float, most: float) -> None:
+    points = curve_of_looks([HARD, EASY], SIGNALS[name])
+    assert (points[0].looks, points[0].accuracy) == (3.0, 1.0), "never sure"
+    assert (points[-1].looks, points[-1].accuracy) == (2.0, 0.5), "at once"
+    picked = pick_looks(points, 0.0)
+    assert (picked.looks, picked.accuracy) == (2.5, 1.0)
+    assert least < picked.threshold <= most
+    assert pick_looks(points, 0.5).looks == 2.0
+
+
+def test_the_profile_goes_by_what_takes_fewer_looks() -> None:
+    assert list(search_figures([HARD, EASY], 0.0)["profile"]) == ["sure_below_perplexity"]
+    silent = [Look(look.perplexity, None, look.score) for look in EASY]
+    assert list(search_figures([HARD, silent], 0.0)["profile"]) == ["sure_below_perplexity"]
+    vague = [Look(3.0, 0.9, 1.0), Look(3.1, 0.9, 1.0), Look(3.2, 0.9, 1.0)]
+    assert search_figures([HARD, vague], 0.0)["profile"]["enough"]["above"] == pytest.approx(0.6, abs=0.31)
+
+
+def searching(request: BaseHTTPRequestHandler) -> None:
+    """The third look is right and sure; of the easy questions the first is."""
+    body = json.loads(body_of(request))
+    bodies.append(body)
+    looks = EASY if body["messages"][0]["content"][1]["text"].startswith("easy") else HARD
+    told = [
+        {
+            "answer": {"text": "red" if look.score else "blue", "perplexity": look.perplexity, "enough": look.enough},
+            "failed": None,
+        }
+        for look in looks
+    ]
+    told.append({"answer": None, "failed": "no_box"})
+    focus = {"macro": told[0]["answer"], "looks": told}
+    completion = {"choices": [{"message": {"content": "red"}}], "dualfocus": focus}
+    respond(body=json.dumps(completion).encode())(request)
+
+
+def test_a_search_is_calibrated(questions: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = questions.parent / "out"
+    with serving({"/v1/chat/completions": searching}) as web:
+        assert main([str(questions), "--search", "--loss", "0", "--base-url", web.address, "--out", str(out)]) == 0
+        assert main([str(questions.parent), "--search", "--base-url", web.address]) == 1
+    captured = capsys.readouterr()
+    assert bodies[-1]["dualfocus"] == {"mode": "search", "sure_below": 0.0, "enough": True}
+    assert "perplexity: area under the curve 1.000; at" in captured.out
+    assert "2.50 looks a question and 100.0% right, instead of 3.00 and 100.0%" in captured.out
+    found = json.loads((out / "calibration.json").read_text())
+    assert found["questions"] == 10
+    assert yaml.safe_load((out / "profile.yaml").read_text()) == found["profile"]
+    assert (out / "calibration.png").read_bytes().startswith(b"\x89PNG")
+    assert "with --search questions are asked" in captured.err
