@@ -51,9 +51,10 @@ def macro(image: str, question: str, answer: str) -> Conversation:
     return Conversation([image], [asks(question), says(answer)])
 
 
-def asks(text: str) -> Message:
-    """A user's message: the next picture, then the text."""
-    return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+def asks(text: str, pictures: int = 1) -> Message:
+    """A user's message: the next pictures, then the text."""
+    shown: list[Message] = [{"type": "image"}] * pictures
+    return {"role": "user", "content": [*shown, {"type": "text", "text": text}]}
 
 
 def says(text: str) -> Message:
