@@ -13,7 +13,7 @@ from dualfocus_eval.report.outcomes import is_right
 from dualfocus_eval.scenes.held_out import Asked
 from PIL import Image
 
-from dualfocus_training.learning.conversations import ENOUGH, ENOUGH_PROMPT, NOT_ENOUGH, Message, asks, says
+from dualfocus_training.learning.conversations import Message, Wording, asks, says
 from dualfocus_training.learning.views import deeper_box, is_enough
 from dualfocus_training.looker import Looker, Turn
 
@@ -87,8 +87,9 @@ def look_for_enough(looker: Looker, asked: Sequence[Asked]) -> dict[str, float]:
     verdicts = {
         name: _verdicts(looker, chains) for name, chains in (("whole", whole), ("crop", crops), ("part", parts))
     }
+    words = [Wording(profile).verdict(enough) for enough in (True, False)]
     everything = [verdict for found in verdicts.values() for verdict in found]
-    verdicts |= {word: [verdict for verdict in everything if verdict[0] == word] for word in (ENOUGH, NOT_ENOUGH)}
+    verdicts |= {word: [verdict for verdict in everything if verdict[0] == word] for word in words}
     shares = {name: fmean(told == true for true, told in found) for name, found in verdicts.items() if found}
     return {"views": len(everything), **{name: round(share, 4) for name, share in shares.items()}}
 
@@ -100,13 +101,9 @@ def _verdicts(looker: Looker, chains: _Chains) -> list[tuple[str, str]]:
     there = [chain for chain in chains if chain]
     enough = [is_enough(chain.asked.scene, chain.asked.question, chain.regions, side) for chain in there]
     judged = [(chain, known) for chain, known in zip(there, enough, strict=True) if known is not None]
-    told = _answers(looker, [chain for chain, _ in judged], _enough_text)
-    true = [ENOUGH if known else NOT_ENOUGH for _, known in judged]
-    return list(zip(true, told, strict=True))
-
-
-def _enough_text(question: str, _: int) -> str:
-    return ENOUGH_PROMPT.replace("{question}", question)
+    told = _answers(looker, [chain for chain, _ in judged], lambda question, _: looker.profile.enough_text(question))
+    wording = Wording(looker.profile)
+    return [(wording.verdict(known), said) for (_, known), said in zip(judged, told, strict=True)]
 
 
 def _texts(profile: Profile) -> tuple[_Text, _Text, _Text]:
