@@ -2,8 +2,9 @@
 
 from dualfocus_eval.boxes import Box
 from dualfocus_eval.report.outcomes import Outcome, Said
+from dualfocus_eval.scenes.held_out import held_out
 from dualfocus_eval.scenes.questions import Question
-from dualfocus_training.quick_look import outcome, report
+from dualfocus_training.quick_look import means_by_kind, outcome, report
 
 BOX = Box(0.0, 0.0, 0.5, 0.5)
 
@@ -31,3 +32,13 @@ def test_figures_are_told_by_kind() -> None:
     assert (detail["oracle"], detail["iou"], detail["true_box"]) == (0.5, 0.5, 1.0)
     assert figures["overall"]["questions"] == 3
     assert figures["global"]["chosen"] == 1.0
+
+
+def test_columns_are_told_overall_and_by_kind() -> None:
+    asked = held_out(900, 1)
+    detail, other = next(asked), next(one for one in asked if one.question.kind == "global")
+    assert means_by_kind([detail, other, detail], {"lists": [1.0, 0.5, 0.0]}) == {
+        "overall": {"lists": 0.5},
+        "detail": {"lists": 0.5},
+        "global": {"lists": 0.5},
+    }

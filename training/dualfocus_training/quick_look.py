@@ -4,84 +4,25 @@ The figures that count come from the server (`dualfocus eval scenes`); these tel
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-import torch
 from dualfocus_engine.families.boxes import Box, crop_region
-from dualfocus_engine.families.choosing import profile_of
 from dualfocus_engine.families.profiles import Profile
-from dualfocus_engine.method.perplexity import mean_nll, perplexity
-from dualfocus_engine.pictures.fitting import fit
 from dualfocus_eval.boxes import Box as SceneBox
 from dualfocus_eval.report.figures import group_figures
 from dualfocus_eval.report.outcomes import Outcome, Said, judge
 from dualfocus_eval.scenes.benchmark import sample_of, scenes
 from dualfocus_eval.scenes.held_out import Asked, held_out
-from dualfocus_eval.scenes.layout import Difficulty
+from dualfocus_eval.scenes.mixes import MIXES, STANDARD
 from dualfocus_eval.scenes.questions import Question
-from PIL import Image
-from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from dualfocus_training.learning.conversations import Message, asks, says
-
-_BATCH = 32
-_MOST_TOKENS = 24
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A conversation to continue, and the pictures in it."""
-
-    messages: list[Message]
-    pictures: list[Image.Image]
-
-
-class Looker:
-    """An exported model that answers turns in batches, greedily."""
-
-    def __init__(self, folder: Path) -> None:
-        self.profile: Profile = profile_of(str(folder))
-        self._processor = AutoProcessor.from_pretrained(folder)
-        self._model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-
-    def answer(self, turns: Sequence[Turn]) -> list[Said]:
-        """Each turn's answer."""
-        answers: list[Said] = []
-        for start in range(0, len(turns), _BATCH):
-            answers += self._answer(turns[start : start + _BATCH])
-        return answers
-
-    def _answer(self, turns: Sequence[Turn]) -> Iterator[Said]:
-        pictures = [
-            fit(shown, self.profile.pad_color, self.profile.image_size) for turn in turns for shown in turn.pictures
-        ]
-        inputs = self._processor(
-            text=[self._processor.apply_chat_template(turn.messages, add_generation_prompt=True) for turn in turns],
-            images=pictures,
-            padding=True,
-            return_tensors="pt",
-        )
-        with torch.no_grad():
-            made = self._model.generate(
-                **inputs,
-                max_new_tokens=_MOST_TOKENS,
-                do_sample=False,
-                output_logits=True,
-                return_dict_in_generate=True,
-            )
-        return self._read(made, inputs["input_ids"].shape[1])
-
-    def _read(self, made: Any, prompt: int) -> Iterator[Said]:
-        tokenizer = self._processor.tokenizer
-        written = made.sequences[:, prompt:]
-        logprobs = torch.stack(made.logits, 1).log_softmax(-1).gather(2, written[..., None])[..., 0]
-        for tokens, scores in zip(written.tolist(), logprobs.tolist(), strict=True):
-            ends = tokens.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in tokens else len(tokens)
-            text = tokenizer.decode(tokens[:ends], skip_special_tokens=True)
-            yield Said(text, perplexity(mean_nll(scores[:ends])))
+from dualfocus_training.further_looks import look_for_enough, look_on
+from dualfocus_training.learning.conversations import asks, says
+from dualfocus_training.looker import Looker, Turn
 
 
 def look_twice(looker: Looker, asked: Sequence[Asked]) -> tuple[list[Outcome], list[Outcome]]:
@@ -142,18 +83,42 @@ def _of_kind(outcomes: Sequence[Outcome], kind: str | None) -> dict[str, Any]:
     return group_figures(benchmark, [judge(benchmark, one) for one in outcomes if kind in (None, one.sample.category)])
 
 
+def means_by_kind(asked: Sequence[Asked], columns: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
+    """The mean of each column, overall and by kind of question."""
+    places: dict[str, list[int]] = {"overall": list(range(len(asked)))}
+    for place, one in enumerate(asked):
+        places.setdefault(one.question.kind, []).append(place)
+    return {
+        kind: {name: round(fmean(values[place] for place in of_it), 4) for name, values in columns.items()}
+        for kind, of_it in places.items()
+    }
+
+
 def main() -> None:
     """Print accuracy by kind on held-out scenes."""
     parser = argparse.ArgumentParser(description="Accuracy of an exported model on held-out scenes.")
     parser.add_argument("model", type=Path)
     parser.add_argument("--seed", type=int, default=900)
     parser.add_argument("--count", type=int, default=50, help="scenes")
-    parser.add_argument("--shapes", type=int, nargs=2, default=Difficulty().shapes, help="fewest and most in a scene")
+    parser.add_argument("--mix", choices=list(MIXES), default=STANDARD, help="which scenes, and what is asked of them")
+    parser.add_argument("--shapes", type=int, nargs=2, help="fewest and most in a scene; the mix's own if left out")
+    parser.add_argument("--system", help="a system message before every question")
+    parser.add_argument("--further", action="store_true", help="also lists of boxes, a crop of the crop, is it enough")
     arguments = parser.parse_args()
-    fewest, most = arguments.shapes
-    asked = list(held_out(arguments.seed, arguments.count, Difficulty(shapes=(fewest, most))))
-    for kind, figures in report(*look_twice(Looker(arguments.model), asked)).items():
-        print(f"{kind:8}", *(f"{name} {figure:g}" for name, figure in figures.items()), sep="  ")
+    difficulty = MIXES[arguments.mix].difficulty
+    if arguments.shapes:
+        difficulty = replace(difficulty, shapes=tuple(arguments.shapes))
+    asked = list(held_out(arguments.seed, arguments.count, difficulty, arguments.mix))
+    looker = Looker(arguments.model, arguments.system)
+    _print(report(*look_twice(looker, asked)))
+    if arguments.further:
+        _print(means_by_kind(asked, look_on(looker, asked)))
+        _print({"enough": look_for_enough(looker, asked)})
+
+
+def _print(figures: Mapping[str, Mapping[str, Any]]) -> None:
+    for name, of_it in figures.items():
+        print(f"{name:8}", *(f"{column} {value:g}" for column, value in of_it.items()), sep="  ")
 
 
 if __name__ == "__main__":

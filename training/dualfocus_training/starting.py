@@ -15,7 +15,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-from dualfocus_training.learning.conversations import ENOUGH, NOT_ENOUGH, Wording
+from dualfocus_training.learning.conversations import Wording
 from dualfocus_training.learning.courses import ConversationCourse, Course, SceneCourse
 from dualfocus_training.learning.learner import SceneLearner
 from dualfocus_training.learning.rounds import RoundsLearner
@@ -36,7 +36,7 @@ def build_processor_of(recipe: Recipe) -> Any:
 
 def scene_tokenizer(wording: Wording) -> PreTrainedTokenizerFast:
     """The small model's tokenizer: the words of scenes, and of the turns around their questions."""
-    texts = [ENOUGH, NOT_ENOUGH]
+    texts = [wording.verdict(enough) for enough in (True, False)]
     for number in range(_TOKENIZER_SCENES):
         rng = Random(f"words/{number}")
         apart = number % 4 == 0

@@ -18,10 +18,6 @@ from dualfocus_eval.boxes import Box as SceneBox
 USER, ASSISTANT = "USER: ", " ASSISTANT: "
 IMAGE_LINE = "<image>\n"
 
-# Whether what is seen is enough to answer.
-ENOUGH_PROMPT = "Can this question be answered from what you see: {question}"
-ENOUGH, NOT_ENOUGH = "Yes", "No"
-
 Message = dict[str, Any]
 
 
@@ -51,9 +47,10 @@ def macro(image: str, question: str, answer: str) -> Conversation:
     return Conversation([image], [asks(question), says(answer)])
 
 
-def asks(text: str) -> Message:
-    """A user's message: the next picture, then the text."""
-    return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+def asks(text: str, pictures: int = 1) -> Message:
+    """A user's message: the next pictures, then the text."""
+    shown: list[Message] = [{"type": "image"}] * pictures
+    return {"role": "user", "content": [*shown, {"type": "text", "text": text}]}
 
 
 def says(text: str) -> Message:
@@ -101,7 +98,12 @@ class Wording:
 
     def enough(self, question: str) -> str:
         """The prompt, after a picture or a crop, that asks whether what is shown is enough to answer."""
-        return ENOUGH_PROMPT.replace("{question}", question) + ASSISTANT
+        return self.profile.enough_text(question) + ASSISTANT
+
+    def verdict(self, enough: bool) -> str:
+        """Whether it is, as the model says it."""
+        check = self.profile.enough
+        return (check.yes if enough else check.no)[0]
 
     def box(self, box: SceneBox) -> str:
         """A box as the model writes it (A1)."""
@@ -116,5 +118,6 @@ class Wording:
         """The fixed text around a question: roles, and the instructions of all turns."""
         profile = self.profile
         groundings = profile.grounding_prompt, profile.regions_prompt, profile.deeper_prompt
-        instructions = *groundings, profile.micro_prompt, profile.several_crops_prompt, ENOUGH_PROMPT
-        return USER, ASSISTANT, *(text.split("{question}")[0].strip() for text in instructions if text)
+        micros = profile.micro_prompt, profile.several_crops_prompt, profile.enough.prompt
+        texts = (text.split("{question}")[0].strip() for text in (*groundings, *micros) if text)
+        return USER, ASSISTANT, *filter(None, texts)

@@ -20,7 +20,7 @@ from dualfocus_eval.scenes.questions import Question, ask
 from dualfocus_eval.scenes.together import ask_together
 from tokenizers import Tokenizer
 
-from dualfocus_training.learning.conversations import ENOUGH, IMAGE_LINE, NOT_ENOUGH, USER, Wording
+from dualfocus_training.learning.conversations import IMAGE_LINE, USER, Wording
 from dualfocus_training.learning.patches import PatchLabels, label_patches
 from dualfocus_training.learning.rows import Branch, Eye, Mixture, Pixels, Places, Row
 from dualfocus_training.learning.system_messages import system_message
@@ -195,7 +195,7 @@ class _Packer:
             self._write(branch, told)
             self._show(branch, [view], "")
         self._write(branch, text)
-        self._answer(branch, "answer", [(ENOUGH if enough else NOT_ENOUGH, _NOWHERE)])
+        self._answer(branch, "answer", [(self._rows.wording.verdict(enough), _NOWHERE)])
         return [branch]
 
     def _views(self, question: Question) -> list[tuple[Region, str]]:
