@@ -1,7 +1,8 @@
 """`python -m loadtests.ceiling`: what a question takes of the server's own process.
 
 The engine answers at once (`instant_worker.py`), HTTP and pictures are real: what is left is what bounds a node however
-many GPUs it has. CPU seconds are the kernel's count of that one process, the stages py-spy's samples of it.
+many GPUs it has. CPU seconds are the kernel's count of that one process and of its threads, the stages py-spy's samples
+of it, which say little where the machine has other work.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from loadtests.asking.servers import Servers
 from loadtests.ceiling.loop_hold import PATH as LONGEST_HOLD
 from loadtests.ceiling.pictures import SIZES, jpeg_url
 from loadtests.ceiling.stages import shares
+from loadtests.ceiling.threads import by_purpose, cpu_by_thread, thread_names
 
 _WORKER = "loadtests.ceiling.instant_worker.InstantWorker"
 _MIDDLEWARE = "loadtests.ceiling.loop_hold.LoopHold"
@@ -71,9 +73,11 @@ class _Asker:
         self._ask(self._bodies(size, _WARMING), at_once)
         bodies = self._bodies(size, questions)
         self._http.get(LONGEST_HOLD)
+        threads = cpu_by_thread(self._process)
         taken, began = cpu_seconds(self._process), perf_counter()
         self._ask(bodies, at_once)
         seconds, taken = perf_counter() - began, cpu_seconds(self._process) - taken
+        purposes = by_purpose(threads, cpu_by_thread(self._process), thread_names(self._process))
         longest_hold = self._http.get(LONGEST_HOLD).json()
         with _profiled(self._process) as stacks:
             self._ask(self._bodies(size, questions), at_once)
@@ -84,6 +88,7 @@ class _Asker:
             "questions_a_second": round(questions / seconds, 1),
             "cpu_ms_a_question": round(each, 1),
             "longest_hold_ms": round(longest_hold, 1),
+            "by_thread_ms": {purpose: round(1000 * took / questions, 1) for purpose, took in purposes.items()},
             "by_stage_ms": {stage: round(share * each, 1) for stage, share in shares(stacks).items()},
         }
 
