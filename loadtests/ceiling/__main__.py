@@ -1,8 +1,9 @@
 """`python -m loadtests.ceiling`: what a question takes of the server's own processes.
 
 The engine answers at once (`instant_worker.py`), HTTP and pictures are real: what is left is what bounds a node however
-many GPUs it has. CPU seconds are the kernel's count of the server's processes, the engine's not among them; the stages
-are py-spy's samples of one that answers requests.
+many GPUs it has. CPU seconds are the kernel's count of the server's processes, the engine's not among them, and of the
+threads of one that answers requests; the stages are py-spy's samples of that one, which say little where the machine
+has other work.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from loadtests.asking.servers import Servers
 from loadtests.ceiling.loop_hold import PATH as LONGEST_HOLD
 from loadtests.ceiling.pictures import SIZES, jpeg_url
 from loadtests.ceiling.stages import shares
+from loadtests.ceiling.threads import by_purpose, cpu_by_thread, thread_names
 
 _WORKER = "loadtests.ceiling.instant_worker.InstantWorker"
 _MIDDLEWARE = "loadtests.ceiling.loop_hold.LoopHold"
@@ -83,9 +85,11 @@ class _Asker:
         self._ask(self._bodies(size, _WARMING), at_once)
         bodies = self._bodies(size, questions)
         self._http.get(LONGEST_HOLD)
+        threads = cpu_by_thread(self._looked_at)
         taken, began = self._cpu_seconds(), perf_counter()
         self._ask(bodies, at_once)
         seconds, taken = perf_counter() - began, self._cpu_seconds() - taken
+        purposes = by_purpose(threads, cpu_by_thread(self._looked_at), thread_names(self._looked_at))
         longest_hold = self._http.get(LONGEST_HOLD).json()
         with _profiled(self._looked_at) as stacks:
             self._ask(self._bodies(size, questions), at_once)
@@ -96,6 +100,7 @@ class _Asker:
             "questions_a_second": round(questions / seconds, 1),
             "cpu_ms_a_question": round(each, 1),
             "longest_hold_ms": round(longest_hold, 1),
+            "by_thread_ms": {purpose: round(1000 * took / questions, 1) for purpose, took in purposes.items()},
             "by_stage_ms": {stage: round(share * each, 1) for stage, share in shares(stacks).items()},
         }
 

@@ -16,8 +16,15 @@ _STAGES = {
     "HTTP": ("uvicorn", "starlette", "fastapi", "h11", "httptools", "prometheus"),
 }
 OTHER = "the rest"
-# Innermost frames of threads that wait.
-_IDLE = ("wait (threading", "_worker (concurrent", "select (selectors", "acquire (", "get (queue")
+# Innermost frames of threads that wait; the event loop's own holds what it does in C as well.
+_IDLE = (
+    "Runner.run (asyncio",
+    "wait (threading",
+    "_worker (concurrent",
+    "select (selectors",
+    "acquire (",
+    "get (queue",
+)
 
 
 def shares(stacks: Iterable[str]) -> dict[str, float]:

@@ -89,7 +89,7 @@ async def test_the_second_question_does_nothing_again(
 ) -> None:
     image, before = jpeg(name), await encoded_images()
     first = await focus.ask(image, f"What stands beside the {name}?")
-    assert work.lately() == (2, 2, 2), "the picture small, and whole for the crop; the picture and its crop"
+    assert work.lately() == (1, 2, 2), "decoded once; fitted and processed, the picture and its crop"
     assert (await encoded_images() - before, runs(first)) == (2, 2)
 
     second = await focus.ask(bytes(bytearray(image)), f"Is anything written on the {name}?")
@@ -105,14 +105,14 @@ async def test_the_second_question_does_nothing_again(
     assert (await encoded_images() - before, runs(again)) == (3, 0)
 
 
-async def test_one_look_never_decodes_a_large_jpeg_whole(
+async def test_a_crop_of_a_large_jpeg_takes_no_further_decoding(
     focus: DualFocus, jpeg: Callable[[str], bytes], work: Work
 ) -> None:
     image = jpeg("chelsea")
     await focus.ask(image, "What animal is it?", Mode.MACRO)
     assert work.lately() == (1, 1, 1)
     micro = await focus.ask(image, "What animal is it?", Mode.MICRO)
-    assert work.lately() == (1, 1, 1), "whole, for the crop"
+    assert work.lately() == (0, 1, 1), "the crop"
     assert runs(micro) == 1
 
 

@@ -14,6 +14,7 @@ from loadtests.ceiling.__main__ import cpu_seconds
 from loadtests.ceiling.loop_hold import PATH, LoopHold
 from loadtests.ceiling.pictures import SIZES, jpeg_url
 from loadtests.ceiling.stages import OTHER, shares
+from loadtests.ceiling.threads import by_purpose, cpu_by_thread
 
 
 def test_pictures_differ_in_their_bytes_and_can_be_read() -> None:
@@ -44,6 +45,14 @@ def test_a_stack_is_its_innermost_known_frames_and_waiting_is_no_work() -> None:
         "_bootstrap (threading.py:1);_worker (concurrent/futures/thread.py:81) 90",
     ]
     assert shares(stacks) == {"decoding": 0.6, "to and from the engine": 0.3, OTHER: 0.1}
+
+
+def test_threads_are_told_by_what_they_are_there_for() -> None:
+    names = {"1": "MainThread", "2": "picture_0", "3": "picture_1", "4": "ThreadPoolExecutor-4_0"}
+    before, after = {"1": 1.0, "2": 2.0}, {"1": 1.5, "2": 4.0, "3": 1.0, "4": 0.25, "5": 0.125}
+    found = {"event loop": 0.5, "pictures": 3.0, "vLLM's threads": 0.25, "all other threads": 0.125}
+    assert by_purpose(before, after, names) == found
+    assert sum(cpu_by_thread(os.getpid()).values()) > 0
 
 
 async def test_longest_hold_is_the_loops_own_work() -> None:

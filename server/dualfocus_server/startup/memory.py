@@ -16,8 +16,8 @@ _KEPT = 64 << 20
 def return_freed_memory() -> None:
     """Let glibc give freed memory back once there are more than 64 MB of it together, blocks of over 32 MB at once.
 
-    To get pages from the system takes longer than to decode the pixels in them, so what one picture took is kept for
-    the next, whichever thread decodes it. Left alone, glibc raises both limits with the largest block it has freed,
+    To get all its pages from the system took longer than to decode a picture, so what one took is kept for the next,
+    whichever thread decodes it. Left alone, glibc raises both limits with the largest block it has freed,
     for each thread by itself, and a few large pictures would stay in the process's size for ever. Nothing is done where
     the C library is another.
     """

@@ -127,6 +127,13 @@ async def test_a_developers_message_keeps_its_role() -> None:
     assert (question.messages[0].role, question.messages[0].text) == ("developer", "Be terse.")
 
 
+@pytest.mark.parametrize(("mode", "is_scaled"), [("macro", True), ("dual", False), ("adaptive", False)])
+async def test_large_jpeg_is_decoded_smaller_where_no_second_look_can_need_it(mode: str, is_scaled: bool) -> None:
+    large = data_url(encoded(Image.new("RGB", (2000, 1500)), "JPEG"))
+    question = await _question(user(image(large), text()), dualfocus={"mode": mode})
+    assert question.picture.original.is_scaled is is_scaled
+
+
 async def test_options_of_the_dualfocus_field_are_read() -> None:
     options = {"mode": "micro", "question": "the bird", "box": [0.1, 0.2, 0.3, 0.4]}
     question = await _question(user(), dualfocus=options)
