@@ -11,7 +11,7 @@ from dualfocus_server.startup.adapters import warm_adapters
 from dualfocus_server.startup.listening import bind
 from dualfocus_server.startup.prepared import Prepared, configure_logs, introduce, prepare, ready_text_of, running
 from dualfocus_server.startup.progress import say, step
-from dualfocus_server.startup.serving import answer_requests
+from dualfocus_server.startup.serving import alone, answer_requests
 from dualfocus_server.startup.several.parent import serve_by_several
 from dualfocus_server.startup.several.refusals import check_several
 
@@ -44,6 +44,7 @@ async def _serve(prepared: Prepared, listener: socket.socket) -> int:
             with step("Warming up"):
                 await focus.warm_up()
                 adapters = await warm_adapters(focus, prepared.adapters)
-            return await answer_requests(prepared, adapters, listener, lambda: say(ready_text_of(prepared, listener)))
+            peers = alone(prepared, lambda: say(ready_text_of(prepared, listener)))
+            return await answer_requests(prepared, adapters, listener, peers)
         finally:
             focus.stop()

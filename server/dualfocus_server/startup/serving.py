@@ -19,9 +19,8 @@ from dualfocus_server.app import create_app
 from dualfocus_server.guards.admission import Admission, Places
 from dualfocus_server.guards.places import OwnPlaces
 from dualfocus_server.guards.watchdog import Watchdog
-from dualfocus_server.images.named_images import ImageNames
+from dualfocus_server.images.named_images import ImageNames, NamedImages
 from dualfocus_server.images.request_images import RequestImages
-from dualfocus_server.settings import Settings
 from dualfocus_server.startup.draining import Server
 from dualfocus_server.startup.listening import renewing_certificates, uvicorn_config
 from dualfocus_server.startup.prepared import Prepared
@@ -33,31 +32,37 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """What a process shares with others that answer requests beside it, and how it tells who started them.
+    """What processes that answer requests side by side have in common; one alone has it for itself (`alone`).
 
-    `loads` are the connections of each, and this one's place among them; `on_server` is given the server, to be told to
-    stop, and `on_failure` why the engine failed.
+    `loads` are the connections of each, and this one's place among them. `on_server` is given the server, which is told
+    to stop; `on_ready` is called once it listens, and `on_failure` is told why the engine failed.
     """
 
     places: Places
     named: ImageNames
     metrics: Callable[[], Awaitable[bytes]]
     reset_mm_caches: Callable[[], Awaitable[None]]
-    loads: tuple[MutableSequence[int], int]
-    on_server: Callable[[Server], None]
+    on_ready: Callable[[], None]
     on_failure: Callable[[str], None]
+    loads: tuple[MutableSequence[int], int] | None = None
+    on_server: Callable[[Server], None] = lambda _: None
+
+
+def alone(prepared: Prepared, on_ready: Callable[[], None]) -> Peers:
+    """Return what a process has that answers all requests."""
+    settings = prepared.settings
+    places = OwnPlaces(settings.max_questions, settings.max_queued, settings.max_questions_per_key)
+    watch_places(lambda: places.counts)
+    reset_mm_caches = prepared.focus.engine.llm.reset_mm_cache
+    return Peers(places, NamedImages(), own_metrics, reset_mm_caches, on_ready, _log_failure)
 
 
 async def answer_requests(
-    prepared: Prepared,
-    adapters: Mapping[str, DualFocus],
-    listener: socket.socket,
-    on_ready: Callable[[], None],
-    peers: Peers | None = None,
+    prepared: Prepared, adapters: Mapping[str, DualFocus], listener: socket.socket, peers: Peers
 ) -> int:
     """Answer requests with a running engine; returns the exit status: 0 where it was told to stop."""
     args, settings, focus = prepared.args, prepared.settings, prepared.focus
-    admission = Admission(peers.places if peers else _own_places(settings))
+    admission = Admission(peers.places)
     watch_engine(lambda: focus.engine.unfinished, focus.engine.pictures.counts)
     focus.engine.pictures.memory = MemoryBudget(settings.max_decoding_bytes)
     limits = ImageLimits(settings.max_image_pixels, settings.image_formats, settings.max_decoding_bytes)
@@ -66,7 +71,7 @@ async def answer_requests(
         service = Service(
             focus,
             await VllmChat.on(focus.engine, args),
-            RequestImages(prepared.images, settings.max_images, limits, peers.named if peers else None),
+            RequestImages(prepared.images, settings.max_images, limits, peers.named),
             admission,
             watchdog,
             timeout=settings.timeout,
@@ -77,28 +82,19 @@ async def answer_requests(
             adapters=adapters,
             trusts_processor_kwargs=args.trust_request_mm_kwargs,
             grounder=args.grounder and args.grounder.partition(":")[0],  # what follows may hold a password
-            metrics=peers.metrics if peers else own_metrics,
-            reset_mm_caches=peers.reset_mm_caches if peers else None,
+            metrics=peers.metrics,
+            reset_mm_caches=peers.reset_mm_caches,
         )
         app = create_app(service, settings, prepared.keys, prepared.admins)
         config = uvicorn_config(app, args, settings)
-        server = Server(config, admission, settings.drain_timeout, on_ready, peers.loads if peers else None)
-        if peers:
-            peers.on_server(server)
+        server = Server(config, admission, settings.drain_timeout, peers.on_ready, peers.loads)
+        peers.on_server(server)
         try:
             failing = asyncio.create_task(watchdog.until_failure())
             with renewing_certificates(config, args):
-                return await _serve_until(
-                    failing, server, service, listener, peers.on_failure if peers else _log_failure
-                )
+                return await _serve_until(failing, server, service, listener, peers.on_failure)
         finally:
             await prepared.images.close()
-
-
-def _own_places(settings: Settings) -> OwnPlaces:
-    places = OwnPlaces(settings.max_questions, settings.max_queued, settings.max_questions_per_key)
-    watch_places(lambda: places.counts)
-    return places
 
 
 def _log_failure(why: str) -> None:

@@ -69,7 +69,8 @@ class Channel:
         except (asyncio.IncompleteReadError, ConnectionError):
             self._writer.close()
             for answer in self._asked.values():
-                answer.set_exception(ChannelClosed())
+                if not answer.done():
+                    answer.set_exception(ChannelClosed())
 
     def _take(self, number: int, name: str, given: tuple[Any, ...]) -> None:
         if name == _ANSWER:

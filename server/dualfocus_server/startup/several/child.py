@@ -81,7 +81,7 @@ async def _serve(task: Task, prepared: Prepared) -> int:
             adapters = await warm_adapters(focus, prepared.adapters)
             peers = _peers(task, prepared, channel, places)
             await channel.ask("warm")  # none answers before all can
-            return await answer_requests(prepared, adapters, task.listener, partial(channel.tell, "listening"), peers)
+            return await answer_requests(prepared, adapters, task.listener, peers)
         finally:
             reading.cancel()
             focus.stop()
@@ -111,7 +111,8 @@ def _peers(task: Task, prepared: Prepared, channel: Channel, places: RemotePlace
         named=SharedNames(channel, client.index, client.count),
         metrics=partial(shared_metrics, channel),
         reset_mm_caches=partial(channel.ask, "everywhere", "reset_mm_cache"),
+        on_ready=partial(channel.tell, "listening"),
+        on_failure=partial(channel.tell, "failed"),
         loads=(task.loads, client.index),
         on_server=take_orders,
-        on_failure=partial(channel.tell, "failed"),
     )
