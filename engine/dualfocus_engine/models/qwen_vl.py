@@ -3,7 +3,7 @@
 The two language models differ in the names of weights alone: `c_attn` is the fused query, key and value with their
 bias, `w2` the gate and `w1` what it scales. So tensor and pipeline parallelism, quantization and adapters are Qwen2's.
 Leans on vLLM 0.32's `SupportsMultiModal`, `SupportsLoRA`, `SupportsPP`, `WeightsMapper`, `AutoWeightsLoader`,
-`init_vllm_registered_model`, `MultiModelKeys` and `MULTIMODAL_REGISTRY.register_processor`.
+`init_vllm_registered_model`, `MultiModelKeys` and `MULTIMODAL_REGISTRY.register_processor` (tests/engine/qwen_vl).
 """
 
 import re

@@ -26,7 +26,8 @@ class QwenVLConfig(PreTrainedConfig):
         self.text_config = _text_config(fields)
         # What stands for a picture in a prompt: behind <img> and </img>.
         self.image_token_id = self.image_end_id + 1
-        super().__init__(tie_word_embeddings=fields.pop("tie_word_embeddings", False), **fields)
+        # The language model has been told of the rotary base; by its old name vLLM would warn of it here.
+        super().__init__(**{name: value for name, value in fields.items() if not name.startswith("rotary_")})
 
     @property
     def image_end_id(self) -> int:
@@ -70,5 +71,4 @@ def _text_config(fields: Mapping[str, Any]) -> Qwen2Config:
         max_position_embeddings=fields["seq_length"],
         tie_word_embeddings=False,
         architectures=["Qwen2ForCausalLM"],
-        dtype=fields.get("torch_dtype"),
     )

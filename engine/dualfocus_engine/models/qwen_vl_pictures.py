@@ -1,7 +1,7 @@
 """How pictures stand in Qwen-VL's prompts, and the pixels that its tower is given.
 
 Leans on vLLM 0.32's `BaseProcessingInfo`, `BaseDummyInputsBuilder`, `BaseMultiModalProcessor`, `PromptReplacement`, and
-on transformers' `CLIPImageProcessorPil`.
+on transformers' `CLIPImageProcessorPil` (tests/engine/qwen_vl).
 """
 
 from collections.abc import Mapping, Sequence

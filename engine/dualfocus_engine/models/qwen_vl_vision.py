@@ -1,7 +1,7 @@
 """Qwen-VL's way from pixels to what its language model reads: a ViT-bigG, then a resampler of 256 queries.
 
 Modules have the names that the weights have on the hub. Leans on vLLM 0.32's parallel linear layers, `Conv2dLayer`,
-`MMEncoderAttention`, and on `Resampler2` and `get_abs_pos`, which it kept from its own Qwen-VL.
+`MMEncoderAttention`, and on `Resampler2` and `get_abs_pos`, which it kept from its own Qwen-VL (tests/engine/qwen_vl).
 """
 
 import math
