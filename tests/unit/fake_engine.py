@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import pytest
 from dualfocus_engine.families.profiles import Profile, load_profile
 from dualfocus_engine.families.views import Views
 from dualfocus_engine.focus import DualFocus
@@ -144,6 +145,22 @@ async def never() -> Turn:
     """A step that does not end by itself."""
     await asyncio.Event().wait()
     raise AssertionError("unreachable")
+
+
+def time_is_up(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[Turn]]:
+    """A step that does not end by itself, and with which a search's time is up, whenever its deadline was to be."""
+    limits, timeout_at = [], asyncio.timeout_at
+
+    def noted(when: float | None) -> asyncio.Timeout:
+        limits.append(timeout_at(when))
+        return limits[-1]
+
+    async def step() -> Turn:
+        limits[-1].reschedule(asyncio.get_running_loop().time())
+        return await never()
+
+    monkeypatch.setattr(asyncio, "timeout_at", noted)
+    return step
 
 
 def boxed(text: str) -> Turn:

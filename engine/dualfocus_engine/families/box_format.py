@@ -188,7 +188,7 @@ def _one_of(boxes: Iterable[Box], several: _Several) -> Box:
     if several == "first" or not others:
         return first
     if several == "largest":
-        return max((first, *others), key=lambda box: (box.x2 - box.x1) * (box.y2 - box.y1))
+        return max((first, *others), key=lambda box: box.area)
     return Box.around((first, *others))
 
 

@@ -118,15 +118,15 @@ class TurnRunner:
         """
         conversation = enough_turn(self._question, self._profile, pictures_first=self._engine.pictures_first)
         options = grounding_options(self._question, self._profile)
-        self.enough = await self._judged("macro", self._engine.prompt(conversation, options))
+        self.enough = await self._judged("macro", partial(self._engine.prompt, conversation, options))
 
     @property
     def _asks_of_crops(self) -> bool:
         return self._question.enough or (goes_on(self._question) and decides(self._question, self._profile.enough))
 
-    async def _judged(self, turn: str, prompt: Awaitable[Prompt]) -> Verdict | None:
+    async def _judged(self, turn: str, prompt_of: Callable[[], Awaitable[Prompt]]) -> Verdict | None:
         try:
-            return await verdict(self._engine, f"enough-{turn}", await prompt)
+            return await verdict(self._engine, f"enough-{turn}", await prompt_of())
         except EngineDead:
             raise
         except Exception:
@@ -160,12 +160,15 @@ class TurnRunner:
         with unwrap_exception_group():
             async with asyncio.TaskGroup() as group:
                 for seed, attempt in enumerate(attempts, self._samplings[0].seed or 0):
-                    group.create_task(self._guarded(attempt, self._draw(attempt, seed)))
+                    group.create_task(self._draw(attempt, seed))
             async with asyncio.TaskGroup() as group:
                 for attempt in self._other_places(looks, attempts):
                     group.create_task(self._answer_from(looks, attempt))
 
-    async def _draw(self, attempt: Attempt, seed: int) -> Sequence[Turn]:
+    async def _draw(self, attempt: Attempt, seed: int) -> None:
+        await self._guarded(attempt, self._ground_anew(attempt, seed))
+
+    async def _ground_anew(self, attempt: Attempt, seed: int) -> Sequence[Turn]:
         aim = await self._aim()
         self._point(attempt, aim, *await self._ground(attempt, aim, seed))
         return []
@@ -336,7 +339,9 @@ class TurnRunner:
             prompt = await self._continue(zoomed, micro_turn(self._question, zoomed.crops, self._profile))
             async with asyncio.TaskGroup() as group:
                 answering = group.create_task(self._answer(name, prompt))
-                judging = group.create_task(self._judged(name, self._check(zoomed))) if self._asks_of_crops else None
+                judging = (
+                    group.create_task(self._judged(name, partial(self._check, zoomed))) if self._asks_of_crops else None
+                )
         if judging is not None:
             attempt.look = replace(attempt.look, enough=judging.result())
         # It was asked to answer: what it calls all the same is no answer.

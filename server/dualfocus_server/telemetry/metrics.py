@@ -137,7 +137,7 @@ def record_answer(results: Sequence[FocusResult], mode: Mode, stages: Mapping[st
         if kind in _ANSWERS and math.isfinite(turn.perplexity):  # an infinite one would stay in the sum for ever
             PERPLEXITY.labels(kind).observe(turn.perplexity)
     if (box := results[0].look.box) is not None:
-        BOX_AREA.observe(max(box.x2 - box.x1, 0.0) * max(box.y2 - box.y1, 0.0))
+        BOX_AREA.observe(box.area)
 
 
 def record_passthrough(seconds: float, reason: str) -> None:

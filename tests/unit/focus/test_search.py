@@ -12,7 +12,7 @@ from dualfocus_engine.method.results import Ending, FocusResult, Mode, Scoring, 
 from vllm import SamplingParams
 
 from ..builders import CLOSING, asked, plain, turn
-from ..fake_engine import WAIT, FakeEngine, Script, boxed, focus_on, never
+from ..fake_engine import WAIT, FakeEngine, Script, boxed, focus_on, never, time_is_up
 
 IMAGE = plain(size=(4000, 4000))
 QUESTION = Question((asked("What does the label say?", IMAGE),), Mode.SEARCH)
@@ -161,10 +161,11 @@ async def test_it_is_asked_where_in_the_crop_in_the_profiles_words() -> None:
 
 
 @pytest.mark.parametrize("hangs", ["grounding_2", "micro_3"])
-async def test_at_the_deadline_what_is_finished_stands_and_nothing_is_left_running(hangs: str) -> None:
-    engine = _engine(**{hangs: never})
-    deadline = asyncio.get_running_loop().time() + 2
-    result = await _answered(engine, deadline=deadline)
+async def test_at_the_deadline_what_is_finished_stands_and_nothing_is_left_running(
+    monkeypatch: pytest.MonkeyPatch, hangs: str
+) -> None:
+    engine = _engine(**{hangs: time_is_up(monkeypatch)})
+    result = await _answered(engine, deadline=asyncio.get_running_loop().time() + WAIT)
     assert (result.ending, len(result.looks)) == (Ending.TIMED_OUT, int(hangs[-1]) - 1)
     assert result.text == ("micro answer" if hangs == "grounding_2" else "micro-2 answer")
     assert engine.cancelled == [hangs.replace("_", "-")]

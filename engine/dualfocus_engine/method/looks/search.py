@@ -62,6 +62,8 @@ async def search(
 
 
 class _Search:
+    """The looks behind the first as they are taken; `looks` holds those that have ended also where it is cut short."""
+
     def __init__(self, runner: TurnRunner, question: Question, profile: Profile, macro: Turn, look: SecondLook) -> None:
         self._runner = runner
         self._question = question
