@@ -13,9 +13,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 from time import perf_counter
@@ -41,24 +41,32 @@ _QUESTION = "What number is on the red circle?"
 
 
 def main() -> None:
-    """Measure and print a JSON object: by the number of API processes, a group for each size of picture."""
+    """Measure and print a JSON object: for each round, by the number of API processes, a group for each size."""
     args = _parse()
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
-    found = {count: _measure(count, args.questions, args.at_once) for count in args.api_server_count}
-    print(json.dumps({"machine": describe(), "at_once": args.at_once, "api_server_count": found}, indent=2))
+    with tempfile.TemporaryDirectory() as logs, ExitStack() as held:
+        askers = {count: held.enter_context(_serving(count, Path(logs))) for count in args.api_server_count}
+        rounds = [_measure(askers, args.questions, args.at_once) for _ in range(args.rounds)]
+    print(json.dumps({"machine": describe(), "at_once": args.at_once, "rounds": rounds}, indent=2))
 
 
-def _measure(count: int, questions: int, at_once: int) -> dict[str, Any]:
-    """Measure a server of so many API processes."""
+@contextmanager
+def _serving(count: int, logs: Path) -> Iterator["_Asker"]:
+    """Run a server of so many API processes."""
     flags = [*_FLAGS, "--api-server-count", str(count)]
-    with tempfile.TemporaryDirectory() as logs:
-        servers = Servers(str(SHIPPED_MODEL), "small", {"plain": flags}, Path(logs))
-        try:
-            servers.need(["plain"])
-            asker = _Asker(servers.urls["plain"], servers.processes["plain"])
-            return {size: asker.measure(size, questions, at_once) for size in SIZES}
-        finally:
-            servers.stop_all()
+    own_logs = logs / str(count)
+    own_logs.mkdir()
+    servers = Servers(str(SHIPPED_MODEL), "small", {"plain": flags}, own_logs)
+    try:
+        servers.need(["plain"])
+        yield _Asker(servers.urls["plain"], servers.processes["plain"])
+    finally:
+        servers.stop_all()
+
+
+def _measure(askers: Mapping[int, "_Asker"], questions: int, at_once: int) -> dict[int, dict[str, Any]]:
+    """Measure the servers in turn, so that what else the machine does weighs on all of them."""
+    return {count: {size: asker.measure(size, questions, at_once) for size in SIZES} for count, asker in askers.items()}
 
 
 def _parse() -> argparse.Namespace:
@@ -66,8 +74,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--questions", type=int, default=400, help="questions for each size of picture")
     parser.add_argument("--at-once", type=int, default=16, help="questions at a time")
     parser.add_argument(
-        "--api-server-count", type=int, nargs="+", default=[1], metavar="N", help="servers of N API processes, in turn"
+        "--api-server-count", type=int, nargs="+", default=[1], metavar="N", help="servers of N API processes"
     )
+    parser.add_argument("--rounds", type=int, default=1, help="times that all servers are asked, in turn")
     return parser.parse_args()
 
 
