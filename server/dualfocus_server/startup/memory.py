@@ -1,6 +1,7 @@
 """Keeps some of the memory that decoded pictures leave behind for the next ones; the rest goes back to the system."""
 
 import ctypes
+import gc
 
 from PIL import _imaging
 
@@ -27,3 +28,12 @@ def return_freed_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, _LARGE)
         mallopt(_M_TRIM_THRESHOLD, _KEPT)
         _imaging.set_block_size(_BLOCK)
+
+
+def leave_alone_what_stands() -> None:
+    """Keep what start-up has made out of garbage collections, as vLLM's server does.
+
+    One of the oldest generation looks at all of it, half a second, while no request is read or answered.
+    """
+    gc.collect()
+    gc.freeze()
