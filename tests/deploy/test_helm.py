@@ -247,8 +247,9 @@ def test_everything_means_the_same_pods(case: str) -> None:
 
 
 def known_metrics() -> set[str]:
-    import dualfocus_server.telemetry.metrics  # noqa: F401  (registers them)
+    from dualfocus_server.telemetry.metrics import watch_places  # which registers them
 
+    watch_places(lambda: (0, 0))
     return {metric.name for metric in REGISTRY.collect() if metric.name.startswith("dualfocus_")}
 
 

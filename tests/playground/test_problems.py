@@ -16,7 +16,7 @@ API = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8"
 ERRORS = [
     (int(status), code)
     for status, code in re.findall(r"^\| (\d+) \| `\w+` \| `(\w+)` \|", API, re.MULTILINE)
-    if code != "engine_busy"  # of /ready only
+    if code not in ("engine_busy", "asleep")  # of /ready only
 ]
 
 

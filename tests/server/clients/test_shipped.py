@@ -19,6 +19,7 @@ from dualfocus_engine.shipped import SHIPPED_MODEL, SHIPPED_NAME
 from dualfocus_eval.evaluate import Settings, evaluate
 from dualfocus_eval.scenes.benchmark import scenes
 from dualfocus_eval.scenes.held_out import held_out
+from dualfocus_eval.scenes.writing import write_scenes
 from dualfocus_server.check.command import main as check
 from hostile_images import data_url
 from openai import OpenAI
@@ -160,6 +161,7 @@ sys.exit(main())
 def test_the_commands_of_evaluate_md_do_what_it_says(shipped: Server, tmp_path: Path) -> None:
     """From top to bottom, by the client alone; on forty drawn questions in TextVQA's layout, and on two scenes."""
     write_textvqa(tmp_path / "textvqa")
+    write_scenes(1, 2, tmp_path)
     lines = re.findall("^    dualfocus (.*)$", (ROOT / "docs/evaluate.md").read_text(), re.MULTILINE)
     here = {"~/textvqa": str(tmp_path / "textvqa"), "http://127.0.0.1:8000": shipped.url}
     told = ""
@@ -171,9 +173,10 @@ def test_the_commands_of_evaluate_md_do_what_it_says(shipped: Server, tmp_path: 
             command += ["--count", "2"]
         run = [sys.executable, "-c", CLIENT_ALONE, *command]
         told += subprocess.run(run, cwd=tmp_path, check=True, stdout=subprocess.PIPE, text=True).stdout
-    assert len(lines) == 6
+    assert len(lines) == 7
     for found in ("mme-realworld: ", "| overall | 8 |", "| overall | 40 |", "B - A, chosen: ", "--skip-below "):
         assert found in told
+    assert (tmp_path / "runs/calibration/profile.yaml").exists()
     assert (tmp_path / "runs/eval/textvqa-dual/report.md").exists()
 
 
