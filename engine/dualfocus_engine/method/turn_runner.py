@@ -315,7 +315,7 @@ class TurnRunner:
     def _most_regions(self) -> int:
         """Crops that may be shown: as many as the profile says, and the engine takes beside the pictures."""
         profile = self._profile
-        if self._question.mode is not Mode.REGIONS or not profile.box_format.lists or profile.crop_in_picture:
+        if self._question.mode is not Mode.REGIONS or not profile.box_format.lists:
             return 1
         beside = 0 if profile.crop_alone else len(self._question.pictures)
         return min(profile.max_regions, self._engine.max_images - beside)

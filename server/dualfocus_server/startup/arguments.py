@@ -126,6 +126,24 @@ def _add_method_flags(parser: argparse.ArgumentParser) -> None:
         default="dual",
         help="what a request means that names no mode: dual, regions, search, adaptive, macro, …",
     )
+    _add_look_flags(ours)
+    ours.add_argument(
+        "--draft-boxes",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="propose the tokens that every box holds, so that it takes fewer steps; requests with logit_bias or min_p "
+        "are refused then",
+    )
+    _add_grounder_flags(ours)
+    ours.add_argument("--log-format", choices=["text", "json"], default="text", help="log lines as text or as JSON")
+    ours.add_argument(
+        "--otlp-endpoint",
+        dest="otlp_traces_endpoint",
+        help="where traces go (vLLM's --otlp-traces-endpoint): a span for each question, its stages and turns below it",
+    )
+
+
+def _add_look_flags(ours: argparse._ArgumentGroup) -> None:
     for part, text in (("whole", "a picture"), ("crop", "the crop")):
         ours.add_argument(
             f"--{part}-tokens",
@@ -151,20 +169,6 @@ def _add_method_flags(parser: argparse.ArgumentParser) -> None:
         metavar="PPL",
         help="mode adaptive: a macro answer of less perplexity stands without a second look (0: none does); the "
         "profile's if left out",
-    )
-    ours.add_argument(
-        "--draft-boxes",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="propose the tokens that every box holds, so that it takes fewer steps; requests with logit_bias or min_p "
-        "are refused then",
-    )
-    _add_grounder_flags(ours)
-    ours.add_argument("--log-format", choices=["text", "json"], default="text", help="log lines as text or as JSON")
-    ours.add_argument(
-        "--otlp-endpoint",
-        dest="otlp_traces_endpoint",
-        help="where traces go (vLLM's --otlp-traces-endpoint): a span for each question, its stages and turns below it",
     )
 
 

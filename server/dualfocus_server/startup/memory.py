@@ -30,7 +30,7 @@ def return_freed_memory() -> None:
         _imaging.set_block_size(_BLOCK)
 
 
-def leave_alone_what_stands() -> None:
+def freeze_gc_heap() -> None:
     """Keep what start-up has made out of garbage collections, as vLLM's server does.
 
     One of the oldest generation looks at all of it, half a second, while no request is read or answered.

@@ -23,7 +23,7 @@ from dualfocus_server.images.named_images import ImageNames, NamedImages
 from dualfocus_server.images.request_images import RequestImages
 from dualfocus_server.startup.draining import Server
 from dualfocus_server.startup.listening import renewing_certificates, uvicorn_config
-from dualfocus_server.startup.memory import leave_alone_what_stands
+from dualfocus_server.startup.memory import freeze_gc_heap
 from dualfocus_server.startup.prepared import Prepared
 from dualfocus_server.telemetry.answers_log import AnswersLog
 from dualfocus_server.telemetry.metrics import own_metrics, watch_engine, watch_places
@@ -90,7 +90,7 @@ async def answer_requests(
         config = uvicorn_config(app, args, settings)
         server = Server(config, admission, settings.drain_timeout, peers.on_ready, peers.loads)
         peers.on_server(server)
-        leave_alone_what_stands()
+        freeze_gc_heap()
         try:
             failing = asyncio.create_task(watchdog.until_failure())
             with renewing_certificates(config, args):

@@ -25,9 +25,9 @@ def test_a_freed_pictures_pages_are_not_asked_of_the_system_again() -> None:
     assert faults < _PICTURE // _PAGE, "each picture's pages were new"
 
 
-def test_what_stands_is_left_alone_by_garbage_collections() -> None:
+def test_the_heap_is_frozen_for_garbage_collections() -> None:
     script = (
-        "import gc; from dualfocus_server.startup.memory import leave_alone_what_stands\n"
-        "made = [[] for _ in range(999)]; leave_alone_what_stands(); assert gc.get_freeze_count() > 999"
+        "import gc; from dualfocus_server.startup.memory import freeze_gc_heap\n"
+        "made = [[] for _ in range(999)]; freeze_gc_heap(); assert gc.get_freeze_count() > 999"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
