@@ -36,8 +36,9 @@ model: .venv/.test  ## train the model that ships, from nothing; goes on where i
 	$(BIN)/python -m dualfocus_training.train training/recipes/small.yaml --out runs/small
 	cp runs/small/model/* engine/dualfocus_engine/small/
 
-results: .venv/.test  ## ask the model that ships about 1,000 held-out scenes; writes docs/results.md
+results: .venv/.test  ## ask the model that ships about held-out scenes in each mode; writes docs/results.md and performance.md
 	$(BIN)/python -m dualfocus_eval.results
+	$(BIN)/python -m loadtests.looks
 
 bench: .venv/.bench  ## measure this machine, into runs/bench/DATE; goes on where it was stopped
 	$(BIN)/python -m loadtests

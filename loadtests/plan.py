@@ -13,6 +13,7 @@ from typing import Any
 
 from dualfocus_engine.machine.cores import usable_cores
 from dualfocus_engine.shipped import SHIPPED_MODEL
+from dualfocus_eval.scenes.mixes import STANDARD
 
 from loadtests.asking.order import Asks, Cell, Order, Side
 
@@ -60,7 +61,7 @@ class Experiment:
 
     Each side is first asked `warm_up` questions that do not count. In an open loop `shares` of the measured throughput
     are the rates of arrival, a round for each, and `seconds` the time that one of them is held. `like` names an
-    experiment whose first side is to be asked the same questions.
+    experiment whose first side is to be asked the same questions. `mix` names the scenes that are asked about.
     """
 
     key: str
@@ -73,6 +74,7 @@ class Experiment:
     warm_up: int = 1
     shares: tuple[float, ...] = ()
     like: str | None = None
+    mix: str = STANDARD
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -216,6 +218,7 @@ def order(
         rounds=rounds,
         seconds=experiment.seconds,
         least_rounds=len(rounds) if experiment.shares else experiment.least_rounds,
+        mix=experiment.mix,
     )
 
 

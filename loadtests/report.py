@@ -60,12 +60,17 @@ def write_into(page: Path, folder: Path) -> None:
 
     Raises ValueError where the page has not both markers, in their order.
     """
-    before, opening, rest = page.read_text(encoding="utf-8").partition(OPENING)
-    _, closing, after = rest.partition(CLOSING)
-    if not opening or not closing:
-        raise ValueError(f"{page} needs {OPENING} and, after it, {CLOSING}: the report goes between them")
-    text = _text(read_run(folder), page.with_suffix(""), page.stem)
-    page.write_text(f"{before}{OPENING}\n\n{text}\n{CLOSING}{after}", encoding="utf-8")
+    put_between(page, (OPENING, CLOSING), _text(read_run(folder), page.with_suffix(""), page.stem))
+
+
+def put_between(page: Path, markers: tuple[str, str], text: str) -> None:
+    """Put a text between a page's markers. Raises ValueError where it has not both, in their order."""
+    opening, closing = markers
+    before, found, rest = page.read_text(encoding="utf-8").partition(opening)
+    _, closed, after = rest.partition(closing)
+    if not found or not closed:
+        raise ValueError(f"{page} needs {opening} and, after it, {closing}: the report goes between them")
+    page.write_text(f"{before}{opening}\n\n{text}\n{closing}{after}", encoding="utf-8")
 
 
 def _text(run: Run, plots: Path, link: str) -> str:

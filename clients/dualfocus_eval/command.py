@@ -77,6 +77,8 @@ def _add_benchmark(commands: Any, benchmark: Benchmark) -> argparse.ArgumentPars
         "--prompts", choices=list(benchmark.wordings), default="llava", help="whose wording; llava is the paper's"
     )
     parser.add_argument("--mode", choices=MODES, default="dual", help="which looks; macro is a baseline of one look")
+    parser.add_argument("--candidates", type=at_least_1, help="boxes for which a look may be taken; one if left out")
+    parser.add_argument("--max-looks", type=at_least_1, help="of mode search; the server's own if left out")
     parser.add_argument("--model", help="the model's name; the server's first if left out")
     parser.add_argument("--max-tokens", type=at_least_1, help="of each answer; the server's own default if left out")
     parser.add_argument(
@@ -119,7 +121,8 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _settings(args: argparse.Namespace) -> Settings:
     benchmark: Benchmark = args.of(args)
     count = None if args.name == "scenes" else args.count
-    how = {name: getattr(args, name) for name in ("prompts", "mode", "model", "max_tokens", "scoring", "shift")}
+    names = ("prompts", "mode", "candidates", "max_looks", "model", "max_tokens", "scoring", "shift")
+    how = {name: getattr(args, name) for name in names}
     return Settings(benchmark, args.data, count, **how)
 
 

@@ -22,13 +22,18 @@ from dualfocus_eval.samples import Benchmark, Sample
 
 @dataclass(frozen=True)
 class Settings:
-    """What is asked, and how: `shift` and `scoring` are asked again, of the boxes that the first asking found."""
+    """What is asked, and how: `shift` and `scoring` are asked again, of the boxes that the first asking found.
+
+    `candidates` and `max_looks` are left to the server where they are None.
+    """
 
     benchmark: Benchmark
     data: Path = Path()
     count: int | None = None
     prompts: str = "llava"
     mode: str = "dual"
+    candidates: int | None = None
+    max_looks: int | None = None
     model: str | None = None
     max_tokens: int | None = None
     scoring: str = "own"
@@ -37,6 +42,10 @@ class Settings:
     def samples(self) -> Iterator[Sample]:
         """Read the questions. Raises DataError."""
         return islice(self.benchmark.read(self.data), self.count)
+
+    def looks(self) -> dict[str, Any]:
+        """Return the `dualfocus` field of a first asking."""
+        return _given(mode=self.mode, candidates=self.candidates, max_looks=self.max_looks)
 
     def variants(self) -> list[Variant]:
         """Return how questions are asked again."""
@@ -73,10 +82,13 @@ def evaluate(server: Server, settings: Settings, folder: Path) -> Finished:
 
 
 def _plan(settings: Settings, questions: int) -> Plan:
-    optional = {"model": settings.model, "max_tokens": settings.max_tokens}
-    request = {"temperature": 0, **{name: value for name, value in optional.items() if value is not None}}
+    request = {"temperature": 0, **_given(model=settings.model, max_tokens=settings.max_tokens)}
     wording = settings.benchmark.wordings[settings.prompts]
-    return Plan(settings.samples, questions, wording, settings.mode, request, settings.variants())
+    return Plan(settings.samples, questions, wording, settings.looks(), request, settings.variants())
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _header(server: Server, settings: Settings, known: Survey) -> Header:
@@ -86,7 +98,7 @@ def _header(server: Server, settings: Settings, known: Survey) -> Header:
         "data hash": known.data,
         "prompts": settings.prompts,
         "prompts hash": known.prompts,
-        "mode": settings.mode,
+        **settings.looks(),
         "model": settings.model,
         "max_tokens": settings.max_tokens,
         "temperature": 0,

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -16,13 +16,12 @@ from typing import Any
 import httpx
 from dualfocus_client.asking import Server
 
-from dualfocus_eval.asking.records import RunError
-from dualfocus_eval.evaluate import Finished, Settings, evaluate
-from dualfocus_eval.report.document import failures
-from dualfocus_eval.report.page import goals, groups_table, table
-from dualfocus_eval.report.plots import draw_plots
+from dualfocus_eval.evaluate import Settings
+from dualfocus_eval.report.page import goals, table, ways_table
+from dualfocus_eval.report.plots import draw_plots, draw_ways
 from dualfocus_eval.scenes.benchmark import scenes
 from dualfocus_eval.scenes.mixes import MIXES
+from dualfocus_eval.ways import WAYS, ask_way, finished
 
 _READY_WITHIN = 300.0
 # No training run draws scenes of this seed, and nothing of recipe or model was chosen by its figures.
@@ -50,14 +49,20 @@ what the oracle gains over the better single turn.
 ![Skipping the second look by macro's perplexity](results/skipping.png)
 
 ![Perplexities of both answers by kind of question](results/perplexity.png)
-{harder}"""
-# Further mixes of scenes, and the mode in which each is asked.
-HARDER = (("fine", "dual"), ("several", "dual"))
 
-_HARDER = """
-## {mix}, mode {mode}
+## Ways to look
 
-{scenes} scenes of the same seed (`dualfocus eval scenes --mix {mix} --mode {mode}`): {summary}.
+Scenes of the same seed, asked in each mode (`dualfocus eval scenes --mix MIX --mode MODE`, `--max-looks`,
+`--candidates`), 16 questions at a time. Right answers in percent, by kind of question and overall; then, a question:
+looks that answered, prompt tokens computed, encoder runs, steps of all its turns, and the median of its seconds.
+{ways}
+![Right answers over prompt tokens computed, by mode](results/ways.png)
+"""
+
+_WAYS = """
+### {mix}
+
+{scenes} scenes: {summary}.
 
 {table}
 """
@@ -66,31 +71,19 @@ _HARDER = """
 def write_results(docs: Path, count: int, model: str | None = None) -> dict[str, Any]:
     """Ask about `count` scenes and write the page; returns the figures. Raises RunError where some failed.
 
-    Of each harder mix a quarter as many scenes are asked about.
+    Each way to look is asked about a quarter as many scenes of each mix.
     """
     settings = Settings(scenes(SEED, count), scoring="shared", shift=[10, 25, 150])
     with serving(model) as url, TemporaryDirectory() as folder:
         server = Server(url, concurrency=16)
-        ended = _finished(server, settings, Path(folder))
-        harder = [_harder(server, count // 4, mix, mode, Path(folder)) for mix, mode in HARDER]
-    found = {"seed": SEED, "scenes": count, **ended.found, "harder": harder}
+        ended = finished(server, settings, Path(folder))
+        ways = [ask_way(server, way, mix, SEED, count // 4, Path(folder)) for mix in MIXES for way in WAYS]
+    found = {"seed": SEED, "scenes": count, **ended.found, "ways": ways}
     draw_plots([one.outcome for one in ended.judged], found, docs / "results")
+    draw_ways(ways, docs / "results" / "ways.png")
     (docs / "results" / "figures.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     (docs / "results.md").write_text(_page(found), encoding="utf-8")
     return found
-
-
-def _harder(server: Server, count: int, mix: str, mode: str, folder: Path) -> dict[str, Any]:
-    ended = _finished(server, Settings(scenes(SEED, count, mix), mode=mode), folder / f"{mix}-{mode}")
-    figures = {name: ended.found[name] for name in ("overall", "categories")}
-    return {"mix": mix, "mode": mode, "scenes": count, **figures}
-
-
-def _finished(server: Server, settings: Settings, folder: Path) -> Finished:
-    ended = evaluate(server, settings, folder)
-    if ended.reason or (failed := failures(ended.found)):
-        raise RunError(ended.reason or failed)
-    return ended
 
 
 def _page(found: dict[str, Any]) -> str:
@@ -103,13 +96,13 @@ def _page(found: dict[str, Any]) -> str:
         goals=goals(found),
         recovered="nothing (there is nothing to gain)" if share is None else f"{100 * share:.0f} %",
         table=table(found),
-        harder="".join(map(_harder_section, found["harder"])),
+        ways="".join(_ways_section(found["ways"], mix) for mix in MIXES),
     )
 
 
-def _harder_section(found: dict[str, Any]) -> str:
-    names = {name: found[name] for name in ("mix", "mode", "scenes")}
-    return _HARDER.format(**names, summary=MIXES[found["mix"]].summary, table=groups_table(found))
+def _ways_section(ways: Sequence[dict[str, Any]], mix: str) -> str:
+    of_mix = [found for found in ways if found["mix"] == mix]
+    return _WAYS.format(mix=mix, scenes=of_mix[0]["scenes"], summary=MIXES[mix].summary, table=ways_table(of_mix))
 
 
 @contextmanager

@@ -32,18 +32,24 @@ class Cost:
     stages: dict[str, float] = field(default_factory=dict)
     perplexity: float | None = None
     outcome: str | None = None
+    looks: int = 0
+    right: bool | None = None
 
 
 def ask_focus(post: Post, model: str, asked: Asked, mode: str, sampling: Json) -> Cost:
     """Ask in one request, in a mode of this server."""
-    body = _body(model, [_user(asked.text, asked.url)], sampling) | {"dualfocus": {"mode": mode}}
+    body = request_body(model, [user_turn(asked.text, asked.url)], sampling) | {"dualfocus": {"mode": mode}}
     answer = post(mode, body)
-    return _focus_cost(answer["dualfocus"]) if "dualfocus" in answer else _plain_cost("chat", answer)
+    if "dualfocus" not in answer:
+        return _plain_cost("chat", answer)
+    cost = _focus_cost(answer["dualfocus"])
+    cost.right = asked.is_answered_by(answer["choices"][0]["message"]["content"] or "")
+    return cost
 
 
 def ask_chat(post: Post, model: str, asked: Asked, sampling: Json) -> Cost:
     """Ask the same of vLLM's own server, in one plain call."""
-    return _plain_cost("chat", post("chat", _body(model, [_user(asked.text, asked.url)], sampling)))
+    return _plain_cost("chat", post("chat", request_body(model, [user_turn(asked.text, asked.url)], sampling)))
 
 
 def ask_in_three_calls(
@@ -51,20 +57,20 @@ def ask_in_three_calls(
 ) -> Cost:
     """Make the three calls; a box that can't be read leaves it at two, as it does here."""
     opening = [{"role": "system", "content": profile.system}] if profile.system else []
-    grounding = [*opening, _user(profile.grounding_text(asked.text), asked.url)]
+    grounding = [*opening, user_turn(profile.grounding_text(asked.text), asked.url)]
     macro, box = together(
-        lambda: post("macro", _body(model, [*opening, _user(asked.text, asked.url)], sampling)),
-        lambda: post("grounding", _body(model, grounding, box_sampling(profile))),
+        lambda: post("macro", request_body(model, [*opening, user_turn(asked.text, asked.url)], sampling)),
+        lambda: post("grounding", request_body(model, grounding, box_sampling(profile))),
     )
     cost = _plain_cost("macro", macro)
-    _add(cost, "grounding", box)
+    add_call(cost, "grounding", box)
     written = box["choices"][0]["message"]["content"] or ""
     crop = crop_url(asked, written, profile)
     if crop is None:
         cost.outcome = "no_box"
         return cost
-    follow_up = [{"role": "assistant", "content": written}, _user(profile.micro_text(asked.text), crop)]
-    _add(cost, "micro", post("micro", _body(model, [*grounding, *follow_up], sampling)))
+    follow_up = [{"role": "assistant", "content": written}, user_turn(profile.micro_text(asked.text), crop)]
+    add_call(cost, "micro", post("micro", request_body(model, [*grounding, *follow_up], sampling)))
     return cost
 
 
@@ -82,24 +88,26 @@ def crop_url(asked: Asked, written: str, profile: Profile) -> str | None:
     return None if region is None else data_url(asked.picture.crop(region))
 
 
-def _user(text: str, url: str) -> Json:
+def user_turn(text: str, url: str) -> Json:
+    """Return a message that shows a picture and says a text."""
     return {
         "role": "user",
         "content": [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}],
     }
 
 
-def _body(model: str, messages: list[Any], sampling: Json) -> Json:
+def request_body(model: str, messages: list[Any], sampling: Json) -> Json:
+    """Return a chat completion's request, greedy unless `sampling` says otherwise."""
     return {"model": model, "messages": messages, "temperature": 0.0, **sampling}
 
 
 def _plain_cost(name: str, answer: Json) -> Cost:
     cost = Cost()
-    _add(cost, name, answer)
+    add_call(cost, name, answer)
     return cost
 
 
-def _add(cost: Cost, name: str, answer: Json) -> None:
+def add_call(cost: Cost, name: str, answer: Json) -> None:
     """Add what one call of vLLM's took. Where nothing was cached vLLM says nothing of it."""
     usage = answer["usage"]
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
@@ -122,4 +130,5 @@ def _focus_cost(focus: Json) -> Cost:
         stages=focus["stages"],
         perplexity=(focus["macro"] or {}).get("perplexity"),
         outcome=focus["selection"],
+        looks=sum(name.startswith(("macro", "micro")) for name in turns),
     )

@@ -25,6 +25,7 @@ from locust.exception import StopUser
 from loadtests.asking.calls import Cost, Json, ask_chat, ask_focus, ask_in_three_calls
 from loadtests.asking.order import Cell, Order, Side
 from loadtests.asking.questions import Asked, asked
+from loadtests.asking.search_calls import search_in_calls
 
 # Seconds that any request may take; only where a server hangs is it reached.
 _PATIENCE = 240.0
@@ -41,11 +42,11 @@ class Failed(Exception):
 class Round:
     """One cell as it is run: its questions, handed out one by one, and what came of them."""
 
-    def __init__(self, side: Side, cell: Cell, profile: Profile) -> None:
+    def __init__(self, side: Side, cell: Cell, profile: Profile, mix: str) -> None:
         self.side, self.cell, self.profile = side, cell, profile
         moments = cell.moments or [0.0] * len(cell.questions)
         # Drawn before time counts.
-        self.waiting = deque(zip(moments, [asked(number) for number in cell.questions], strict=True))
+        self.waiting = deque(zip(moments, [asked(number, mix) for number in cell.questions], strict=True))
         for _, question in self.waiting:
             assert question.url
         self.opened = Event()
@@ -113,6 +114,8 @@ def _ask(post: Callable[[str, Json], Json], current: Round, question: Asked) -> 
     side = current.side
     if side.asks == "calls":
         return ask_in_three_calls(post, _together, current.profile, side.model, question, side.sampling)
+    if side.asks == "search-calls":
+        return search_in_calls(post, _together, current.profile, side.model, question, side.sampling)
     if side.asks == "chat":
         return ask_chat(post, side.model, question, side.sampling)
     return ask_focus(post, side.model, question, side.asks, side.sampling)
@@ -124,9 +127,9 @@ def _together(one: Callable[[], Json], other: Callable[[], Json]) -> tuple[Json,
     return running[0].value, running[1].value
 
 
-def run_cell(side: Side, cell: Cell, profile: Profile) -> Json:
+def run_cell(side: Side, cell: Cell, profile: Profile, mix: str) -> Json:
     """Run one cell to its end; returns its records and locust's statistics of it."""
-    current = Round(side, cell, profile)
+    current = Round(side, cell, profile, mix)
     Asker.host, Asker.round = side.url, current
     environment = Environment(user_classes=[Asker])
     environment.events.request.add_listener(_recorder(current))  # type: ignore[no-untyped-call]
@@ -170,13 +173,13 @@ def run(order: Order, result: Path) -> None:
     profile = profile_of(order.model)
     sides = {side.name: side for side in order.sides}
     for cell in order.warm_up:
-        run_cell(sides[cell.side], cell, profile)
+        run_cell(sides[cell.side], cell, profile, order.mix)
     cells: list[Json] = []
     began = time.perf_counter()
     for number, one_round in enumerate(order.rounds):
         if number >= order.least_rounds and time.perf_counter() - began > order.seconds:
             break
-        cells += [run_cell(sides[cell.side], cell, profile) for cell in one_round]
+        cells += [run_cell(sides[cell.side], cell, profile, order.mix) for cell in one_round]
         result.write_text(json.dumps(cells), encoding="utf-8")
 
 

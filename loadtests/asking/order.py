@@ -2,9 +2,10 @@
 
 from typing import Any, Literal
 
+from dualfocus_eval.scenes.mixes import STANDARD
 from pydantic import BaseModel, ConfigDict
 
-Asks = Literal["macro", "adaptive", "dual", "off", "chat", "calls"]
+Asks = Literal["macro", "adaptive", "dual", "off", "chat", "calls", "search", "search-calls"]
 
 
 class _Strict(BaseModel):
@@ -14,7 +15,8 @@ class _Strict(BaseModel):
 class Side(_Strict):
     """One of the things that are compared: a server, and how it is asked.
 
-    `chat` is a plain call of vLLM's own server, `calls` the three calls of a client, the others are modes.
+    `chat` is a plain call of vLLM's own server, `calls` the three calls of a client, `search-calls` those
+    of one that looks on, the others are modes.
     """
 
     name: str
@@ -35,7 +37,9 @@ class Cell(_Strict):
 
 
 class Order(_Strict):
-    """Rounds, each of a cell a side; `model` is the folder whose profile the client's calls are worded by."""
+    """Rounds, each of a cell a side; `model` is the folder whose profile the client's calls are worded by; `mix` the
+    scenes that are asked about.
+    """
 
     model: str
     sides: list[Side]
@@ -43,3 +47,4 @@ class Order(_Strict):
     rounds: list[list[Cell]]
     seconds: float
     least_rounds: int = 1
+    mix: str = STANDARD

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from random import Random
 
+from dualfocus_eval.report.outcomes import is_right
 from dualfocus_eval.scenes.drawing import draw
-from dualfocus_eval.scenes.layout import Difficulty, compose
-from dualfocus_eval.scenes.questions import ask
+from dualfocus_eval.scenes.layout import compose
+from dualfocus_eval.scenes.mixes import MIXES, STANDARD
 from PIL import Image
 
 # Another seed than any training run's or results page's.
@@ -17,24 +18,28 @@ _SEED = 905
 
 @dataclass(frozen=True)
 class Asked:
-    """A picture, as a client has it, and a question about something small in it."""
+    """A picture, as a client has it, a question about something small in it, and its answer."""
 
     picture: Image.Image
     text: str
+    answer: str = ""
 
     @cached_property
     def url(self) -> str:
         """The picture as a client sends it."""
         return data_url(self.picture)
 
+    def is_answered_by(self, text: str) -> bool:
+        """Whether a text is the answer."""
+        return is_right(text, [self.answer])
 
-def asked(number: int) -> Asked:
+
+def asked(number: int, mix: str = STANDARD) -> Asked:
     """Return the question of a number: the same one at every run, about a picture that no other number has."""
-    rng = Random(f"bench/{_SEED}/{number}")
-    scene = compose(rng, Difficulty())
-    questions = ask(scene, rng)
-    details = [question for question in questions if question.kind == "detail"]
-    return Asked(draw(scene), (details or questions)[0].question)
+    rng, chosen = Random(f"bench/{_SEED}/{number}"), MIXES[mix]
+    scene = compose(rng, chosen.difficulty)
+    question = chosen.ask(scene, rng)[0]  # of the usual mix one on a detail
+    return Asked(draw(scene), question.question, question.answer)
 
 
 def data_url(picture: Image.Image) -> str:

@@ -113,7 +113,7 @@ def test_one_request_names_its_mode_and_counts_its_turns(question: Asked) -> Non
 
     def post(name: str, body: Json) -> Json:
         bodies.append((name, body))
-        return {"dualfocus": focus}
+        return {"dualfocus": focus, "choices": [{"message": {"content": "red"}}]}
 
     cost = ask_focus(post, "m", question, "adaptive", SAMPLING)
     assert bodies[0][0] == "adaptive"

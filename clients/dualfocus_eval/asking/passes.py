@@ -23,12 +23,15 @@ FIRST = ""
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked and how: `samples` are read anew for each pass, `request` are the fields beside the message."""
+    """What is asked and how: `samples` are read anew for each pass.
+
+    `looks` is the `dualfocus` field of a first asking, `request` are the fields beside the message.
+    """
 
     samples: Callable[[], Iterator[Sample]]
     questions: int
     wording: Wording
-    mode: str
+    looks: dict[str, Any]
     request: dict[str, Any]
     variants: Sequence[Variant] = ()
 
@@ -55,7 +58,7 @@ async def _ask(server: Server, plan: Plan, records: Records) -> str | None:
 def _first(plan: Plan, records: Records) -> Iterator[Asked]:
     for number, sample in enumerate(plan.samples(), 1):
         if records.answered(FIRST, sample.id) is None:
-            yield _asked(plan, number, sample, {"mode": plan.mode}, FIRST)
+            yield _asked(plan, number, sample, plan.looks, FIRST)
 
 
 def _again(plan: Plan, variant: Variant, records: Records) -> Iterator[Asked]:

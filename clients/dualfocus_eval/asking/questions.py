@@ -19,6 +19,10 @@ from dualfocus_eval.samples import Sample
 
 # EXIF's orientations that lay a picture on its side.
 _ON_ITS_SIDE = (5, 6, 7, 8)
+# What a turn took, as the server counts it.
+_WORK = ("computed_tokens", "encoder_runs", "engine_steps")
+# How the names of turns begin that answer: of more than two looks micro-2 and so on.
+_ANSWERS = ("macro", "micro")
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ class Asked(Question):
             "size": size_of(self.sample.image),
             **{name: _said(focus.get(name)) for name in ("macro", "micro")},
             "tokens": completion.get("usage"),
+            "work": _work(focus),
             "seconds": {"macro": _seconds_of_macro(focus), "all": focus.get("seconds")},
             "sample": without_picture(self.sample),
         }
@@ -117,6 +122,16 @@ def size_of(image: Path | bytes) -> tuple[int, int] | None:
 
 def _said(answer: dict[str, Any] | None) -> dict[str, Any] | None:
     return None if answer is None else {"text": answer["text"], "perplexity": answer.get("perplexity")}
+
+
+def _work(focus: dict[str, Any]) -> dict[str, int] | None:
+    """Return the looks that answered and what all turns took, where it is told of each; None without turns."""
+    turns = focus.get("turns")
+    if not turns:
+        return None
+    counts = {name: [turn.get(name) for turn in turns.values()] for name in _WORK}
+    looks = sum(name.startswith(_ANSWERS) for name in turns)
+    return {"looks": looks, **{name: sum(told) for name, told in counts.items() if None not in told}}
 
 
 def _seconds_of_macro(focus: dict[str, Any]) -> float | None:

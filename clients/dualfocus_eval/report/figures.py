@@ -21,6 +21,7 @@ _ANSWERS: dict[str, Callable[[Judged], Scored]] = {
     "oracle": lambda one: one.oracle,
 }
 _SCORING, _SHIFT = "scoring ", "shift "
+_COUNTED = ("prompt_tokens", "completion_tokens", "looks", "computed_tokens", "encoder_runs", "engine_steps")
 
 
 def figures(benchmark: Benchmark, judged: Sequence[Judged]) -> dict[str, Any]:
@@ -137,12 +138,10 @@ def _box_figures(outcomes: Sequence[Outcome]) -> dict[str, float]:
 
 
 def costs(records: Iterable[Record]) -> dict[str, float]:
-    """Tokens and seconds a question, as the server counted them; only what it told."""
+    """Tokens, seconds and work a question, as the server counted them; only what it told."""
     first = [record for record in records if record["variant"] == FIRST and "error" not in record]
-    found = {
-        "prompt_tokens": [record["tokens"]["prompt_tokens"] for record in first if record["tokens"]],
-        "completion_tokens": [record["tokens"]["completion_tokens"] for record in first if record["tokens"]],
-    }
+    told = [{**(record["tokens"] or {}), **(record.get("work") or {})} for record in first]
+    found = {name: [one[name] for one in told if name in one] for name in _COUNTED}
     seconds = [record["seconds"]["all"] for record in first if record["seconds"]["all"] is not None]
     means = {name: round(fmean(values), 2) for name, values in found.items() if values}
     return {**means, **({"median_seconds": round(median(seconds), 4)} if seconds else {})}

@@ -74,6 +74,24 @@ def _search(panel: "Axes", found: dict[str, Any]) -> None:
     panel.grid(alpha=0.3)
 
 
+def draw_ways(ways: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write the plot of right answers over prompt tokens computed a question: a panel a mix, a point a way to look."""
+    mixes = list(dict.fromkeys(found["mix"] for found in ways))
+    _draw(path, len(mixes), lambda panels: _ways(panels, mixes, ways))
+
+
+def _ways(panels: "Sequence[Axes]", mixes: Sequence[str], ways: Sequence[dict[str, Any]]) -> None:
+    for panel, mix in zip(panels, mixes, strict=True):
+        for place, found in enumerate(one for one in ways if one["mix"] == mix):
+            at = found["costs"]["computed_tokens"], 100 * found["overall"]["chosen"]
+            panel.plot(*at, "o", color=f"C{place}", label=found["way"], alpha=0.8)
+        panel.set_title(mix)
+        panel.set_xlabel("prompt tokens computed a question")
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("right answers, %")
+    panels[-1].legend(fontsize=7)
+
+
 def _draw(path: Path, columns: int, fill: Any, inches: float | None = None) -> None:
     # Where only a server was installed, figures are told and none is drawn.
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -54,9 +54,10 @@ def trace_headers() -> dict[str, str] | None:
 
 
 def bounded_request(request: TurnRequest, room: int) -> TurnRequest:
-    """Return a request that asks for what perplexity needs, a log-probability for every token, and `room` of them."""
+    """Return a request for at most `room` tokens, of an answer with what perplexity needs: each one's log-probability."""
     sampling = request.sampling.clone()
-    sampling.logprobs = sampling.logprobs or 0
+    if request.is_answer:
+        sampling.logprobs = sampling.logprobs or 0
     sampling.max_tokens = min(sampling.max_tokens or room, room)
     is_followed = request.on_text is not None or request.on_accepted is not None
     sampling.output_kind = RequestOutputKind.DELTA if is_followed else RequestOutputKind.FINAL_ONLY
@@ -85,11 +86,12 @@ def read_turn(output: RequestOutput, seconds: float, rendered: Any) -> Turn:
     """Return what a turn said and cost: `output` is all of it, `rendered` its prompt."""
     answer, places = output.outputs[0], rendered.get("mm_placeholders", {}).get("image", ())
     by_token = cast("list[dict[int, Any]]", answer.logprobs or [])
+    scored = zip(by_token, answer.token_ids, strict=True) if by_token else ()  # a box's tokens are not
     counts = getattr(output, "ec_transfer_params", None) or {}
     return Turn(
         text=answer.text,
         token_ids=tuple(answer.token_ids),
-        logprobs=tuple(choices[token].logprob for choices, token in zip(by_token, answer.token_ids, strict=True)),
+        logprobs=tuple(choices[token].logprob for choices, token in scored),
         finish_reason=answer.finish_reason or "stop",
         prompt_token_ids=tuple(output.prompt_token_ids or ()),
         cached_tokens=output.num_cached_tokens or 0,

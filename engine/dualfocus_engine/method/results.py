@@ -73,7 +73,8 @@ class Selection(StrEnum):
 class Turn:
     """One turn as the engine ran it.
 
-    `token_ids` are the generated tokens with the closing one, `logprobs` the model's own for each of them.
+    `token_ids` are the generated tokens with the closing one, `logprobs` the model's own for each of an
+    answer's, none of a box's.
     `prompt_tokens` = `cached_tokens` (from the prefix cache) + `computed_tokens`; `picture_tokens` of them stand for
     each of its pictures, `image_places` for all with what some models have around each; `cache_writes` were new to the
     prefix cache.

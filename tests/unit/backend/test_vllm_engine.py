@@ -102,11 +102,17 @@ def test_only_ranks_of_this_server_are_named() -> None:
 
 
 @pytest.mark.parametrize(("asked", "given"), [(None, 0), (0, 0), (5, 5), (-1, -1)])
-def test_every_token_gets_a_log_probability_and_as_many_as_were_asked_for(asked: int | None, given: int) -> None:
+def test_every_token_of_an_answer_gets_a_log_probability_and_as_many_as_were_asked_for(asked: int | None, given: int) -> None:
     request = TurnRequest("macro", Prompt((1,), ()), SamplingParams(logprobs=asked, max_tokens=7))
     sampling = bounded_request(request, room=5).sampling
     assert (sampling.logprobs, sampling.max_tokens) == (given, 5)
     assert request.sampling.max_tokens == 7, "the client's own is left as it is"
+
+
+def test_tokens_of_a_box_get_none() -> None:
+    """Each costs the event loop time, and no figure is made of them."""
+    request = TurnRequest("grounding", Prompt((1,), ()), SamplingParams(), is_answer=False)
+    assert bounded_request(request, room=5).sampling.logprobs is None
 
 
 def test_another_profile_has_its_words_on_the_same_engine_and_with_the_same_pictures() -> None:

@@ -89,6 +89,10 @@ class Grocer:
         return respond(body=json.dumps(completion(options)).encode())(request)
 
 
+# Its steps are told, the micro turn's are not.
+MACRO_TURN = {"seconds": 0.5, "computed_tokens": 60, "encoder_runs": 1, "engine_steps": 3}
+
+
 def completion(options: dict[str, Any]) -> dict[str, Any]:
     """The answer to a question."""
     is_dual = options["mode"] == "dual"
@@ -101,7 +105,7 @@ def completion(options: dict[str, Any]) -> dict[str, Any]:
         "crop": [0, 0, 10, 10] if is_dual else None,
         "macro": {"text": "pear", "perplexity": 2.0},
         "micro": {"text": "apple", "perplexity": 1.5} if is_dual else None,
-        "turns": {"macro": {"seconds": 0.5}},
+        "turns": {"macro": MACRO_TURN, **({"micro": {"computed_tokens": 40, "encoder_runs": 1}} if is_dual else {})},
         "seconds": 2.0,
     }
     usage = {"prompt_tokens": 100, "completion_tokens": 20}

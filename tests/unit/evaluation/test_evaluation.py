@@ -13,10 +13,12 @@ from dualfocus_eval.command import main
 from dualfocus_eval.report.document import report
 from dualfocus_eval.report.figures import figures
 from dualfocus_eval.report.outcomes import Outcome, Said, judge
-from dualfocus_eval.report.page import goals, table
+from dualfocus_eval.report.page import goals, table, ways_table
+from dualfocus_eval.report.plots import draw_ways
 from dualfocus_eval.samples import Sample
 from dualfocus_eval.scenes.benchmark import scenes
 from dualfocus_eval.scenes.held_out import held_out
+from dualfocus_eval.ways import WAYS
 
 from unit.evaluation.fruit import ABOUT
 from unit.local_web import body_of, respond, serving
@@ -43,6 +45,12 @@ BENCHMARK = scenes(SEED, SCENES)
 VARIANTS = ("scoring shared", "shift 10", "shift 25", "shift 150")
 JUDGED = [judge(BENCHMARK, one, VARIANTS) for one in OUTCOMES]
 FIGURES = figures(BENCHMARK, JUDGED)
+COSTS = {"looks": 2.5, "computed_tokens": 200, "encoder_runs": 2, "engine_steps": 30.25, "median_seconds": 0.1}
+WAYS_FOUND = [
+    {"mix": mix, "way": way.name, "overall": FIGURES["overall"], "categories": {kind: {"chosen": 0.75}}, "costs": COSTS}
+    for mix, kind in (("standard", "detail"), ("fine", "fine"), ("several", "several"))
+    for way in WAYS
+]
 
 
 @pytest.mark.parametrize(
@@ -81,8 +89,19 @@ def test_shifts_count_questions_that_had_a_box() -> None:
 
 def test_a_run_is_told_in_tables_and_held_against_its_goals() -> None:
     assert "| detail | 3 | 33.3 | 66.7 | 66.7 | 66.7 | 100.0 | 0.67 | 33.3 |" in table(FIGURES)
-    assert "| detail: chosen ≥ 75 % | 66.7 | **no** |" in goals(FIGURES)
-    assert "| detail: mean IoU ≥ 0.6 | 0.67 | yes |" in goals(FIGURES)
+    told = goals({**FIGURES, "ways": WAYS_FOUND})
+    assert "| detail: chosen ≥ 93 % | 66.7 | **no** |" in told
+    assert "| detail: mean IoU ≥ 0.6 | 0.67 | yes |" in told
+    assert "| objects apart: each read, by regions ≥ 80 % | 75.0 | **no** |" in told
+    assert "| fine print: by search ≥ 75 % where dual has ≤ 45 % | 75.0, dual 75.0 | **no** |" in told
+    assert "| search ≤ 1.3 times dual's prompt tokens | 1.00 times | yes |" in told
+
+
+def test_ways_to_look_stand_side_by_side(tmp_path: Path) -> None:
+    fine = [found for found in WAYS_FOUND if found["mix"] == "fine"]
+    assert "| search, 3 looks | 75.0 | 75.0 | 2.50 | 200 | 2.00 | 30.2 | 0.100 |" in ways_table(fine)
+    draw_ways(WAYS_FOUND, tmp_path / "ways.png")
+    assert (tmp_path / "ways.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_choice_is_held_against_what_one_answer_alone_was_right_about() -> None:

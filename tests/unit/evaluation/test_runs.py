@@ -66,7 +66,10 @@ def test_each_question_is_asked_once_and_told(command: list[str], grocer: Grocer
         "micro": {"text": "apple", "perplexity": 1.5},
     }
     assert (record["tokens"]["prompt_tokens"], record["seconds"]) == (100, {"macro": 0.5, "all": 2.0})
+    assert record["work"] == {"looks": 2, "computed_tokens": 100, "encoder_runs": 2}
     found = figures(tmp_path)
+    assert found["costs"]["computed_tokens"] == 100
+    assert "engine_steps" not in found["costs"], "not told of each turn"
     assert (found["overall"]["macro"], found["overall"]["micro"], found["overall"]["chosen"]) == (0.0, 1.0, 1.0)
     assert found["boxes"] == {"questions": 12, "had_box": 1.0, "iou": 0.5, "covered": 1.0}
     assert set(found["categories"]) == {"red", "green"}
@@ -166,6 +169,7 @@ def test_where_all_fail_there_is_no_figure(
         (["--prompts", "lmms-eval"], "prompts: 'llava' then, 'lmms-eval' now; prompts hash:"),
         (["--count", "5"], "questions: 12 then, 5 now; data hash:"),
         (["--max-tokens", "9"], "max_tokens: 128 then, 9 now"),
+        (["--candidates", "3"], "candidates: None then, 3 now"),
         (["--model", "large"], "model: None then, 'large' now; served model: 'small' then, 'large' now"),
     ],
 )

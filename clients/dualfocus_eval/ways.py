@@ -1,0 +1,50 @@
+"""The ways in which the model that ships looks at pictures, side by side: what each answers, and what it takes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dualfocus_client.asking import Server
+
+from dualfocus_eval.asking.records import RunError
+from dualfocus_eval.evaluate import Finished, Settings, evaluate
+from dualfocus_eval.report.document import failures
+from dualfocus_eval.scenes.benchmark import scenes
+
+
+@dataclass(frozen=True)
+class Way:
+    """What a question is asked with: `name` as it stands in tables."""
+
+    name: str
+    mode: str
+    candidates: int | None = None
+    max_looks: int | None = None
+
+
+WAYS = (
+    Way("macro", "macro"),
+    Way("adaptive", "adaptive"),
+    Way("dual", "dual"),
+    Way("dual, 3 candidates", "dual", candidates=3),
+    Way("regions", "regions"),
+    Way("search, 2 looks", "search", max_looks=2),
+    Way("search, 3 looks", "search", max_looks=3),
+    Way("search, 4 looks", "search", max_looks=4),
+)
+
+
+def ask_way(server: Server, way: Way, mix: str, seed: int, count: int, folder: Path) -> dict[str, Any]:
+    """Ask about `count` scenes of a mix in one way; returns its figures. Raises RunError where a question failed."""
+    asked = Settings(scenes(seed, count, mix), mode=way.mode, candidates=way.candidates, max_looks=way.max_looks)
+    ended = finished(server, asked, folder / f"{mix} {way.name}")
+    figures = {name: ended.found[name] for name in ("overall", "categories", "costs")}
+    return {"mix": mix, "way": way.name, "scenes": count, **figures}
+
+
+def finished(server: Server, settings: Settings, folder: Path) -> Finished:
+    """Ask all questions. Raises RunError where one has no answer."""
+    ended = evaluate(server, settings, folder)
+    if ended.reason or (failed := failures(ended.found)):
+        raise RunError(ended.reason or failed)
+    return ended
