@@ -71,13 +71,13 @@ _WAYS = """
 def write_results(docs: Path, count: int, model: str | None = None) -> dict[str, Any]:
     """Ask about `count` scenes and write the page; returns the figures. Raises RunError where some failed.
 
-    Each way to look is asked about a quarter as many scenes of each mix.
+    Each way to look is asked about a fifth as many scenes of each mix.
     """
     settings = Settings(scenes(SEED, count), scoring="shared", shift=[10, 25, 150])
     with serving(model) as url, TemporaryDirectory() as folder:
         server = Server(url, concurrency=16)
         ended = finished(server, settings, Path(folder))
-        ways = [ask_way(server, way, mix, SEED, count // 4, Path(folder)) for mix in MIXES for way in WAYS]
+        ways = [ask_way(server, way, mix, SEED, count // 5, Path(folder)) for mix in MIXES for way in WAYS]
     found = {"seed": SEED, "scenes": count, **ended.found, "ways": ways}
     draw_plots([one.outcome for one in ended.judged], found, docs / "results")
     draw_ways(ways, docs / "results" / "ways.png")

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from PIL import Image
@@ -18,8 +19,10 @@ def scenes(seed: int, count: int, mix: str = STANDARD) -> Benchmark:
     """Return the questions about `count` scenes of a seed and one of `MIXES`, which are the same everywhere."""
 
     def read(_: Path) -> Iterator[Sample]:
-        for asked in held_out(seed, count, mix=mix):
-            yield sample_of(asked.question, str(asked.number), _png(asked.picture))
+        for _, about in groupby(held_out(seed, count, mix=mix), key=lambda asked: asked.scene):
+            together = list(about)
+            png = _png(together[0].picture)
+            yield from (sample_of(asked.question, str(asked.number), png) for asked in together)
 
     return Benchmark(
         name="scenes",
