@@ -54,6 +54,13 @@ def test_a_box_for_each_thing_and_a_crop_for_each_box(rows_of: RowsOf, tokenizer
     assert lists > 5
 
 
+def test_print_is_verified_by_two_rounds(rows_of: RowsOf, tokenizer: PreTrainedTokenizerFast) -> None:
+    branches = branches_of(rows_of(Mixture(verified=2), MIXES["standard"].difficulty), 12)
+    answers = Counter(learned(branch, tokenizer)[-1] for _, branch in branches)
+    assert all(len(branch.crops) == 1 for _, branch in branches)
+    assert (set(answers), answers.total()) == ({"yes", "no"}, 24)
+
+
 def test_each_box_of_a_list_is_pointed_at(rows_of: RowsOf, tokenizer: PreTrainedTokenizerFast) -> None:
     rows, counts = rows_of(Mixture(lists=4), APART, side=SIDE), set()
     for _, branch in branches_of(rows, 12):

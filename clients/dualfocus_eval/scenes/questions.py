@@ -54,8 +54,13 @@ def _details(scene: Scene, rng: Random) -> Iterator[Question]:
         text = rng.choice(_READ[shape.print.kind]).format(name)
         yield ask_about(scene, text, shape.print.text, "detail", shape)
         if rng.random() < _YES_OR_NO:
-            text, answer = _yes_or_no(shape, name, rng)
-            yield ask_about(scene, text, answer, "detail", shape)
+            yield _yes_or_no(scene, shape, name, rng)
+
+
+def ask_to_verify(scene: Scene, rng: Random) -> list[Question]:
+    """Return a question on each shape's print that is answered yes or no, in random order."""
+    shapes = rng.sample(scene.shapes, len(scene.shapes))
+    return [_yes_or_no(scene, shape, rng.choice(referents(scene, shape)), rng) for shape in shapes]
 
 
 _READ = {
@@ -77,14 +82,14 @@ _READ = {
 }
 
 
-def _yes_or_no(shape: Shape, name: str, rng: Random) -> tuple[str, str]:
+def _yes_or_no(scene: Scene, shape: Shape, name: str, rng: Random) -> Question:
     """A detail question answered yes or no, each half of the time."""
     true = rng.random() < 0.5
     kind, text = shape.print.kind, shape.print.text
     if not true:
         text = rng.choice([other for other in _ALTERNATIVES[kind] if other != text])
     verb = "Is the dot in the {} {}?" if kind == "dot" else f"Is the {kind} on the {{}} {{}}?"
-    return verb.format(name, text), "yes" if true else "no"
+    return ask_about(scene, verb.format(name, text), _yes(true), "detail", shape)
 
 
 _ALTERNATIVES = {

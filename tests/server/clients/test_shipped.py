@@ -47,26 +47,32 @@ def test_it_is_served_where_no_model_is_named(shipped: Server) -> None:
     log = shipped.log.read_text()
     assert "profile: small (the model's own dualfocus.yaml)" in log
     assert re.findall("^note: .*", log, re.MULTILINE) == [
-        "note: The model that ships was trained without system messages and loses its box beside one: a client's are "
-        "left out.",
         "note: Up to 0.25 GiB of processed pictures are kept; --mm-processor-cache-gb sets another size.",
     ], "it is trained: nothing else is noted"
 
 
 def test_a_system_message_takes_nothing_from_it(shipped: Server) -> None:
     """Every chat front end sends one."""
-    system = {"role": "system", "content": "You are a helpful assistant."}
-    for one in list(held_out(SEED, 2)):
-        file = io.BytesIO()
-        one.picture.save(file, "PNG")
-        image = {"type": "image_url", "image_url": {"url": data_url(file.getvalue())}}
-        question = {"role": "user", "content": [image, {"type": "text", "text": one.question.question}]}
-        with httpx.Client(base_url=shipped.url, timeout=PATIENCE) as http:
-            bodies = [{"messages": [question]}, {"messages": [system, question]}]
-            alone, beside = (http.post(CHAT, json=body).json() for body in bodies)
-        assert alone["dualfocus"]["box"] is not None
-        assert beside["dualfocus"]["box"] == alone["dualfocus"]["box"]
-        assert beside["choices"][0]["message"]["content"] == alone["choices"][0]["message"]["content"]
+    alone, beside = (right_answers(shipped, opening) for opening in ([], [SYSTEM]))
+    assert beside >= alone - 2
+
+
+SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
+
+
+def right_answers(shipped: Server, opening: list[dict[str, str]]) -> int:
+    """How many of 20 questions are answered rightly behind some messages; each has a box."""
+    right = 0
+    with httpx.Client(base_url=shipped.url, timeout=PATIENCE) as http:
+        for one in held_out(SEED, 5):
+            file = io.BytesIO()
+            one.picture.save(file, "PNG")
+            image = {"type": "image_url", "image_url": {"url": data_url(file.getvalue())}}
+            asked = {"role": "user", "content": [image, {"type": "text", "text": one.question.question}]}
+            answer = http.post(CHAT, json={"messages": [*opening, asked]}).json()
+            assert answer["dualfocus"]["box"] is not None
+            right += answer["choices"][0]["message"]["content"] == one.question.answer
+    return right
 
 
 MAKERS = ("ask_openai_responses.mjs", "ask_ai_sdk.mjs", "ask_anthropic.mjs", "ask_openai_agents.py")

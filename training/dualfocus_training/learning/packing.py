@@ -16,7 +16,7 @@ from dualfocus_engine.families.regions import places_of
 from dualfocus_eval.boxes import Box
 from dualfocus_eval.scenes.drawing import draw
 from dualfocus_eval.scenes.layout import Difficulty, Scene, compose
-from dualfocus_eval.scenes.questions import Question, ask
+from dualfocus_eval.scenes.questions import Question, ask, ask_to_verify
 from dualfocus_eval.scenes.together import ask_together
 from tokenizers import Tokenizer
 
@@ -90,12 +90,14 @@ class _Packer:
         ordered, all_of_them = _two_to_one(details, others), [*questions, *together]
         apart = _two_to_one(together, rng.sample(questions, len(questions)))
         reading = rng.sample([*details, *together], len(details) + len(together))
+        verified = ask_to_verify(self._scene, rng) if mixture.verified else []
         picture = self._look(Region(0, 0, *self._size))
         branches = [
             *map(self._macro, rng.sample(all_of_them, min(mixture.macro, len(all_of_them)))),
             *map(self._grounding, ordered[: mixture.grounding]),
             *map(self._dual, ordered[mixture.grounding :][: mixture.dual] or ordered[: mixture.dual]),
             *map(self._jittered, rng.sample(ordered, min(mixture.jittered, len(ordered)))),
+            *map(self._dual, verified[: mixture.verified]),
             *map(self._lists, apart[: mixture.lists]),
             *map(self._regions, apart[mixture.lists :][: mixture.regions] or apart[: mixture.regions]),
             *map(self._inside, ordered[: mixture.inside]),

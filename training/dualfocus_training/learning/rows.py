@@ -35,14 +35,16 @@ class Eye:
 class Mixture:
     """How many branches of each sort a row holds, and crops that are looked at without words.
 
-    `lists`: a box for each thing; `regions`: the same, then all crops in one micro turn; `inside`: where inside a crop;
-    `deeper`: the same, then a micro turn with the crop of the crop; `enough`: whether what is seen is enough to answer.
+    `verified`: two rounds on whether print is what the question says; `lists`: a box for each thing; `regions`: the
+    same, then all crops in one micro turn; `inside`: where inside a crop; `deeper`: the same, then a micro turn with
+    the crop of the crop; `enough`: whether what is seen is enough to answer.
     """
 
     macro: int = 0
     grounding: int = 0
     dual: int = 0
     jittered: int = 0
+    verified: int = 0
     lists: int = 0
     regions: int = 0
     inside: int = 0
