@@ -1,6 +1,9 @@
 """The ways in which the model that ships looks at pictures, side by side: what each answers, and what it takes."""
 
-from dataclasses import dataclass
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,11 @@ from dualfocus_client.asking import Server
 from dualfocus_eval.asking.records import RunError
 from dualfocus_eval.evaluate import Finished, Settings, evaluate
 from dualfocus_eval.report.document import failures
+from dualfocus_eval.samples import Benchmark, Sample
 from dualfocus_eval.scenes.benchmark import scenes
+
+# The signature and the IHDR chunk.
+_PNG_HEADER = 8 + 25
 
 
 @dataclass(frozen=True)
@@ -36,10 +43,29 @@ WAYS = (
 
 def ask_way(server: Server, way: Way, mix: str, seed: int, count: int, folder: Path) -> dict[str, Any]:
     """Ask about `count` scenes of a mix in one way; returns its figures. Raises RunError where a question failed."""
-    asked = Settings(scenes(seed, count, mix), mode=way.mode, candidates=way.candidates, max_looks=way.max_looks)
+    benchmark = _with_fresh_pictures(scenes(seed, count, mix), way.name)
+    asked = Settings(benchmark, mode=way.mode, candidates=way.candidates, max_looks=way.max_looks)
     ended = finished(server, asked, folder / f"{mix} {way.name}")
     figures = {name: ended.found[name] for name in ("overall", "categories", "costs")}
     return {"mix": mix, "way": way.name, "scenes": count, **figures}
+
+
+def _with_fresh_pictures(benchmark: Benchmark, mark: str) -> Benchmark:
+    """Return a benchmark whose questions each have a file of their own: no cache knows its picture by its bytes."""
+
+    def read(data: Path) -> Iterator[Sample]:
+        for sample in benchmark.read(data):
+            assert isinstance(sample.image, bytes), "scenes are drawn"
+            yield replace(sample, image=_with_comment(sample.image, f"{mark}, {sample.id}"))
+
+    return replace(benchmark, read=read)
+
+
+def _with_comment(png: bytes, comment: str) -> bytes:
+    """Return a PNG with a comment (a tEXt chunk) behind its header."""
+    chunk = b"tEXt" + b"Comment\0" + comment.encode("latin-1")
+    framed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return png[:_PNG_HEADER] + framed + png[_PNG_HEADER:]
 
 
 def finished(server: Server, settings: Settings, folder: Path) -> Finished:

@@ -84,7 +84,8 @@ def _ways(panels: "Sequence[Axes]", mixes: Sequence[str], ways: Sequence[dict[st
     for panel, mix in zip(panels, mixes, strict=True):
         for place, found in enumerate(one for one in ways if one["mix"] == mix):
             at = found["costs"]["computed_tokens"], 100 * found["overall"]["chosen"]
-            panel.plot(*at, "o", color=f"C{place}", label=found["way"], alpha=0.8)
+            # The later ones are smaller: of equal ones each is seen.
+            panel.plot(*at, "o", color=f"C{place}", label=found["way"], markersize=12 - place)
         panel.set_title(mix)
         panel.set_xlabel("prompt tokens computed a question")
         panel.grid(alpha=0.3)

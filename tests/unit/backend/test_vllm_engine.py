@@ -102,7 +102,9 @@ def test_only_ranks_of_this_server_are_named() -> None:
 
 
 @pytest.mark.parametrize(("asked", "given"), [(None, 0), (0, 0), (5, 5), (-1, -1)])
-def test_every_token_of_an_answer_gets_a_log_probability_and_as_many_as_were_asked_for(asked: int | None, given: int) -> None:
+def test_every_token_of_an_answer_gets_a_log_probability_and_as_many_as_were_asked_for(
+    asked: int | None, given: int
+) -> None:
     request = TurnRequest("macro", Prompt((1,), ()), SamplingParams(logprobs=asked, max_tokens=7))
     sampling = bounded_request(request, room=5).sampling
     assert (sampling.logprobs, sampling.max_tokens) == (given, 5)

@@ -1,5 +1,6 @@
 """`dualfocus eval scenes`: what is asked, what is counted, what is written; against a server that answers by rule."""
 
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +19,8 @@ from dualfocus_eval.report.plots import draw_ways
 from dualfocus_eval.samples import Sample
 from dualfocus_eval.scenes.benchmark import scenes
 from dualfocus_eval.scenes.held_out import held_out
-from dualfocus_eval.ways import WAYS
+from dualfocus_eval.ways import WAYS, _with_fresh_pictures
+from PIL import Image
 
 from unit.evaluation.fruit import ABOUT
 from unit.local_web import body_of, respond, serving
@@ -191,3 +193,15 @@ def test_a_server_is_asked_and_its_figures_written(
 def test_a_server_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["scenes", "--count", "1", "--base-url", "http://127.0.0.1:9", "--out", str(tmp_path)]) == 2
     assert "can't be reached" in capsys.readouterr().err
+
+
+def test_every_question_of_a_way_has_a_file_of_its_own(tmp_path: Path) -> None:
+    """Else what a way takes would depend on which was asked before it."""
+    drawn = list(BENCHMARK.read(tmp_path))
+    fresh = [list(_with_fresh_pictures(BENCHMARK, way).read(tmp_path)) for way in ("dual", "search")]
+    files = [sample.image for samples in fresh for sample in samples]
+    assert len(set(files)) == len(files) == 2 * len(drawn)
+    for sample, before in zip(fresh[0], drawn, strict=True):
+        pictures = [Image.open(io.BytesIO(png)) for png in (sample.image, before.image) if isinstance(png, bytes)]
+        assert pictures[0].tobytes() == pictures[1].tobytes()
+        assert pictures[0].info["Comment"] == f"dual, {sample.id}"
