@@ -28,12 +28,13 @@ def test_both_searches_stand_side_by_side() -> None:
     assert "| standard | mode search : a client's | 2 : 1 | 2.00 (2.00-2.00, 3) |" in told
 
 
-def test_the_client_is_a_way_beside_the_modes() -> None:
+def test_both_searches_are_ways_beside_the_modes() -> None:
     way = {"mix": "fine", "way": "dual", "overall": {"chosen": 0.5}, "costs": {"computed_tokens": 200}}
     ways = ways_beside(FOUND, {"ways": [way, {**way, "mix": "several"}]})
     assert [(one["mix"], one["way"]) for one in ways[1:]] == [
-        ("standard", "a client's search, step by step"),
-        ("fine", "a client's search, step by step"),
+        (mix, f"{title}; details")
+        for mix in ("standard", "fine")
+        for title in ("mode search", "a client's search, step by step")
     ]
     assert ways[0] == way
     assert ways[-1]["costs"] == {"computed_tokens": 360}
