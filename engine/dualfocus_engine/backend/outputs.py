@@ -54,7 +54,7 @@ def trace_headers() -> dict[str, str] | None:
 
 
 def bounded_request(request: TurnRequest, room: int) -> TurnRequest:
-    """Return a request for at most `room` tokens, of an answer with what perplexity needs: each one's log-probability."""
+    """Return a request for at most `room` tokens; an answer's each have a log-probability, for its perplexity."""
     sampling = request.sampling.clone()
     if request.is_answer:
         sampling.logprobs = sampling.logprobs or 0

@@ -85,6 +85,12 @@ def readme_asks() -> tuple[str, str]:
     return picture["image_url"]["url"], text["text"]
 
 
+def readme_guess() -> str:
+    """Return what the README says that the whole picture alone is taken for."""
+    (guess,) = re.findall(r'"macro": {"text": "(\d+)"', (ROOT / "README.md").read_text())
+    return str(guess)
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_every_makers_client_is_answered_as_the_readme_has_it(shipped: Server, tmp_path: Path, name: str) -> None:
     url, words = readme_asks()
@@ -92,7 +98,7 @@ def test_every_makers_client_is_answered_as_the_readme_has_it(shipped: Server, t
     command = of_python(name) if name.endswith(".py") else of_node(name)
     answer = told(command, shipped, str(tmp_path / "drawing.url"), words, model=SHIPPED_NAME, cwd=HOME)
     assert (answer["text"], answer["streamed"]) == ("42", "42")
-    assert (answer["dualfocus"]["winner"], answer["dualfocus"]["macro"]["text"]) == ("micro", "6")
+    assert (answer["dualfocus"]["winner"], answer["dualfocus"]["macro"]["text"]) == ("micro", readme_guess())
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
