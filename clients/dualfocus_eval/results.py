@@ -55,7 +55,8 @@ what the oracle gains over the better single turn.
 Scenes of the same seed, asked in each mode (`dualfocus eval scenes --mix MIX --mode MODE`, `--max-looks`,
 `--candidates`), 16 questions at a time, each with a file that no cache knows. Right answers in percent, by kind of
 question and overall; then, a question: looks that answered, prompt tokens computed, encoder runs, steps of all its
-turns, and the median of its seconds.
+turns, and the median of its seconds. What ran of a second look that `adaptive` ended tells nothing of its work, and is
+in no figure.
 {ways}
 ![Right answers over prompt tokens computed, by mode](results/ways.png)
 """

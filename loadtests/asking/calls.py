@@ -10,6 +10,7 @@ from typing import Any
 
 from dualfocus_engine.families.boxes import crop_region
 from dualfocus_engine.families.profiles import Profile
+from dualfocus_eval.asking.questions import count_looks
 
 from loadtests.asking.questions import Asked, data_url
 
@@ -130,5 +131,5 @@ def _focus_cost(focus: Json) -> Cost:
         stages=focus["stages"],
         perplexity=(focus["macro"] or {}).get("perplexity"),
         outcome=focus["selection"],
-        looks=sum(name.startswith(("macro", "micro")) for name in turns),
+        looks=count_looks(turns),
     )

@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -130,8 +131,12 @@ def _work(focus: dict[str, Any]) -> dict[str, int] | None:
     if not turns:
         return None
     counts = {name: [turn.get(name) for turn in turns.values()] for name in _WORK}
-    looks = sum(name.startswith(_ANSWERS) for name in turns)
-    return {"looks": looks, **{name: sum(told) for name, told in counts.items() if None not in told}}
+    return {"looks": count_looks(turns), **{name: sum(told) for name, told in counts.items() if None not in told}}
+
+
+def count_looks(turns: Iterable[str]) -> int:
+    """Return how many of the named turns answered from a look."""
+    return sum(name.startswith(_ANSWERS) for name in turns)
 
 
 def _seconds_of_macro(focus: dict[str, Any]) -> float | None:
