@@ -21,7 +21,7 @@ from dualfocus_eval.report.page import goals, table, ways_table
 from dualfocus_eval.report.plots import draw_plots, draw_ways
 from dualfocus_eval.scenes.benchmark import scenes
 from dualfocus_eval.scenes.mixes import MIXES
-from dualfocus_eval.ways import WAYS, ask_way, finished
+from dualfocus_eval.ways import ask_for_goals, ask_ways, finished
 
 _READY_WITHIN = 300.0
 # No training run draws scenes of this seed, and nothing of recipe or model was chosen by its figures.
@@ -33,6 +33,8 @@ What the model that ships answers about {scenes} held-out scenes (seed {seed}, {
 two others a scene), asked over HTTP of `dualfocus serve` {version} in its default mode. `make results` makes this page.
 
 ## Goals
+
+Each on {scenes} scenes of its mix; the prompt tokens on as many as the ways to look are asked about.
 
 {goals}
 
@@ -73,14 +75,15 @@ _WAYS = """
 def write_results(docs: Path, count: int, model: str | None = None) -> dict[str, Any]:
     """Ask about `count` scenes and write the page; returns the figures. Raises RunError where some failed.
 
-    Each way to look is asked about a fifth as many scenes of each mix.
+    Each way to look is asked about a fifth as many scenes of each mix, and about all where it has a goal.
     """
     settings = Settings(scenes(SEED, count), scoring="shared", shift=[10, 25, 150])
     with serving(model) as url, TemporaryDirectory() as folder:
         server = Server(url, concurrency=16)
         ended = finished(server, settings, Path(folder))
-        ways = [ask_way(server, way, mix, SEED, count // 5, Path(folder)) for mix in MIXES for way in WAYS]
-    found = {"seed": SEED, "scenes": count, **ended.found, "ways": ways}
+        ways = [way for mix in MIXES for way in ask_ways(server, mix, SEED, count // 5, Path(folder))]
+        of_all = ask_for_goals(server, SEED, count, Path(folder))
+    found = {"seed": SEED, "scenes": count, **ended.found, "ways": ways, "ways_of_all": of_all}
     draw_plots([one.outcome for one in ended.judged], found, docs / "results")
     draw_ways(ways, docs / "results" / "ways.png")
     (docs / "results" / "figures.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

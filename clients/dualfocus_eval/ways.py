@@ -39,18 +39,43 @@ WAYS = (
     Way("search, 3 looks", "search", max_looks=3),
     Way("search, 4 looks", "search", max_looks=4),
 )
+# The mixes that a way has a goal on: there it is asked about all scenes.
+WITH_GOALS = {
+    "dual": ("fine",),
+    "regions": ("several",),
+    "search, 4 looks": ("standard", "fine"),
+}
 
 
-def ask_way(server: Server, way: Way, mix: str, seed: int, count: int, folder: Path) -> dict[str, Any]:
-    """Ask about `count` scenes of a mix in one way; returns its figures. Raises RunError where a question failed."""
-    benchmark = _with_fresh_pictures(scenes(seed, count, mix), way.name)
+def ask_ways(server: Server, mix: str, seed: int, count: int, folder: Path) -> list[dict[str, Any]]:
+    """Ask about `count` scenes of a mix in each way, with pictures that no cache knows; returns the figures of each.
+
+    Raises RunError where a question failed.
+    """
+    drawn = scenes(seed, count, mix)
+    return [_ask_way(server, way, mix, with_fresh_pictures(drawn, way.name), count, folder) for way in WAYS]
+
+
+def ask_for_goals(server: Server, seed: int, count: int, folder: Path) -> list[dict[str, Any]]:
+    """Ask about `count` scenes in each way that has a goal, caches as they are; returns the figures of each.
+
+    Raises RunError where a question failed.
+    """
+    return [
+        _ask_way(server, way, mix, scenes(seed, count, mix), count, folder / "goals")
+        for way in WAYS
+        for mix in WITH_GOALS.get(way.name, ())
+    ]
+
+
+def _ask_way(server: Server, way: Way, mix: str, benchmark: Benchmark, count: int, folder: Path) -> dict[str, Any]:
     asked = Settings(benchmark, mode=way.mode, candidates=way.candidates, max_looks=way.max_looks)
     ended = finished(server, asked, folder / f"{mix} {way.name}")
     figures = {name: ended.found[name] for name in ("overall", "categories", "costs")}
     return {"mix": mix, "way": way.name, "scenes": count, **figures}
 
 
-def _with_fresh_pictures(benchmark: Benchmark, mark: str) -> Benchmark:
+def with_fresh_pictures(benchmark: Benchmark, mark: str) -> Benchmark:
     """Return a benchmark whose questions each have a file of their own: no cache knows its picture by its bytes."""
 
     def read(data: Path) -> Iterator[Sample]:
