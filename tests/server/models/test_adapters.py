@@ -118,7 +118,7 @@ def box() -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_adapter_looks_twice_and_its_answers_are_its_own(web: httpx.Client, name: str) -> None:
-    image, words = fresh(), "What?"
+    image, words = fresh(), "How many shapes are there?"
     answer = ask(web, name, image, words, **box())
     assert answer["model"] == name
     assert set(answer["dualfocus"]["turns"]) == {"macro", "micro"}
@@ -184,7 +184,7 @@ def test_one_that_is_loaded_into_the_running_server_looks_twice_until_it_is_unlo
     as_admin = {"Authorization": f"Bearer {ADMIN}"}
     late = {"lora_name": "late", "lora_path": str(adapted.log.parent / "trained")}
     assert web.post("/v1/load_lora_adapter", json=late).status_code == 401
-    image, words = fresh(), "What?"
+    image, words = fresh(), "How many shapes are there?"
     assert web.post(CHAT, json=asking("late", image)).status_code == 404
     loaded = web.post("/v1/load_lora_adapter", json=late, headers=as_admin)
     assert loaded.status_code == 200, loaded.text
