@@ -30,7 +30,6 @@ CHECKPOINT_FILE = "checkpoint.pt"
 MODEL_FOLDER = "model"
 # Of glibc's mallopt.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-_NEVER = (1 << 31) - 1
 
 
 class Start(NamedTuple):
@@ -91,7 +90,7 @@ class Run:
             course,
             batch_sampler=list(_row_numbers(stage, self._step, rank, world)),
             num_workers=workers,
-            worker_init_fn=_give_way,
+            worker_init_fn=_lower_priority,
             collate_fn=course.collate,
             prefetch_factor=2 if workers else None,
         )
@@ -164,7 +163,7 @@ class Run:
         return True
 
 
-def _give_way(_: int) -> None:
+def _lower_priority(_: int) -> None:
     """Let a worker draw while the trainer waits: one of its threads that has lost its core keeps the others waiting."""
     os.nice(19)
 
@@ -187,7 +186,7 @@ def _keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, _NEVER)
+        mallopt(_M_TRIM_THRESHOLD, -1)  # never
 
 
 def main() -> None:
