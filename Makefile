@@ -32,8 +32,8 @@ format: .venv/.test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-model: .venv/.test  ## train the model that ships, from nothing, on two CPU cores; goes on where it was stopped
-	CUDA_VISIBLE_DEVICES= $(BIN)/torchrun --standalone --nproc-per-node 2 -m dualfocus_training.train training/recipes/small.yaml --out runs/small
+model: .venv/.test  ## train the model that ships, from nothing; goes on where it was stopped
+	$(BIN)/python -m dualfocus_training.train training/recipes/small.yaml --out runs/small
 	cp runs/small/model/* engine/dualfocus_engine/small/
 
 results: .venv/.test  ## ask the model that ships about held-out scenes in each mode; writes docs/results.md and performance.md

@@ -1,7 +1,7 @@
 """Train a model by its recipe: `python -m dualfocus_training.train RECIPE.yaml --out DIR`.
 
 A run that was stopped goes on from its last checkpoint when started again, with the losses it would
-have had. Several GPUs or cores: `torchrun --nproc-per-node N -m dualfocus_training.train …`.
+have had. Several GPUs: `accelerate launch -m dualfocus_training.train …`.
 """
 
 import argparse
@@ -71,7 +71,6 @@ class Run:
         if self._accelerator.is_main_process:
             draw_curves(self._out / LOSSES_FILE, self._out / "losses.png")
             export(self._recipe, self._learner, self._processor, self._out / MODEL_FOLDER)
-        self._accelerator.end_training()
 
     def _train_stage(self, stage: Stage) -> None:
         course = build_course(self._recipe, self._stage, self._processor)
