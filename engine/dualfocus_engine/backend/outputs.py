@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from opentelemetry.propagate import inject
 from vllm import SamplingParams
+from vllm.config import ModelConfig
 from vllm.outputs import RequestOutput
 from vllm.reasoning import ReasoningParserManager
 from vllm.sampling_params import RequestOutputKind
@@ -51,6 +52,17 @@ def trace_headers() -> dict[str, str] | None:
     headers: dict[str, str] = {}
     inject(headers)
     return headers or None
+
+
+def answer_limit(config: ModelConfig, defaults: Mapping[str, Any]) -> int | None:
+    """Return the tokens that the operator allows each answer; None: as many as there is room for.
+
+    vLLM's own serving reads it so: `max_new_tokens` of a folder that was named, or of an override, holds for all
+    requests; that of the model's own generation config (in `defaults`) only for those that name none.
+    """
+    if config.generation_config not in ("auto", "vllm"):
+        return defaults.get("max_tokens")
+    return config.override_generation_config.get("max_new_tokens")
 
 
 def bounded_request(request: TurnRequest, room: int) -> TurnRequest:

@@ -43,6 +43,7 @@ from dualfocus_engine.backend.ec_connector import box_key
 from dualfocus_engine.backend.heartbeat import Heartbeat
 from dualfocus_engine.backend.launch import EngineClient, launch
 from dualfocus_engine.backend.outputs import (
+    answer_limit,
     bounded_request,
     has_failed,
     read_turn,
@@ -93,6 +94,7 @@ class VllmEngine:
         self.views = with_processor_limits(profile.views, llm.renderer)
         # Read once, as `vllm serve` does: asked again it would read the model's generation_config.json again.
         self.default_sampling: Mapping[str, Any] = llm.model_config.get_diff_sampling_param()
+        self._answer_limit = answer_limit(llm.model_config, self.default_sampling)
         self._box_args = self._draft_args()
 
     @classmethod
@@ -260,9 +262,10 @@ class VllmEngine:
             raise ContextFull(len(rendered["prompt_token_ids"]), self.context_length)
         if request.on_start is not None:
             request.on_start()
-        output = await self._run_to_end(bounded_request(request, room), rendered)
+        most = min(room, self._answer_limit or room) if request.is_answer else room
+        output = await self._run_to_end(bounded_request(request, most), rendered)
         turn = read_turn(output, time.perf_counter() - started, rendered)
-        if turn.finish_reason == "length" and room < (request.sampling.max_tokens or math.inf):
+        if turn.finish_reason == "length" and most == room < (request.sampling.max_tokens or math.inf):
             turn = replace(turn, is_cut=True)
         if not request.is_answer:
             return turn

@@ -82,10 +82,13 @@ async def answer_by_vllm(service: Service, raw_request: Request, wire: VllmWire,
 def _vllm_task(service: Service, request: FocusRequest, wire: Wire, reason: str) -> "_VllmTask":
     """Return the task of a conversation that vLLM answers; one with a picture is told why it has one look."""
     progress = wire.progress("waiting") if request.dualfocus.progress else None
+    # Thoughts that are kept back and beams are written without an event for each token.
+    is_steady = bool(request.include_reasoning) and not request.use_beam_search
     if reason in (NO_IMAGE, MODE):
-        return _VllmTask(service, wire, reason, progress)
+        return _VllmTask(service, wire, reason, progress, is_steady=is_steady)
     told = {"mode": "off", "because": reason}
-    return _VllmTask(service, wire, reason, progress, {"dualfocus": told}, partial(wire.with_field, field=told))
+    telling = partial(wire.with_field, field=told)
+    return _VllmTask(service, wire, reason, progress, {"dualfocus": told}, telling, is_steady=is_steady)
 
 
 async def _admitted(
@@ -188,7 +191,8 @@ class _VllmTask:
     """A request that vLLM's own serving answers, for a reason: its whole answer may take as long as it takes.
 
     `progress` is what its stream says first, where it says what is being done. `told` is added to a whole answer, and
-    `telling` adds it to the events of a stream.
+    `telling` adds it to the events of a stream. One that is steady has an event for each token or two, and ends where
+    none comes in time.
     """
 
     def __init__(
@@ -199,6 +203,8 @@ class _VllmTask:
         progress: str | None = None,
         told: Mapping[str, Any] = MappingProxyType({}),
         telling: Callable[[str], str] = str,
+        *,
+        is_steady: bool = True,
     ) -> None:
         self._service = service
         self._wire = wire
@@ -206,6 +212,7 @@ class _VllmTask:
         self._progress = progress
         self._told = told
         self._telling = telling
+        self._is_steady = is_steady
         self._started = time.perf_counter()
 
     async def respond(self, slot: Slot) -> Response:
@@ -221,10 +228,13 @@ class _VllmTask:
             events.put(self._progress)
         async with self._service.until(self._service.deadline(), Stalled) as limit:
             await slot.acquire()
+            if not self._is_steady:
+                limit.reschedule(None)
             vllm_events = await self._wire.vllm_events()
             async with aclosing(vllm_events):
                 async for event in vllm_events:
-                    limit.reschedule(self._service.deadline())
+                    if self._is_steady:
+                        limit.reschedule(self._service.deadline())
                     events.put(self._telling(event))
                     if self._wire.begins_answer(event):
                         events.begin()

@@ -193,6 +193,21 @@ async def test_vllms_streams_end_where_no_further_token_comes_in_time(deadlines:
     assert on.admission.admitted == 0
 
 
+@pytest.mark.parametrize("fields", [{"include_reasoning": False}, {"use_beam_search": True}])
+async def test_vllms_streams_that_keep_their_tokens_back_may_be_silent_for_longer(
+    deadlines: list[float], fields: dict[str, Any]
+) -> None:
+    now = asyncio.get_running_loop().time()
+    deadlines += [now, now + WAIT, now, now, now]
+    chat = FakeChat(CONTENT, CONTENT)
+    response = await answered(service(timeout=9, chat=chat), TEXT, stream=True, **fields)
+    chat.is_read.set()
+    *pieces, error, _ = await lines_of(response)
+    assert pieces == [CONTENT, CONTENT]
+    assert json.loads(error.removeprefix("data: "))["error"]["type"] == "server_error", "it ended by itself"
+    assert len(deadlines) == 3, "none was set for a token"
+
+
 async def test_vllms_streams_may_take_longer_than_timeout_as_long_as_tokens_come(deadlines: list[float]) -> None:
     now = asyncio.get_running_loop().time()
     deadlines += [now, now, now, now + WAIT]

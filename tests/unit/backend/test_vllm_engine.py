@@ -2,17 +2,18 @@
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from dualfocus_engine.backend import vllm_engine
 from dualfocus_engine.backend.heartbeat import Heartbeat
 from dualfocus_engine.backend.launch import engine_args
-from dualfocus_engine.backend.outputs import bounded_request
+from dualfocus_engine.backend.outputs import answer_limit, bounded_request
 from dualfocus_engine.backend.vllm_engine import VllmEngine
 from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.profiles import Profile, load_profile
@@ -27,10 +28,11 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from ..builders import plain
 
 
-def _engine(ranks: int = 1, **parallel: Any) -> VllmEngine:
+def _engine(ranks: int = 1, generating: dict[str, Any] | None = None, **parallel: Any) -> VllmEngine:
+    own = {"generation_config": "auto", "override_generation_config": {}, "max_model_len": 100}
     sizes = {"data_parallel_size": ranks, "data_parallel_size_local": ranks, "local_engines_only": False}
     llm: Any = SimpleNamespace(
-        model_config=SimpleNamespace(get_diff_sampling_param=dict),
+        model_config=SimpleNamespace(get_diff_sampling_param=dict, **(own | (generating or {}))),
         renderer=SimpleNamespace(default_chat_tok_params=TokenizeParams(max_total_tokens=100)),
         vllm_config=SimpleNamespace(parallel_config=SimpleNamespace(**(sizes | parallel)), ec_transfer_config=None),
     )
@@ -115,6 +117,42 @@ def test_tokens_of_a_box_get_none() -> None:
     """Each costs the event loop time, and no figure is made of them."""
     request = TurnRequest("grounding", Prompt((1,), ()), SamplingParams(), is_answer=False)
     assert bounded_request(request, room=5).sampling.logprobs is None
+
+
+@pytest.mark.parametrize(
+    ("generating", "defaults", "allowed"),
+    [
+        ({}, {"max_tokens": 7}, None),
+        ({"override_generation_config": {"max_new_tokens": 5}}, {"max_tokens": 5}, 5),
+        ({"generation_config": "vllm", "override_generation_config": {"max_new_tokens": 5}}, {}, 5),
+        ({"generation_config": "folder"}, {"max_tokens": 7}, 7),
+        ({"generation_config": "folder"}, {}, None),
+    ],
+)
+def test_what_an_operator_allows_an_answer_is_read_as_vllm_reads_it(
+    generating: dict[str, Any], defaults: dict[str, Any], allowed: int | None
+) -> None:
+    config: Any = SimpleNamespace(**{"generation_config": "auto", "override_generation_config": {}} | generating)
+    assert answer_limit(config, defaults) == allowed
+
+
+@pytest.mark.parametrize(("is_answer", "asked", "given"), [(True, 50, 5), (True, 3, 3), (True, None, 5), (False, 50, 50)])
+async def test_no_answer_is_longer_than_the_operator_allows(
+    is_answer: bool, asked: int | None, given: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Boxes have the profile's own limit."""
+    engine, sampled = _engine(generating={"override_generation_config": {"max_new_tokens": 5}}), []
+
+    async def run(request: TurnRequest, rendered: Any) -> Any:
+        sampled.append(request.sampling.max_tokens)
+        raise InterruptedError
+
+    monkeypatch.setattr(engine, "_process", AsyncMock(return_value={"prompt_token_ids": [1, 2]}))
+    monkeypatch.setattr(engine, "_run_to_end", run)
+    request = TurnRequest("micro", Prompt((1, 2), ()), SamplingParams(max_tokens=asked), is_answer=is_answer)
+    with suppress(InterruptedError):
+        await engine.generate(request)
+    assert sampled == [given]
 
 
 def test_another_profile_has_its_words_on_the_same_engine_and_with_the_same_pictures() -> None:
