@@ -139,6 +139,8 @@ async def inline_images(request: Conversation, focus: DualFocus, images: Request
     for part, image in zip(parts, opened, strict=True):
         part.clear()
         part |= image
+    told = getattr(request, "kv_transfer_params", None) or {}
+    _check_prompt(told.get("prompt_token_ids"), focus, "kv_transfer_params")  # vLLM takes it in the messages' place
     for message in request.messages:
         _put_into_words(message, focus)
     if tools := getattr(request, "tools", None):
@@ -161,15 +163,21 @@ def prompts_into_words(request: CompletionRequest, focus: DualFocus) -> None:
 
     Raises BadQuestion over a prompt of tokens with such a one in it: to the model it would mean a picture there is not.
     """
-    prompt, placeholders = request.prompt, focus.engine.placeholder_tokens
+    prompt = request.prompt
     several = prompt if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else [prompt]
     for tokens in several:
-        if isinstance(tokens, list) and (found := placeholders.intersection(tokens)):
-            raise BadQuestion(f"Token {min(found)} stands for a picture: send pictures as a message's parts.", "prompt")
+        _check_prompt(tokens, focus, "prompt")
     said = [focus.engine.as_words([text])[0] if isinstance(text, str) else text for text in several]
     request.prompt = said if several is prompt else said[0]
     if request.suffix is not None:
         (request.suffix,) = focus.engine.as_words([request.suffix])
+
+
+def _check_prompt(prompt: Any, focus: DualFocus, field: str) -> None:
+    """Raise BadQuestion over a prompt of tokens that stands for a picture there is not."""
+    tokens = [token for token in prompt if isinstance(token, int)] if isinstance(prompt, list) else ()
+    if found := focus.engine.placeholder_tokens.intersection(tokens):
+        raise BadQuestion(f"Token {min(found)} stands for a picture: send pictures as a message's parts.", field)
 
 
 def _put_into_words(message: dict[str, Any], focus: DualFocus) -> None:

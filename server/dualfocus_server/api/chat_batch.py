@@ -23,11 +23,13 @@ from dualfocus_server.answering.protocol import FocusOptions, FocusRequest, Read
 from dualfocus_server.answering.service import Service
 from dualfocus_server.api.chat import answer_chat
 from dualfocus_server.guards.json_body import JsonRoute
-from dualfocus_server.guards.json_limits import FieldError
+from dualfocus_server.guards.json_limits import MAX_VALUES, FieldError, count_values
 from dualfocus_server.telemetry.request_ids import HEADER, request_id
 
 router = APIRouter(route_class=JsonRoute)
 _MAX_CONVERSATIONS = 128
+# What conversations have in common is read and kept for each: as many values as ten bodies may hold.
+_MAX_SHARED_VALUES = 10 * MAX_VALUES
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
@@ -45,15 +47,32 @@ class ChatBatch(Readable, BatchChatCompletionRequest):
             raise FieldError("stream must be false: the answers of a batch come as one", "stream")
         return self
 
-    def requests(self, batch_id: str) -> list[FocusRequest]:
-        """Return each conversation as a request of its own. Raises RequestValidationError."""
-        fields = self.model_dump(exclude={"messages", "request_id"}, exclude_unset=True)
-        found = []
+    @model_validator(mode="after")
+    def _has_no_crops(self) -> Self:
+        """Keep crops out: each may be megabytes, and all answers are held until the last is there."""
+        if self.dualfocus is not None and self.dualfocus.return_crop:
+            raise FieldError("return_crop is for one conversation at a time", "dualfocus.return_crop")
+        return self
+
+    @model_validator(mode="after")
+    def _shares_few_values(self) -> Self:
+        conversations, shared = len(self.messages), count_values(self._shared)
+        if conversations * shared > _MAX_SHARED_VALUES:
+            held = f"{shared:,} values beside messages, for each of {conversations} conversations"
+            raise FieldError(f"{held}, are more than {_MAX_SHARED_VALUES:,} together", None)
+        return self
+
+    @property
+    def _shared(self) -> dict[str, Any]:
+        return self.model_dump(exclude={"messages", "request_id"}, exclude_unset=True)
+
+    def requests(self, batch_id: str) -> Iterator[FocusRequest]:
+        """Yield each conversation as a request of its own. Raises RequestValidationError."""
+        fields = self._shared
         for number, messages in enumerate(self.messages):
             body = fields | {"messages": messages, "request_id": f"{batch_id}_{number}"}
             with _errors_of(number, body):
-                found.append(FocusRequest.model_validate(body))
-        return found
+                yield FocusRequest.model_validate(body)
 
 
 @contextmanager
@@ -83,7 +102,10 @@ async def answer_batch(batch: ChatBatch, raw_request: Request) -> Response:
     # The client's id is the batch's; in the engine each conversation has its own.
     given = request_id.get() if HEADER in raw_request.headers else batch.request_id
     batch_id = given or random_uuid()
-    requests, alone = batch.requests(batch_id), _without_id(raw_request)
+    requests, alone = [], _without_id(raw_request)
+    for request in batch.requests(batch_id):
+        requests.append(request)
+        await asyncio.sleep(0)  # to read one may take tens of milliseconds
     tasks = [asyncio.ensure_future(answer_chat(service, request, alone)) for request in requests]
     try:
         answers = [from_json(bytes(response.body)) for response in await asyncio.gather(*tasks)]

@@ -21,7 +21,8 @@ from vllm.renderers.params import TokenizeParams
 from dualfocus_server.answering.answer import answer_by_vllm, unless_left
 from dualfocus_server.answering.headers import take_headers
 from dualfocus_server.answering.intake import model_and_mode, prompts_into_words
-from dualfocus_server.answering.protocol import Counting, Readable, Sampled
+from dualfocus_server.answering.protocol import Counting, Readable
+from dualfocus_server.answering.sampled import Sampled
 from dualfocus_server.answering.service import Service
 from dualfocus_server.api.pieces import error_events
 from dualfocus_server.guards.api_errors import ApiError

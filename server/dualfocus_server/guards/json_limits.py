@@ -25,6 +25,11 @@ def validate_json(body: Any) -> None:
             raise FieldError(f"{name or 'the body'} has a number of more than 64 bits", name or None)
 
 
+def count_values(body: Any) -> int:
+    """How many keys and plain values a body has that `validate_json` took."""
+    return sum(1 for _ in _leaves(body))
+
+
 def _check_text(name: str, text: str) -> None:
     if text.isascii():  # known without a look at it
         return

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 from dualfocus_engine import (
+    BadQuestion,
     DualFocusError,
     open_picture,
 )
@@ -39,6 +40,19 @@ async def test_image_reaches_vllm_opened_upright_and_under_our_key(kind: str, ne
     assert name == "image_pil"
     assert shown.size == (30, 40)
     assert picture.key in cast("Any", asked.messages)[-1]["content"][0]["uuid"]
+
+
+@pytest.mark.parametrize("tokens", [[1, 9, 2], [9]])
+async def test_tokens_that_vllm_would_take_for_the_conversation_hold_no_picture(tokens: list[int]) -> None:
+    asked = request(user(text()), kv_transfer_params={"prompt_token_ids": tokens})
+    with pytest.raises(BadQuestion, match="Token 9 stands for a picture"):
+        await inline_images(asked, focus(), images())
+
+
+@pytest.mark.parametrize("tokens", [None, [1, 2], [1, [9]], "9", {"9": 9}])
+async def test_what_else_is_sent_as_tokens_is_vllms_to_judge(tokens: Any) -> None:
+    asked = request(user(text()), kv_transfer_params={"prompt_token_ids": tokens, "remote_host": "a"})
+    await inline_images(asked, focus(), images())
 
 
 FETCHES = {

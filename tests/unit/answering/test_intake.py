@@ -59,6 +59,7 @@ def focus(defaults: dict[str, Any] | None = None, **profile: Any) -> DualFocus:
         default_sampling=defaults or {},
         pictures=pictures,
         default_max_tokens=128,
+        placeholder_tokens=frozenset({9}),
         views=own.views,
         as_words=list,
         in_words=dict,

@@ -8,9 +8,11 @@ from typing import Any, cast
 import httpx
 import pytest
 from dualfocus_server.answering.protocol import FocusRequest
+from dualfocus_server.api.chat_batch import ChatBatch, answer_batch
 from dualfocus_server.app import create_app, with_outer_middleware
 from dualfocus_server.guards.keys import KeyRing
 from dualfocus_server.settings import Settings
+from fastapi import Request
 
 from .test_chat_service import ABOUT_AN_IMAGE, IMAGE, TEXT, FakeChat, service
 
@@ -89,6 +91,8 @@ FAR = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "
         ({"messages": [TEXT], "use_beam_search": True}, "use_beam_search", "do not support beam search"),
         ({"messages": [TEXT], "temperature": "x"}, "temperature", "valid number"),
         ({"messages": [TEXT], "dualfocus": {"mode": "x"}}, "dualfocus.mode", "dual"),
+        ({"messages": [TEXT], "dualfocus": {"return_crop": True}}, "dualfocus.return_crop", "one conversation at a time"),
+        ({"messages": [TEXT] * 20, "chat_template_kwargs": {"a": [0] * 60_000}}, None, "more than 1,000,000 together"),
         ({"messages": [TEXT], "vllm_xargs": {"dualfocus": 1}}, "vllm_xargs", "is reserved"),
         ({"messages": [TEXT, [{"role": "user", "content": [IMAGE] * 3}]]}, None, "3 images"),
         ({"messages": [TEXT, FAR]}, None, "not fetched from '127.0.0.1'"),
@@ -100,6 +104,23 @@ async def test_what_is_wrong_is_said_by_its_place(fields: dict[str, Any], param:
     error = answer.json()["error"]
     assert (answer.status_code, error["param"]) == (400, param), error
     assert message in error["message"]
+
+
+async def test_others_are_served_while_a_batch_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    read = FocusRequest.model_validate
+    monkeypatch.setattr(FocusRequest, "model_validate", lambda body: done.append("read") or read(body))
+
+    async def another() -> None:
+        for _ in range(3):
+            done.append("another")
+            await asyncio.sleep(0)
+
+    asked = ChatBatch.model_validate({"messages": [TEXT] * 4, "dualfocus": {"mode": "off"}})
+    app = create_app(service(chat=cast("Any", Chat())), Settings(playground=False), KeyRing())
+    raw = Request({"type": "http", "headers": [], "app": app})
+    await asyncio.gather(answer_batch(asked, raw), another())
+    assert done[:5] == ["read", "another", "read", "another", "read"]
 
 
 async def test_more_conversations_than_there_are_places_are_refused_together() -> None:

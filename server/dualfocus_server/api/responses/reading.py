@@ -71,7 +71,8 @@ async def opened_for_vllm(asked: ResponseRequest, service: Service) -> tuple[Res
     messages = [{"role": "", "content": item[name]} for item, name in zip(items, contents, strict=True)]
     if request.instructions is not None:
         messages.append({"role": "", "content": request.instructions})
-    conversation = FocusRequest.model_construct(messages=messages, cache_salt=asked.cache_salt)
+    told = {"cache_salt": asked.cache_salt, "kv_transfer_params": asked.kv_transfer_params}
+    conversation = FocusRequest.model_construct(messages=messages, **told)
     if any(image_parts(conversation)):
         request.truncation = "disabled"  # a prompt that is cut may lose an image's place
     await inline_images(conversation, service.focus, service.images)
