@@ -6,6 +6,7 @@ Figure 6 of "DualFocus: Integrating Macro and Micro Perspectives in Multi-modal 
 """
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from PIL import Image
 
-from dualfocus_engine.errors import ConfigError
+from dualfocus_engine.errors import ConfigError, EngineDead
 from dualfocus_engine.families.boxes import Box
 from dualfocus_engine.families.choosing import profile_of
 from dualfocus_engine.families.profiles import Profile
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 
     from dualfocus_engine.backend.launch import EngineClient, SharedEngine
     from dualfocus_engine.backend.vllm_engine import VllmEngine
+
+logger = logging.getLogger(__name__)
 
 _NO_SECOND_LOOK = (
     "The micro turn can't be run with this model and these flags ({reason}; what failed stands above). It needs two "
@@ -225,6 +228,11 @@ class DualFocus:
                 shared = await runner.score_both(macro, look.micro)
         except TimeoutError:
             return ("macro", Selection.TIMED_OUT), None
+        except EngineDead:
+            raise
+        except Exception:
+            logger.exception("Both answers could not be scored under one prompt; they are chosen from without.")
+            shared = None
         if question.scoring is Scoring.RELEASED:
             return lower_loss(shared), shared
         return lower_perplexity(*(shared or (macro, look.micro))), shared

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from vllm.v1.core.sched.output import NewRequestData, SchedulerOutput
     from vllm.v1.request import Request
 
+CONNECTOR = "TurnConnector"
 ENCODER_RUNS = "encoder_runs"
 ENGINE_STEPS = "engine_steps"
 
@@ -45,7 +46,7 @@ def ec_transfer_config(*, draft_boxes: bool) -> dict[str, Any]:
     write into `extra_args` too (`vllm_xargs`), so the key is one that nobody can guess.
     """
     return {
-        "ec_connector": "TurnConnector",
+        "ec_connector": CONNECTOR,
         "ec_connector_module_path": __name__,
         # Not "ec_both": for a producer, vLLM encodes the largest picture and video that the model takes at each start.
         "ec_role": "ec_consumer",

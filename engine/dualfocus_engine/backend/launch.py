@@ -2,9 +2,11 @@
 
 Leans on these parts of vLLM 0.32 (tests/engine/test_vllm_contract.py): `AsyncEngineArgs.create_engine_config` with a
 `UsageContext`, from which follow the tokens of a step and the requests at once that are the default;
-`AsyncLLM.from_vllm_config`; `scheduler_config.encoder_cache_size`, in tokens; what a `VllmConfig` makes of the flags in
-`_obstacles`. For several processes that ask one engine: `bind_engine_zmq_listeners`, `launch_core_engines`,
-`AsyncEngineArgs._api_process_count` and `_api_process_rank`, the client's addresses, as vLLM's `run_multi_api_server`.
+`AsyncLLM.from_vllm_config`; `scheduler_config.encoder_cache_size` and `InputProcessor.mm_encoder_cache_size`, in
+tokens, and `MultiModalBudget`; `MultiModalConfig.enable_mm_embeds` and `.allow_missing_mm_embeddings`; what a
+`VllmConfig` makes of the flags in `_obstacles`. For several processes that ask one engine: `bind_engine_zmq_listeners`,
+`launch_core_engines`, `AsyncEngineArgs._api_process_count` and `_api_process_rank`, the client's addresses, as vLLM's
+`run_multi_api_server`.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,13 +16,15 @@ from typing import Any
 
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm.multimodal.encoder_budget import MultiModalBudget
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.utils import CoreEngineLaunch, EngineZmqListeners, bind_engine_zmq_listeners, launch_core_engines
 from vllm.v1.executor import Executor
 
 from dualfocus_engine.backend.drafts import SPECULATIVE_CONFIG
-from dualfocus_engine.backend.ec_connector import ec_transfer_config
+from dualfocus_engine.backend.ec_connector import CONNECTOR, ec_transfer_config
 from dualfocus_engine.backend.heartbeat import Heartbeat
 from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.profiles import Profile
@@ -74,7 +78,19 @@ def launch(
     if client is not None:
         options |= {"client_addresses": dict(client.addresses), "client_count": client.count}
         options["client_index"] = client.index
-    return AsyncLLM.from_vllm_config(config, stat_loggers=[heartbeat.logger], usage_context=_CONTEXT, **options)
+    llm = AsyncLLM.from_vllm_config(config, stat_loggers=[heartbeat.logger], usage_context=_CONTEXT, **options)
+    llm.input_processor.mm_encoder_cache_size = _largest_encodable(config)
+    return llm
+
+
+def _largest_encodable(config: VllmConfig) -> int:
+    """Return the tokens of the largest item that the scheduler will ever give to the encoder.
+
+    vLLM refuses what is larger than its cache of encoder outputs, which is as large as that where it is its own size.
+    In one of `_ENCODER_OUTPUTS` times the size an item may fit that no step can encode: it would wait for ever.
+    """
+    budget = MultiModalBudget(config, MULTIMODAL_REGISTRY, enable_cache=False)
+    return budget.get_encoder_budget()
 
 
 class SharedEngine:
@@ -145,7 +161,20 @@ def _checked_config(args: AsyncEngineArgs, profile: Profile) -> VllmConfig:
     if (obstacle := next(_obstacles(config, profile), None)) is not None:
         raise ConfigError(f"Two looks are impossible: {obstacle}")
     config.scheduler_config.encoder_cache_size *= _ENCODER_OUTPUTS
+    _take_embeddings_where_asked(config, args)
     return config
+
+
+def _take_embeddings_where_asked(config: VllmConfig, args: AsyncEngineArgs) -> None:
+    """Undo what vLLM allows whoever is sent encoder outputs by a connector: ours brings none."""
+    transfers, kv, pictures = (
+        config.ec_transfer_config,
+        config.kv_transfer_config,
+        config.model_config.multimodal_config,
+    )
+    is_ours = transfers is not None and transfers.ec_connector == CONNECTOR
+    if pictures is not None and is_ours and not (kv is not None and kv.is_kv_consumer):
+        pictures.enable_mm_embeds, pictures.allow_missing_mm_embeddings = args.enable_mm_embeds, False
 
 
 def _obstacles(config: VllmConfig, profile: Profile) -> Iterator[str]:

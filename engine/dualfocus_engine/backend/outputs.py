@@ -34,7 +34,7 @@ def tell_listener(request: TurnRequest, output: RequestOutput, is_first: bool, d
     """Tell who asked for a turn what its output says. What vLLM can't compile (a grammar) fails in the first one."""
     if is_first and request.on_accepted is not None and not has_failed(output):
         request.on_accepted()
-    if request.on_text is not None:
+    if request.on_text is not None and not has_failed(output):  # such a turn may be tried again
         written = output.outputs[0]
         text, is_last = text_without(written.text, dropped), written.finish_reason is not None
         request.on_text(TurnDelta(text, written.token_ids, output.prompt_token_ids or (), is_last))

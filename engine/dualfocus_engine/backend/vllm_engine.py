@@ -177,8 +177,7 @@ class VllmEngine:
     async def prompt(self, messages: Sequence[Message], options: TurnOptions = NO_OPTIONS) -> Prompt:
         """Render a conversation up to where the model is to answer."""
         text = await self._render(messages, options)
-        tokens = await self.llm.renderer.tokenize_prompts_async([{"prompt": text}], self._tokenizing)
-        return Prompt(tuple(tokens[0]["prompt_token_ids"]), _pictures(messages), options)
+        return Prompt(await self._tokens_of(text), _pictures(messages), options)
 
     async def continuation(
         self, messages: Sequence[Message], follow_up: Message, options: TurnOptions = NO_OPTIONS
@@ -189,7 +188,12 @@ class VllmEngine:
         _, found, rest = text.rpartition(_REPLY_MARK)
         if not found:
             raise BadQuestion("The model's chat template does not show earlier answers: it can't continue a turn.")
-        return Prompt(tuple(self.encode(rest)), follow_up.pictures, options)
+        return Prompt(await self._tokens_of(rest), follow_up.pictures, options)
+
+    async def _tokens_of(self, text: str) -> tuple[int, ...]:
+        """Tokenize in vLLM's thread: a question may be megabytes."""
+        (tokens,) = await self.llm.renderer.tokenize_prompts_async([{"prompt": text}], self._tokenizing)
+        return tuple(tokens["prompt_token_ids"])
 
     def as_words(self, texts: Sequence[str]) -> list[str]:
         """Return a message's texts in which what stands for pictures in the model's prompts is words."""

@@ -12,8 +12,8 @@ from dualfocus_engine.families.patterns import Regex, all_groups, compiled
 _Several = Literal["first", "largest", "union"]
 _CORNERS = ("x1", "y1", "x2", "y2")
 _POINT = ("x", "y")
-# What {corners} and {point} stand for in a pattern: numbers of at most four digits, apart by commas, spaces, brackets.
-_NUMBER = r"(?<![\d.])(?P<%s>-?(?:\d{1,4}(?:\.\d{1,6})?|\.\d{1,6}))(?!\d|\.\d)"
+# What {corners} and {point} stand for in a pattern: numbers of at most five digits, apart by commas, spaces, brackets.
+_NUMBER = r"(?<![\d.])(?P<%s>-?(?:\d{1,5}(?:\.\d{1,6})?|\.\d{1,6}))(?!\d|\.\d)"
 _WITHIN, _BETWEEN = r"(?:\s{0,9},\s{0,9}|\s{1,9})", r"[\s,()\[\]]{1,9}"
 # Any box whose corners can't be taken for each other, even where the format has only a few steps.
 _SAMPLE = Box(0.125, 0.375, 0.625, 0.875)

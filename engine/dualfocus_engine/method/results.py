@@ -136,8 +136,8 @@ class Turn:
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether the turn was cut, by the tokens it was allowed or by the context."""
-        return self.finish_reason == "length"
+        """Whether the turn was cut: by the tokens it was allowed or the context, or for saying the same again and again."""
+        return self.finish_reason != "stop"
 
     @property
     def is_empty(self) -> bool:

@@ -91,7 +91,7 @@ FAR = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "
         ({"messages": [TEXT], "use_beam_search": True}, "use_beam_search", "do not support beam search"),
         ({"messages": [TEXT], "temperature": "x"}, "temperature", "valid number"),
         ({"messages": [TEXT], "dualfocus": {"mode": "x"}}, "dualfocus.mode", "dual"),
-        ({"messages": [TEXT], "dualfocus": {"return_crop": True}}, "dualfocus.return_crop", "one conversation at a time"),
+        ({"messages": [TEXT], "dualfocus": {"return_crop": True}}, "dualfocus.return_crop", "one conversation"),
         ({"messages": [TEXT] * 20, "chat_template_kwargs": {"a": [0] * 60_000}}, None, "more than 1,000,000 together"),
         ({"messages": [TEXT], "vllm_xargs": {"dualfocus": 1}}, "vllm_xargs", "is reserved"),
         ({"messages": [TEXT, [{"role": "user", "content": [IMAGE] * 3}]]}, None, "3 images"),

@@ -92,6 +92,21 @@ async def test_a_turn_is_taken_once_its_first_output_is_no_failure(reasons: list
     assert accepted == ["macro"] * told
 
 
+async def test_a_first_attempt_that_failed_is_not_told_as_the_end_of_the_text() -> None:
+    """It is tried again: whoever reads thoughts from the text would take those of the second for the answer."""
+    engine, told, ends = _engine(), [], iter(["error", "stop"])
+
+    async def generate(*rendered: Any, **options: Any) -> AsyncIterator[Any]:
+        output = SimpleNamespace(text="", token_ids=[], finish_reason=next(ends))
+        yield SimpleNamespace(outputs=[output], prompt_token_ids=[1])
+
+    engine.llm.generate = generate
+    engine._process = AsyncMock(return_value={"prompt_token_ids": [1]})  # type: ignore[method-assign]
+    request = TurnRequest("macro", Prompt((1,), (plain(),)), SamplingParams(), on_text=told.append)
+    await engine._run_to_end(request, None)
+    assert [delta.is_last for delta in told] == [True]
+
+
 def test_who_waits_for_a_turn_to_be_taken_is_given_its_first_output() -> None:
     request = TurnRequest("macro", Prompt((1,), ()), SamplingParams(), on_accepted=lambda: None)
     assert bounded_request(request, room=5).sampling.output_kind is RequestOutputKind.DELTA
@@ -136,7 +151,9 @@ def test_what_an_operator_allows_an_answer_is_read_as_vllm_reads_it(
     assert answer_limit(config, defaults) == allowed
 
 
-@pytest.mark.parametrize(("is_answer", "asked", "given"), [(True, 50, 5), (True, 3, 3), (True, None, 5), (False, 50, 50)])
+@pytest.mark.parametrize(
+    ("is_answer", "asked", "given"), [(True, 50, 5), (True, 3, 3), (True, None, 5), (False, 50, 50)]
+)
 async def test_no_answer_is_longer_than_the_operator_allows(
     is_answer: bool, asked: int | None, given: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

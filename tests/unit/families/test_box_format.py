@@ -46,7 +46,7 @@ def test_a_box_per_mille_is_read_however_it_is_wrapped(text: str) -> None:
         "There is no sign in the picture.",
         '{"bbox_2d": null}',
         "[x1, y1, x2, y2]",  # the prompt's own words come back
-        "[99999, 99999, 99999, 99999]",  # no box has five digits
+        "[999999, 999999, 999999, 999999]",  # no box has six digits
         "[100, 200, 300]",
         "[100, 200, 300, 400, 500]",
         '[{"bbox_2d": [250, 100, 500, 3',  # cut within: never a part of a number
@@ -79,6 +79,13 @@ def test_internvls_box_is_read_with_its_tokens_and_without(text: str) -> None:
     box = INTERNVL.read(text)
     assert box is not None
     assert box.as_tuple() == _of((0.25, 0.1, 0.5, 0.3))
+
+
+def test_boxes_of_long_pictures_have_pixels_of_five_digits() -> None:
+    screenshot, low = (1064, 11928), Box(0.1, 0.9, 0.5, 0.95)
+    read = QWEN25.read(QWEN25.write(low, screenshot), screenshot)
+    assert read is not None
+    assert read.as_tuple() == pytest.approx(low.as_tuple(), abs=0.001)
 
 
 def _format(**fields: Any) -> BoxFormat:

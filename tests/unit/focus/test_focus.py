@@ -4,6 +4,7 @@ import asyncio
 import logging
 from dataclasses import replace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from dualfocus_engine.errors import BadPicture, BadQuestion, ContextFull, EngineDead
@@ -338,6 +339,24 @@ async def test_a_second_look_that_is_late_leaves_the_macro_answer(mode: Mode, la
     result = await focus_on(engine).answer(replace(QUESTION, mode=mode, skip_below=0), deadline=now)
     assert (result.winner, result.selection) == ("macro", Selection.TIMED_OUT)
     assert set(engine.cancelled) <= {late}
+
+
+@pytest.mark.parametrize(("scoring", "winner"), [(Scoring.SHARED, "micro"), (Scoring.RELEASED, "macro")])
+async def test_answers_that_could_not_be_scored_under_one_prompt_are_chosen_from_without(
+    scoring: Scoring, winner: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = FakeEngine()
+    engine.score = AsyncMock(side_effect=RuntimeError("vLLM could not finish a turn."))  # type: ignore[method-assign]
+    result = await focus_on(engine).answer(replace(QUESTION, scoring=scoring))
+    assert (result.winner, result.shared) == (winner, None)
+    assert "could not be scored under one prompt" in caplog.text
+
+
+async def test_an_engine_that_ends_while_it_scores_is_no_answer() -> None:
+    engine = FakeEngine()
+    engine.score = AsyncMock(side_effect=EngineDead)  # type: ignore[method-assign]
+    with pytest.raises(EngineDead):
+        await focus_on(engine).answer(replace(QUESTION, scoring=Scoring.SHARED))
 
 
 async def test_shared_scoring_that_is_late_leaves_the_macro_answer() -> None:

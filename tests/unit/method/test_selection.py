@@ -92,6 +92,13 @@ def test_an_answer_that_was_cut_never_beats_one_that_is_whole() -> None:
     assert select(cut, _looked(turn("blue and", 0.05, finish_reason="length")))[1] is Selection.LOWER_PERPLEXITY
 
 
+def test_an_answer_that_was_stopped_for_saying_one_thing_again_and_again_was_cut() -> None:
+    """Each token of such a one is near certain: by perplexity it would always win."""
+    looping, whole = turn("the the the", 0.01, finish_reason="repetition"), turn("a red cup", 9.0)
+    assert select(whole, _looked(looping)) == ("macro", Selection.OTHER_CUT)
+    assert not looping.is_more_confident_than(1.2)
+
+
 def test_macro_mode_has_one_answer() -> None:
     assert select(turn(), SecondLook()) == ("macro", Selection.ONLY_ANSWER)
 
