@@ -136,7 +136,7 @@ class Turn:
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether the turn was cut: by the tokens it was allowed or the context, or for saying the same again and again."""
+        """Whether the turn was cut: by its allowance or the context, or for saying the same again and again."""
         return self.finish_reason != "stop"
 
     @property
