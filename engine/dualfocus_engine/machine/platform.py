@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -21,6 +22,10 @@ _CPU_ENVIRONMENT = {
     "TORCH_LOGS": "-torch._library",
     "PYTHONWARNINGS": "ignore::FutureWarning",
 }
+
+# FlashInfer compiles its sampler as the engine starts, which ends where it can't; vLLM's own takes its place.
+_CUDA = "/usr/local/cuda"
+_WITHOUT_CUDA_COMPILER = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
 
 _EVERYWHERE: dict[str, Any] = {"enable_prefix_caching": True, "use_tqdm_on_load": False}
 
@@ -50,8 +55,22 @@ def prepare_environment() -> None:
     """Set what vLLM reads from the environment, where the user has not; call it before vLLM is imported."""
     if importlib.util.find_spec("vllm") is None:
         raise ModuleNotFoundError("vLLM is not installed: install dualfocus[gpu] or dualfocus[cpu].")
-    for name, value in (_ENVIRONMENT | (_CPU_ENVIRONMENT if is_cpu_build() else {})).items():
+    for name, value in (_ENVIRONMENT | _environment_here()).items():
         os.environ.setdefault(name, value)
+
+
+def _environment_here() -> dict[str, str]:
+    if is_cpu_build():
+        return _CPU_ENVIRONMENT
+    return {} if _compiles_cuda() else _WITHOUT_CUDA_COMPILER
+
+
+def _compiles_cuda() -> bool:
+    """Whether FlashInfer finds CUDA's compiler where it looks (its `get_cuda_path`), and C++'s beside it."""
+    named = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    elsewhere = None if named else shutil.which("nvcc")
+    nvcc = elsewhere or shutil.which("nvcc", path=f"{named or _CUDA}/bin")
+    return nvcc is not None and shutil.which("c++") is not None
 
 
 def engine_defaults() -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from dualfocus_engine.errors import BadPicture, BadQuestion, ContextFull, DualFocusError, EngineDead, ErrorKind
@@ -68,3 +69,30 @@ def test_prefixes_are_cached_on_every_machine(monkeypatch: pytest.MonkeyPatch, o
 def test_defaults_of_one_caller_are_not_anothers() -> None:
     platform.engine_defaults()["enable_prefix_caching"] = False
     assert platform.engine_defaults()["enable_prefix_caching"] is True
+
+
+@pytest.mark.parametrize(
+    ("programs", "named", "compiles"),
+    [
+        (["cuda/bin/nvcc", "bin/c++"], None, True),
+        (["bin/nvcc", "bin/c++"], None, True),
+        (["bin/nvcc", "bin/c++"], "mine", False),
+        (["mine/bin/nvcc", "bin/c++"], "mine", True),
+        (["cuda/bin/nvcc"], None, False),
+        (["bin/c++"], None, False),
+    ],
+)
+def test_on_a_gpu_vllms_own_sampler_is_taken_where_flashinfer_could_not_compile_its(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, programs: list[str], named: str | None, compiles: bool
+) -> None:
+    """Such a machine has a driver and no CUDA toolkit: PyTorch brings the rest."""
+    for name in programs:
+        program = tmp_path / name
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.touch(mode=0o755)
+    environment = {"PATH": str(tmp_path / "bin")} | ({"CUDA_HOME": str(tmp_path / named)} if named else {})
+    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setattr(platform, "_CUDA", str(tmp_path / "cuda"))
+    monkeypatch.setattr(platform, "is_cpu_build", lambda: False)
+    platform.prepare_environment()
+    assert environment.get("VLLM_USE_FLASHINFER_SAMPLER") == (None if compiles else "0")
