@@ -1,4 +1,4 @@
-"""Connections: as many as the system lets us have, and none that waits for ever for a request.
+"""Connections: as many as the system lets us have, and none that waits for ever: for a request, or to be read.
 
 Leans on uvicorn's `H11Protocol`: `connection_made`, `handle_events` (called whenever bytes have come, and once a
 request is answered), `cycle` (the latest request), `timeout_keep_alive_task` (from an answer to the next bytes),
@@ -7,11 +7,14 @@ request is answered), `cycle` (the latest request), `timeout_keep_alive_task` (f
 
 import asyncio
 import resource
+from typing import Any, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_BYTES = 64 << 10
 _HEAD_TIMEOUT_S = 15.0
+# In which a peer takes some of what is left when its connection is closed.
+_REST_TIMEOUT_S = 30.0
 _OPEN_FILES = 65_535
 
 
@@ -23,6 +26,29 @@ def allow_many() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
+class _EndingTransport:
+    """A transport whose end comes: what is unsent when it is closed waits only as long as its peer takes some of it."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        """Close the transport once what was written is sent."""
+        self._transport.close()
+        self._look(None)
+
+    def _look(self, before: int | None) -> None:
+        left = self._transport.get_write_buffer_size()
+        if left and left == before:
+            self._transport.abort()
+        elif left:
+            self._loop.call_later(_REST_TIMEOUT_S, self._look, left)
+
+
 class Connection(H11Protocol):
     """Closes itself where a request's line and headers are not there in time, however slowly they drip."""
 
@@ -31,6 +57,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         super().connection_made(transport)
+        self.transport = cast("asyncio.Transport", _EndingTransport(transport, self.loop))
         self._wait()
 
     def handle_events(self) -> None:

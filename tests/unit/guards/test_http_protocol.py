@@ -4,10 +4,13 @@ import asyncio
 import contextlib
 import itertools
 import resource
+import socket
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 import uvicorn
+import uvloop
 from dualfocus_server.guards import http_protocol
 from dualfocus_server.guards.http_protocol import HEAD_BYTES, Connection
 from starlette.types import Receive, Scope, Send
@@ -154,6 +157,50 @@ async def test_an_idle_connection_may_stay_longer_than_a_request_takes(port: int
     assert not reader.at_eof()
     writer.close()
     other.close()
+
+
+@pytest.mark.parametrize("loop", [asyncio.run, uvloop.run])
+def test_what_nobody_reads_does_not_keep_a_connection_that_was_closed(
+    monkeypatch: pytest.MonkeyPatch, loop: Callable[[Any], None]
+) -> None:
+    monkeypatch.setattr(http_protocol, "_REST_TIMEOUT_S", 0.2)
+    loop(_closed_before_it_was_read(reads=False))
+
+
+@pytest.mark.parametrize("loop", [asyncio.run, uvloop.run])
+def test_who_reads_slowly_is_sent_the_rest_of_it(loop: Callable[[Any], None]) -> None:
+    loop(_closed_before_it_was_read(reads=True))
+
+
+async def _closed_before_it_was_read(reads: bool) -> None:
+    gone = asyncio.Event()
+
+    class Lost(Closing):
+        def connection_lost(self, exc: Exception | None) -> None:
+            gone.set()
+
+    server = await asyncio.get_running_loop().create_server(Lost, "127.0.0.1", 0)
+    async with server:
+        with socket.create_connection(server.sockets[0].getsockname()) as peer:
+            read = asyncio.to_thread(_read_all, peer) if reads else asyncio.sleep(0, 0)
+            assert await read == (MOST if reads else 0)
+            await asyncio.wait_for(gone.wait(), PATIENCE)
+
+
+def _read_all(peer: socket.socket) -> int:
+    return sum(iter(lambda: len(peer.recv(1 << 20)), 0))
+
+
+MOST = 30_000_000
+
+
+class Closing(asyncio.Protocol):
+    """Sends more than the system's buffers hold, and closes the connection."""
+
+    def connection_made(self, transport: Any) -> None:
+        ending = http_protocol._EndingTransport(transport, asyncio.get_running_loop())
+        ending.write(bytes(MOST))
+        ending.close()
 
 
 @pytest.mark.parametrize(
