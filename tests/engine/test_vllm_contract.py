@@ -13,7 +13,7 @@ from dualfocus_engine import DualFocus, EngineDead
 from dualfocus_engine.backend.cpu_kernels import shrink_by_adapter
 from dualfocus_engine.backend.drafts import SPECULATIVE_CONFIG
 from dualfocus_engine.backend.ec_connector import ENCODER_RUNS
-from dualfocus_engine.backend.launch import _client
+from dualfocus_engine.backend.launch import _addresses
 from dualfocus_engine.method.questions import Message
 from dualfocus_engine.method.turn_engine import TurnRequest
 from dualfocus_engine.pictures.pictures import Picture, open_picture
@@ -318,7 +318,7 @@ def test_an_engine_can_be_shared_by_several_processes() -> None:
     assert {"_api_process_count", "_api_process_rank"} <= {field.name for field in fields(AsyncEngineArgs)}
     wanted = ["client_addresses", "client_count", "client_index"]
     assert list(inspect.signature(AsyncLLM.from_vllm_config).parameters)[-3:] == wanted
-    addresses, read = inspect.getsource(_client), inspect.getsource(MPClient.__init__)
+    addresses, read = inspect.getsource(_addresses), inspect.getsource(MPClient.__init__)
     told = set(re.findall(r'"(\w+)": ', addresses))
     assert told == set(re.findall(r'client_addresses(?:\.get\(|\[)"(\w+)"', read))
     assert list(inspect.signature(NoSignalServer).parameters) == ["config", "peer_loads"]

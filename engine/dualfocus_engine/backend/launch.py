@@ -10,6 +10,7 @@ tokens, and `MultiModalBudget`; `MultiModalConfig.enable_mm_embeds` and `.allow_
 """
 
 from collections.abc import Callable, Iterator
+from ctypes import c_double
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -25,7 +26,7 @@ from vllm.v1.executor import Executor
 
 from dualfocus_engine.backend.drafts import SPECULATIVE_CONFIG
 from dualfocus_engine.backend.ec_connector import CONNECTOR, ec_transfer_config
-from dualfocus_engine.backend.heartbeat import Heartbeat
+from dualfocus_engine.backend.heartbeat import Heartbeat, shared_time
 from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.machine.platform import engine_defaults
@@ -40,13 +41,15 @@ _CONTEXT = UsageContext.OPENAI_API_SERVER
 class EngineClient:
     """How one of `count` processes reaches the engine that they share; to be handed to it as it is started.
 
-    `args` are the engine's own: what is drawn at random in them is to be the same in every process.
+    `args` are the engine's own: what is drawn at random in them is to be the same in every process. `last_step` is when
+    the engine last made one, whichever of them saw it.
     """
 
     args: AsyncEngineArgs
     index: int
     count: int
     addresses: dict[str, Any]
+    last_step: c_double
 
 
 def engine_args(model: str, *, draft_boxes: bool = False, **flags: Any) -> AsyncEngineArgs:
@@ -124,11 +127,12 @@ def launch_shared(
     config = _checked_config(replace(args, _api_process_count=count, _api_process_rank=-1), profile)
     listeners = bind_engine_zmq_listeners(config, count)
     engine: SharedEngine | None = None
+    last_step = shared_time()
     try:
         with launch_core_engines(config, Executor.get_class(config), True, listeners.addresses) as launched:
             engine = SharedEngine(launched, listeners)
             launched.watched_frontend_processes = [
-                start(_client(args, index, count, pair, launched))
+                start(_client(args, index, count, _addresses(pair, launched), last_step))
                 for index, pair in enumerate(zip(listeners.inputs, listeners.outputs, strict=True))
             ]
             for listener in (*listeners.inputs, *listeners.outputs):
@@ -141,10 +145,15 @@ def launch_shared(
 
 
 def _client(
-    args: AsyncEngineArgs, index: int, count: int, listeners: tuple[Any, Any], launched: CoreEngineLaunch
+    args: AsyncEngineArgs, index: int, count: int, addresses: dict[str, Any], last_step: c_double
 ) -> EngineClient:
+    own = replace(args, _api_process_count=count, _api_process_rank=index)
+    return EngineClient(own, index, count, addresses, last_step)
+
+
+def _addresses(listeners: tuple[Any, Any], launched: CoreEngineLaunch) -> dict[str, Any]:
     incoming, outgoing = listeners
-    addresses = {
+    return {
         "input_address": incoming.address,
         "output_address": outgoing.address,
         "input_listener": incoming.socket,
@@ -152,7 +161,6 @@ def _client(
         "stats_update_address": launched.addresses.frontend_stats_publish_address,
         "tensor_queue": launched.tensor_queue,
     }
-    return EngineClient(replace(args, _api_process_count=count, _api_process_rank=index), index, count, addresses)
 
 
 def _checked_config(args: AsyncEngineArgs, profile: Profile) -> VllmConfig:

@@ -100,7 +100,7 @@ class VllmEngine:
     @classmethod
     def start(cls, args: AsyncEngineArgs, profile: Profile, client: EngineClient | None = None) -> "VllmEngine":
         """Start vLLM (20 s and more), or be a shared one's client; blocks until it is there. Raises ConfigError."""
-        heartbeat = Heartbeat()
+        heartbeat = Heartbeat(client.last_step if client else None)
         return cls(launch(args, heartbeat, profile, client), profile, heartbeat)
 
     def with_profile(self, profile: Profile) -> "VllmEngine":
