@@ -42,6 +42,7 @@ _TAKEN = {
 }
 _ONE_SERVER = "one server answers for all ranks"
 _TOKENS_ONLY = "prompts as tokens and pictures as tensors would go round all rules about pictures"
+_TURNS_QUEUED = "it would refuse single turns of questions that were admitted; --max-queued counts whole questions"
 # The others, and why (docs/operations.md has them too).
 _REFUSED = {
     "allowed_local_media_path": "pictures come with the request or from --allowed-media-domains, never from a disk",
@@ -54,6 +55,8 @@ _REFUSED = {
     "enable_scale_out": _TOKENS_ONLY,
     "grpc_port": "there is no gRPC",
     "h11_max_header_count": "uvicorn has no such limit; --h11-max-incomplete-event-size bounds all headers together",
+    "max_num_queued_reqs": _TURNS_QUEUED,
+    "max_num_queued_tokens": _TURNS_QUEUED,
     "tokens_only": _TOKENS_ONLY,
     "tool_server": "vLLM would call those tools itself, outside the limits that questions have here",
 }

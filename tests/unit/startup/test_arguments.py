@@ -126,7 +126,11 @@ def test_a_prefix_is_read_however_its_slashes_are_written(written: str) -> None:
 
 def test_every_flag_of_vllms_server_is_taken_or_refused_with_a_reason() -> None:
     """A flag that a new vLLM brings makes this fail."""
-    theirs = {field.name for field in fields(FrontendArgs)} | {"allowed_local_media_path"}
+    theirs = {field.name for field in fields(FrontendArgs)} | {
+        "allowed_local_media_path",
+        "max_num_queued_reqs",
+        "max_num_queued_tokens",
+    }
     assert arguments._TAKEN | set(arguments._REFUSED) == theirs
     assert not arguments._TAKEN & set(arguments._REFUSED)
 

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
@@ -38,7 +37,6 @@ _ENGINE_GRACE_S = 2.0
 
 def serve_by_several(prepared: Prepared, listener: socket.socket) -> int:
     """Start the engine and the processes, and serve until told to stop; returns the exit status."""
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with TemporaryDirectory(prefix="dualfocus-") as folder:
         children = _Children(prepared, listener, Path(folder))
         try:

@@ -31,5 +31,3 @@ def _obstacles(args: Namespace, settings: Settings) -> Iterator[str]:
         yield "--enable-fault-tolerance: vLLM has it for one process only"
     if "ray" in (args.data_parallel_backend, args.distributed_executor_backend):
         yield "Ray (--data-parallel-backend, --distributed-executor-backend): nobody has tried it"
-    if args.max_num_queued_reqs is not None or args.max_num_queued_tokens is not None:
-        yield "--max-num-queued-reqs and --max-num-queued-tokens: each process would count its own. Use --max-queued"

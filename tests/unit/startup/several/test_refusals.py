@@ -19,8 +19,6 @@ LORA, STORE = "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_ENABLE_RESPONSES_API_STO
         (["--enable-fault-tolerance"], None, "--enable-fault-tolerance"),
         (["--data-parallel-backend", "ray"], None, "--data-parallel-backend"),
         (["--distributed-executor-backend", "ray"], None, "--distributed-executor-backend"),
-        (["--max-num-queued-reqs", "9"], None, "--max-num-queued-reqs"),
-        (["--max-num-queued-tokens", "9"], None, "--max-num-queued-tokens"),
     ],
 )
 def test_what_one_process_only_can_have_is_refused_with_the_reason(
