@@ -31,12 +31,9 @@ from dualfocus_server.guards.admission import Slot
 from dualfocus_server.guards.http_errors import Stalled
 from dualfocus_server.guards.keys import client_of
 from dualfocus_server.images.request_images import RequestImages
-from dualfocus_server.telemetry.metrics import record_answer, record_passthrough
+from dualfocus_server.telemetry.metrics import CLIENT_LEFT, record_answer, record_passthrough
 from dualfocus_server.telemetry.request_ids import request_id
 from dualfocus_server.telemetry.traces import question_span, record_on_span
-
-# nginx's: the client is gone, only the access log sees it.
-_CLIENT_CLOSED_REQUEST = 499
 
 
 class _Task(Protocol):
@@ -52,7 +49,7 @@ class _Task(Protocol):
 async def unless_left(raw_request: Request, answering: Awaitable[Response]) -> Response:
     """Return an answer, or nothing where the client leaves before there is one: what makes it is cancelled."""
     response: Response | None = await _awaited(answering, raw_request)
-    return response or Response(status_code=_CLIENT_CLOSED_REQUEST)
+    return response or Response(status_code=CLIENT_LEFT)
 
 
 @with_cancellation

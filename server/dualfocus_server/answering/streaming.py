@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from vllm.entrypoints.serve.utils.sse_keep_alive import SSE_KEEP_ALIVE_COMMENT
 
 from dualfocus_server.guards.api_errors import ApiError, to_api_error
-from dualfocus_server.telemetry.metrics import record_failure
+from dualfocus_server.telemetry.metrics import CLIENT_LEFT, record_failure
 
 logger = logging.getLogger(__name__)
 
@@ -105,9 +105,9 @@ class Events:
             for event in self._failure(problem):
                 yield event
 
-    def stop(self) -> None:
-        """End what makes the events."""
-        self._making.cancel()
+    def stop(self) -> bool:
+        """End what makes the events; returns whether they had not come to their end."""
+        return self._making.cancel()
 
     async def _next(self) -> str | None:
         try:
@@ -129,12 +129,16 @@ class Events:
 
 
 class EventStream(StreamingResponse):
-    """Sends events; a client that leaves, or takes none for `patience` seconds (0: no limit), ends them."""
+    """Sends events; a client that leaves, or takes none for `patience` seconds (0: no limit), ends them.
 
-    def __init__(self, events: Events, patience: float) -> None:
+    That is counted, unless they are no question's.
+    """
+
+    def __init__(self, events: Events, patience: float, *, is_question: bool = True) -> None:
         super().__init__(events.read(), media_type="text/event-stream")
         self._events = events
         self._patience = patience or None
+        self._is_question = is_question
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_in_time(message: Message) -> None:
@@ -146,4 +150,5 @@ class EventStream(StreamingResponse):
         except TimeoutError:
             logger.warning("A client did not read its stream in time; the connection is cut.")
         finally:
-            self._events.stop()
+            if self._events.stop() and self._is_question:
+                record_failure(CLIENT_LEFT)

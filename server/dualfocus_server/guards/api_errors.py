@@ -59,10 +59,13 @@ _ANTHROPIC_TYPES: dict[int, str] = {
 _MESSAGES = "/v1/messages"
 
 
+_CLIENTS, _SERVERS = "invalid_request_error", "server_error"
+ERROR_TYPES = frozenset((*_TYPES.values(), _CLIENTS, _SERVERS))
+
+
 def error_type(status: int) -> str:
     """Return OpenAI's type of an error for its status."""
-    other = "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
-    return _TYPES.get(status, other)
+    return _TYPES.get(status, _CLIENTS if status < HTTPStatus.INTERNAL_SERVER_ERROR else _SERVERS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,15 @@ from prometheus_client.registry import Collector
 from prometheus_fastapi_instrumentator.metrics import Info, default
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dualfocus_server.guards.api_errors import error_type
+from dualfocus_server.guards.api_errors import ERROR_TYPES, error_type
 
+# nginx's: the client is gone, only the access log sees it.
+CLIENT_LEFT = 499
 OFF = "off"  # the mode of what vLLM's own servings answered
 _QUESTION_PATHS = (
     *("/v1/chat/completions", "/v1/chat/completions/batch", "/v1/messages", "/v1/responses"),
     *("/v1/completions", "/invocations"),
 )
-_CLIENT_LEFT = 499
 _ANSWERS = ("macro", "micro")  # the turns that answer
 _SKIPPED = {Selection.SKIPPED: "skipped", Selection.NO_BOX: "no_box"}
 _DEGRADED = {
@@ -147,9 +148,13 @@ def record_passthrough(seconds: float, reason: str) -> None:
     QUESTION_SECONDS.labels(OFF).observe(seconds)
 
 
+for _outcome in (*_ANSWERS, "degraded", *_SKIPPED.values(), OFF, "client_left", *ERROR_TYPES):
+    QUESTIONS.labels(_outcome)  # from 0 on: of a series that begins at 5, Prometheus sees no rise
+
+
 def record_failure(status: int) -> None:
     """Count a question that ended in an error, under the error's type."""
-    QUESTIONS.labels("client_left" if status == _CLIENT_LEFT else error_type(status)).inc()
+    QUESTIONS.labels("client_left" if status == CLIENT_LEFT else error_type(status)).inc()
 
 
 def record_request(info: Info) -> None:

@@ -11,6 +11,7 @@ from dualfocus_engine import ContextFull
 from dualfocus_server.answering import streaming
 from dualfocus_server.answering.streaming import Events, EventStream, Silence
 from dualfocus_server.api.pieces import FocusWriter, Pieces, error_events
+from prometheus_client import REGISTRY
 from starlette.types import Message
 from vllm.entrypoints.serve.utils.sse_keep_alive import SSE_KEEP_ALIVE_COMMENT
 
@@ -255,6 +256,10 @@ async def test_what_is_held_is_given_up_when_the_answer_is_made_though_nobody_re
     assert await lines_of(events) == ["data: 1\n\n"]
 
 
+def clients_left() -> float:
+    return REGISTRY.get_sample_value("dualfocus_questions_total", {"outcome": "client_left"}) or 0.0
+
+
 async def sent_to(send: Any, events: Events, patience: float = 0) -> None:
     async def receive() -> Message:
         await forever()
@@ -275,8 +280,10 @@ async def test_a_client_that_does_not_read_is_cut_off() -> None:
     async def never_sent(message: Message) -> None:
         await forever()
 
+    before = clients_left()
     await sent_to(never_sent, made_by(endless, held), MOMENT)
     await asyncio.wait_for(given_up.wait(), WAIT)
+    assert clients_left() == before + 1
 
 
 async def test_one_that_reads_is_not_however_long_its_stream_takes() -> None:
@@ -290,8 +297,10 @@ async def test_one_that_reads_is_not_however_long_its_stream_takes() -> None:
     async def read(message: Message) -> None:
         bodies.append(message.get("body", b""))
 
+    before = clients_left()
     await sent_to(read, made_by(slow), MOMENT)
     assert b"".join(bodies) == b"data: 1\n\ndata: 2\n\n"
+    assert clients_left() == before
 
 
 async def test_a_client_that_leaves_ends_the_turns() -> None:

@@ -11,6 +11,7 @@ from dualfocus_engine import Box, FocusResult, Mode, Region, SecondLook, Selecti
 from dualfocus_engine.method.results import Ending
 from dualfocus_engine.method.stages import Stages
 from dualfocus_server.guards.admission import Admission
+from dualfocus_server.guards.api_errors import error_type
 from dualfocus_server.guards.places import OwnPlaces
 from dualfocus_server.telemetry import metrics
 from dualfocus_server.telemetry.metrics import (
@@ -47,6 +48,13 @@ class Change:
     def __call__(self) -> list[float]:
         pairs = zip(self._samples, self._before, strict=True)
         return [value(name, **labels) - before for (name, labels), before in pairs]
+
+
+def test_every_outcome_is_there_before_it_happens() -> None:
+    """A series that begins with its first failures shows no rise to who watches it."""
+    results = [replace(RESULT, selection=selection) for selection in Selection]
+    outcomes = {*map(outcome_of, results), "macro", metrics.OFF, "client_left", *map(error_type, range(400, 600))}
+    assert all(REGISTRY.get_sample_value("dualfocus_questions_total", {"outcome": one}) is not None for one in outcomes)
 
 
 def test_an_answer_is_counted_in_every_way() -> None:

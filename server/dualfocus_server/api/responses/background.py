@@ -71,6 +71,7 @@ async def cancel(stored: Stored) -> None:
     await asyncio.wait({stored.task})
     if stored.response["status"] in ("queued", "in_progress", "failed"):
         stored.set_status("cancelled", error=None)
+    stored.store.add(stored)  # its events were not counted yet
 
 
 def replayed(stored: Stored, number: int, service: Service) -> EventStream:
@@ -85,4 +86,4 @@ def replayed(stored: Stored, number: int, service: Service) -> EventStream:
             events.put(event)
 
     silence = Silence(lambda: COMMENT, service.keep_alive)
-    return EventStream(Events(read, ExitStack(), silence, lambda problem: ()), service.timeout)
+    return EventStream(Events(read, ExitStack(), silence, lambda problem: ()), service.timeout, is_question=False)

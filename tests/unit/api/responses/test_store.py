@@ -204,6 +204,7 @@ async def test_cancelling_aborts_its_turns(script: Any) -> None:
     await asyncio.wait_for(on.admission.emptied(), WAIT)
     assert name in engine.cancelled  # type: ignore[attr-defined]
     assert kept.response["status"] == "cancelled"
+    assert kept.size >= sum(map(len, kept.events)) > 0, "what it holds counts, also where it was never finished"
     await cancel(kept)
     assert kept.response["status"] == "cancelled"
 
