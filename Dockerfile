@@ -63,9 +63,11 @@ FROM dependencies AS dependencies-gpu
 RUN --mount=type=cache,target=/root/.cache --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 scripts/install.py gpu
 
-# CUDA comes with torch's packages and the driver from the host's container toolkit; Triton compiles with gcc.
+# CUDA comes with torch's packages and the driver from the host's container toolkit, which refuses one that is older
+# than CUDA 13 needs; Triton compiles with gcc.
 FROM runtime AS gpu
 ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_REQUIRE_CUDA="cuda>=13.0" \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 0:0
 # hadolint ignore=DL3008

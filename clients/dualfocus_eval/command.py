@@ -162,7 +162,7 @@ def at_least_1(text: str) -> int:
 def drawing_folder(text: str) -> Path:
     """Read a flag's folder for plots (argparse's `type`): before anything is asked, not once it is to be drawn."""
     if find_spec("matplotlib") is None:
-        raise argparse.ArgumentTypeError("plots need matplotlib: pip install 'dualfocus[eval]', or matplotlib")
+        raise argparse.ArgumentTypeError("plots need matplotlib: pip install matplotlib")
     return Path(text)
 
 

@@ -12,7 +12,7 @@ _PLOTS = {
     "skipping": "Skipping the second look by macro's perplexity",
     "perplexity": "Perplexities of both answers",
 }
-_NO_PLOTS = "Plots need matplotlib: `pip install 'dualfocus[eval]'`, then the same command again."
+_NO_PLOTS = "Plots need matplotlib: `pip install matplotlib`, then the same command again."
 _ONE_LOOK = "There was one look: macro, micro and chosen are the same answers."
 
 

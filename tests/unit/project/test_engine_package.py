@@ -54,7 +54,7 @@ def test_users_environment_goes_before_the_defaults(monkeypatch: pytest.MonkeyPa
 
 def test_missing_vllm_is_said_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"dualfocus\[gpu\] or dualfocus\[cpu\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"\.\[gpu\]"):
         platform.prepare_environment()
 
 
