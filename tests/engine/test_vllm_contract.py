@@ -357,6 +357,17 @@ async def test_an_engine_that_is_given_up_takes_no_more(focus: DualFocus, monkey
         await focus.ask(Image.new("RGB", (48, 80), (1, 2, 3)), "What?")
 
 
+def test_what_no_step_can_encode_is_refused_before_it_waits_for_ever(focus: DualFocus) -> None:
+    llm, scheduler = focus.engine.llm, focus.engine.llm.vllm_config.scheduler_config
+    assert llm.input_processor.mm_encoder_cache_size == scheduler.max_num_encoder_input_tokens
+    assert scheduler.encoder_cache_size == 4 * scheduler.max_num_encoder_input_tokens, "more outputs are kept"
+
+
+def test_no_embeddings_are_taken_for_those_that_a_connector_would_bring(focus: DualFocus) -> None:
+    pictures = focus.engine.llm.model_config.multimodal_config
+    assert (pictures.enable_mm_embeds, pictures.allow_missing_mm_embeddings) == (False, False)
+
+
 async def test_a_stat_logger_is_told_of_every_step(focus: DualFocus) -> None:
     assert {"record", "log_engine_initialized"} <= set(dir(StatLoggerBase))
     begun = time.monotonic()

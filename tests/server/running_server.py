@@ -54,6 +54,24 @@ def start_server(
     `model` is what names it, nothing for the one that ships; `on_path` is a folder that goes before all others on its
     Python path; `environment` goes before the tests' own. It hurries nobody, unless flags say so.
     """
+    started = time.monotonic()
+    process = launch(log, *flags, model=model, on_path=on_path, environment=environment)
+    while (ready := _READY.search(log.read_text(errors="replace"))) is None:
+        if process.poll() is not None or time.monotonic() - started > READY_WITHIN:
+            process.kill()
+            raise AssertionError(f"the server did not start:\n{log.read_text()}")
+        time.sleep(0.1)
+    return Server(ready[1], log, process, time.monotonic() - started)
+
+
+def launch(
+    log: Path,
+    *flags: str,
+    model: tuple[str, ...] = UNTRAINED,
+    on_path: Path | None = None,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> subprocess.Popen[bytes]:
+    """Start `dualfocus serve` as `start_server` does, and wait for nothing."""
     command = [
         str(Path(sys.executable).parent / "dualfocus"),
         "serve",
@@ -65,20 +83,13 @@ def start_server(
         *UNHURRIED,
         *SMALL_CACHE,
     ]
-    started = time.monotonic()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")} | environment
     if on_path is not None:
         environment["PYTHONPATH"] = os.pathsep.join([str(on_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     with log.open("wb") as output:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [*command, *flags], stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
-    while (ready := _READY.search(log.read_text(errors="replace"))) is None:
-        if process.poll() is not None or time.monotonic() - started > READY_WITHIN:
-            process.kill()
-            raise AssertionError(f"the server did not start:\n{log.read_text()}")
-        time.sleep(0.1)
-    return Server(ready[1], log, process, time.monotonic() - started)
 
 
 def engine_process(server: Server) -> int:

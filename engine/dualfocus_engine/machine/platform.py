@@ -54,7 +54,9 @@ def is_cpu_build() -> bool:
 def prepare_environment() -> None:
     """Set what vLLM reads from the environment, where the user has not; call it before vLLM is imported."""
     if importlib.util.find_spec("vllm") is None:
-        raise ModuleNotFoundError("vLLM is not installed: `make serve` in a clone installs it, as does pip install '.[gpu]' or '.[cpu]'.")
+        raise ModuleNotFoundError(
+            "vLLM is not installed: `make serve` in a clone installs it, as does pip install '.[gpu]' or '.[cpu]'."
+        )
     for name, value in (_ENVIRONMENT | _environment_here()).items():
         os.environ.setdefault(name, value)
 

@@ -4,6 +4,8 @@ On both ways through the server (two looks, vLLM's own chat) and in completions,
 """
 
 import asyncio
+import base64
+import io
 import json
 import re
 from collections import Counter
@@ -16,6 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 import vllm
 from asking import CHAT, lend
 from hostile_images import data_url, png
@@ -140,6 +143,16 @@ def test_prompts_as_embeddings(web: httpx.Client) -> None:
             send(web, TEXTS, {"prompt": prompt, "prompt_embeds": embeds})
     error = send(web, TEXTS, {"prompt_embeds": "AAAA"}).json()["error"]
     assert error["param"] == "prompt_embeds"
+
+
+def test_pictures_as_embeddings(web: httpx.Client) -> None:
+    """Refused without vLLM's --enable-mm-embeds, however well they are made."""
+    file = io.BytesIO()
+    torch.save(torch.zeros(64, 192), file)
+    part = {"type": "image_embeds", "image_embeds": base64.b64encode(file.getvalue()).decode()}
+    for fields in ({}, {"dualfocus": {"mode": "off"}}, {"stream": True}):
+        error = send(web, CHAT, {"messages": [{"role": "user", "content": [part]}], **fields}).json()["error"]
+        assert "--enable-mm-embeds" in error["message"]
 
 
 def test_tokens_that_stand_for_a_picture_are_refused_by_their_field(web: httpx.Client) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from asking import SOON
-from running_server import PATIENCE, Server, engine_process, frozen_engine, start_server, wait_until
+from running_server import PATIENCE, Server, engine_process, frozen_engine, launch, start_server, wait_until
 
 About = Callable[[str, str], list[dict[str, Any]]]
 CLIENTS = 8
@@ -150,6 +152,23 @@ async def test_sigterm_lets_running_questions_finish(tmp_path: Path, about: Abou
     assert server.process.wait(PATIENCE) == 0
     assert outcomes["answered"] >= CLIENTS
     assert set(outcomes) <= {"answered", "shutting_down", "refused"}
+
+
+@pytest.mark.parametrize("stage", ["Loading", "Warming up"])
+def test_sigterm_ends_a_server_that_is_not_ready_yet(tmp_path: Path, stage: str) -> None:
+    """In a container it is the first process, which no signal reaches that it has no handler for."""
+    process = launch(tmp_path / "log")
+    wait_until(lambda: stage in (tmp_path / "log").read_text())
+    assert signals_caught(process.pid) & 1 << (signal.SIGTERM - 1)
+    process.terminate()
+    assert process.wait(PATIENCE) == 128 + signal.SIGTERM
+    wait_until(lambda: not subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True).stdout)
+
+
+def signals_caught(process: int) -> int:
+    """The signals that a process has handlers for, a bit for each."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("SigCgt")).split()[1], 16)
 
 
 async def test_a_refused_question_is_told_to_come_again(tmp_path: Path, about: About) -> None:
