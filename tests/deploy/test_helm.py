@@ -287,12 +287,33 @@ def test_replicas_are_spread() -> None:
         "kubernetes.io/hostname": "DoNotSchedule",
         "topology.kubernetes.io/zone": "ScheduleAnyway",
     }
+    # Neither a rollout's old pods nor nodes whose taints keep them off are counted.
+    assert all(each["matchLabelKeys"] == ["pod-template-hash"] for each in spread)
+    assert all(each["nodeTaintsPolicy"] == "Honor" for each in spread)
+    assert {each["maxSkew"] for each in spread} == {1}
+
+
+@every_case
+def test_replicas_that_must_be_spread_are_kept_to_the_nodes_with_gpus(case: str) -> None:
+    spec = pod(render(CASES[case]))
+    must = any(each["whenUnsatisfiable"] == "DoNotSchedule" for each in spec["topologySpreadConstraints"])
+    assert "nodeSelector" in spec or not must
+    # What `nodeSelector` leaves out is not counted, unless this says otherwise.
+    assert not any("nodeAffinityPolicy" in each for each in spec["topologySpreadConstraints"])
 
 
 def test_the_rules_are_those_of_prometheus() -> None:
     rule = render(CASES["many-replicas"])["PrometheusRule"]
     assert rule["spec"] == yaml.safe_load((DEPLOY / "prometheus" / "rules" / "dualfocus.yml").read_text())
     assert rule["metadata"]["labels"]["release"] == "prometheus"
+
+
+@pytest.mark.parametrize(("seconds", "minutes"), [(10, 6), (1800, 35), (7200, 125)])
+def test_a_model_that_still_may_load_raises_no_alert(seconds: int, minutes: int) -> None:
+    values = {"probes": {"startupSeconds": seconds}, "monitoring": {"rules": {"enabled": True}}}
+    groups = render(values)["PrometheusRule"]["spec"]["groups"]
+    alerts = {rule["alert"]: rule for group in groups for rule in group["rules"] if "alert" in rule}
+    assert alerts["DualFocusStillDown"]["for"] == f"{minutes}m"
 
 
 def test_a_packed_chart_holds_the_rules(tmp_path: Path) -> None:
