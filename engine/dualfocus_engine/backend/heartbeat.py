@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 def shared_time() -> "c_double":
     """Return a time that processes can share, each that is started being handed it: now (`time.monotonic`)."""
-    return get_context("spawn").RawValue("d", time.monotonic())
+    now: c_double = get_context("spawn").RawValue("d", time.monotonic())
+    return now
 
 
 class Heartbeat:

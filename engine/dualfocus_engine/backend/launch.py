@@ -92,8 +92,8 @@ def _largest_encodable(config: VllmConfig) -> int:
     vLLM refuses what is larger than its cache of encoder outputs, which is as large as that where it is its own size.
     In one of `_ENCODER_OUTPUTS` times the size an item may fit that no step can encode: it would wait for ever.
     """
-    budget = MultiModalBudget(config, MULTIMODAL_REGISTRY, enable_cache=False)
-    return budget.get_encoder_budget()
+    most: int = MultiModalBudget(config, MULTIMODAL_REGISTRY, enable_cache=False).get_encoder_budget()
+    return most
 
 
 class SharedEngine:

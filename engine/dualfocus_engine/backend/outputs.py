@@ -60,9 +60,11 @@ def answer_limit(config: ModelConfig, defaults: Mapping[str, Any]) -> int | None
     vLLM's own serving reads it so: `max_new_tokens` of a folder that was named, or of an override, holds for all
     requests; that of the model's own generation config (in `defaults`) only for those that name none.
     """
-    if config.generation_config not in ("auto", "vllm"):
-        return defaults.get("max_tokens")
-    return config.override_generation_config.get("max_new_tokens")
+    is_named = config.generation_config not in ("auto", "vllm")
+    limit: int | None = (
+        defaults.get("max_tokens") if is_named else config.override_generation_config.get("max_new_tokens")
+    )
+    return limit
 
 
 def bounded_request(request: TurnRequest, room: int) -> TurnRequest:
