@@ -90,6 +90,7 @@ class Answers:
         text = json.dumps(question.told(found), ensure_ascii=False) + "\n"
         data = text.encode("utf-8", "replace")
         if self._file.write(data) != len(data):
+            self._file.truncate(self._end)  # others may still write: behind a part of a line none would be read
             raise OSError(f"{self._path}: no space left")
         self._note(question.line, self._end, question.fingerprint, found.get("error") is not None)
         self._end += len(data)

@@ -11,7 +11,7 @@ from PIL import Image
 from dualfocus_client.client import MODES, AskError, ask
 from dualfocus_client.options import add_server, config_parser, key_of, parse
 from dualfocus_client.pictures import check_target, open_picture, save_picture
-from dualfocus_client.sheet import draw_sheet
+from dualfocus_client.sheet import draw_sheet, perplexity_text
 
 
 def main(argv: list[str]) -> int:
@@ -63,14 +63,14 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _format_answer(completion: dict[str, Any]) -> str:
-    text = str(completion["choices"][0]["message"]["content"])
+    text = completion["choices"][0]["message"]["content"] or ""
     focus = completion.get("dualfocus")
     return text if focus is None else "\n".join([text, "", *_how(focus)])
 
 
 def _how(focus: dict[str, Any]) -> list[str]:
     lines = [
-        f"{name}: {focus[name]['text']!r}, perplexity {focus[name]['perplexity']:.3g}"
+        f"{name}: {focus[name]['text']!r}, perplexity {perplexity_text(focus[name]['perplexity'])}"
         for name in ("macro", "micro")
         if focus[name]
     ]

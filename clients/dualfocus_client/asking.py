@@ -108,9 +108,9 @@ class _Asker:
             try:
                 return await self._post(question, body)
             except AskError as error:
-                if not _may_pass(error):
+                if not may_pass(error):
                     raise
-                if await self._halt.comes_within(_wait(attempt, error)):
+                if await self._halt.comes_within(seconds_before(attempt, error)):
                     return None
         return await self._post(question, body)
 
@@ -124,11 +124,12 @@ def _is_for_all(error: AskError, question: Question) -> bool:
     return error.status in question.refusals_of_all or (isinstance(error, Unanswered) and not error.reached)
 
 
-def _may_pass(error: AskError) -> bool:
+def may_pass(error: AskError) -> bool:
+    """Whether the same may be answered a little later."""
     return isinstance(error, Unanswered) or (error.status or 0) in (408, 429) or (error.status or 0) >= 500
 
 
-def _wait(attempt: int, error: AskError) -> float:
+def seconds_before(attempt: int, error: AskError) -> float:
     """Return the seconds to wait: no less than the server asked for, and not the same for all that were refused."""
     backoff = min(FIRST_WAIT * 2.0**attempt, MOST_WAIT)
     return max(error.retry_after or 0.0, backoff * random.uniform(0.5, 1.0))

@@ -48,6 +48,11 @@ class _Block:
         return sum(_line_height(font) for _, font, _ in self.lines) + 2 * _PADDING
 
 
+def perplexity_text(perplexity: float | None) -> str:
+    """Return a perplexity as it is read; an answer without a token, whose is infinite, has none in JSON."""
+    return "∞" if perplexity is None else f"{perplexity:.3g}"
+
+
 def draw_sheet(picture: Image.Image, question: str, completion: dict[str, Any]) -> Image.Image:
     """Draw a chat completion's answers below its RGB picture; without a `dualfocus` field, the answer alone."""
     focus = completion.get("dualfocus") or {}
@@ -88,7 +93,7 @@ def _blocks(question: str, completion: dict[str, Any], focus: dict[str, Any]) ->
     for name, answer in looks:
         yield _answer(name, answer, focus)
     if not looks:
-        yield _Block(list(_wrapped(str(completion["choices"][0]["message"]["content"]), _INK)), _CARD)
+        yield _Block(list(_wrapped(completion["choices"][0]["message"]["content"] or "", _INK)), _CARD)
     elif not focus.get("box"):
         yield _Block([("no box", _font_for("no box", _SMALL_SIZE), _QUIET)])
 
@@ -96,7 +101,7 @@ def _blocks(question: str, completion: dict[str, Any], focus: dict[str, Any]) ->
 def _answer(name: str, answer: dict[str, Any], focus: dict[str, Any]) -> _Block:
     won = focus["winner"] == name
     chosen = f", chosen ({focus['selection']})" if won else ""
-    head = f"{name}, perplexity {answer['perplexity']:.3g}{chosen}"
+    head = f"{name}, perplexity {perplexity_text(answer['perplexity'])}{chosen}"
     lines = [(head, _font_for(head, _SMALL_SIZE), _WON if won else _QUIET), *_wrapped(answer["text"], _INK)]
     return _Block(lines, _WON_CARD if won else _CARD, _WON if won else _CARD)
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -12,14 +13,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from dualfocus_client.asking import Server
-from dualfocus_client.client import AskError, ask
+from dualfocus_client.asking import Server, may_pass, seconds_before
+from dualfocus_client.client import URL_SCHEMES, AskError, Unanswered, ask
 from tqdm import tqdm
 
 from dualfocus_eval.asking.records import RunError
 from dualfocus_eval.calibration import Labelled, figures
 from dualfocus_eval.command import add_server, at_least_1, drawing_folder, server_of
-from dualfocus_eval.report.outcomes import is_right
+from dualfocus_eval.report.outcomes import is_right, said
 from dualfocus_eval.report.plots import draw_calibration, draw_search
 from dualfocus_eval.report.reading import read_labelled
 from dualfocus_eval.search_calibration import Look, search_figures
@@ -123,8 +124,16 @@ def _ask_all(args: argparse.Namespace, ask_one: Callable[[Asking, Line], Asked])
 
 
 def _completion(server: Server, folder: Path, line: Line, **options: Any) -> Line:
-    image = line["image"] if ":" in line["image"] else str(folder / line["image"])
-    return ask(image, line["question"], server.base_url, server.api_key, server.timeout, **options)
+    image = line["image"] if line["image"].startswith(URL_SCHEMES) else str(folder / line["image"])
+    asking = partial(ask, image, line["question"], server.base_url, server.api_key, server.timeout, **options)
+    for attempt in range(server.retries):
+        try:
+            return asking()
+        except AskError as error:
+            if not may_pass(error) or (isinstance(error, Unanswered) and not error.reached):
+                raise
+            time.sleep(seconds_before(attempt, error))
+    return asking()
 
 
 def _ask_on(asking: Asking, line: Line) -> list[Look]:
@@ -143,10 +152,12 @@ def _look(answer: Line, line: Line) -> Look:
 def _ask(asking: Asking, line: Line) -> Labelled:
     completion = asking(line, mode="dual")
     focus = completion["dualfocus"]
+    macro = said(focus["macro"])
+    assert macro is not None, "mode dual has a macro answer"
     return Labelled(
-        perplexity=focus["macro"]["perplexity"],
-        macro_score=is_right(focus["macro"]["text"], line["answers"]),
-        chosen_score=is_right(completion["choices"][0]["message"]["content"], line["answers"]),
+        perplexity=macro.doubt,
+        macro_score=is_right(macro.text, line["answers"]),
+        chosen_score=is_right(completion["choices"][0]["message"]["content"] or "", line["answers"]),
         macro_seconds=focus["turns"]["macro"]["seconds"],
         seconds=focus["seconds"],
     )

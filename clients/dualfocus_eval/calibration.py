@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from math import fsum
+from math import fsum, inf
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """A question asked of both looks: macro's perplexity (Eq. 7), scores from 0 to 1, seconds of macro and of all."""
+    """A question asked of both looks: macro's perplexity (Eq. 7), scores from 0 to 1, seconds of macro and of all.
+
+    The perplexity is infinite of an answer that is never let stand alone.
+    """
 
     perplexity: float
     macro_score: float
@@ -46,10 +49,15 @@ def _right(asked: Sequence[Labelled]) -> float:
 
 
 def _thresholds(ranked: Sequence[Labelled]) -> list[float | None]:
-    """Return what skips the first 0, 1, … of them; None where the next is as sure as the last."""
+    """Return what skips the first 0, 1, … of them; None where the next is as sure as the last, or none ever is."""
     steps = [one.perplexity for one in ranked]
-    between = [(low + high) / 2 if low < high else None for low, high in pairwise(steps)]
-    return [0.0, *between, steps[-1] + 1.0]
+    return [0.0, *(_between(low, high) for low, high in pairwise([*steps, inf]))]
+
+
+def _between(low: float, high: float) -> float | None:
+    if low == high:
+        return None
+    return low + 1.0 if high == inf else (low + high) / 2
 
 
 def pick(points: Sequence[Point], loss: float) -> Point:

@@ -60,9 +60,9 @@ def curve(asked: Sequence[Sequence[Look]], signal: Signal) -> list[Point]:
     Each question's looks are all that a search took that was never sure. Two are always taken; the answer of least
     perplexity among those that were is the question's.
     """
-    told = sorted({signal.sureness(look) for looks in asked for look in looks}, reverse=True)
+    told = sorted(filter(math.isfinite, {signal.sureness(look) for looks in asked for look in looks}), reverse=True)
     between = [(high + low) / 2 for high, low in pairwise(told)]
-    steps = [math.inf, *between[:: len(between) // _MOST_POINTS + 1], -math.inf]
+    steps = [math.inf, *between[:: len(between) // _MOST_POINTS + 1], min(told, default=0.0) - 1.0]
     return [_point(asked, signal, step) for step in steps]
 
 

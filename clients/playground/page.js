@@ -164,7 +164,8 @@ at.ask.addEventListener("submit", (event) => {
   send();
 });
 at.question.addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  // 229: in Safari the key that ends a composition comes after its end.
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
   event.preventDefault();
   if (!at.send.disabled) send();
 });

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dualfocus_engine.families.profiles import Profile
+from dualfocus_engine.families.profiles import Profile, load_profile
 from dualfocus_training.curation import __main__ as command
 from dualfocus_training.curation.curate import Curation
 from dualfocus_training.curation.exclusion import excluded_images
@@ -286,5 +286,17 @@ def test_a_curation_goes_on_with_the_same_exclusion_only(
     tmp_path: Path, profile: Profile, curated: Callable[..., dict[str, int]]
 ) -> None:
     curated(files(), excluded=frozenset({2}))
-    with pytest.raises(ValueError, match="another --exclude"):
+    with pytest.raises(ValueError, match="--profile or --exclude"):
         curated(files())
+
+
+def test_one_begun_with_another_profile_or_release_is_not_taken_for_done(tmp_path: Path, profile: Profile) -> None:
+    _curation(files(), tmp_path, profile).run()
+    others = profile.model_copy(update={"micro_prompt": "Look again: {question}"})
+    with pytest.raises(ValueError, match="another --release, --profile"):
+        _curation(files(), tmp_path, others)
+
+
+def test_boxes_in_pixels_as_shown_can_not_be_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"qwen2\.5-vl writes boxes in pixels"):
+        _curation(files(), tmp_path, load_profile("qwen2.5-vl"))

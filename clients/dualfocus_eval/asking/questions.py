@@ -122,7 +122,7 @@ def size_of(image: Path | bytes) -> tuple[int, int] | None:
 
 
 def _said(answer: dict[str, Any] | None) -> dict[str, Any] | None:
-    return None if answer is None else {"text": answer["text"], "perplexity": answer.get("perplexity")}
+    return None if answer is None else {name: answer.get(name) for name in ("text", "perplexity", "finish_reason")}
 
 
 def _work(focus: dict[str, Any]) -> dict[str, int] | None:

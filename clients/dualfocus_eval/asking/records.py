@@ -32,8 +32,8 @@ class Records:
         except OSError as error:
             self._file.close()
             raise RunError(f"{path}: another run is writing it") from error
-        self._newest, whole = _load(path)
-        self._file.truncate(whole)
+        self._newest, self._end = _load(path)
+        self._file.truncate(self._end)
 
     def __enter__(self) -> "Records":
         return self
@@ -47,7 +47,9 @@ class Records:
         """Write a record. Raises OSError."""
         data = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "replace")
         if self._file.write(data) != len(data):
+            self._file.truncate(self._end)  # others may still write: behind a part of a line none would be read
             raise OSError(f"{self._file.name}: no space left")
+        self._end += len(data)
         self._newest[record["variant"], record["id"]] = record
 
     def answered(self, variant: str, sample: str) -> Record | None:

@@ -10,13 +10,22 @@ from dualfocus_eval.asking.records import Record
 from dualfocus_eval.boxes import Box, overlap
 from dualfocus_eval.samples import Benchmark, Sample, Scored
 
+# Why an answer ended that was not cut; None: records of earlier runs don't say.
+_WHOLE = ("stop", None)
+
 
 @dataclass(frozen=True)
 class Said:
-    """An answer and its perplexity (Eq. 7), infinite where the server told none."""
+    """An answer and its perplexity (Eq. 7), infinite where the server told none; whether it was cut."""
 
     text: str
     perplexity: float
+    is_cut: bool = False
+
+    @property
+    def doubt(self) -> float:
+        """What `--skip-below` goes by: the perplexity; infinite of a blank or cut answer, which can't stand alone."""
+        return math.inf if self.is_cut or not self.text.strip() else self.perplexity
 
 
 @dataclass(frozen=True)
@@ -63,8 +72,8 @@ class Judged:
         return self.macro if self.skips(threshold) else self.chosen
 
     def skips(self, threshold: float) -> bool:
-        """Whether macro's perplexity is under a threshold."""
-        return self.outcome.macro.perplexity < threshold
+        """Whether macro's answer may stand alone at a threshold, as the server judges it."""
+        return self.outcome.macro.doubt < threshold
 
 
 def judge(benchmark: Benchmark, outcome: Outcome, variants: Iterable[str] = ()) -> Judged:
@@ -88,7 +97,7 @@ def outcomes_of(records: Iterable[Record]) -> list[Outcome]:
 
 
 def _outcome(record: Record, varied: dict[str, str]) -> Outcome:
-    macro, micro = (_said(record[name]) for name in ("macro", "micro"))
+    macro, micro = (said(record[name]) for name in ("macro", "micro"))
     alone = macro or micro or Said(record["reply"], math.inf)
     return Outcome(
         sample=sample_of(record),
@@ -103,11 +112,13 @@ def _outcome(record: Record, varied: dict[str, str]) -> Outcome:
     )
 
 
-def _said(answer: dict[str, Any] | None) -> Said | None:
+def said(answer: dict[str, Any] | None) -> Said | None:
+    """Return one of a server's two answers, as it reports them."""
     if answer is None:
         return None
     perplexity = answer["perplexity"]
-    return Said(answer["text"], math.inf if perplexity is None else perplexity)
+    is_cut = answer.get("finish_reason") not in _WHOLE
+    return Said(answer["text"], math.inf if perplexity is None else perplexity, is_cut)
 
 
 def sample_of(record: Record) -> Sample:

@@ -24,10 +24,12 @@ def read_run(folder: Path) -> tuple[Benchmark, list[Judged]]:
 
 def read_labelled(folder: Path) -> list[Labelled]:
     """Return the questions of a run that both looks answered, for calibration. Raises RunError."""
+    if (mode := read_header(folder)["asked"]["mode"]) != "dual":
+        raise RunError(f"{folder}: is a run of --mode {mode}: one of --mode dual is expected")
     _, judged = read_run(folder)
     seconds = {record["id"]: record.get("seconds") for record in read_records(folder) if record["variant"] == FIRST}
     labelled = [
-        Labelled(one.outcome.macro.perplexity, one.macro.score, one.chosen.score, times["macro"], times["all"])
+        Labelled(one.outcome.macro.doubt, one.macro.score, one.chosen.score, times["macro"], times["all"])
         for one in judged
         if (times := seconds[one.outcome.sample.id]) and None not in times.values()
     ]

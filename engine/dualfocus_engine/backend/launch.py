@@ -175,12 +175,8 @@ def _checked_config(args: AsyncEngineArgs, profile: Profile) -> VllmConfig:
 
 def _take_embeddings_where_asked(config: VllmConfig, args: AsyncEngineArgs) -> None:
     """Undo what vLLM allows whoever is sent encoder outputs by a connector: ours brings none."""
-    transfers, kv, pictures = (
-        config.ec_transfer_config,
-        config.kv_transfer_config,
-        config.model_config.multimodal_config,
-    )
-    is_ours = transfers is not None and transfers.ec_connector == CONNECTOR
+    pictures, kv = config.model_config.multimodal_config, config.kv_transfer_config
+    is_ours = config.ec_transfer_config is not None and config.ec_transfer_config.ec_connector == CONNECTOR
     if pictures is not None and is_ours and not (kv is not None and kv.is_kv_consumer):
         pictures.enable_mm_embeds, pictures.allow_missing_mm_embeddings = args.enable_mm_embeds, False
 

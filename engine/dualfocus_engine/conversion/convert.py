@@ -16,7 +16,7 @@ from dualfocus_engine.conversion.names import NEWLINE, PER_TOKEN, TOWER, from_or
 from dualfocus_engine.conversion.reading import names_in, read_json, shards, tensors_of
 from dualfocus_engine.conversion.sources import check_original, folder_of
 from dualfocus_engine.conversion.tokens import CheckedPrompt, check_prompts, fast_tokenizer, read_pieces
-from dualfocus_engine.conversion.tower import Tower, choose_tower
+from dualfocus_engine.conversion.tower import INSIDE, Tower, choose_tower
 from dualfocus_engine.conversion.writing import ShardWriter, check_space, written_aside
 from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.choosing import PROFILE_FILE
@@ -56,6 +56,8 @@ def plan(source: str, base: str | None = None, vision_tower: str | None = None) 
     changes = read_changes(folder)
     weights = _weights_folder(source, folder, changes, base)
     tower = choose_tower(weights, original, vision_tower)
+    if vision_tower is None and changes is not None:
+        _check_tower(source, tower, changes)
     config = converted_config(original, tower.config)
     _check_rows(source, weights, config)
     pieces = read_pieces(folder if (folder / "tokenizer.model").is_file() else weights, config.image_token_index)
@@ -97,6 +99,16 @@ def _weights_folder(source: str, folder: Path, changes: Changes | None, base: st
             f"{source}: it holds an adapter or a projector alone: name the model it was trained on, --base."
         )
     return folder_of(base)
+
+
+def _check_tower(source: str, tower: Tower, changes: Changes) -> None:
+    """Raise ConfigError where a folder changes a vision tower in its base, and another is to be taken."""
+    changed = next((name for name in (*changes.replaced, *changes.deltas) if name.startswith(INSIDE)), None)
+    if tower.folder is not None and changed is not None:
+        raise ConfigError(
+            f"{source}: it changes the vision tower ({changed}), but the tower is {tower.folder}'s: {tower.why}. "
+            "Merge it with its base by the code it was trained with, or name a tower with --vision-tower."
+        )
 
 
 def _check_rows(source: str, weights: Path, config: Config) -> None:

@@ -13,7 +13,7 @@ from dualfocus_engine.conversion.reading import names_in, read_json, tensors_in
 from dualfocus_engine.conversion.sources import folder_of
 from dualfocus_engine.errors import ConfigError
 
-_INSIDE = "model.vision_tower."
+INSIDE = "model.vision_tower."
 # What CLIP's towers have in common; else read off the weights.
 _HEAD_WIDTH = 64
 _FIELDS = (
@@ -48,7 +48,7 @@ def choose_tower(checkpoint: Path, config: Mapping[str, Any], asked: str | None)
     The one asked for; else the checkpoint's own where that was trained with it; else the one its config.json names, or
     its own where that can't be had. Raises ConfigError where there is none.
     """
-    own = any(name.startswith(_INSIDE) for name in names_in(checkpoint))
+    own = any(name.startswith(INSIDE) for name in names_in(checkpoint))
     if own and asked is not None and folder_of(asked) == checkpoint:
         return _inside(checkpoint, "the checkpoint's own, as was asked for")
     if asked is not None:
@@ -117,7 +117,7 @@ def _difference(folder: Path, checkpoint: Path) -> str | None:
 
 def _inside_tensors(checkpoint: Path) -> Iterator[tuple[str, torch.Tensor]]:
     for name, tensor in tensors_in(checkpoint):
-        if name.startswith(_INSIDE) and (published := from_original(name)) is not None:
+        if name.startswith(INSIDE) and (published := from_original(name)) is not None:
             yield published, tensor
 
 

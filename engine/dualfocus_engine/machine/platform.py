@@ -23,8 +23,8 @@ _CPU_ENVIRONMENT = {
     "PYTHONWARNINGS": "ignore::FutureWarning",
 }
 
-# FlashInfer compiles its sampler as the engine starts, which ends where it can't; vLLM's own takes its place.
 _CUDA = "/usr/local/cuda"
+# FlashInfer compiles its sampler as the engine starts, which ends where it can't; vLLM's own takes its place.
 _WITHOUT_CUDA_COMPILER = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
 
 _EVERYWHERE: dict[str, Any] = {"enable_prefix_caching": True, "use_tqdm_on_load": False}

@@ -12,11 +12,13 @@ TEXT, IMAGE, EMBEDDINGS = "text", "image_url", "image_embeds"
 _ALIASES = {"input_text": TEXT, "input_image": IMAGE}
 # What vLLM is handed as it is: data, not URLs.
 _HANDED_ON = ("input_audio", "refusal", "thinking")
+# A tool that was found by a search for tools, by its name.
+_TOOL = "tool_reference"
 _BY_URL = ("audio_url", "video_url")
 # Fields that mean media to some template or to vLLM: a text part may carry any other plain value to the template.
 _MEDIA_FIELD = re.compile(r"image|video|audio|.*_(url|embeds)|input_audio|uuid|file")
 _LONGEST_UUID = 256
-_KNOWN = (TEXT, IMAGE, *_ALIASES, *_HANDED_ON, *_BY_URL, EMBEDDINGS)
+_KNOWN = (TEXT, IMAGE, *_ALIASES, *_HANDED_ON, *_BY_URL, EMBEDDINGS, _TOOL)
 
 
 def normalize_message(message: Any) -> dict[str, Any]:
@@ -54,6 +56,8 @@ def _part(part: Any) -> dict[str, Any]:
         return {"type": EMBEDDINGS, EMBEDDINGS: _embeddings(part.get(EMBEDDINGS))}
     if kind in _HANDED_ON:
         return {"type": kind, kind: part.get(kind)}
+    if kind == _TOOL:
+        return {"type": _TOOL, "name": part.get("name")}
     raise ValueError(f"a part of type {kind!r} can't be read; there are {', '.join(_KNOWN)}")
 
 
@@ -76,14 +80,12 @@ def _embeddings(value: Any) -> Any:
 
 
 def _extra_fields(part: dict[str, Any]) -> dict[str, Any]:
-    """Return what else a text part carries for the chat template. Raises ValueError over media and nested values."""
-    extra = {name: value for name, value in part.items() if name not in ("type", TEXT, "cache_control")}
-    for name, value in extra.items():
-        if _MEDIA_FIELD.fullmatch(name):
-            raise ValueError(f"a text part can't carry {name!r}: send it as a part of its own")
-        if not isinstance(value, str | int | float | bool):
-            raise ValueError(f"a text part's {name!r} must be a string, a number or a boolean")
-    return extra
+    """Return what else a text part carries for the chat template: plain values. Raises ValueError over media."""
+    told = {name: value for name, value in part.items() if name not in ("type", TEXT, "cache_control")}
+    extra = {name: value for name, value in told.items() if value is not None and value not in ([], {})}
+    if media := next((name for name in extra if _MEDIA_FIELD.fullmatch(name)), None):
+        raise ValueError(f"a text part can't carry {media!r}: send it as a part of its own")
+    return {name: value for name, value in extra.items() if isinstance(value, str | int | float | bool)}
 
 
 def _text(part: dict[str, Any]) -> str:

@@ -30,8 +30,9 @@ class AnswerWriter(ABC):
         self._events.begin()
 
     def on_text(self, written: TurnDelta) -> None:
-        """Write what can be read of some more of the answer."""
-        if (delta := self._parse_delta(written)) is not None:
+        """Write what can be read of some more of the answer; parsers also return deltas with nothing in them."""
+        delta = self._parse_delta(written)
+        if delta is not None and (delta.content or delta.reasoning or delta.tool_calls):
             self.write(delta)
 
     @abstractmethod

@@ -89,9 +89,9 @@ def find_convention(sightings: Sequence[Sighting], box_format: BoxFormat) -> Fit
     found = [(numbers, seen) for seen in sightings if (numbers := _numbers(seen.text, box_format))]
     if 2 * len(found) <= len(sightings):
         return None
-    fits = [Fit(convention, _mean_overlap(convention, found)) for convention in _conventions(found)]
-    best = max(fit.overlap for fit in fits)
     unit = unit_of(box_format)
+    fits = [Fit(convention, _mean_overlap(convention, found)) for convention in _conventions(found, unit)]
+    best = max(fit.overlap for fit in fits)
     as_good = [fit for fit in fits if fit.overlap >= max(best - _AS_GOOD, FITS)]
     return min(as_good, key=lambda fit: fit.convention.changes(unit), default=None)
 
@@ -136,9 +136,9 @@ def _numbers(text: str, box_format: BoxFormat) -> Numbers | None:
     return None
 
 
-def _conventions(found: Sequence[tuple[Numbers, Sighting]]) -> Iterator[Convention]:
+def _conventions(found: Sequence[tuple[Numbers, Sighting]], own: Unit) -> Iterator[Convention]:
     for swapped, padded in product((False, True), (False, True)):
-        for unit in (*_UNITS, _fitted_unit(found, swapped, padded)):
+        for unit in (own, *_UNITS, _fitted_unit(found, swapped, padded)):
             yield Convention(swapped, unit, padded)
 
 

@@ -94,6 +94,16 @@ def test_thoughts_are_no_part_of_the_answer_that_is_compared(tokenizer: Any, par
     assert by.choice(read, "assistant", None).message.reasoning == read.reasoning
 
 
+@pytest.mark.parametrize(("stream", "reason"), [(False, "tool_calls"), (True, "length")])
+def test_a_call_before_a_cut_is_the_end_of_a_whole_answer_only(tokenizer: Any, stream: bool, reason: str) -> None:
+    """As vLLM has it: who streams is not to go on with a part of the calls."""
+    by = reader(tokenizer, asked(tools=[LOOK], tool_choice="auto", stream=stream), calls="hermes")
+    read = by.read(wrote(tokenizer, CALL))
+    assert by.choice(read, "assistant", None).finish_reason == "tool_calls"
+    cut = replace(read, finish_reason="length")
+    assert by.choice(cut, "assistant", None).finish_reason == reason
+
+
 @pytest.mark.parametrize("parser", ["qwen3", "deepseek_r1"])
 def test_an_answer_that_ends_within_its_thoughts_is_empty(tokenizer: Any, parser: str) -> None:
     read = reader(tokenizer, asked(), thinks=parser).read(wrote(tokenizer, THOUGHT[:-1], finish_reason="length"))

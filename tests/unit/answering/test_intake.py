@@ -21,6 +21,7 @@ from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_server.answering.intake import question_of, take_mode
 from dualfocus_server.answering.protocol import FocusRequest
+from dualfocus_server.answering.reasons import reason_for_vllm
 from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.images.request_images import RequestImages
 from PIL import Image
@@ -188,6 +189,28 @@ def test_a_part_that_cant_be_read_is_refused_with_the_request(part: dict[str, An
         request(user(image(), part))
 
 
+@pytest.mark.parametrize("value", [None, [], {}, [{"a": 1}], {"a": [1]}])
+@pytest.mark.parametrize("name", ["citations", "annotations"])
+def test_what_a_text_part_has_besides_is_left_out_where_no_template_reads_it(name: str, value: Any) -> None:
+    (message,) = request(user({"type": "text", "text": "Hi", name: value, "speaker": "a", "turn": 0})).messages
+    assert cast("Any", message)["content"] == [{"type": "text", "text": "Hi", "speaker": "a", "turn": 0}]
+
+
+@pytest.mark.parametrize("name", ["image_url", "video_url", "uuid", "image_embeds"])
+def test_media_beside_a_text_is_refused_unless_it_is_null(name: str) -> None:
+    (message,) = request(user({"type": "text", "text": "Hi", name: None})).messages
+    assert cast("Any", message)["content"] == [{"type": "text", "text": "Hi"}]
+    with pytest.raises(ValueError, match=f"a text part can't carry '{name}'"):
+        request(user({"type": "text", "text": "Hi", name: "http://169.254.169.254/"}))
+
+
+def test_tools_that_were_found_are_vllms_to_name_to_the_model() -> None:
+    found = {"type": "tool_reference", "tool_name": "other", "name": "get_weather"}
+    asked = request(user(), {"role": "tool", "tool_call_id": "1", "content": [found]})
+    assert cast("Any", asked.messages)[-1]["content"] == [{"type": "tool_reference", "name": "get_weather"}]
+    assert reason_for_vllm(asked) == "tool_reference"
+
+
 async def test_clients_sampling_goes_before_the_profiles_and_that_before_the_models() -> None:
     async def sampling(defaults: dict[str, Any], **fields: Any) -> Any:
         return (await question_of(request(**fields), focus(defaults, temperature=0.3), images(), Stages())).sampling
@@ -207,6 +230,8 @@ async def test_clients_sampling_goes_before_the_profiles_and_that_before_the_mod
         ({"max_tokens": 7}, 7),
         ({"max_completion_tokens": 9}, 9),
         ({"max_tokens": 7, "max_completion_tokens": 9}, 9),
+        ({"min_tokens": 200}, 200),
+        ({"min_tokens": 5}, 128),
     ],
 )
 async def test_length_is_the_clients_or_the_profiles(fields: dict[str, Any], tokens: int) -> None:

@@ -102,6 +102,16 @@ async def test_one_that_is_not_served_is_a_404_that_names_those_that_are(name: s
     }
 
 
+@pytest.mark.parametrize("name", ["gpt-4o", NAME, None])
+def test_any_name_is_the_models_where_none_is_to_be_checked(name: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM's variable, for clients that ask for a name of their own: they are to have their second look too."""
+    assert chat().is_served(name) is (name != "gpt-4o")
+    monkeypatch.setenv("VLLM_SKIP_MODEL_NAME_VALIDATION", "1")
+    assert chat().is_base_model(name)
+    assert not chat().is_base_model(ADAPTER)
+    assert chat().is_served(ADAPTER)
+
+
 async def test_a_question_to_one_that_is_not_served_is_told_the_same() -> None:
     request = FocusRequest.model_validate({"model": "gpt-4o", "messages": [{"role": "user", "content": "What?"}]})
     with pytest.raises(VllmResponseError) as error:

@@ -9,6 +9,7 @@ from dualfocus_server.answering.protocol import FocusResponse
 from dualfocus_server.answering.report import completion
 from dualfocus_server.api.pieces import FocusWriter, Pieces
 from openai.types.chat import ChatCompletionChunk
+from vllm.entrypoints.generate.base.protocol import DeltaMessage
 
 from ..builders import turn
 from ..readers import choice_of, piece, reader
@@ -67,6 +68,19 @@ def test_the_last_piece_has_no_content_and_the_stop_reason() -> None:
     assert last["choices"][0]["delta"] == {"content": ""}
     assert last["choices"][0]["stop_reason"] == "END"
     assert written("one")[-1]["choices"][0]["stop_reason"] is None
+
+
+def test_a_delta_with_nothing_in_it_is_not_written() -> None:
+    """Parsers of calls return such ones once a call is done; on `/v1/messages` each would open a block of text."""
+    told = [{"content": ""}, {"content": "red"}, {"content": ""}, {"reasoning": ""}, {"content": "cup"}]
+    deltas = iter([DeltaMessage(**fields) for fields in told])
+    events = Written()
+    writer = FocusWriter(events, lambda _: next(deltas), Pieces("1", "model", "assistant"), False, NONE)  # type: ignore[arg-type]
+    for text in "abcde":
+        writer.on_text(piece(text))
+    events.put("data: [DONE]\n\n")
+    told_so_far = [body["choices"][0]["delta"]["content"] for body in events.bodies()]
+    assert told_so_far == ["", "red"], "the role, then all but the last, which waits for the dualfocus field"
 
 
 @pytest.mark.parametrize("progress", [False, True])

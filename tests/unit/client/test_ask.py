@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from dualfocus_client import ask as command
 from dualfocus_client.ask import main
+from PIL import Image
 
 from ..local_web import respond, serving
 
@@ -56,6 +57,19 @@ def test_answer_stands_first_and_then_how_it_was_found(capsys: pytest.CaptureFix
         "box: [0.1, 0.2, 0.3, 0.4], crop in pixels: [10, 20, 30, 40]",
         "chosen: micro (lower_perplexity), 0.12 s",
     ]
+
+
+def test_an_answer_without_a_token_has_an_infinite_perplexity(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A model that thinks may be cut within its thoughts."""
+    cut = {"text": "", "perplexity": None, "tokens": 9, "finish_reason": "length"}
+    completion = _completion(macro=cut, micro=cut) | {"choices": [{"message": {"content": None}}]}
+    Image.new("RGB", (64, 48)).save(tmp_path / "photo.png")
+    with serving({"/v1/chat/completions": respond(body=json.dumps(completion).encode())}) as web:
+        sheet = str(tmp_path / "sheet.png")
+        assert main([str(tmp_path / "photo.png"), "What?", "--base-url", web.address, "--save", sheet]) == 0
+    assert capsys.readouterr().out.splitlines()[:3] == ["", "", "macro: '', perplexity ∞"]
 
 
 def test_answer_without_a_second_look_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,6 +138,24 @@ def test_an_adapter_is_merged_into_its_base(tmp_path: Path, tower: Path, vicuna:
     assert_same(folder, language_weights() | projector_weights() | changed, tower_weights())
 
 
+@pytest.mark.parametrize("trained", ["replaced", "by deltas"])
+def test_a_tower_that_an_adapter_changes_does_not_give_way_unsaid(
+    tmp_path: Path, tower: Path, vicuna: Path, trained: str
+) -> None:
+    matrices, _ = adapter()
+    name = "model.vision_tower.vision_tower.vision_model.encoder.layers.0.self_attn.q_proj"
+    if trained == "by deltas":
+        for which, shape in (("lora_A", (RANK, 8)), ("lora_B", (8, RANK))):
+            matrices[f"base_model.model.{name}.{which}.weight"] = torch.ones(shape)
+    source = write_adapter(tmp_path / "llava-lora", str(tower), matrices)
+    if trained == "replaced":
+        others = torch.load(source / "non_lora_trainables.bin")
+        torch.save(others | {f"base_model.model.{name}.weight": torch.ones(8, 8)}, source / "non_lora_trainables.bin")
+    with pytest.raises(ConfigError, match="it changes the vision tower"):
+        converted(source, tmp_path / "out", base=str(vicuna))
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_adapter_over_a_llava_replaces_its_projector(tmp_path: Path, tower: Path) -> None:
     base = write_checkpoint(tmp_path / "llava", config(str(tower)), language_weights() | projector_weights(seed=8))
     matrices, changed = adapter()

@@ -1,6 +1,7 @@
 """`dualfocus calibrate`: the threshold that is picked, against a server whose answers follow a rule."""
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -48,6 +49,13 @@ def test_skipping_may_cost_nothing_or_gain() -> None:
     assert pick(curve([Labelled(1.1, True, False, 1.0, 2.0)]), 0.0).accuracy == 1.0
 
 
+def test_an_answer_that_never_stands_alone_is_never_skipped_to() -> None:
+    cut = Labelled(math.inf, True, True, 1.0, 2.0)
+    assert [point.threshold for point in curve([*ASKED, cut, cut])] == [0.0, pytest.approx(1.15), *[1.6, 2.5, 4.0]]
+    assert curve([*ASKED, cut])[-1].skipped == pytest.approx(5 / 6)
+    assert [point.threshold for point in curve([cut])] == [0.0]
+
+
 bodies: list[dict[str, Any]] = []
 
 
@@ -57,7 +65,7 @@ def rule(request: BaseHTTPRequestHandler) -> None:
     bodies.append(body)
     is_easy = body["messages"][0]["content"][1]["text"].startswith("easy")
     focus = {
-        "macro": {"text": "red" if is_easy else "blue", "perplexity": 1.1 if is_easy else 4.0},
+        "macro": {"text": "red" if is_easy else "blue", "perplexity": 1.1 if is_easy else 4.0, "finish_reason": "stop"},
         "turns": {"macro": {"seconds": 0.5}},
         "seconds": 2.0,
     }
@@ -97,6 +105,45 @@ def test_a_server_is_calibrated(url: str, questions: Path, capsys: pytest.Captur
     assert main([str(questions), "--base-url", url, "--count", "4", "--loss", "50"]) == 0
     told = capsys.readouterr().out
     assert told.startswith("--skip-below 5\nskips 100.0% of 4 second looks; right answers 50.0% instead of 100.0%; ")
+
+
+@pytest.mark.parametrize("cut", [{"text": "", "perplexity": None}, {"text": "re"}, {"text": " ", "perplexity": 1.0}])
+def test_a_cut_answer_is_not_counted_as_skipped_to(
+    questions: Path, capsys: pytest.CaptureFixture[str], cut: dict[str, Any]
+) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        macro = {"perplexity": 1.1, "finish_reason": "stop" if cut["text"] == " " else "length"} | cut
+        focus = {"macro": macro, "turns": {"macro": {"seconds": 0.5}}, "seconds": 2.0}
+        completion = {"choices": [{"message": {"content": None}}], "dualfocus": focus}
+        respond(body=json.dumps(completion).encode())(request)
+
+    with serving({"/v1/chat/completions": answer}) as web:
+        assert main([str(questions), "--base-url", web.address, "--json", "--loss", "100"]) == 0
+    assert json.loads(capsys.readouterr().out)["picked"]["skipped"] == 0.0
+
+
+def test_a_refusal_that_passes_loses_no_answer(
+    questions: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dualfocus_client.asking.FIRST_WAIT", 0.0)
+    refused = iter([503, 429, 500])
+
+    def busy(request: BaseHTTPRequestHandler) -> None:
+        if (status := next(refused, None)) is not None:
+            body_of(request)
+            respond(status, body=b"{}")(request)
+        else:
+            rule(request)
+
+    with serving({"/v1/chat/completions": busy}) as web:
+        assert main([str(questions), "--base-url", web.address, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["questions"] == 10
+
+
+def test_a_picture_may_have_a_colon_in_its_name(url: str, questions: Path) -> None:
+    Image.new("RGB", (20, 20)).save(questions.parent / "scan 12:30.png")
+    questions.write_text('{"image": "scan 12:30.png", "question": "easy", "answer": "red"}')
+    assert main([str(questions), "--base-url", url]) == 0
 
 
 def test_a_question_may_hold_any_character(url: str, questions: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,6 +215,15 @@ def test_a_search_stops_where_no_answer_is_lost(name: str, least: float, most: f
     assert (picked.looks, picked.accuracy) == (2.5, 1.0)
     assert least < picked.threshold <= most
     assert pick_looks(points, 0.5).looks == 2.0
+
+
+@pytest.mark.parametrize("name", ["perplexity", "enough"])
+def test_thresholds_are_numbers_that_json_has(name: str) -> None:
+    endless = [Look(math.inf, None, 0.0), Look(2.0, 0.5, 1.0), Look(math.inf, 0.7, 0.0)]
+    for asked in ([HARD, EASY, endless], [endless[:1]]):
+        assert all(math.isfinite(point.threshold) for point in curve_of_looks(asked, SIGNALS[name]))
+    at_once = curve_of_looks([HARD, EASY], SIGNALS["perplexity"])[-1]
+    assert (at_once.looks, at_once.threshold) == (2.0, 4.0)
 
 
 def test_the_profile_goes_by_what_takes_fewer_looks() -> None:

@@ -1,5 +1,6 @@
 """How a benchmark is asked: once, whatever happens meanwhile; against a server that answers by rule."""
 
+import io
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from dualfocus_eval.asking.questions import size_of
@@ -62,8 +63,8 @@ def test_each_question_is_asked_once_and_told(command: list[str], grocer: Grocer
         "selection": "lower_perplexity",
         "box": [0.0, 0.0, 0.5, 1.0],
         "crop": [0, 0, 10, 10],
-        "macro": {"text": "pear", "perplexity": 2.0},
-        "micro": {"text": "apple", "perplexity": 1.5},
+        "macro": {"text": "pear", "perplexity": 2.0, "finish_reason": None},
+        "micro": {"text": "apple", "perplexity": 1.5, "finish_reason": None},
     }
     assert (record["tokens"]["prompt_tokens"], record["seconds"]) == (100, {"macro": 0.5, "all": 2.0})
     assert record["work"] == {"looks": 2, "computed_tokens": 100, "encoder_runs": 2}
@@ -238,6 +239,32 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path) -> None:
         read_records(tmp_path)
 
 
+class FullDisk(io.BytesIO):
+    """A file whose disk is full for one write, of which half is written."""
+
+    name, is_full = "records.jsonl", True
+
+    def write(self, data: Any) -> int:
+        written = data[: len(data) // 2] if self.is_full else data
+        self.is_full = False
+        return super().write(written)
+
+    def truncate(self, size: int | None = None) -> int:
+        end = super().truncate(size)
+        self.seek(end)
+        return end
+
+
+def test_half_a_record_is_taken_back_before_others_are_written(tmp_path: Path) -> None:
+    with Records(tmp_path) as records:
+        file, records._file = records._file, cast("Any", FullDisk())
+        with pytest.raises(OSError, match="no space left"):
+            records.add({"id": "1", "variant": "", "reply": "red"})
+        records.add({"id": "2", "variant": "", "reply": "blue"})
+        written, records._file = cast("FullDisk", records._file).getvalue(), file
+    assert [json.loads(line)["id"] for line in written.splitlines()] == ["2"]
+
+
 def test_two_runs_are_compared(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command) == 0
     baseline = [*command[:-1], str(tmp_path / "baseline"), "--mode", "macro", "--count", "10"]
@@ -275,6 +302,9 @@ def test_a_run_is_calibrated_from_without_asking(
     assert found["full"] == {"threshold": 0.0, "skipped": 0.0, "accuracy": 1.0, "seconds": 2.0}
     assert found["curve"][-1] == {"threshold": 3.0, "skipped": 1.0, "accuracy": 0.0, "seconds": 0.5}
     assert len(grocer.bodies) == QUESTIONS
+    assert main([*command[:-1], str(tmp_path / "macro"), "--mode", "macro"]) == 0
+    assert calibrate([str(tmp_path / "macro")]) == 1
+    assert "is a run of --mode macro: one of --mode dual is expected" in capsys.readouterr().err
     assert calibrate([str(tmp_path / "data")]) == 1
     assert "holds no run.json of a run" in capsys.readouterr().err
 

@@ -29,10 +29,10 @@ _KEEP_EVERY = 200
 class Counts:
     """How far a curation is, what became of each question, and what was irregular.
 
-    `excluding` tells the images that were to be left out from others, so that a curation goes on with the same.
+    `begun_with` tells release, profile and the images that were to be left out from others: it goes on with the same.
     """
 
-    excluding: str
+    begun_with: str
     images: int = 0
     questions: int = 0
     mapped: int = 0
@@ -44,7 +44,8 @@ class Counts:
 class Curation:
     """One curation into a folder: conversations, crops, counts. Started again, it goes on.
 
-    Raises ValueError where a file of the release is in no known form, or where it goes on with other `excluded` images.
+    Raises ValueError where a file of the release is in no known form, where it was begun with another release, profile
+    or other `excluded` images, and over a profile whose boxes are in pixels: of the picture as its model is shown it.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class Curation:
         progress: Progress,
         excluded: frozenset[int] = frozenset(),
     ) -> None:
+        if profile.box_format.scale == "pixels":
+            raise ValueError(f"the profile {profile.name} writes boxes in pixels as shown, which are not known here")
         self.files = look_at(release)
         self._pictures, self._out, self._profile, self._progress = pictures, out, profile, progress
         (out / "crops").mkdir(parents=True, exist_ok=True)
@@ -142,13 +145,20 @@ class Curation:
         answer = asked.answer.strip().removesuffix(".")
         return two_rounds(self._profile, name, crop.as_posix(), asked.question, answer, box)
 
+    @property
+    def _begun_with(self) -> str:
+        told = [self.files, self._profile.model_dump(mode="json"), sorted(self._excluded)]
+        return hashlib.blake2b(json.dumps(told).encode(), digest_size=8).hexdigest()
+
     def _kept_counts(self) -> Counts:
-        path, excluding = self._out / _PROGRESS_FILE, _fingerprint(self._excluded)
+        path, begun_with = self._out / _PROGRESS_FILE, self._begun_with
         if not path.exists():
-            return Counts(excluding)
+            return Counts(begun_with)
         kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept.get("excluding") != excluding:
-            raise ValueError(f"{self._out} was begun with another --exclude: give that one, or a new folder")
+        if kept.get("begun_with") != begun_with:
+            raise ValueError(
+                f"{self._out} was begun with another --release, --profile or --exclude: give those, or a new folder"
+            )
         return Counts(**{**kept, "verdicts": Counter(kept["verdicts"]), "odd": Counter(kept["odd"])})
 
     def _keep_counts(self, written: int) -> None:
@@ -156,7 +166,3 @@ class Curation:
         partial = self._out / f"{_PROGRESS_FILE}.partial"
         partial.write_text(json.dumps(vars(self._counts)), encoding="utf-8")
         partial.replace(self._out / _PROGRESS_FILE)
-
-
-def _fingerprint(numbers: frozenset[int]) -> str:
-    return hashlib.blake2b(json.dumps(sorted(numbers)).encode(), digest_size=8).hexdigest()

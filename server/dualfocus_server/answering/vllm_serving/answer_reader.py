@@ -143,9 +143,14 @@ class AnswerReader:
         return ChatMessage(role=role, reasoning=reasoning, content=text, tool_calls=calls)
 
     def _finish_reason(self, turn: Turn) -> str:
-        """Return why an answer ended, in OpenAI's words: a tool that was named is no reason."""
-        calls_as_required = self._tool is not None and self._is_required and turn.finish_reason == "stop"
-        return "tool_calls" if turn.tool_calls or calls_as_required else turn.finish_reason
+        """Return why an answer ended, in OpenAI's words: a tool that was named is no reason.
+
+        Calls of an answer that was cut are one in a whole answer and none in a stream, as in vLLM.
+        """
+        is_whole = turn.finish_reason == "stop"
+        calls = bool(turn.tool_calls) and (is_whole or not self.request.stream)
+        calls_as_required = self._tool is not None and self._is_required and is_whole
+        return "tool_calls" if calls or calls_as_required else turn.finish_reason
 
 
 def deltas_of(message: ChatMessage) -> list[DeltaMessage]:

@@ -28,6 +28,7 @@ from dualfocus_engine.method.prompts import TurnOptions
 from fastapi import Request
 from pydantic import ValidationError
 from starlette.datastructures import State
+from vllm import envs
 from vllm.entrypoints.generate.base.protocol import PerRequestMetrics, StreamOptions
 from vllm.entrypoints.generate.base.serving import build_per_request_timing_metrics
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
@@ -307,8 +308,10 @@ class VllmChat:
         return TurnOptions(told, request.cache_salt, request.priority, adapter, request.mm_processor_kwargs or {})
 
     def is_base_model(self, name: str | None) -> bool:
-        """Whether a request's model is the served one itself."""
+        """Whether a request's model is the served one itself; where no name is to be checked, all but adapters are."""
         paths: list[BaseModelPath] = self._models.base_model_paths
+        if envs.VLLM_SKIP_MODEL_NAME_VALIDATION:
+            return name not in self._models.lora_requests
         return not name or name in [path.name for path in paths]
 
     @property
