@@ -148,11 +148,11 @@ def test_prompts_as_embeddings(web: httpx.Client) -> None:
 def test_pictures_as_embeddings(web: httpx.Client) -> None:
     """Refused without vLLM's --enable-mm-embeds, however well they are made."""
     file = io.BytesIO()
-    torch.save(torch.zeros(64, 192), file)
+    torch.save(torch.zeros(64, 128), file)
     part = {"type": "image_embeds", "image_embeds": base64.b64encode(file.getvalue()).decode()}
-    for fields in ({}, {"dualfocus": {"mode": "off"}}, {"stream": True}):
-        error = send(web, CHAT, {"messages": [{"role": "user", "content": [part]}], **fields}).json()["error"]
-        assert "--enable-mm-embeds" in error["message"]
+    for mode, stream in product(("dual", "off"), (False, True)):
+        asked = {"messages": [{"role": "user", "content": [part]}], "stream": stream}
+        assert "--enable-mm-embeds" in send(web, mode, asked).json()["error"]["message"]
 
 
 def test_tokens_that_stand_for_a_picture_are_refused_by_their_field(web: httpx.Client) -> None:
