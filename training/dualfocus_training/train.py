@@ -71,6 +71,14 @@ class Run:
         if self._accelerator.is_main_process:
             draw_curves(self._out / LOSSES_FILE, self._out / "losses.png")
             export(self._recipe, self._learner, self._processor, self._out / MODEL_FOLDER)
+        self._end()
+
+    def _end(self) -> None:
+        """Part from the other processes: first what still counts on them, then the connection."""
+        self._accelerator.wait_for_everyone()
+        del self._wrapped
+        self._accelerator.free_memory()
+        self._accelerator.end_training()
 
     def _train_stage(self, stage: Stage) -> None:
         course = build_course(self._recipe, self._stage, self._processor)
