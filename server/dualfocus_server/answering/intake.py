@@ -200,8 +200,9 @@ def _as_sent(pictures: PictureCache, data: bytes, limits: ImageLimits, salt: str
 def sampling_of(request: FocusRequest, focus: DualFocus) -> Any:
     """Return the client's sampling over the profile's and the model's defaults, as `vllm serve` would."""
     default = focus.engine.default_max_tokens
-    if default is not None:
-        default = max(default, request.min_tokens or 0)
+    least = request.min_tokens or 0
+    if default is not None and least <= focus.engine.context_length:
+        default = max(default, least)
     limits = (request.max_completion_tokens, request.max_tokens, default)
     limit = next((limit for limit in limits if limit is not None), None)
     defaults = dict(focus.engine.default_sampling)
