@@ -199,11 +199,7 @@ def _as_sent(pictures: PictureCache, data: bytes, limits: ImageLimits, salt: str
 
 def sampling_of(request: FocusRequest, focus: DualFocus) -> Any:
     """Return the client's sampling over the profile's and the model's defaults, as `vllm serve` would."""
-    default = focus.engine.default_max_tokens
-    least = request.min_tokens or 0
-    if default is not None and least <= focus.engine.context_length:
-        default = max(default, least)
-    limits = (request.max_completion_tokens, request.max_tokens, default)
+    limits = (request.max_completion_tokens, request.max_tokens, focus.engine.default_max_tokens)
     limit = next((limit for limit in limits if limit is not None), None)
     defaults = dict(focus.engine.default_sampling)
     if (request.n or 1) == 1:  # without a temperature of their own, several answers would be one

@@ -26,7 +26,6 @@ from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.images.request_images import RequestImages
 from PIL import Image
 from pydantic import ValidationError
-from vllm.exceptions import VLLMValidationError
 
 from ..builders import data_url, encoded
 
@@ -61,7 +60,6 @@ def focus(defaults: dict[str, Any] | None = None, **profile: Any) -> DualFocus:
         default_sampling=defaults or {},
         pictures=pictures,
         default_max_tokens=128,
-        context_length=4096,
         placeholder_tokens=frozenset({9}),
         views=own.views,
         as_words=list,
@@ -232,17 +230,10 @@ async def test_clients_sampling_goes_before_the_profiles_and_that_before_the_mod
         ({"max_tokens": 7}, 7),
         ({"max_completion_tokens": 9}, 9),
         ({"max_tokens": 7, "max_completion_tokens": 9}, 9),
-        ({"min_tokens": 200}, 200),
-        ({"min_tokens": 5}, 128),
     ],
 )
 async def test_length_is_the_clients_or_the_profiles(fields: dict[str, Any], tokens: int) -> None:
     assert (await _question(user(), **fields)).sampling.max_tokens == tokens
-
-
-async def test_more_tokens_than_the_context_holds_are_refused_at_once() -> None:
-    with pytest.raises(VLLMValidationError, match="min_tokens must be less than or equal to max_tokens=128"):
-        await _question(user(), min_tokens=5000)
 
 
 async def test_whole_conversations_pictures_can_be_zoomed() -> None:
