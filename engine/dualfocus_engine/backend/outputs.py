@@ -68,11 +68,17 @@ def answer_limit(config: ModelConfig, defaults: Mapping[str, Any]) -> int | None
 
 
 def bounded_request(request: TurnRequest, room: int) -> TurnRequest:
-    """Return a request for at most `room` tokens; an answer's each have a log-probability, for its perplexity."""
+    """Return a request for at most `room` tokens; an answer's each have a log-probability, for its perplexity.
+
+    Raises BadQuestion where it is to have more at least: the engine would end over it, which reads it anew.
+    """
     sampling = request.sampling.clone()
     if request.is_answer:
         sampling.logprobs = sampling.logprobs or 0
     sampling.max_tokens = min(sampling.max_tokens or room, room)
+    if sampling.min_tokens > sampling.max_tokens:
+        why = f"min_tokens is {sampling.min_tokens}, and an answer may have {sampling.max_tokens} tokens here"
+        raise BadQuestion(f"{why}: what is left of the context, or what the server allows.", "min_tokens")
     is_followed = request.on_text is not None or request.on_accepted is not None
     sampling.output_kind = RequestOutputKind.DELTA if is_followed else RequestOutputKind.FINAL_ONLY
     return replace(request, sampling=sampling)

@@ -15,7 +15,7 @@ from dualfocus_engine.backend.heartbeat import Heartbeat
 from dualfocus_engine.backend.launch import engine_args
 from dualfocus_engine.backend.outputs import answer_limit, bounded_request
 from dualfocus_engine.backend.vllm_engine import VllmEngine
-from dualfocus_engine.errors import ConfigError
+from dualfocus_engine.errors import BadQuestion, ConfigError
 from dualfocus_engine.families.profiles import Profile, load_profile
 from dualfocus_engine.method.prompts import Prompt
 from dualfocus_engine.method.turn_engine import TurnRequest
@@ -126,6 +126,14 @@ def test_every_token_of_an_answer_gets_a_log_probability_and_as_many_as_were_ask
     sampling = bounded_request(request, room=5).sampling
     assert (sampling.logprobs, sampling.max_tokens) == (given, 5)
     assert request.sampling.max_tokens == 7, "the client's own is left as it is"
+
+
+def test_an_answer_longer_than_there_is_room_for_never_reaches_the_engine() -> None:
+    """vLLM's engine reads such a request as it comes in, and the thread that reads would end over it."""
+    request = TurnRequest("macro", Prompt((1,), ()), SamplingParams(max_tokens=9, min_tokens=6))
+    assert bounded_request(request, room=6).sampling.max_tokens == 6
+    with pytest.raises(BadQuestion, match="min_tokens is 6, and an answer may have 5 tokens here"):
+        bounded_request(request, room=5)
 
 
 def test_tokens_of_a_box_get_none() -> None:
