@@ -51,6 +51,8 @@ STAGE_SECONDS = Histogram(
     "dualfocus_stage_seconds", "Seconds of a question's stages.", ["stage"], buckets=_STAGE_SECONDS
 )
 QUESTIONS = Counter("dualfocus_questions", "Questions by how they ended.", ["outcome"])
+for _outcome in (*_ANSWERS, "degraded", *_SKIPPED.values(), OFF, "client_left", *ERROR_TYPES):
+    QUESTIONS.labels(_outcome)  # from 0 on: of a series that begins at 5, Prometheus sees no rise
 PASSED_ON = Counter(
     "dualfocus_passthrough_questions", "Requests that vLLM's own serving answered, by the reason.", ["reason"]
 )
@@ -146,10 +148,6 @@ def record_passthrough(seconds: float, reason: str) -> None:
     QUESTIONS.labels(OFF).inc()
     PASSED_ON.labels(reason).inc()
     QUESTION_SECONDS.labels(OFF).observe(seconds)
-
-
-for _outcome in (*_ANSWERS, "degraded", *_SKIPPED.values(), OFF, "client_left", *ERROR_TYPES):
-    QUESTIONS.labels(_outcome)  # from 0 on: of a series that begins at 5, Prometheus sees no rise
 
 
 def record_failure(status: int) -> None:

@@ -145,6 +145,13 @@ def test_prompts_as_embeddings(web: httpx.Client) -> None:
     assert error["param"] == "prompt_embeds"
 
 
+def test_an_answer_that_must_be_longer_than_the_context_ends_nothing(web: httpx.Client) -> None:
+    """vLLM's engine checks that again as it reads a request; the thread that reads would end over it."""
+    for mode, stream in product(("dual", "macro", "micro", "search"), (False, True)):
+        error = send(web, mode, {"max_tokens": 100_000, "min_tokens": 600, "stream": stream}).json()["error"]
+        assert "min_tokens" in error["message"], (mode, error)
+
+
 def test_pictures_as_embeddings(web: httpx.Client) -> None:
     """Refused without vLLM's --enable-mm-embeds, however well they are made."""
     file = io.BytesIO()
