@@ -92,6 +92,15 @@ def launch(
         )
 
 
+def wait_until_all_ended(process: int) -> None:
+    """Wait until no process runs that this server began.
+
+    One that has ended and that nobody has collected yet counts as ended: a container's first process may collect none.
+    """
+    running = ["pgrep", "--runstates", "R,S,D", "-s", str(process)]
+    wait_until(lambda: not subprocess.run(running, capture_output=True, check=False).stdout)
+
+
 def engine_process(server: Server) -> int:
     """The id of the process in which the server's engine runs."""
     listed = subprocess.run(

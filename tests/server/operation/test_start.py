@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import yaml
 from dualfocus_training.models.untrained import untrained_profile
-from running_server import PATIENCE, UNTRAINED, Server, start_server, wait_until
+from running_server import PATIENCE, UNTRAINED, Server, start_server, wait_until_all_ended
 
 IMAGE_TOKENS = 64
 
@@ -102,5 +102,4 @@ def test_options_are_read_from_a_yaml_file_and_sigterm_ends_it_cleanly(
     assert turns["micro"]["prompt_tokens"] == grounding + follow_up
     running.process.terminate()
     assert running.process.wait(PATIENCE) == 0
-    listed = ["pgrep", "--runstates", "R,S,D", "-a", "-s", str(running.process.pid)]
-    wait_until(lambda: not subprocess.run(listed, capture_output=True, check=False).stdout)
+    wait_until_all_ended(running.process.pid)

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,7 +16,16 @@ from typing import Any
 import httpx
 import pytest
 from asking import SOON
-from running_server import PATIENCE, Server, engine_process, frozen_engine, launch, start_server, wait_until
+from running_server import (
+    PATIENCE,
+    Server,
+    engine_process,
+    frozen_engine,
+    launch,
+    start_server,
+    wait_until,
+    wait_until_all_ended,
+)
 
 About = Callable[[str, str], list[dict[str, Any]]]
 CLIENTS = 8
@@ -162,7 +170,7 @@ def test_sigterm_ends_a_server_that_is_not_ready_yet(tmp_path: Path, stage: str)
     assert signals_caught(process.pid) & 1 << (signal.SIGTERM - 1)
     process.terminate()
     assert process.wait(PATIENCE) == 128 + signal.SIGTERM
-    wait_until(lambda: not subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True).stdout)
+    wait_until_all_ended(process.pid)
 
 
 def signals_caught(process: int) -> int:
