@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dualfocus_engine.pictures.formats import FORMATS
+from hostile_memory import avif_claiming, avif_of_parts, jpeg_of_scans, tiff_of_a_tile, tiff_of_strips
 from PIL import Image
 
 READ, REFUSED, EITHER = frozenset({200}), frozenset({400}), frozenset({200, 400})
@@ -275,6 +276,12 @@ _BOMBS = (
     ),
     HostileImage("TIFF strip of 4 GB", READ, lambda: _grey_tiff((279, 4, 1, 0xFFFFFFFF))),
     HostileImage("TIFF of 65535 samples", REFUSED, lambda: _grey_tiff((277, 3, 1, 65_535))),
+    HostileImage("TIFF tile of 4096x4096", READ, lambda: tiff_of_a_tile(4096, 4096)),
+    HostileImage("TIFF tiles far over its edge", REFUSED, lambda: tiff_of_a_tile(8192, 16, height=1_000_000)),
+    HostileImage("TIFF of 300000 strips", REFUSED, lambda: tiff_of_strips(300_000)),
+    HostileImage("JPEG of 300 scans", REFUSED, lambda: jpeg_of_scans(300)),
+    HostileImage("AVIF frame larger than its picture", READ, lambda: avif_claiming(2048, 16)),
+    HostileImage("AVIF of 100 items in 65535 parts each", REFUSED, lambda: avif_of_parts(100)),
 )
 _ANIMATIONS = (
     HostileImage("animated GIF", READ, lambda: _animation("GIF"), "image/gif"),

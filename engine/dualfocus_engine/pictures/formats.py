@@ -8,6 +8,7 @@ import pi_heif
 from PIL import Image, UnidentifiedImageError
 
 from dualfocus_engine.errors import BadPicture
+from dualfocus_engine.pictures import avif, tiff
 from dualfocus_engine.pictures.png import without_text
 
 pi_heif.register_heif_opener()
@@ -19,10 +20,14 @@ Image.MAX_IMAGE_PIXELS = None
 _DECODING_BYTES = {
     **dict.fromkeys(("JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM"), 11),
     "WEBP": 18,
-    "AVIF": 18,
+    "AVIF": 11,
     "HEIF": 18,
     "JPEG2000": 26,
 }
+# What a JPEG's fourth channel takes besides, and a pixel of what an AVIF's frames are coded at (12 bits, full colour).
+_FOURTH_CHANNEL_BYTES, _AVIF_CODED_BYTES = 2, 7
+# What a TIFF takes beside the tile or strip that is being decoded.
+_TIFF_BYTES = 5
 FORMATS = tuple(_DECODING_BYTES)
 # vLLM's own bound.
 MAX_PIXELS = 178_956_970
@@ -55,6 +60,9 @@ def opened(data: bytes, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Im
     Raises BadPicture, also for whatever Pillow raises about it inside the block.
     """
     with raise_bad_picture():
+        # Pillow and libavif read lists of any length as they open a file.
+        avif.check_lists(data)
+        tiff.check_directory(data)
         try:
             image = Image.open(io.BytesIO(without_text(data)), formats=formats)
         except UnidentifiedImageError as error:
@@ -81,9 +89,20 @@ def format_of(image: Image.Image) -> str:
     return "JPEG" if image.format in (None, "MPO") else str(image.format)  # a JPEG with further ones behind it
 
 
-def decoding_bytes(image: Image.Image) -> int:
-    """Return the memory that decoding an image to RGB takes at most."""
-    return _DECODING_BYTES[format_of(image)] * image.width * image.height
+def decoding_bytes(image: Image.Image, data: bytes) -> int:
+    """Return the memory that decoding an image, opened from `data`, to RGB takes at most.
+
+    Raises BadPicture where that can't be told.
+    """
+    name, pixels = format_of(image), image.width * image.height
+    takes = _DECODING_BYTES[name] * pixels
+    if name == "JPEG" and image.mode == "CMYK":
+        return takes + _FOURTH_CHANNEL_BYTES * pixels
+    if name == "TIFF":
+        return max(takes, _TIFF_BYTES * pixels + tiff.block_bytes(image))
+    if name == "AVIF":
+        return takes + _AVIF_CODED_BYTES * max(avif.coded_pixels(data), pixels)
+    return takes
 
 
 def what_is_left_out(image: Image.Image) -> str | None:

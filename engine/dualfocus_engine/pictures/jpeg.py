@@ -1,17 +1,41 @@
-"""Truncated JPEGs: those that lack their last bytes only are read, as browsers show them."""
+"""JPEGs beyond what Pillow does: many scans are refused, and a file that lacks its last bytes only is read."""
 
 import io
+import re
 
 from PIL import Image, ImageChops
 
-# The marker EOI.
-_END = b"\xff\xd9"
+from dualfocus_engine.errors import BadPicture
+
+# Encoders write about ten. Each scan of a progressive file is another pass over the whole picture, and a few bytes are
+# enough for one.
+MAX_SCANS = 100
+# The markers SOS and EOI.
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"
+# Every marker but those that stand alone: in a scan's data FF is followed by 0, another FF or the number of a restart.
+_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 # Bits that decode to something else than what a decoder puts where nothing is left.
 _NOISE = b"\x55"
 # What is compared is smaller: of a progressive file less so, since what is missing there is its details.
 _SCALE, _PROGRESSIVE_SCALE = 8, 2
 # Rows that may be missing: a row of blocks and what their colour reaches, or a share of a large picture.
 _BLOCK_ROWS, _SHARE = 24, 64
+
+
+def check_scans(data: bytes) -> None:
+    """Raise BadPicture where the first picture of a JPEG file has too many scans."""
+    if data.count(_SCAN) > MAX_SCANS and (scans := _count_scans(data)) > MAX_SCANS:
+        raise BadPicture(f"The image is a JPEG of {scans:,} scans: at most {MAX_SCANS} are accepted.")
+
+
+def _count_scans(data: bytes) -> int:
+    """Return how many scans begin before the first end; a segment's content, such as a thumbnail, is skipped."""
+    scans, at = 0, 0
+    while (found := _MARKER.search(data, at)) and found[0] != _END:
+        scans += found[0] == _SCAN
+        length = int.from_bytes(data[found.end() : found.end() + 2])
+        at = found.end() + max(length, 2)  # libjpeg reads the length in any case
+    return scans
 
 
 def complete_truncated(data: bytes) -> bytes | None:

@@ -20,7 +20,7 @@ from dualfocus_engine.pictures.formats import (
     raise_bad_picture,
     what_is_left_out,
 )
-from dualfocus_engine.pictures.jpeg import complete_truncated
+from dualfocus_engine.pictures.jpeg import check_scans, complete_truncated
 from dualfocus_engine.pictures.png import rows_are_missing
 
 # Rows of pixels that are hashed at once: all of a large picture's bytes would hold the interpreter for long.
@@ -145,7 +145,9 @@ def read_source_image(
     with opened(data, limits.formats) as image:
         _check_pixels(image.size, limits)
         name = format_of(image)
-        takes = decoding_bytes(image)
+        if name == "JPEG":
+            check_scans(data)
+        takes = decoding_bytes(image, data)
         if takes > limits.decoding_bytes:
             raise BadPicture(
                 f"The image is {image.width}x{image.height}: as {name} it takes {takes:,} bytes to decode, more than "
