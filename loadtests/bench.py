@@ -102,11 +102,12 @@ def _load(told: str, experiment: Experiment, part: Path, rounds: int) -> list[di
 
 
 def _judge(cells: Sequence[dict[str, Any]]) -> None:
-    """Raise NotRun where so many questions failed that nothing is measured."""
-    records = [record for cell in cells for record in cell["records"]]
-    failed = [record["error"] for record in records if record["error"]]
-    if len(failed) > len(records) / 10:
-        raise NotRun(f"{len(failed)} of {len(records)} questions failed, the first with {failed[0]}")
+    """Raise NotRun where so many of a side's questions failed that nothing is measured."""
+    for side in {cell["side"] for cell in cells}:
+        records = [record for cell in cells if cell["side"] == side for record in cell["records"]]
+        failed = [record["error"] for record in records if record["error"]]
+        if len(failed) > len(records) / 10:
+            raise NotRun(f"{len(failed)} of {len(records)} questions of {side} failed, the first with {failed[0]}")
 
 
 def _is_done(path: Path) -> bool:

@@ -169,7 +169,7 @@ def _format_search(found: dict[str, Any]) -> str:
         picked, full, area = told["picked"], told["full"], told["area_under_curve"]
         told_apart = "-" if area is None else f"{area:.3f}"
         lines.append(
-            f"{name}: area under the curve {told_apart}; at {picked['threshold']:g} {picked['looks']:.2f} looks a "
+            f"{name}: area under the curve {told_apart}; at {picked['threshold']} {picked['looks']:.2f} looks a "
             f"question and {picked['accuracy']:.1%} right, instead of {full['looks']:.2f} and {full['accuracy']:.1%}"
         )
     return "\n".join([*lines, "a profile's numbers:", yaml.safe_dump(found["profile"]).rstrip()])
@@ -178,7 +178,7 @@ def _format_search(found: dict[str, Any]) -> str:
 def _format_findings(found: dict[str, Any]) -> str:
     full, picked = found["full"], found["picked"]
     return (
-        f"--skip-below {picked['threshold']:g}\n"
+        f"--skip-below {picked['threshold']}\n"
         f"skips {picked['skipped']:.1%} of {found['questions']} second looks; right answers "
         f"{picked['accuracy']:.1%} instead of {full['accuracy']:.1%}; "
         f"{picked['seconds']:.3f} s a question instead of {full['seconds']:.3f} s"

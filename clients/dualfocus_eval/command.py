@@ -80,7 +80,7 @@ def _add_benchmark(commands: Any, benchmark: Benchmark) -> argparse.ArgumentPars
     parser.add_argument("--candidates", type=at_least_1, help="boxes for which a look may be taken; one if left out")
     parser.add_argument("--max-looks", type=at_least_1, help="of mode search; the server's own if left out")
     parser.add_argument("--model", help="the model's name; the server's first if left out")
-    parser.add_argument("--max-tokens", type=at_least_1, help="of each answer; the server's own default if left out")
+    parser.add_argument("--max-tokens", type=at_least_1, help="of each answer; None: the server's own")
     parser.add_argument(
         "--shift", type=_pixels, default=[], metavar="10,25,150", help="ask again, the box moved (Table 5)"
     )

@@ -104,7 +104,7 @@ def search_figures(asked: Sequence[Sequence[Look]], loss: float) -> dict[str, An
 def _profile(signals: dict[str, Any]) -> dict[str, Any]:
     """Return a profile's numbers: by the model's word where that takes fewer looks for the accuracy that is allowed."""
     perplexity, enough = (signals[name]["picked"] for name in SIGNALS)
-    numbers: dict[str, Any] = {"sure_below_perplexity": round(perplexity["threshold"], 4)}
+    numbers: dict[str, Any] = {"sure_below_perplexity": perplexity["threshold"]}
     if enough["looks"] < perplexity["looks"]:
-        numbers["enough"] = {"above": round(enough["threshold"], 4)}
+        numbers["enough"] = {"above": enough["threshold"]}
     return numbers

@@ -40,22 +40,22 @@ class Loop:
             model = LlavaForConditionalGeneration(AutoConfig.from_pretrained(folder)).to(torch.bfloat16)
         self._model = model.eval().to(self._device)
 
-    def answer(self, picture: Image.Image, question: str, sampling: dict[str, Any]) -> dict[str, float]:
-        """Answer one question; returns the seconds of each call, by turn."""
+    def answer(self, picture: Image.Image, question: str, sampling: dict[str, Any]) -> tuple[str, dict[str, float]]:
+        """Answer one question; returns the last call's text, and the seconds of each call by turn."""
         profile, seconds = self._profile, {}
         talk = [{"role": "system", "content": profile.system}] if profile.system else []
-        seconds["macro"], _ = self._generate([*talk, _user(question)], [picture], sampling)
+        seconds["macro"], answer = self._generate([*talk, _user(question)], [picture], sampling)
         talk = [*talk, _user(profile.grounding_text(question))]
         limit = {"max_tokens": profile.max_box_tokens, "ignore_eos": bool(profile.box_format.grammar)}
         seconds["grounding"], written = self._generate(talk, [picture], limit)
         box = _FIXED_BOX if profile.box_format.grammar else profile.box_format.read(written)
         region = crop_region(box, picture.size, profile.crop) if box and not box.is_empty else None
         if box is None or region is None:
-            return seconds
+            return answer, seconds
         reply = {"role": "assistant", "content": profile.box_format.write(box)}
         talk = [*talk, reply, _user(profile.micro_text(question))]
-        seconds["micro"], _ = self._generate(talk, [picture, picture.crop(region)], sampling)
-        return seconds
+        seconds["micro"], answer = self._generate(talk, [picture, picture.crop(region)], sampling)
+        return answer, seconds
 
     def _generate(
         self, talk: list[dict[str, str]], pictures: list[Image.Image], limit: dict[str, Any]
@@ -97,9 +97,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         image, text = body["messages"][-1]["content"]
-        seconds = self.loop.answer(_picture(image["image_url"]["url"]), text["text"], body)
+        answer, seconds = self.loop.answer(_picture(image["image_url"]["url"]), text["text"], body)
         outcome = "only_answer" if "micro" in seconds else "no_box"
-        self._send({"dualfocus": {"turns": {}, "stages": seconds, "macro": None, "selection": outcome}})
+        told = {"turns": {}, "stages": seconds, "macro": None, "selection": outcome}
+        self._send({"choices": [{"message": {"role": "assistant", "content": answer}}], "dualfocus": told})
 
     def _send(self, answer: dict[str, Any]) -> None:
         content = json.dumps(answer).encode()

@@ -3,13 +3,17 @@
 import base64
 import io
 from collections.abc import Callable
+from http.server import HTTPServer
+from threading import Thread
 from typing import Any
 
+import httpx
 import pytest
 from dualfocus_engine.families.profiles import Profile
 from PIL import Image
 
 from loadtests.asking.calls import Json, ask_chat, ask_focus, ask_in_three_calls
+from loadtests.asking.loop import _Handler
 from loadtests.asking.model import BOX_GRAMMAR, bench_profile
 from loadtests.asking.questions import Asked, asked
 
@@ -129,6 +133,19 @@ def test_a_plain_call_and_mode_off_differ_in_nothing_else(question: Asked) -> No
     cost = ask_focus(off.post, "m", question, "off", SAMPLING)
     assert off.bodies["off"] == plain.bodies["chat"] | {"dualfocus": {"mode": "off"}}
     assert cost.completion_tokens == 16
+
+
+def test_the_loops_answer_is_read_like_the_servers(question: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Answers:
+        def answer(self, picture: Image.Image, text: str, sampling: Json) -> tuple[str, dict[str, float]]:
+            return "red", dict.fromkeys(("macro", "grounding", "micro"), 0.5)
+
+    monkeypatch.setattr(_Handler, "loop", Answers(), raising=False)
+    with HTTPServer(("127.0.0.1", 0), _Handler) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/v1/chat/completions"
+        cost = ask_focus(lambda _, body: httpx.post(url, json=body).json(), "m", question, "dual", SAMPLING)
+    assert (cost.right, cost.outcome, cost.stages["micro"]) == (question.answer == "red", "only_answer", 0.5)
 
 
 def test_every_number_has_a_picture_of_its_own() -> None:

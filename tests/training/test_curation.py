@@ -52,6 +52,16 @@ def test_a_question_is_kept_where_one_object_fits(question: str, things: list[Th
     assert verdict(question, *things) is expected
 
 
+def test_a_question_that_names_nothing_is_judged_by_its_answer() -> None:
+    def judged(answer: str, *things: Thing) -> Verdict:
+        asked = Asked(1, "What is lying there?", answer, Region(1, REGION), mapped=True)
+        return judge(Annotated(1, (200, 100), things, (asked,)), asked)
+
+    assert judged("A clock.", CLOCK) is Verdict.KEPT
+    assert judged("A man.", MAN, OTHER_MAN) is Verdict.SEVERAL_REFERENTS
+    assert judged("Nothing.", CLOCK) is Verdict.NO_REFERENT
+
+
 def test_a_question_needs_a_region_in_the_image() -> None:
     assert verdict("What color is the clock?", CLOCK, region=None) is Verdict.NO_REGION
     assert verdict("What color is the clock?", CLOCK, region=(300, 0, 350, 50)) is Verdict.EMPTY_REGION

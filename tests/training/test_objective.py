@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from dualfocus_engine.families.profiles import Profile
 from dualfocus_training.learning.conversations import Conversation, asks, says
 from dualfocus_training.learning.learner import SceneLearner
 from dualfocus_training.learning.objective import IGNORED, TERMS, TargetBatch, Targets, answer_losses, padded_targets
-from dualfocus_training.learning.rounds import RoundsBatch, RoundsLearner, collate_rounds
+from dualfocus_training.learning.rounds import RoundsBatch, RoundsLearner, Template, collate_rounds
 from PIL import Image
 
 CONVERSATION = Conversation(
@@ -24,15 +25,22 @@ PICTURES = [Image.new("RGB", (32, 32), "red"), Image.new("RGB", (32, 32), "blue"
 
 
 @pytest.fixture
-def rounds(processor: Any) -> RoundsBatch:
-    return collate_rounds(processor, [(CONVERSATION, PICTURES)])
+def template(processor: Any, profile: Profile) -> Template:
+    return Template(processor, profile)
 
 
-def test_both_rounds_in_one_pass_equal_two_passes(learner: SceneLearner, processor: Any, rounds: RoundsBatch) -> None:
+@pytest.fixture
+def rounds(template: Template) -> RoundsBatch:
+    return collate_rounds(template, [(CONVERSATION, PICTURES)])
+
+
+def test_both_rounds_in_one_pass_equal_two_passes(
+    learner: SceneLearner, template: Template, rounds: RoundsBatch
+) -> None:
     rounds_learner = RoundsLearner(learner.model)
     together = rounds_learner(rounds)
     first = Conversation(["picture.png"], CONVERSATION.messages[:2])
-    alone = rounds_learner(collate_rounds(processor, [(first, PICTURES[:1])]))
+    alone = rounds_learner(collate_rounds(template, [(first, PICTURES[:1])]))
     second = rounds_learner(RoundsBatch(rounds.inputs, _only_the_answer(rounds.targets)))
     # On its own the first round has one picture, as a macro sample does.
     torch.testing.assert_close(together["box"], alone["macro"])

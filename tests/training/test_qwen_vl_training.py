@@ -12,7 +12,6 @@ from asking import CHAT, lend
 from dualfocus_engine.conversion.reading import tensors_in, tensors_of
 from dualfocus_engine.families.profiles import Profile, load_profile
 from dualfocus_training.learning.objective import TERMS
-from dualfocus_training.learning.rounds import collate_rounds
 from dualfocus_training.models.qwen_vl.model import QwenVL
 from dualfocus_training.models.qwen_vl.processor import QwenVLProcessor
 from dualfocus_training.recipe import Recipe, load_recipe
@@ -65,7 +64,7 @@ def inputs(recipe: Recipe) -> dict[str, Tensor]:
     processor = build_processor_of(recipe)
     course = build_course(recipe, 0, processor)
     found = next(item for item in map(course.__getitem__, range(4)) if len(item[1]) > 1)
-    return collate_rounds(processor, [found]).inputs
+    return course.collate([found]).inputs
 
 
 def test_logits_are_those_of_the_original_weights(original: Path, inputs: dict[str, Tensor]) -> None:

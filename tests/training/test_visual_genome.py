@@ -238,6 +238,34 @@ def test_a_file_in_another_form_is_named(name: str, content: Any, told: str, tmp
     assert name in str(raised.value)
 
 
+def test_pictures_that_are_damaged_or_turned_are_left_out(tmp_path: Path, profile: Profile) -> None:
+    """A turned one's regions may be of either way round."""
+    curation = _curation(files(), tmp_path, profile)
+    whole = (tmp_path / "release" / "1.jpg").read_bytes()
+    (tmp_path / "release" / "1.jpg").write_bytes(whole[: len(whole) // 2])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "release" / "2.jpg", exif=exif)
+    counts = curation.run()
+    assert (counts["image files that can't be read"], counts["image files that their EXIF turns"]) == (1, 1)
+    assert not (tmp_path / "out" / "conversations.jsonl").read_bytes()
+
+
+def test_a_curation_that_was_stopped_as_it_read_the_files_keeps_to_its_release(
+    tmp_path: Path, profile: Profile, curated: Callable[..., dict[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stops(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dualfocus_training.curation.curate.Genome", stops)
+    with pytest.raises(KeyboardInterrupt):
+        curated(files())
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="was begun with another --release"):
+        curated(files() | {"objects.json": [{"image_id": 1, "objects": []}]})
+    assert curated(files()) == REGULAR
+
+
 def test_pictures_lie_in_the_folder_that_their_url_names(
     tmp_path: Path, profile: Profile, curated: Callable[..., dict[str, int]]
 ) -> None:

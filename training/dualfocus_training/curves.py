@@ -29,7 +29,10 @@ def _series(losses: Path) -> dict[str, list[tuple[int, float]]]:
     """Each loss as (step of the run, value). A step that was taken again counts as taken last."""
     records: dict[tuple[str, int], dict[str, float]] = {}
     for line in losses.read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
+        try:
+            record = json.loads(line)
+        except ValueError:  # a line that was not written to its end
+            continue
         key = (record.pop("stage"), record.pop("step"))
         del record["time"]
         records[key] = record

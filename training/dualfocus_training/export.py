@@ -62,6 +62,7 @@ def _replaced(folder: Path) -> Iterator[Path]:
     yield partial
     old = folder.with_name(folder.name + ".old")
     if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)  # of an export that was stopped at its end
         folder.replace(old)
     partial.replace(folder)
     shutil.rmtree(old, ignore_errors=True)

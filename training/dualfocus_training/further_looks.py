@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from dualfocus_engine.families.boxes import Box, Region
-from dualfocus_engine.families.profiles import Profile
+from dualfocus_engine.families.profiles import Crops, Profile
 from dualfocus_engine.families.regions import places_of
 from dualfocus_eval.boxes import Box as SceneBox
 from dualfocus_eval.boxes import overlap
@@ -133,7 +133,7 @@ def _ground(looker: Looker, chains: _Chains, text: _Text) -> list[list[Box]]:
 
 def _score(looker: Looker, chains: _Chains) -> list[float]:
     """Whether each micro answer is right; without a conversation it is not."""
-    said = _answers(looker, chains, looker.profile.micro_text)
+    said = _answers(looker, chains, lambda question, crops: looker.profile.micro_text(question, Crops(crops)))
     answers = zip(chains, said, strict=True)
     return [float(chain is not None and is_right(text, [chain.asked.question.answer])) for chain, text in answers]
 

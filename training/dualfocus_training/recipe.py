@@ -1,7 +1,7 @@
 """One YAML per run: the model, what is learned of it, the data, and the stages of training."""
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from dualfocus_engine.families.profiles import Profile, load_profile
@@ -88,7 +88,7 @@ class Recipe(_Part):
     lora: Lora | None = None
     stages: tuple[Stage, ...]
     workers: int = 1
-    precision: str = "bf16"
+    precision: Literal["no", "bf16"] = "bf16"
     keep_every: int = Field(default=200, gt=0, description="steps between checkpoints")
 
     @model_validator(mode="after")

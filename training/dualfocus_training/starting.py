@@ -90,4 +90,4 @@ def build_course(recipe: Recipe, number: int, processor: Any) -> Course:
     stage, seed = recipe.stages[number], recipe.seed * 1000 + number
     if stage.scenes:
         return SceneCourse(recipe, stage.scenes, seed, processor.tokenizer)
-    return ConversationCourse(stage.conversations, seed, processor)
+    return ConversationCourse(stage.conversations, seed, processor, recipe.load_profile())

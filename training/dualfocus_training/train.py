@@ -42,7 +42,7 @@ class Start(NamedTuple):
 class Run:
     """A run in progress: what is learned, optimizers, and how far through the recipe it is.
 
-    Raises ValueError where there is no stage of the start's name.
+    Raises ValueError where there is no stage of the start's name, and where rows can't be shared out evenly.
     """
 
     def __init__(self, recipe: Recipe, out: Path, start: Start | None = None) -> None:
@@ -52,6 +52,7 @@ class Run:
         self._accelerator = Accelerator(
             mixed_precision=recipe.precision, cpu=not torch.cuda.is_available(), kwargs_handlers=[unused]
         )
+        _check_shares(recipe, self._accelerator.num_processes)
         self._processor = build_processor_of(recipe)
         self._learner = build_learner(recipe, self._processor).to(self._accelerator.device)
         muon = any(stage.rates.muon for stage in recipe.stages)
@@ -69,8 +70,8 @@ class Run:
             self._stage, self._step = self._stage + 1, 0
             self._save()
         if self._accelerator.is_main_process:
-            draw_curves(self._out / LOSSES_FILE, self._out / "losses.png")
             export(self._recipe, self._learner, self._processor, self._out / MODEL_FOLDER)
+            draw_curves(self._out / LOSSES_FILE, self._out / "losses.png")
         self._end()
 
     def _end(self) -> None:
@@ -169,6 +170,16 @@ class Run:
             optimizer.load_state_dict(kept)
         self._stage, self._step = state["stage"], state["step"]
         return True
+
+
+def _check_shares(recipe: Recipe, processes: int) -> None:
+    """Raise ValueError where some rows of a stage would weigh more than others, or a slice have none."""
+    for stage in recipe.stages:
+        if stage.rows % (processes * stage.slices):
+            raise ValueError(
+                f"stage {stage.name}: {stage.rows} rows can't be shared out among {processes} processes of "
+                f"{stage.slices} slices: give a multiple of {processes * stage.slices}"
+            )
 
 
 def _lower_priority(_: int) -> None:

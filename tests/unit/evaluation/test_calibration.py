@@ -104,7 +104,7 @@ def test_a_server_is_calibrated(url: str, questions: Path, capsys: pytest.Captur
     assert (out / "calibration.png").read_bytes().startswith(b"\x89PNG")
     assert main([str(questions), "--base-url", url, "--count", "4", "--loss", "50"]) == 0
     told = capsys.readouterr().out
-    assert told.startswith("--skip-below 5\nskips 100.0% of 4 second looks; right answers 50.0% instead of 100.0%; ")
+    assert told.startswith("--skip-below 5.0\nskips 100.0% of 4 second looks; right answers 50.0% instead of 100.0%; ")
 
 
 @pytest.mark.parametrize("cut", [{"text": "", "perplexity": None}, {"text": "re"}, {"text": " ", "perplexity": 1.0}])

@@ -2,8 +2,9 @@
 
 The paper gives the aim, one question for one referent, and not the rules. Ours, in this order:
 1. the mapping gives the question a region of its image, and the region holds pixels of the image;
-2. the question or its answer names at least one annotated object: what nothing names can't be checked;
-3. every object the question names occurs once in the image. Annotators drew many objects more than
+2. the question, or where it names none its answer, names at least one annotated object: what nothing names can't be
+   checked;
+3. every object so named occurs once in the image. Annotators drew many objects more than
    once; rectangles of one name that mostly coincide are one object;
 4. that object lies in the region, at least by its centre: otherwise region and question disagree.
 """
@@ -43,11 +44,11 @@ def judge(image: Annotated, asked: Asked) -> Verdict:
         return Verdict.OTHER_IMAGE
     if not area(clipped(asked.region.place, image.size)):
         return Verdict.EMPTY_REGION
-    return _judge_referents(image, asked.question, asked.region.place)
+    named = _referents(asked.question, image.things) or _referents(asked.answer, image.things)
+    return _judge_referents(named, asked.region.place)
 
 
-def _judge_referents(image: Annotated, question: str, region: Rectangle) -> Verdict:
-    named = _referents(question, image.things)
+def _judge_referents(named: Sequence[Sequence[Rectangle]], region: Rectangle) -> Verdict:
     if not named:
         return Verdict.NO_REFERENT
     if any(len(group) > 1 for group in named):
@@ -57,12 +58,12 @@ def _judge_referents(image: Annotated, question: str, region: Rectangle) -> Verd
     return Verdict.KEPT
 
 
-def _referents(question: str, things: Sequence[Thing]) -> list[list[Rectangle]]:
-    """For each name that occurs in the question, the distinct places of the objects so called.
+def _referents(said: str, things: Sequence[Thing]) -> list[list[Rectangle]]:
+    """For each name that occurs in what is said, the distinct places of the objects so called.
 
     Of names within names ("tennis ball" and "ball") only the longest counts, where it occurs.
     """
-    words = _singular_words(question)
+    words = _singular_words(said)
     text = f" {' '.join(words)} "
     names = {name for thing in things for name in thing.names}
     groups = []

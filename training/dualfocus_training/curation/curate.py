@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dualfocus_engine.families.boxes import Box, crop_region
 from dualfocus_engine.families.profiles import Profile
-from PIL import Image
+from PIL import ExifTags, Image
 
 from dualfocus_training.curation.ambiguity import Verdict, judge
 from dualfocus_training.curation.irregularities import Odd, report
@@ -64,6 +64,7 @@ class Curation:
         (out / "crops").mkdir(parents=True, exist_ok=True)
         self._excluded = excluded
         self._counts = self._kept_counts()
+        self._keep_counts(self._counts.written)  # before the index: it is this release's too
         self._genome = Genome(release, out / _INDEX_FILE, progress)
 
     def run(self) -> dict[str, int]:
@@ -119,11 +120,24 @@ class Curation:
         if path is None:
             self._counts.odd[Odd.FILE_MISSING] += 1
             return
-        with Image.open(path) as picture:
-            shown = picture.convert("RGB")
+        shown = self._opened(path)
+        if shown is None:
+            return
         for asked in kept:
             self._counts.odd[Odd.FULL_STOP] += asked.answer.strip().endswith(".")
             yield self._conversation(image, asked, path, shown)
+
+    def _opened(self, path: Path) -> Image.Image | None:
+        """The picture; None, and counted, where it is damaged, or may be turned otherwise than its regions."""
+        try:
+            with Image.open(path) as picture:
+                if picture.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+                    return picture.convert("RGB")
+        except OSError:
+            self._counts.odd[Odd.FILE_DAMAGED] += 1
+        else:
+            self._counts.odd[Odd.FILE_TURNED] += 1
+        return None
 
     def _picture(self, image: Annotated) -> Path | None:
         """The image's file: in the folder that its URL names, or with all others in one."""

@@ -15,6 +15,8 @@ class Odd(StrEnum):
     NO_QUESTIONS = "images without questions"
     EXCLUDED = "images left out by --exclude"
     FILE_MISSING = "image files missing"
+    FILE_DAMAGED = "image files that can't be read"
+    FILE_TURNED = "image files that their EXIF turns"
     QUESTIONS_UNKNOWN = f"images of {QUESTIONS} not in {IMAGES}"
     QUESTIONS_LACK = f"images of {IMAGES} not in {QUESTIONS}"
     OBJECTS_UNKNOWN = f"images of {OBJECTS} not in {IMAGES}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dualfocus_engine.families.boxes import Box
-from dualfocus_engine.families.profiles import Profile
+from dualfocus_engine.families.profiles import Crops, Profile
 from dualfocus_eval.boxes import Box as SceneBox
 
 USER, ASSISTANT = "USER: ", " ASSISTANT: "
@@ -63,11 +63,45 @@ def to_line(conversation: Conversation) -> str:
     return json.dumps(asdict(conversation), ensure_ascii=False) + "\n"
 
 
+def count_pictures(messages: Sequence[Message]) -> int:
+    """How many pictures messages show."""
+    return sum(part["type"] == "image" for message in messages for part in message["content"])
+
+
+def is_two_rounds(conversation: Conversation) -> bool:
+    """Whether it is that of Section 3.2: two answers, each behind a message with one more picture."""
+    roles = [message["role"] for message in conversation.messages if message["role"] != "system"]
+    shown = [count_pictures([message]) for message in conversation.messages if message["role"] == "user"]
+    return roles == ["user", "assistant"] * 2 and shown == [1, 1]
+
+
 def read_conversations(path: Path) -> Iterator[Conversation]:
-    """The conversations of a file; raises ValueError or TypeError where a line is none."""
+    """The conversations of a file; a message's content may be one text there. Raises ValueError naming a line that is
+    none.
+    """
     with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            yield Conversation(**json.loads(line))
+        for number, line in enumerate(lines, start=1):
+            try:
+                conversation = _checked(Conversation(**json.loads(line)))
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"{path}, line {number}: {error!r}") from error
+            yield conversation
+
+
+def _checked(conversation: Conversation) -> Conversation:
+    """The conversation, its contents as parts; raises ValueError where it can't be learned."""
+    messages = [message | {"content": _parts(message["content"])} for message in conversation.messages]
+    roles = [message["role"] for message in messages]
+    turns = roles[roles[:1] == ["system"] :]
+    if not turns or turns != ["user", "assistant"] * (len(turns) // 2):
+        raise ValueError(f"user and assistant don't take turns, a system message before them at most: {roles}")
+    if count_pictures(messages) != len(conversation.images):
+        raise ValueError(f"it shows {count_pictures(messages)} pictures and names {len(conversation.images)}")
+    return Conversation(conversation.images, messages)
+
+
+def _parts(content: str | list[Message]) -> list[Message]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 @dataclass(frozen=True)
@@ -94,7 +128,7 @@ class Wording:
 
     def micro(self, question: str, crops: int = 1) -> str:
         """The prompt of the micro turn (Q2), after so many crops."""
-        return self.profile.micro_text(question, crops) + ASSISTANT
+        return self.profile.micro_text(question, Crops(crops)) + ASSISTANT
 
     def enough(self, question: str) -> str:
         """The prompt, after a picture or a crop, that asks whether what is shown is enough to answer."""

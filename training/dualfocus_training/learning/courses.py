@@ -5,13 +5,16 @@ from pathlib import Path
 from random import Random
 from typing import Any, Protocol
 
+from dualfocus_engine.families.profiles import Profile
+from dualfocus_engine.pictures.fitting import fit
+from dualfocus_engine.pictures.pictures import open_picture
 from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
 from dualfocus_training.learning.batches import Batch, collate
 from dualfocus_training.learning.conversations import Conversation, Wording, read_conversations
 from dualfocus_training.learning.packing import SceneRows
-from dualfocus_training.learning.rounds import RoundsBatch, collate_rounds
+from dualfocus_training.learning.rounds import RoundsBatch, Template, collate_rounds
 from dualfocus_training.learning.rows import Eye, Row
 from dualfocus_training.recipe import Recipe, Scenes
 
@@ -45,20 +48,27 @@ class SceneCourse:
 
 
 class ConversationCourse:
-    """Conversations of files, in a new random order each time through; pictures lie beside them."""
+    """Conversations of files, in a new random order each time through; pictures lie beside them.
 
-    def __init__(self, files: Sequence[Path], seed: int, processor: Any) -> None:
-        self._seed, self._processor = seed, processor
+    What is learned is what will be served: prompts by the profile's template, pictures as the server shows them.
+    """
+
+    def __init__(self, files: Sequence[Path], seed: int, processor: Any, profile: Profile) -> None:
+        self._seed, self._template = seed, Template(processor, profile)
         self._held = [(file.parent, line) for file in files for line in read_conversations(file)]
         self._order: tuple[int, list[int]] = (-1, [])
 
     def __getitem__(self, number: int) -> tuple[Conversation, list[Image.Image]]:
         epoch, place = divmod(number, len(self._held))
         folder, conversation = self._held[self._order_of(epoch)[place]]
-        return conversation, [Image.open(folder / name).convert("RGB") for name in conversation.images]
+        return conversation, [self._shown(folder / name) for name in conversation.images]
 
     def collate(self, items: Sequence[tuple[Conversation, list[Image.Image]]]) -> RoundsBatch:
-        return collate_rounds(self._processor, items)
+        return collate_rounds(self._template, items)
+
+    def _shown(self, path: Path) -> Image.Image:
+        profile = self._template.profile
+        return fit(open_picture(path).decode(), profile.pad_color, profile.image_size)
 
     def _order_of(self, epoch: int) -> list[int]:
         if self._order[0] != epoch:

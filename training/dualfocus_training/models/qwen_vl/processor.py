@@ -29,11 +29,9 @@ class QwenVLProcessor:
         self._side = Shape.from_config(read_json(folder / "config.json")).vision.side
         self.tokenizer: Any = QWenTokenizer.from_pretrained(folder)
 
-    def apply_chat_template(self, messages: Sequence[Any], add_generation_prompt: bool = False) -> str:
+    def apply_chat_template(self, messages: Sequence[Any], **options: Any) -> str:
         """The conversation as text; pictures are numbered through it."""
-        text: str = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
+        text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, **options)
         return text
 
     def __call__(self, text: str, images: Sequence[Image.Image] = (), **_: Any) -> dict[str, Tensor]:
