@@ -3,17 +3,18 @@
 import inspect
 import re
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
 import vllm
 import vllm.entrypoints.cli.serve
-from dualfocus_engine import DualFocus, EngineDead
+from dualfocus_engine import BadQuestion, DualFocus, EngineDead, Question
 from dualfocus_engine.backend.cpu_kernels import shrink_by_adapter
 from dualfocus_engine.backend.drafts import SPECULATIVE_CONFIG
 from dualfocus_engine.backend.ec_connector import ENCODER_RUNS
 from dualfocus_engine.backend.launch import _addresses
+from dualfocus_engine.backend.sampling_limits import MAX_ALLOWED, MAX_BIASED, MAX_STOPS
 from dualfocus_engine.method.questions import Message
 from dualfocus_engine.method.turn_engine import TurnRequest
 from dualfocus_engine.pictures.pictures import Picture, open_picture
@@ -45,6 +46,7 @@ from vllm.entrypoints.serve.instrumentator import offline_docs
 from vllm.entrypoints.serve.profile import api_router as profile
 from vllm.entrypoints.serve.utils.orca_metrics import metrics_header
 from vllm.entrypoints.serve.utils.sse_keep_alive import SSE_KEEP_ALIVE_COMMENT
+from vllm.exceptions import VLLMValidationError
 from vllm.lora.ops.torch_ops import lora_ops
 from vllm.lora.punica_wrapper import punica_cpu
 from vllm.multimodal.cache import factories
@@ -64,6 +66,7 @@ from vllm.v1.engine.utils import CoreEngineLaunch, bind_engine_zmq_listeners, la
 from vllm.v1.metrics.loggers import StatLoggerBase
 from vllm.v1.sample import rejection_sampler
 from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
+from vllm.v1.worker.gpu.sample import bad_words, logit_bias
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 
@@ -366,6 +369,28 @@ def test_what_no_step_can_encode_is_refused_before_it_waits_for_ever(focus: Dual
 def test_no_embeddings_are_taken_for_those_that_a_connector_would_bring(focus: DualFocus) -> None:
     pictures = focus.engine.llm.model_config.multimodal_config
     assert (pictures.enable_mm_embeds, pictures.allow_missing_mm_embeddings) == (False, False)
+
+
+def test_the_newer_runners_tables_are_as_large_as_is_taken(focus: DualFocus) -> None:
+    assert (MAX_BIASED, MAX_ALLOWED, MAX_STOPS) == (
+        logit_bias.MAX_NUM_LOGIT_BIAS_TOKENS,
+        logit_bias.MAX_NUM_ALLOWED_TOKEN_IDS,
+        logit_bias.MAX_NUM_STOP_TOKEN_IDS,
+    )
+    assert "max_total_tokens = envs.VLLM_MAX_BAD_WORDS_TOTAL_TOKENS" in inspect.getsource(bad_words)
+
+
+async def test_every_request_is_judged_as_it_is_handed_on(focus: DualFocus) -> None:
+    """By both ways through the engine: ours, and what `AsyncLLM.generate` is asked by vLLM's own servings."""
+    asked = SamplingParams(logprobs=1, logprob_token_ids=[5], max_tokens=1)
+    with pytest.raises(VLLMValidationError, match="logprob_token_ids is not taken here"):
+        async for _ in focus.engine.llm.generate({"type": "token", "prompt_token_ids": [5]}, asked, "a"):
+            pass
+    question = replace(
+        Question.about(Image.new("RGB", (64, 64)), "What?"), sampling=SamplingParams(n=2, seed=2**63 - 1)
+    )
+    with pytest.raises(BadQuestion, match="seed"):
+        await focus.answer(question)
 
 
 async def test_a_stat_logger_is_told_of_every_step(focus: DualFocus) -> None:

@@ -27,6 +27,7 @@ from vllm.v1.executor import Executor
 from dualfocus_engine.backend.drafts import SPECULATIVE_CONFIG
 from dualfocus_engine.backend.ec_connector import CONNECTOR, ec_transfer_config
 from dualfocus_engine.backend.heartbeat import Heartbeat, shared_time
+from dualfocus_engine.backend.sampling_limits import limit_sampling
 from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.machine.platform import engine_defaults
@@ -83,6 +84,7 @@ def launch(
         options["client_index"] = client.index
     llm = AsyncLLM.from_vllm_config(config, stat_loggers=[heartbeat.logger], usage_context=_CONTEXT, **options)
     llm.input_processor.mm_encoder_cache_size = _largest_encodable(config)
+    limit_sampling(llm)
     return llm
 
 

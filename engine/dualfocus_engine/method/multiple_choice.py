@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-_OPTION = re.compile(r"^[ \t]*\(?([A-Z])[.):]\)?[ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
+_OPTION = re.compile(r"^[ \t]*\(?([A-Z])[.):]\)?[ \t]+(\S(?:.*\S)?)[ \t]*$", re.MULTILINE)
 _RELEASED_LETTERS = ("A", "B", "C", "D")  # all that the released code knows, of however many options
 _LETTER = re.compile(r"\(?([A-Z])(?:[.):].*)?$", re.DOTALL)
 

@@ -230,9 +230,11 @@ class _VllmTask:
             vllm_events = await self._wire.vllm_events()
             async with aclosing(vllm_events):
                 async for event in vllm_events:
-                    if self._is_steady:
-                        limit.reschedule(self._service.deadline())
                     events.put(self._telling(event))
                     if self._wire.begins_answer(event):
                         events.begin()
+                    limit.reschedule(None)  # a client that reads nothing is cut off by its stream
+                    await events.room()
+                    if self._is_steady:
+                        limit.reschedule(self._service.deadline())
         record_passthrough(time.perf_counter() - self._started, self._reason)

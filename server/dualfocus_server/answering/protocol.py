@@ -39,6 +39,8 @@ _JUDGED_ALONE = ("structured_outputs", "repetition_detection")
 _MAX_CANDIDATES = 8
 # A body of a megabyte could otherwise hold the event loop for seconds.
 MAX_MESSAGES, MAX_PARTS = 2_000, 1_000
+# Of the calls in all messages together, which are JSON in a text: they are read, and written, value by value.
+_MAX_ARGUMENTS = 500_000
 MODES = ("dual", "regions", "search", "adaptive", "macro", "micro", "off")
 
 
@@ -236,6 +238,10 @@ def check_messages(body: Any) -> list[dict[str, Any]]:
 
 def _check_contents(messages: list[dict[str, Any]]) -> None:
     """Raise FieldError over a role or a part that can't be read: vLLM would try them as those of every make."""
+    written = sum(len(text) for message in messages for text in _arguments(message))
+    if written > _MAX_ARGUMENTS:
+        most = f"{_MAX_ARGUMENTS:,} are the most"
+        raise FieldError(f"the arguments of tool_calls have {written:,} characters; {most}", "messages")
     for place, message in enumerate(messages):
         if not isinstance(message.get("role"), str):
             role = f"messages.{place}.role"
@@ -246,6 +252,16 @@ def _check_contents(messages: list[dict[str, Any]]) -> None:
         except ValueError as error:
             content = f"messages.{place}.content"
             raise FieldError(f"{content}: {error}", content) from error
+
+
+def _arguments(message: dict[str, Any]) -> Iterator[str]:
+    """Yield the texts that hold the arguments of a message's calls."""
+    calls = message.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
+        function = call.get("function") if isinstance(call, dict) else None
+        text = function.get("arguments") if isinstance(function, dict) else None
+        if isinstance(text, str):
+            yield text
 
 
 class AnswerReport(BaseModel):

@@ -1,17 +1,56 @@
 """What a client may ask of how an answer is drawn, besides what vLLM checks by itself."""
 
+from collections.abc import Iterator
 from typing import Any, Self
 
 from pydantic import BaseModel, field_validator, model_validator
+from pydantic_core import from_json
 
 from dualfocus_server.guards.json_limits import FieldError
+from dualfocus_server.telemetry.request_ids import is_id
 
 # OpenAI's own limit.
 _MAX_CHOICES = 128
 _MAX_LENGTH_PENALTY = 10
+# Tokenized before they are counted, on the event loop.
+_MAX_BAD_CHARACTERS = 10_000
+# To hold an object to a number of properties, grammars take time and memory with the cube of those it names.
+_MAX_COUNTED_PROPERTIES = 200
+_COUNTS_PROPERTIES = ("minProperties", "maxProperties")
 # Names in `vllm_xargs` that vLLM's engine (or ours, by the beginning) reads for itself: not a client's to write.
 _RESERVED_XARGS = ("kv_transfer_params", "ec_transfer_params", "kv_cache_report_mode")
 _OUR_XARGS = "dualfocus"
+
+
+def check_request_id(body: Any) -> None:
+    """Raise FieldError over a `request_id` that can't be told in each piece of an answer and in log lines."""
+    given = body.get("request_id") if isinstance(body, dict) else None
+    if given is not None and not is_id(given):
+        raise FieldError("request_id must be 1 to 128 letters, digits or any of _.:/+=@-", "request_id")
+
+
+def _read_schemas(body: Any) -> Any:
+    """The body with the schema that it has as a text; what can't be read is judged by vLLM."""
+    asked = body.get("structured_outputs") if isinstance(body, dict) else None
+    text = asked.get("json") if isinstance(asked, dict) else None
+    if not isinstance(text, str):
+        return body
+    try:
+        return [body, from_json(text)]
+    except ValueError:
+        return body
+
+
+def _counted_properties(body: Any) -> Iterator[int]:
+    """Yield how many properties each schema anywhere in a body names that says how many there may be."""
+    left = [body]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            named = value.get("properties")
+            if isinstance(named, dict) and any(name in value for name in _COUNTS_PROPERTIES):
+                yield len(named)
+        left += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 class Sampled(BaseModel):
@@ -31,6 +70,29 @@ class Sampled(BaseModel):
         if isinstance(body, dict) and not isinstance(body.get("structured_outputs"), dict | None):
             raise FieldError("structured_outputs must be an object", "structured_outputs")
         return body
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_a_short_id(cls, body: Any) -> Any:
+        check_request_id(body)
+        return body
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_simple_schemas(cls, body: Any) -> Any:
+        named = sum(_counted_properties(_read_schemas(body)))
+        if named > _MAX_COUNTED_PROPERTIES:
+            limit = f"{named:,} properties under {' or '.join(_COUNTS_PROPERTIES)}"
+            raise FieldError(f"the body's schemas have {limit}; {_MAX_COUNTED_PROPERTIES} are the most", None)
+        return body
+
+    @field_validator("bad_words", mode="before", check_fields=False)
+    @classmethod
+    def _has_short_words(cls, words: Any) -> Any:
+        found = sum(len(word) for word in words if isinstance(word, str)) if isinstance(words, list) else 0
+        if found > _MAX_BAD_CHARACTERS:
+            raise ValueError(f"bad_words have {found:,} characters; {_MAX_BAD_CHARACTERS:,} are the most")
+        return words
 
     @model_validator(mode="after")
     def _has_few_choices(self) -> Self:

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 COMMENT: str = SSE_KEEP_ALIVE_COMMENT
 # Proxies cut connections on which nothing comes, some of them after 30 s.
 _LONGEST_SILENCE_S = 15.0
+# An answer of many choices with their log-probabilities is hundreds of megabytes of events.
+_MOST_UNREAD = 256
 
 
 class Silence:
@@ -70,7 +72,7 @@ class Events:
         self._queue: asyncio.Queue[str | None] = asyncio.Queue()
         self._silence = silence
         self._failure = failure
-        self._begun = asyncio.Event()
+        self._begun, self._taken = asyncio.Event(), asyncio.Event()
         self._held = held
         self._making = asyncio.create_task(make(self))
         self._making.add_done_callback(self._ended)
@@ -78,6 +80,12 @@ class Events:
     def put(self, event: str) -> None:
         """Add an event."""
         self._queue.put_nowait(event)
+
+    async def room(self) -> None:
+        """Wait while the client has many events to read."""
+        while self._queue.qsize() >= _MOST_UNREAD:
+            self._taken.clear()
+            await self._taken.wait()
 
     def begin(self) -> None:
         """Say that the answer is on its way: what goes wrong from now on is an event."""
@@ -118,6 +126,7 @@ class Events:
                 return self._silence.fill()
             event = self._queue.get_nowait()  # it came while the time was up: what is sent now must not go before it
         self._silence.end()
+        self._taken.set()
         return event
 
     def _ended(self, making: asyncio.Task[None]) -> None:

@@ -20,6 +20,7 @@ from vllm.utils import random_uuid
 
 from dualfocus_server.answering.answer import unless_left
 from dualfocus_server.answering.protocol import FocusOptions, FocusRequest, Readable
+from dualfocus_server.answering.sampled import check_request_id
 from dualfocus_server.answering.service import Service
 from dualfocus_server.api.chat import answer_chat
 from dualfocus_server.guards.json_body import JsonRoute
@@ -40,6 +41,12 @@ class ChatBatch(Readable, BatchChatCompletionRequest):
         min_length=1, max_length=_MAX_CONVERSATIONS
     )
     dualfocus: FocusOptions | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_a_short_id(cls, body: Any) -> Any:
+        check_request_id(body)
+        return body
 
     @model_validator(mode="after")
     def _is_not_streamed(self) -> Self:

@@ -5,12 +5,12 @@ Leans on vLLM 0.32's `ServingTokenization`, which leaves its image cache as it i
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Self, cast
 
 from dualfocus_engine.method.stages import Stages
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import Discriminator, Tag
+from pydantic import Discriminator, Tag, model_validator
 from vllm.entrypoints.serve.tokenize.protocol import (
     DetokenizeRequest,
     DetokenizeResponse,
@@ -20,13 +20,17 @@ from vllm.entrypoints.serve.tokenize.protocol import (
     TokenizerInfoResponse,
 )
 
+from dualfocus_server.answering.contents import TEXT, parts_of
 from dualfocus_server.answering.intake import image_parts, inline_images, model_and_mode
 from dualfocus_server.answering.protocol import Conversation, Readable
 from dualfocus_server.answering.service import Service
 from dualfocus_server.guards.json_body import JsonRoute
+from dualfocus_server.guards.json_limits import FieldError
 from dualfocus_server.guards.keys import client_of
 
 router = APIRouter(route_class=JsonRoute)
+# A second's work.
+_MAX_CHARACTERS = 1_000_000
 # `--enable-tokenizer-info-endpoint`, as in vLLM: it tells the chat template.
 info_router = APIRouter()
 
@@ -34,13 +38,30 @@ info_router = APIRouter()
 class TokenizeConversation(Conversation, TokenizeChatRequest):
     """A conversation to be tokenized; its images count as their placeholders."""
 
+    @model_validator(mode="after")
+    def _is_not_too_long(self) -> Self:
+        parts = [part for message in self.messages for part in parts_of(message) if part["type"] == TEXT]
+        _check_length("messages", sum(len(part[TEXT]) for part in parts))
+        return self
+
 
 class TokenizeText(Readable, TokenizeCompletionRequest):
     """A text to be tokenized."""
 
+    @model_validator(mode="after")
+    def _is_not_too_long(self) -> Self:
+        _check_length("prompt", len(self.prompt))
+        return self
+
 
 class Detokenize(Readable, DetokenizeRequest):
     """Tokens to be written out."""
+
+
+def _check_length(field: str, found: int) -> None:
+    """Raise FieldError over what keeps the one thread that tokenizes for all from the questions."""
+    if found > _MAX_CHARACTERS:
+        raise FieldError(f"{field} has {found:,} characters; {_MAX_CHARACTERS:,} are the most at a time", field)
 
 
 def _kind(body: Any) -> str:

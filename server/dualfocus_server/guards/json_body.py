@@ -4,9 +4,15 @@ import json
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
-from fastapi import Request, Response
+from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
+
+from dualfocus_server.guards.json_limits import MAX_VALUES
+
+# What there is at least one of for each value: a body far beyond `MAX_VALUES` takes seconds and gigabytes to read.
+# Texts have them too.
+_MARKS, _MOST_MARKS = (b"{", b"[", b","), 10 * MAX_VALUES
 
 
 class _JsonRequest(Request):
@@ -22,6 +28,8 @@ class _JsonRequest(Request):
     async def json(self) -> Any:
         """Return the body as JSON; Python's parser has the last word (unpaired surrogates, UTF-16, errors)."""
         body = await self.body()
+        if sum(map(body.count, _MARKS)) > _MOST_MARKS:
+            raise HTTPException(400, f"the body has more than {MAX_VALUES:,} values in it")
         try:
             return from_json(body)
         except ValueError:

@@ -14,6 +14,11 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 _ACCEPTED = re.compile(r"[\w.:/+=@-]{1,128}")
 
 
+def is_id(given: object) -> bool:
+    """Whether a client's id can be a request's."""
+    return isinstance(given, str) and _ACCEPTED.fullmatch(given) is not None
+
+
 class RequestIds:
     """ASGI middleware: gives each request its id."""
 
@@ -25,7 +30,7 @@ class RequestIds:
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get(HEADER, "")
-        own = given if _ACCEPTED.fullmatch(given) else uuid.uuid4().hex
+        own = given if is_id(given) else uuid.uuid4().hex
         request_id.set(own)
 
         async def send_with_id(message: Message) -> None:

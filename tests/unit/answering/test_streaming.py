@@ -320,3 +320,26 @@ async def test_a_client_that_leaves_ends_the_turns() -> None:
     with pytest.raises(OSError, match="left"):
         await sent_to(gone, made_by(endless))
     await asyncio.wait_for(ended.wait(), WAIT)
+
+
+async def test_what_makes_events_goes_no_further_than_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "_MOST_UNREAD", 4)
+    made = 0
+
+    async def make(events: Events) -> None:
+        nonlocal made
+        for made in range(1, 21):
+            events.put(f"data: {made}\n\n")
+            await events.room()
+
+    held = ExitStack()
+    given_up: list[bool] = []
+    held.callback(given_up.append, True)
+    events = made_by(make, held)
+    reading = events.read()
+    await anext(reading)
+    await asyncio.sleep(MOMENT)
+    assert 4 <= made <= 6
+    assert not given_up, "its place is held while there is more to come"
+    assert [event async for event in reading][-1] == "data: 20\n\n"
+    assert given_up

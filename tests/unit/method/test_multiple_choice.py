@@ -11,6 +11,11 @@ def test_options_are_the_lettered_lines() -> None:
     assert options_of(QUESTION) == OPTIONS
 
 
+def test_a_long_run_of_spaces_is_read_at_once() -> None:
+    """By a way that takes the square of its length this would take hours."""
+    assert options_of(f"Which?\nA. x{' ' * 1_000_000}y\nB. z{' ' * 1_000_000}")["B"] == "z"
+
+
 @pytest.mark.parametrize("text", ["What is it?", "A. Einstein was born where?", "I. think\nso", ""])
 def test_one_lettered_line_is_no_choice(text: str) -> None:
     assert options_of(text) == {}
