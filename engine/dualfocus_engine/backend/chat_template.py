@@ -25,6 +25,8 @@ _WITH_SYSTEM = (
     "{%% set messages = [{'role': 'system', 'content': %s}] + messages %%}{%% endif %%}"
 )
 _OPENING = "{{ bos_token }}"
+# No template has it in its own words.
+_PROBE = {"type": "text", "text": "aXqZa"}
 # How configurations name the tokens that stand for pictures and films.
 _MEDIA_TOKEN = re.compile(r"(image|video|vision).*token.*(id|index)$")
 
@@ -53,7 +55,10 @@ def chat_template_of(llm: AsyncLLM, profile: Profile) -> ChatTemplate:
     before = _system(profile, content_format)
     if own is not None and _lacks_opening(tokenizer, before + own, content_format, profile):
         before = _OPENING + before
-    pictures_first = content_format == "string" and not config.multimodal_config.interleave_mm_strings
+    if content_format == "string":
+        pictures_first = not config.multimodal_config.interleave_mm_strings
+    else:
+        pictures_first = own is not None and _puts_pictures_first(tokenizer, before + own, profile)
     return ChatTemplate(before + own if before and own else profile.chat_template, content_format, pictures_first)
 
 
@@ -71,15 +76,31 @@ def _lacks_opening(tokenizer: Any, template: str, content_format: str, profile: 
     opening = getattr(tokenizer, "bos_token", None)
     if not opening or tokenizer.encode("a")[:1] != [tokenizer.bos_token_id]:
         return False
-    content = [{"type": "text", "text": "a"}] if content_format == "openai" else "a"
-    rendered = tokenizer.apply_chat_template(
+    content = [_PROBE] if content_format == "openai" else _PROBE["text"]
+    return not _rendered(tokenizer, template, content, profile).startswith(opening)
+
+
+def _puts_pictures_first(tokenizer: Any, template: str, profile: Profile) -> bool:
+    """Whether a template that takes parts writes a message's pictures before its text, whatever their order."""
+    contents: tuple[list[dict[str, str]], ...] = ([_PROBE], [_PROBE, {"type": "image"}])
+    try:
+        alone, with_picture = (
+            _rendered(tokenizer, template, content, profile).find(_PROBE["text"]) for content in contents
+        )
+    except Exception:  # a template raises what its author likes; this one takes no such message
+        return False
+    return 0 <= alone < with_picture
+
+
+def _rendered(tokenizer: Any, template: str, content: Any, profile: Profile) -> str:
+    text: str = tokenizer.apply_chat_template(
         [{"role": "user", "content": content}],
         chat_template=template,
         tokenize=False,
         add_generation_prompt=True,
         **profile.chat_template_kwargs,
     )
-    return not rendered.startswith(opening)
+    return text
 
 
 def placeholder_pattern(llm: AsyncLLM) -> "re.Pattern[str] | None":

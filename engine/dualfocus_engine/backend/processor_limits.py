@@ -3,9 +3,10 @@
 A hub's copy, a fine-tune or `--mm-processor-kwargs` may have others. Leans on these parts of vLLM 0.32
 (tests/unit/backend/test_processor_limits.py): a renderer's `get_mm_processor`, `BaseProcessingInfo.get_hf_processor`
 with its `image_processor`, `ctx` with `get_merged_mm_kwargs`, and `get_max_image_tokens` of the families that have it;
-of Gemma 4's processor `max_soft_tokens`.
+of Gemma 4's processor `max_soft_tokens`, of Kimi-VL's `in_token_limit` and `merge_kernel_size`.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,14 +31,21 @@ def _grid(rule: Grid, info: Any) -> Grid:
     if rule.most_side is not None:
         side = _pixels(info, "longest_edge") or rule.most_side
         return rule.model_copy(update={"most_side": side, "most": (side // rule.cell) ** 2})
-    most = info.get_max_image_tokens() if hasattr(info, "get_max_image_tokens") else rule.most
     least = _given(info).get("min_pixels") or _pixels(info, "shortest_edge")
     return rule.model_copy(
         update={
-            "most": most,
+            "most": _most_tokens(rule, info),
             "least": rule.least if least is None else max(1, -(-least // (rule.frames * rule.cell**2))),
         }
     )
+
+
+def _most_tokens(rule: Grid, info: Any) -> int:
+    if hasattr(info, "get_max_image_tokens"):
+        return int(info.get_max_image_tokens())
+    images = info.get_hf_processor().image_processor
+    patches = getattr(images, "in_token_limit", None)
+    return rule.most if patches is None else int(patches // math.prod(images.merge_kernel_size))
 
 
 def _pixels(info: Any, edge: str) -> int | None:

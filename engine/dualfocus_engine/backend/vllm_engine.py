@@ -136,8 +136,9 @@ class VllmEngine:
 
     @property
     def max_images(self) -> int:
-        """Images that a prompt may hold (--limit-mm-per-prompt)."""
-        return int(self.llm.model_config.multimodal_config.get_limit_per_prompt("image"))
+        """Images that a prompt may hold (--limit-mm-per-prompt, and what the profile says of the model)."""
+        allowed = int(self.llm.model_config.multimodal_config.get_limit_per_prompt("image"))
+        return min(allowed, self.profile.max_images or allowed)
 
     @property
     def pictures_first(self) -> bool:
@@ -398,6 +399,7 @@ class VllmEngine:
         return rendered
 
     async def _render(self, messages: Sequence[Message], options: TurnOptions) -> str:
+        self._check_images(messages)
         params = ChatParams(
             chat_template=self.template.text,
             chat_template_content_format=self.template.content_format,
@@ -415,6 +417,12 @@ class VllmEngine:
         text = cast("str", prompt["prompt"])
         self._check_characters(text)
         return text
+
+    def _check_images(self, messages: Sequence[Message]) -> None:
+        """Raise BadQuestion where a prompt would hold more than the profile allows: vLLM knows its own limit alone."""
+        most = self.profile.max_images
+        if most is not None and len(_pictures(messages)) > most:
+            raise BadQuestion(f"The conversation can't be put to the model: at most {most} images may be in a prompt.")
 
     def _check_characters(self, text: str) -> None:
         """Raise ContextFull where a text can't fit the context: to count its tokens would take seconds."""

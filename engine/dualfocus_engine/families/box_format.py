@@ -59,7 +59,10 @@ class BoxFormat(BaseModel):
     sort_corners: bool = Field(
         default=False, description="read a box whose right is left of its left as the one between the two"
     )
-    read_after: str = Field(default="</think>", description="what stands before this in the text is not read")
+    read_after: str = Field(
+        default="</think>",
+        description="what stands before this in the text is not read; nor is what follows the same without its slash",
+    )
     keep_special_tokens: bool = Field(
         default=False, description="read special tokens too, where the model writes its boxes with them"
     )
@@ -131,8 +134,18 @@ class BoxFormat(BaseModel):
         box = self.read(text, shown)
         return [] if box is None else [box]
 
+    @property
+    def opens_thoughts(self) -> str:
+        """What thoughts begin with: what ends them (`read_after`), without its slash."""
+        return self.read_after.replace("/", "", 1)
+
+    def said(self, text: str) -> str:
+        """Return what a reply says behind its thoughts; nothing where they have not ended."""
+        said = text.rpartition(self.read_after)[2]
+        return "" if self.opens_thoughts in said else said
+
     def _boxes(self, text: str, shown: Size) -> list[Box]:
-        text = text.rpartition(self.read_after)[2]
+        text = self.said(text)
         found = ([self._box(numbers, shown) for numbers in all_groups(pattern, text)] for pattern in self.pattern)
         return next(filter(None, found), [])
 

@@ -1,14 +1,17 @@
 """Which profile a model is served with, and why: the one named, else the model's own, else its architecture's."""
 
 import json
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.profiles import Profile, is_file, load_profile, profile_names
 
 # What a model is asked in whose architecture no profile names: the paper's words.
 OTHERS_PROFILE = "paper"
+# What models of an architecture are served with that are of another kind than its profile is for: as they are.
+_OTHER_KINDS_PROFILE = "no-grounding"
 PROFILE_FILE = "dualfocus.yaml"
 _CONFIG_FILE = "config.json"
 
@@ -18,6 +21,32 @@ class ChosenProfile(NamedTuple):
 
     profile: Profile
     why: str
+
+
+class _Trait(NamedTuple):
+    """What a part of config.json says of the models that a profile is for; `unset` is what transformers takes there."""
+
+    part: str
+    name: str
+    values: Container[Any]
+    unset: Any
+
+    def holds(self, config: Mapping[str, Any]) -> bool:
+        part = config.get(self.part)
+        # What is left out whole, transformers takes to be LLaVA-1.5's.
+        return not isinstance(part, Mapping) or part.get(self.name, self.unset) in self.values
+
+
+# Of profiles whose architecture other models have too. Pixtral, LLaVA-Interleave and LLaVA-Llama-3 have LLaVA-1.5's,
+# but not its conversation (Vicuna's); the first two show pictures otherwise too.
+_KINDS: Mapping[str, Sequence[_Trait]] = {
+    "llava-dualfocus": (
+        _Trait("vision_config", "model_type", ("clip_vision_model",), "clip_vision_model"),
+        _Trait("vision_config", "image_size", (336,), 224),
+        _Trait("text_config", "model_type", ("llama",), "llama"),
+        _Trait("text_config", "vocab_size", range(32_000, 33_000), 32_000),  # LLaMA's, with a few tokens more
+    )
+}
 
 
 def profile_of(model: str, name: str | None = None, revision: str | None = None) -> Profile:
@@ -35,24 +64,34 @@ def choose_profile(model: str, name: str | None = None, revision: str | None = N
         return ChosenProfile(load_profile(name), "it was named")
     if (own := _file_of(model, PROFILE_FILE, revision)) is not None:
         return ChosenProfile(load_profile(str(own)), f"the model's own {PROFILE_FILE}")
-    architectures = _architectures(model, revision)
+    config = _config(model, revision)
+    architectures = config["architectures"]
     of = f"the model's architecture is {', '.join(architectures) or 'not named'}"
     for shipped in map(load_profile, profile_names()):
         if set(shipped.architectures) & set(architectures):
-            return ChosenProfile(shipped, of)
+            return _of_its_kind(shipped, config, of)
     why = f"{of}, for which there is no profile: whether it writes boxes is not known, `dualfocus check` tells"
     return ChosenProfile(load_profile(OTHERS_PROFILE), why)
 
 
-def _architectures(model: str, revision: str | None) -> list[str]:
-    """Return the architectures that a model's config.json names. Raises ConfigError where it can't be read."""
+def _config(model: str, revision: str | None) -> Mapping[str, Any]:
+    """Return a model's config.json, its architectures as a list. Raises ConfigError where it can't be read."""
     file = _file_of(model, _CONFIG_FILE, revision)
     if file is None:
         raise ConfigError(f"{model}: there is no {_CONFIG_FILE} that can be read. A model without one needs --profile.")
     try:
-        return [str(name) for name in json.loads(file.read_text(encoding="utf-8")).get("architectures") or []]
+        config = json.loads(file.read_text(encoding="utf-8"))
+        return {**config, "architectures": [str(name) for name in config.get("architectures") or []]}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ConfigError(f"{model}: its {_CONFIG_FILE} can't be read: {error}") from error
+
+
+def _of_its_kind(shipped: Profile, config: Mapping[str, Any], of: str) -> ChosenProfile:
+    other = next((trait for trait in _KINDS.get(shipped.name, ()) if not trait.holds(config)), None)
+    if other is None:
+        return ChosenProfile(shipped, of)
+    why = f"{of}, but {other.part}.{other.name} in {_CONFIG_FILE} is of another kind than {shipped.name} is for"
+    return ChosenProfile(load_profile(_OTHER_KINDS_PROFILE), why)
 
 
 def _file_of(model: str, name: str, revision: str | None) -> Path | None:

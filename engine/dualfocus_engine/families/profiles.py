@@ -2,7 +2,7 @@
 
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -18,6 +18,9 @@ _Level = Annotated[int, Field(ge=0, le=255)]
 _SHIPPED = resources.files("dualfocus_engine.families") / "profiles"
 
 
+_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+
+
 def _with_question(prompt: str) -> str:
     if "{question}" not in prompt:
         raise ValueError("the prompt has no {question} in it")
@@ -25,6 +28,27 @@ def _with_question(prompt: str) -> str:
 
 
 _Prompt = Annotated[str, AfterValidator(_with_question)]
+
+
+class Crops(NamedTuple):
+    """How many crops a turn shows behind how many other images, and which of those they are parts of, from 0."""
+
+    number: int = 1
+    behind: int = 1
+    whole: int = 0
+
+    def named_in(self, prompt: str) -> str:
+        """Return a prompt that says which images are meant: {whole}, {crop} (the first one) and {crops}, their number.
+
+        With one picture and one crop those are first, second and 1.
+        """
+        told = {"{whole}": _ordinal(self.whole + 1), "{crop}": _ordinal(self.behind + 1), "{crops}": str(self.number)}
+        for name, words in told.items():
+            prompt = prompt.replace(name, words)
+        return prompt
+
+
+ONE_CROP = Crops()
 
 
 class ReleasedPrompts(BaseModel):
@@ -80,9 +104,12 @@ class Profile(BaseModel):
     deeper_prompt: _Prompt | None = Field(
         default=None, description="Q1 behind a crop (mode search), which asks where in it; none: grounding_prompt"
     )
-    micro_prompt: _Prompt = Field(description="Q2; {question} stands for the question as the client sent it")
+    micro_prompt: _Prompt = Field(
+        description="Q2; {question} stands for the question as the client sent it, {whole} and {crop} for the places "
+        "of picture and crop among the images (first, second)"
+    )
     several_crops_prompt: _Prompt | None = Field(
-        default=None, description="Q2 behind several crops (mode regions); none: micro_prompt"
+        default=None, description="Q2 behind several crops (mode regions), {crops} of them; none: micro_prompt"
     )
     shared_prompt: _Prompt | None = Field(
         default=None, description="what both answers are scored under, by shared scoring; none takes micro_prompt"
@@ -93,6 +120,9 @@ class Profile(BaseModel):
     box_format: BoxFormat
     crop: CropPolicy = CropPolicy()
     max_regions: int = Field(default=4, gt=0, description="crops that mode regions shows at most")
+    max_images: int | None = Field(
+        default=None, gt=0, description="images that a prompt of this model may hold, whatever vLLM allows"
+    )
     pad_color: tuple[_Level, _Level, _Level] | None = Field(
         default=None, description="pictures are padded to a square of this colour (RGB)"
     )
@@ -192,25 +222,25 @@ class Profile(BaseModel):
         asked = prompt.replace("{question}", self.bare(question))
         return asked if pictures == 1 else f"{_which(picture + 1, pictures)} {asked}"
 
-    def deeper_text(self, question: str) -> str:
+    def deeper_text(self, question: str, crops: Crops = ONE_CROP) -> str:
         """Return Q1 behind a crop."""
-        return (self.deeper_prompt or self.grounding_prompt).replace("{question}", self.bare(question))
+        return crops.named_in(self.deeper_prompt or self.grounding_prompt).replace("{question}", self.bare(question))
 
-    def micro_text(self, question: str, crops: int = 1) -> str:
-        """Return Q2 for a question, which stays as the client sent it, behind that many crops."""
-        prompt = (self.several_crops_prompt if crops > 1 else None) or self.micro_prompt
-        return prompt.replace("{question}", question)
+    def micro_text(self, question: str, crops: Crops = ONE_CROP) -> str:
+        """Return Q2 for a question, which stays as the client sent it, behind the crops."""
+        prompt = (self.several_crops_prompt if crops.number > 1 else None) or self.micro_prompt
+        return crops.named_in(prompt).replace("{question}", question)
 
-    def shared_text(self, question: str) -> str:
+    def shared_text(self, question: str, crops: Crops = ONE_CROP) -> str:
         """Return what both answers are scored under: the question alone, in the words of `shared_prompt`."""
         if self.shared_prompt is None:
-            return self.micro_text(question)
-        return self.shared_prompt.replace("{question}", self.bare(question))
+            return self.micro_text(question, crops)
+        return crops.named_in(self.shared_prompt).replace("{question}", self.bare(question))
 
-    def released_text(self, question: str, *, has_options: bool) -> str:
+    def released_text(self, question: str, crops: Crops = ONE_CROP, *, has_options: bool) -> str:
         """Return what both answers are scored under by the released code's rule."""
         if self.released_prompts is None:
-            return self.shared_text(question)
+            return self.shared_text(question, crops)
         prompts = self.released_prompts
         return (prompts.options if has_options else prompts.words).replace("{question}", self.bare(question))
 
@@ -221,6 +251,10 @@ class Profile(BaseModel):
     def bare(self, question: str) -> str:
         """Return the question without what Q1 leaves out; as it is where nothing else would be left."""
         return without(self.strip_patterns, question).strip() or question.strip()
+
+
+def _ordinal(number: int) -> str:
+    return _ORDINALS[number - 1] if number <= len(_ORDINALS) else f"{number}th"
 
 
 def _which(number: int, count: int) -> str:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dualfocus_engine.errors import BadQuestion
 from dualfocus_engine.families.boxes import Box, Size
-from dualfocus_engine.families.profiles import Profile
+from dualfocus_engine.families.profiles import Crops, Profile
 from dualfocus_engine.method.multiple_choice import options_of
 from dualfocus_engine.method.prompts import NO_OPTIONS, TurnOptions
 from dualfocus_engine.method.results import Mode, Scoring, Turn
@@ -130,8 +130,13 @@ class Question:
     def asked(self) -> str:
         """What is asked: the last message's text; where it has none the last user's before it, else the system's."""
         by_users = [message.text for message in reversed(self.messages) if message.role == "user"]
-        by_system = [message.text for message in reversed(self.messages) if message.role in ("system", "developer")]
+        by_system = [message.text for message in reversed(self.instructions)]
         return next((text for text in (*by_users, *by_system) if text.strip()), "")
+
+    @property
+    def instructions(self) -> list[Message]:
+        """The messages that are nobody's turn, and hold for all."""
+        return [message for message in self.messages if message.role in ("system", "developer")]
 
     @property
     def to_ground(self) -> str:
@@ -199,6 +204,12 @@ def enough_turn(question: Question, profile: Profile, *, pictures_first: bool) -
     return _asked_beside(question, asked, pictures_first=pictures_first)
 
 
+def _place_of(question: Question, crops: Sequence[Picture], conversation: Sequence[Message]) -> Crops:
+    """Return where crops stand that a conversation is continued with."""
+    behind = sum(len(message.pictures) for message in conversation)
+    return Crops(len(crops), behind, question.picture_index)
+
+
 def enough_of_crops(question: Question, crops: Sequence[Picture], profile: Profile) -> Message:
     """Return the turn that asks whether the crops are enough, in the micro turn's place."""
     return _crops_turn(crops, profile, profile.enough_text(question.asked or question.to_ground))
@@ -219,23 +230,31 @@ def grounding_options(question: Question, profile: Profile) -> TurnOptions:
     return question.turns.with_template_kwargs(profile.grounding_template_kwargs)
 
 
-def deeper_turn(question: Question, crops: Sequence[Picture], profile: Profile) -> Message:
+def deeper_turn(
+    question: Question, crops: Sequence[Picture], profile: Profile, conversation: Sequence[Message]
+) -> Message:
     """Return the turn that asks where in a crop to look: the crop as the micro turn has it, then Q1 for it."""
-    return Message(profile.crop_role, profile.deeper_text(question.to_ground), tuple(crops))
+    text = profile.deeper_text(question.to_ground, _place_of(question, crops, conversation))
+    return Message(profile.crop_role, text, tuple(crops))
 
 
-def micro_turn(question: Question, crops: Sequence[Picture], profile: Profile) -> Message:
+def micro_turn(
+    question: Question, crops: Sequence[Picture], profile: Profile, conversation: Sequence[Message]
+) -> Message:
     """Return the turn that continues the grounding conversation: the crops, then Q2."""
-    return _crops_turn(crops, profile, profile.micro_text(question.asked or question.to_ground, len(crops)))
+    place = _place_of(question, crops, conversation)
+    return _crops_turn(crops, profile, profile.micro_text(question.asked or question.to_ground, place))
 
 
-def shared_turn(question: Question, crops: Sequence[Picture], profile: Profile) -> Message:
+def shared_turn(
+    question: Question, crops: Sequence[Picture], profile: Profile, conversation: Sequence[Message]
+) -> Message:
     """Return the turn that both answers are scored under, in the micro turn's place."""
-    asked = question.asked or question.to_ground
+    asked, place = question.asked or question.to_ground, _place_of(question, crops, conversation)
     if question.scoring is Scoring.RELEASED:
-        text = profile.released_text(asked, has_options=bool(question.options))
+        text = profile.released_text(asked, place, has_options=bool(question.options))
     else:
-        text = profile.shared_text(asked)
+        text = profile.shared_text(asked, place)
     return _crops_turn(crops, profile, text)
 
 

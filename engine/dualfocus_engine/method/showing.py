@@ -86,7 +86,7 @@ async def _text_tokens(engine: TurnEngine, question: Question) -> int:
     if question.mode is not Mode.MACRO:
         with contextlib.suppress(BadQuestion, ContextFull):  # then there is no second look to keep room for
             grounding = await engine.prompt(conversation, grounding_options(question, profile))
-            micro = micro_turn(question, (question.picture,), profile)
+            micro = micro_turn(question, (question.picture,), profile, conversation)
             follow_up = await engine.continuation(conversation, micro, question.turns)
             return len(grounding.token_ids) + profile.max_box_tokens + len(follow_up.token_ids)
     return len((await engine.prompt(macro_turn(question), question.turns)).token_ids)

@@ -160,7 +160,7 @@ class TurnRunner:
         with unwrap_exception_group():
             async with asyncio.TaskGroup() as group:
                 for seed, attempt in enumerate(attempts, self._samplings[0].seed or 0):
-                    group.create_task(self._draw(attempt, seed))
+                    group.create_task(self._draw(attempt, seed % 2**63))
             async with asyncio.TaskGroup() as group:
                 for attempt in self._other_places(looks, attempts):
                     group.create_task(self._answer_from(looks, attempt))
@@ -240,7 +240,7 @@ class TurnRunner:
         return Aim(conversation, rendered.opened(self._opening), question.picture)
 
     async def _deeper_aim(self, zoomed: Zoomed) -> Aim:
-        asked = deeper_turn(self._question, zoomed.crops, self._profile)
+        asked = deeper_turn(self._question, zoomed.crops, self._profile, zoomed.conversation)
         prompt = await self._continue(zoomed, asked, grounding_options(self._question, self._profile))
         conversation = [*zoomed.conversation, _REPLIED, asked]
         return Aim(conversation, prompt.opened(self._opening), zoomed.crops[0])
@@ -257,7 +257,8 @@ class TurnRunner:
         context. Raises EngineDead.
         """
         zoomed = self._zoomed[1]  # a micro turn ran
-        prompt = await self._continue(zoomed, shared_turn(self._question, zoomed.crops, self._profile))
+        asked = shared_turn(self._question, zoomed.crops, self._profile, zoomed.conversation)
+        prompt = await self._continue(zoomed, asked)
         return await score_under(self._engine, self._question, prompt, zoomed, macro, micro)
 
     async def _locate(self, attempt: Attempt, aim: Aim) -> None:
@@ -298,7 +299,13 @@ class TurnRunner:
         is_closed = box_format.stop is not None and grounding.stop_reason == box_format.stop
         written = grounding.text + (box_format.closing if is_closed else "")
         reply = self._engine.encode(written) if is_closed else list(grounding.token_ids)
-        return self._read(box_format.opening + written, aim.seen), reply
+        return self._read(self._begun(aim.prompt) + box_format.opening + written, aim.seen), reply
+
+    def _begun(self, prompt: Prompt) -> str:
+        """Return what opens thoughts where the chat template has written it already: the reply only closes them."""
+        mark = self._profile.box_format.opens_thoughts
+        ends = (tuple(self._engine.encode(mark + line_end)) for line_end in ("", "\n"))
+        return mark if any(prompt.token_ids[-len(end) :] == end for end in ends) else ""
 
     def _read(self, written: str, seen: Picture) -> Sequence[Box]:
         """Read the boxes that the model wrote when it had seen a picture, or a crop of it."""
@@ -336,7 +343,8 @@ class TurnRunner:
             await asyncio.gather(*map(self._engine.encoder_input, zoomed.crops))
         name = attempt.turn("micro")
         with self.stages.time("micro"), unwrap_exception_group():
-            prompt = await self._continue(zoomed, micro_turn(self._question, zoomed.crops, self._profile))
+            asked = micro_turn(self._question, zoomed.crops, self._profile, zoomed.conversation)
+            prompt = await self._continue(zoomed, asked)
             async with asyncio.TaskGroup() as group:
                 answering = group.create_task(self._answer(name, prompt))
                 judging = (
@@ -359,7 +367,7 @@ class TurnRunner:
         """
         options = options or self._question.turns
         if self._profile.crop_alone:
-            return await self._engine.prompt([follow_up], options)
+            return await self._engine.prompt([*self._question.instructions, follow_up], options)
         rest = await self._engine.continuation(zoomed.conversation, follow_up, options)
         prompt = zoomed.prompt
         if self._profile.crop_in_picture:

@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 from dualfocus_engine.backend import chat_template
 from dualfocus_engine.backend.chat_template import as_words, placeholder_tokens
+from dualfocus_engine.families.profiles import load_profile
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 WORDS = ["<|vision_start|><|image_pad|><|vision_end|>", "<|vision_start|>", "<|image_pad|>", "<image>"]
 PLACEHOLDERS = re.compile("|".join(map(re.escape, WORDS)))
@@ -61,3 +65,19 @@ def test_tokens_that_stand_for_pictures_are_those_of_the_configuration_and_of_th
         model_config=SimpleNamespace(hf_config=config),
     )
     assert placeholder_tokens(llm) == {4, 5, 6, 8}
+
+
+_BY_TYPE = (
+    "{% for kind in ('image', 'text') %}{% for part in messages[0]['content'] if part['type'] == kind %}"
+    "{{ '<image>' if kind == 'image' else part['text'] }}{% endfor %}{% endfor %}"
+)
+_AS_SENT = "{% for part in messages[0]['content'] %}{{ part['text'] or '<image>' }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "is_first"),
+    [(_BY_TYPE, True), (_AS_SENT, False), ("{{ raise_exception('No pictures here.') }}", False)],
+)
+def test_a_template_that_puts_pictures_first_is_known_by_what_it_writes(template: str, is_first: bool) -> None:
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"a": 0}, unk_token="a")))
+    assert chat_template._puts_pictures_first(tokenizer, template, load_profile("paper")) is is_first

@@ -1,5 +1,7 @@
 """The limits of the processor that vLLM loads go before those that a profile names."""
 
+import inspect
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,9 +12,10 @@ from dualfocus_engine.families.views import Budget, Grid, Square, Tiles, Views
 from dualfocus_training.models.families import ensure_tiny
 from transformers.models.gemma4.image_processing_gemma4 import Gemma4ImageProcessor
 from vllm.config import ModelConfig
+from vllm.model_executor.models.kimi_vl import KimiVLProcessingInfo
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-QWEN25, INTERNVL = load_profile("qwen2.5-vl").views, load_profile("internvl").views
+QWEN25, INTERNVL, KIMI = (load_profile(name).views for name in ("qwen2.5-vl", "internvl", "kimi-vl"))
 
 
 def _loaded(family: str, given: dict[str, Any] | None) -> Any:
@@ -39,6 +42,31 @@ def test_a_grids_limits_are_those_of_qwens_processor(given: dict[str, Any] | Non
     assert (views.rule.least, views.rule.most, views.rule.cell) == (least, most, 28)
 
 
+def _with(image_processor: Any, given: Mapping[str, Any]) -> Any:
+    """A renderer with an image processor, and with `--mm-processor-kwargs`."""
+    context = SimpleNamespace(get_merged_mm_kwargs=lambda own: {**own, **given})
+    processor = SimpleNamespace(image_processor=image_processor)
+    info = SimpleNamespace(get_hf_processor=lambda: processor, ctx=context)
+    return SimpleNamespace(get_mm_processor=lambda: SimpleNamespace(info=info))
+
+
+@pytest.mark.parametrize(
+    ("limits", "most"), [({"in_token_limit": 16384}, 4096), ({"in_token_limit": 4096}, 1024), ({}, 1024)]
+)
+def test_patches_of_kimis_processor_are_merged_into_tokens(limits: dict[str, int], most: int) -> None:
+    views = with_processor_limits(KIMI, _with(SimpleNamespace(merge_kernel_size=[2, 2], **limits), {}))
+    assert views is not None
+    assert isinstance(views.rule, Grid)
+    assert (views.rule.least, views.rule.most) == (1, most)
+
+
+def test_vllm_asks_kimis_processor_for_the_same() -> None:
+    asked = inspect.getsource(KimiVLProcessingInfo)
+    assert "hf_processor.image_processor.in_token_limit" in asked
+    assert "hf_processor.image_processor.merge_kernel_size" in asked
+    assert not hasattr(KimiVLProcessingInfo, "get_max_image_tokens")
+
+
 @pytest.mark.parametrize(("given", "tiles"), [(None, 12), ({"max_patches": 6}, 6)])
 def test_tiles_are_as_many_as_internvls_processor_cuts(given: dict[str, Any] | None, tiles: int) -> None:
     views = with_processor_limits(INTERNVL, _loaded("internvl", given))
@@ -63,11 +91,8 @@ def test_tiles_of_vllms_own_internvl_are_its_configurations(is_tiled: bool, tile
     [({}, 140), ({"max_soft_tokens": 560}, 560), ({"images_kwargs": {"max_soft_tokens": 1120}}, 1120)],
 )
 def test_a_budget_is_the_one_that_gemmas_processor_is_given(given: dict[str, Any], tokens: int) -> None:
-    processor = SimpleNamespace(image_processor=Gemma4ImageProcessor(max_soft_tokens=140))
-    context = SimpleNamespace(get_merged_mm_kwargs=lambda own: {**own, **given})
-    info = SimpleNamespace(get_hf_processor=lambda: processor, ctx=context)
     budget = Views(rule=Budget(kind="budget", cell=48, most=280))
-    views = with_processor_limits(budget, SimpleNamespace(get_mm_processor=lambda: SimpleNamespace(info=info)))
+    views = with_processor_limits(budget, _with(Gemma4ImageProcessor(max_soft_tokens=140), given))
     assert views is not None
     assert views.rule == Budget(kind="budget", cell=48, most=tokens)
 

@@ -18,6 +18,7 @@ from dualfocus_engine.backend.vllm_engine import VllmEngine
 from dualfocus_engine.errors import BadQuestion, ConfigError
 from dualfocus_engine.families.profiles import Profile, load_profile
 from dualfocus_engine.method.prompts import Prompt
+from dualfocus_engine.method.questions import Message
 from dualfocus_engine.method.turn_engine import TurnRequest
 from dualfocus_engine.shipped import SHIPPED_MODEL
 from vllm import SamplingParams
@@ -25,7 +26,7 @@ from vllm.renderers.params import TokenizeParams
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from ..builders import plain
+from ..builders import asked, plain
 
 
 def _engine(ranks: int = 1, generating: dict[str, Any] | None = None, **parallel: Any) -> VllmEngine:
@@ -111,6 +112,25 @@ def test_who_waits_for_a_turn_to_be_taken_is_given_its_first_output() -> None:
     request = TurnRequest("macro", Prompt((1,), ()), SamplingParams(), on_accepted=lambda: None)
     assert bounded_request(request, room=5).sampling.output_kind is RequestOutputKind.DELTA
     assert bounded_request(replace(request, on_accepted=None), 5).sampling.output_kind is RequestOutputKind.FINAL_ONLY
+
+
+@pytest.mark.parametrize(
+    ("allowed", "of_the_model", "images"), [(999, None, 999), (999, 2, 2), (1, 2, 1), (3, None, 3)]
+)
+def test_a_prompt_holds_as_many_images_as_vllm_and_the_profile_allow(
+    allowed: int, of_the_model: int | None, images: int
+) -> None:
+    engine = _engine(generating={"multimodal_config": SimpleNamespace(get_limit_per_prompt=lambda modality: allowed)})
+    engine.profile = engine.profile.model_copy(update={"max_images": of_the_model})
+    assert engine.max_images == images
+
+
+async def test_a_conversation_of_more_images_than_the_profile_allows_is_refused() -> None:
+    engine = _engine()
+    engine.profile = engine.profile.model_copy(update={"max_images": 2})
+    messages = [asked("What?", plain(), plain()), Message("assistant", "A cup."), asked("And here?", plain())]
+    with pytest.raises(BadQuestion, match="at most 2 images may be in a prompt"):
+        await engine.prompt(messages)
 
 
 def test_only_ranks_of_this_server_are_named() -> None:

@@ -52,6 +52,8 @@ def test_a_box_per_mille_is_read_however_it_is_wrapped(text: str) -> None:
         '[{"bbox_2d": [250, 100, 500, 3',  # cut within: never a part of a number
         '[{"bbox_2d": [250, 100, 500',
         "<think>[1, 2, 3, 4]</think>It is not there.",
+        "<think>maybe [1, 2, 3, 4], or",  # cut within its thoughts
+        "<think>[1, 2, 3, 4]</think>[5, 6, 7, 8]<think>Or [1, 2, 3, 4]?",
     ],
 )
 def test_what_is_no_box_is_read_as_none(text: str) -> None:
@@ -117,6 +119,19 @@ def test_of_several_boxes_one_is_taken(several: str, box: tuple[float, float, fl
     read = _format(several=several).read("[100, 100, 200, 200] and [500, 500, 900, 900]")
     assert read is not None
     assert read.as_tuple() == _of(box)
+
+
+@pytest.mark.parametrize(
+    ("ends", "text"),
+    [("◁/think▷", "◁think▷[100, 100, 200, 200]"), ("</answer>", "<answer>[100, 100, 200, 200]")],
+)
+def test_what_thoughts_begin_with_is_what_ends_them_without_its_slash(ends: str, text: str) -> None:
+    assert _format(read_after=ends).read(text) is None
+    assert _format(read_after=ends).read(f"{text}{ends}[100, 100, 200, 200]") is not None
+
+
+def test_what_stands_behind_a_word_alone_is_read_without_it_too() -> None:
+    assert _format(read_after="Box:").read("[100, 100, 200, 200]") is not None
 
 
 def test_all_of_several_boxes_are_read_where_a_model_writes_lists() -> None:

@@ -66,7 +66,8 @@ def test_every_profile_has_a_case() -> None:
         ("ovis2.5", "The sign is at [<box>(0.250,0.100),(0.500,0.300)</box>,<box>(0.1,0.2),(0.3,0.4)</box>]."),
         ("ovis2.5", "(0.250,0.100),(0.500,0.300)"),
         ("minicpm-v", "<ref>book</ref><box>250 100 500 300</box><|im_end|>"),
-        ("kimi-vl", '◁think▷[1, 2, 3, 4]</think>{"bbox_2d": [0.250, 0.100, 0.500, 0.300]}'),
+        ("kimi-vl", '◁think▷It is at [0.1, 0.2, 0.3, 0.4].◁/think▷{"bbox_2d": [0.250, 0.100, 0.500, 0.300]}'),
+        ("kimi-vl", '```json\n{"bbox_2d": [0.250, 0.100, 0.500, 0.300], "label": "sign"}\n```'),
         ("ernie-4.5-vl", '[{"bbox_2d": [250, 100, 500, 300], "label": "sign"}]'),
         ("deepseek-vl2", "The giraffe[[250, 100, 500, 300]]."),
         ("isaac", 'The <point_box mention="light"> (250,100) (500,300) </point_box> is red.'),
@@ -101,6 +102,29 @@ def test_a_point_is_the_middle_of_what_is_looked_at(name: str, text: str) -> Non
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "points"),
+    [
+        (
+            "molmo",
+            '<points x1="37.5" y1="20" x2="80.1" y2="9.0" alt="signs">signs</points>',
+            [(0.375, 0.2), (0.801, 0.09)],
+        ),
+        ("molmo", "<point x='1' y='2'>", []),
+        ("molmo2", '<points coords="1 1 521 432 2 500 600">', [(0.521, 0.432), (0.5, 0.6)]),
+        ("molmo2", '<points coords="1 1 375 200;2 2 521 432">', [(0.375, 0.2), (0.521, 0.432)]),
+        ("molmo2", '<points coords="1 1 375 200\t2 2 521 432">', [(0.375, 0.2), (0.521, 0.432)]),
+        ("molmo2", '<points coords="1 99 375 200 100 521 432">', [(0.375, 0.2), (0.521, 0.432)]),
+        ("molmo2", '<points coords="1 100 375 200">', [(0.375, 0.2)]),
+        ("molmo2", '<points coords="1 1 375 200 2 521 43', [(0.375, 0.2)]),  # cut
+    ],
+)
+def test_each_point_of_a_list_is_one(name: str, text: str, points: list[tuple[float, float]]) -> None:
+    boxes = _format(name).model_copy(update={"point_side": 0.1}).read_all(text)
+    middles = [((box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2) for box in boxes]
+    assert middles == [pytest.approx(point, abs=1e-3) for point in points]
+
+
+@pytest.mark.parametrize(
     ("name", "text"),
     [
         ("deepseek-vl2", "<|ref|>giraffe<|/ref|><|det|>[[580, 270, 999]]<|/det|>"),
@@ -111,6 +135,10 @@ def test_a_point_is_the_middle_of_what_is_looked_at(name: str, text: str) -> Non
         ("gemma4", '[{"box_2d": [y1, x1, y2, x2]}]'),
         ("glm-v", "<think>It is at [250, 100, 500, 300].</think>It is not there."),
         ("ovis2.5", "<box>(0.250,0.100)</box>"),
+        ("kimi-vl", "◁think▷It is at [0.25, 0.1, 0.5, 0.3], or"),
+        ("qwen3-vl", "<think>\nIt is at [250, 100, 500, 300], or"),
+        ("molmo2", '<points coords="1 1 375 20'),  # cut
+        ("molmo2", "In 1990 some 100 of 500 stood there, 3 100 500 later."),
     ],
 )
 def test_what_the_family_writes_beside_boxes_is_none(name: str, text: str) -> None:

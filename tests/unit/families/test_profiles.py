@@ -1,5 +1,6 @@
 """Profiles: those that ship, those of users, and what their text is made of."""
 
+import inspect
 import json
 from functools import partial
 from pathlib import Path
@@ -10,12 +11,14 @@ import pytest
 import yaml
 from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.boxes import CropPolicy
-from dualfocus_engine.families.choosing import PROFILE_FILE, choose_profile, profile_of
+from dualfocus_engine.families.choosing import PROFILE_FILE, ChosenProfile, choose_profile, profile_of
 from dualfocus_engine.families.profiles import Profile, load_profile, profile_names, shipped_profile
 from dualfocus_engine.models import register
 from dualfocus_training.models.untrained import untrained_profile
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from transformers import LlavaConfig
 from vllm import ModelRegistry
+from vllm.model_executor.models.deepseek_vl2 import DeepseekVL2MultiModalProcessor
 
 LLAVA = load_profile("llava-dualfocus")
 UNTRAINED = untrained_profile()
@@ -116,6 +119,21 @@ def test_models_that_can_not_point_are_known() -> None:
 def test_models_that_think_by_default_are_told_not_to(name: str) -> None:
     profile = load_profile(name)
     assert profile.chat_template_kwargs == profile.grounding_template_kwargs == {"enable_thinking": False}
+
+
+@pytest.mark.parametrize("name", ["ernie-4.5-vl", "glm-v", "kimi-vl", "qwen3-vl"])
+def test_models_that_always_think_have_room_for_it_before_their_box(name: str) -> None:
+    assert load_profile(name).max_box_tokens == 1024
+
+
+def test_a_model_that_says_the_question_again_has_room_for_it_before_its_box() -> None:
+    assert load_profile("internvl").max_box_tokens == 256
+
+
+def test_deepseeks_prompts_hold_as_many_pictures_as_vllm_cuts_into_tiles() -> None:
+    deepseek = load_profile("deepseek-vl2")
+    assert (deepseek.max_images, deepseek.max_regions, deepseek.max_looks) == (2, 1, 2)
+    assert "cropping=len(images) <= 2" in inspect.getsource(DeepseekVL2MultiModalProcessor)
 
 
 def test_released_checkpoints_profile_is_what_they_were_trained_on() -> None:
@@ -268,6 +286,7 @@ BOX_FORMAT = LLAVA.box_format.model_dump()
         ({"crop_in_picture": True, "box_format": BOX_FORMAT | {"lists": True}}, "crop_in_picture", "takes one crop"),
         ({"image_size": 0}, "image_size", "greater than 0"),
         ({"max_answer_tokens": 0}, "max_answer_tokens", "greater than 0"),
+        ({"max_images": 0}, "max_images", "greater than 0"),
         ({"temperature": -0.1}, "temperature", "greater than or equal to 0"),
         ({"colour": "red"}, "colour", "not permitted"),
     ],
@@ -340,6 +359,48 @@ def test_profile_is_the_one_that_names_the_models_architecture(
     assert profile_of(str(tmp_path)).name == profile
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", partial(_downloaded, tmp_path))
     assert profile_of("someone/some-model").name == profile
+
+
+LLAVA_15: dict[str, Any] = {  # of llava-hf/llava-1.5-7b-hf
+    "text_config": {"model_type": "llama", "vocab_size": 32064},
+    "vision_config": {"model_type": "clip_vision_model", "image_size": 336},
+}
+OTHER_LLAVAS: dict[str, dict[str, Any]] = {
+    "text_config.model_type": {"text_config": {"model_type": "mistral", "vocab_size": 32064}},  # BakLLaVA
+    "text_config.vocab_size": {"text_config": {"model_type": "llama", "vocab_size": 128320}},  # LLaVA-Llama-3
+    "vision_config.model_type": {  # Pixtral
+        "text_config": {"model_type": "mistral", "vocab_size": 131072},
+        "vision_config": {"model_type": "pixtral", "image_size": 1024},
+    },
+    "vision_config.image_size": {"vision_config": {"model_type": "clip_vision_model"}},  # transformers' 224
+}
+
+
+def _choose_llava(folder: Path, **parts: Any) -> ChosenProfile:
+    (folder / "config.json").write_text(json.dumps({"architectures": ["LlavaForConditionalGeneration"], **parts}))
+    return choose_profile(str(folder))
+
+
+@pytest.mark.parametrize(
+    "parts", [LLAVA_15, {}, {"text_config": None}, {"text_config": {"model_type": "llama"}}, {"vision_config": None}]
+)
+def test_llava_15_is_asked_as_the_released_checkpoints(parts: dict[str, Any], tmp_path: Path) -> None:
+    assert _choose_llava(tmp_path, **parts).profile.name == "llava-dualfocus"
+
+
+@pytest.mark.parametrize("trait", OTHER_LLAVAS)
+def test_other_models_of_its_architecture_keep_their_own_conversation_and_pictures(trait: str, tmp_path: Path) -> None:
+    profile, why = _choose_llava(tmp_path, **LLAVA_15 | OTHER_LLAVAS[trait])
+    assert (profile.name, profile.grounds) == ("no-grounding", False)
+    assert (profile.chat_template, profile.system, profile.pad_color, profile.views) == (None, None, None, None)
+    assert f"but {trait} in config.json is of another kind than llava-dualfocus is for" in why
+
+
+@pytest.mark.parametrize("parts", [{}, {"vision_config": {}}, {"text_config": {}}])
+def test_what_a_configuration_leaves_out_is_what_transformers_takes(parts: dict[str, Any], tmp_path: Path) -> None:
+    filled = LlavaConfig(**json.loads(json.dumps(parts))).to_dict()
+    named = {part: {name: filled[part][name] for name in told} for part, told in LLAVA_15.items()}
+    assert _choose_llava(tmp_path, **parts).profile == _choose_llava(tmp_path, **named).profile
 
 
 def _downloaded(folder: Path, repo_id: str, filename: str, revision: str | None = None) -> str:

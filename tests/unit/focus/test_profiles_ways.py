@@ -1,5 +1,6 @@
 """What a profile changes about the second look: whose message the crop is in, alone or not, how a box is opened."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -7,11 +8,12 @@ import pytest
 from dualfocus_engine.families.box_format import BoxFormat
 from dualfocus_engine.families.boxes import Box
 from dualfocus_engine.families.profiles import load_profile
-from dualfocus_engine.method.questions import Question
+from dualfocus_engine.method.prompts import NO_OPTIONS, Prompt, TurnOptions
+from dualfocus_engine.method.questions import Message, Question
 from dualfocus_engine.method.results import FocusResult, Mode, Scoring, Selection
 
 from ..builders import CLOSING, asked, plain, turn
-from ..fake_engine import FakeEngine, focus_on
+from ..fake_engine import FakeEngine, boxed, focus_on
 
 QUESTION = Question((asked("What colour?", plain(size=(1000, 500))),))
 
@@ -20,6 +22,15 @@ def _engine(**changes: Any) -> FakeEngine:
     engine = FakeEngine()
     engine.profile = load_profile("llava-dualfocus").model_copy(update=changes)
     return engine
+
+
+class _ThinkingEngine(FakeEngine):
+    """Its template writes how an answer begins."""
+
+    prompt_ends = ""
+
+    async def prompt(self, messages: Sequence[Message], options: TurnOptions = NO_OPTIONS) -> Prompt:
+        return (await super().prompt(messages, options)).opened(self.encode(self.prompt_ends))
 
 
 async def _answered(engine: FakeEngine, question: Question = QUESTION) -> FocusResult:
@@ -47,6 +58,24 @@ async def test_the_template_may_be_told_something_in_the_grounding_turn_alone() 
     assert {"enable_thinking": False} in engine.template_kwargs
 
 
+@pytest.mark.parametrize(
+    ("prompt_ends", "written", "selection"),
+    [
+        ("<think>\n", "Maybe [0.2, 0.2, 0.6, 0.6], or", Selection.NO_BOX),
+        ("<think>", "Maybe [0.2, 0.2, 0.6, 0.6], or", Selection.NO_BOX),
+        ("<think>\n", "Maybe [0, 0, 1, 1].</think>[0.2, 0.2, 0.6, 0.6]", Selection.LOWER_PERPLEXITY),
+        ("<think></think>", "[0.2, 0.2, 0.6, 0.6]", Selection.LOWER_PERPLEXITY),
+        ("<think>\n\n</think>\n\n", "[0.2, 0.2, 0.6, 0.6]", Selection.LOWER_PERPLEXITY),
+    ],
+)
+async def test_no_box_is_read_from_thoughts_that_the_template_begins_and_the_reply_does_not_end(
+    prompt_ends: str, written: str, selection: Selection
+) -> None:
+    engine = _ThinkingEngine(grounding=boxed(written))
+    engine.prompt_ends = prompt_ends
+    assert (await _answered(engine)).selection is selection
+
+
 async def test_a_model_of_one_picture_a_prompt_is_asked_about_the_crop_alone() -> None:
     engine = _engine(crop_alone=True)
     engine.max_images = 1
@@ -55,6 +84,9 @@ async def test_a_model_of_one_picture_a_prompt_is_asked_about_the_crop_alone() -
     micro = engine.prompts["micro"]
     assert _text(micro.token_ids).startswith("user:#")
     assert [picture.region for picture in micro.pictures] == [result.look.crop_box]
+    told = replace(QUESTION, messages=(Message("system", "Be brief."), *QUESTION.messages))
+    await _answered(engine, told)
+    assert _text(engine.prompts["micro"].token_ids).startswith("system:Be brief.")
     engine = _engine()
     engine.max_images = 1
     assert (await _answered(engine)).selection is Selection.IMAGE_LIMIT

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from dualfocus_engine.families.boxes import Box, Region
-from dualfocus_engine.families.profiles import load_profile
+from dualfocus_engine.families.profiles import Crops, load_profile
 from dualfocus_engine.families.views import Grid, View, Views
 from dualfocus_engine.method.questions import Question
 from dualfocus_engine.method.results import FocusResult, LookedAt, Mode, Scoring, Selection
@@ -47,7 +47,7 @@ async def test_the_turns_are_asked_in_the_words_for_several() -> None:
     await _answered(engine)
     written = {name: "".join(map(chr, prompt.token_ids)) for name, prompt in engine.prompts.items()}
     assert written["grounding"].endswith(engine.profile.grounding_text(QUESTION.asked, regions=True) + ";")
-    assert written["micro"].endswith(engine.profile.micro_text(QUESTION.asked, 2) + ";")
+    assert written["micro"].endswith(engine.profile.micro_text(QUESTION.asked, Crops(2)) + ";")
     assert "each thing" in written["grounding"]
     assert "enlarged parts" in written["micro"]
     assert engine.samplings["grounding"] == "grounding sampling of 4"

@@ -5,7 +5,15 @@ from typing import Any
 import pytest
 from dualfocus_engine.errors import BadPicture, BadQuestion
 from dualfocus_engine.families.profiles import load_profile
-from dualfocus_engine.method.questions import Message, Question, Text, grounding_turn, macro_turn, micro_turn
+from dualfocus_engine.method.questions import (
+    Message,
+    Question,
+    Text,
+    deeper_turn,
+    grounding_turn,
+    macro_turn,
+    micro_turn,
+)
 from dualfocus_engine.method.results import Mode
 from PIL import Image
 
@@ -36,7 +44,7 @@ def test_grounding_turn_is_the_same_up_to_the_image_and_then_q1() -> None:
 
 def test_micro_turn_shows_the_crop_and_asks_as_the_client_did() -> None:
     crop = plain((0, 0, 0))
-    turn = micro_turn(_question(), (crop,), LLAVA)
+    turn = micro_turn(_question(), (crop,), LLAVA, grounding(_question()))
     assert turn.role == "user"
     assert turn.pictures == (crop,)
     assert turn.text.endswith(f"answer this question: {TEXT}")
@@ -50,7 +58,35 @@ def test_what_to_ground_can_be_said_apart() -> None:
     question = _question(grounding_question=f"the cup\n{HINT}")
     assert grounding(question)[-1].text.endswith("this question asks: the cup")
     assert macro_turn(question)[-1].text == TEXT
-    assert TEXT in micro_turn(question, (plain(),), PLAIN).text
+    assert TEXT in micro_turn(question, (plain(),), PLAIN, grounding(question)).text
+
+
+def test_turns_about_a_crop_say_which_images_are_meant() -> None:
+    """The crop may be of any of several pictures, and stand behind them all and behind other crops."""
+    profile, crop = load_profile("qwen3-vl"), plain((0, 0, 0))
+    one, two = _question(), Question((asked("What?", plain(), plain()),), image_index=0)
+    said = micro_turn(one, (crop,), profile, one.messages).text
+    assert said.startswith("The second image is an enlarged part of the first. Use it")
+    assert micro_turn(two, (crop,), profile, two.messages).text.startswith(
+        "The third image is an enlarged part of the first. "
+    )
+    further = [*one.messages, Message("assistant", "[…]"), deeper_turn(one, (crop,), profile, one.messages)]
+    assert micro_turn(one, (crop,), profile, further).text.startswith(
+        "The third image is an enlarged part of the first. "
+    )
+    assert micro_turn(one, (crop, crop), profile, one.messages).text.startswith(
+        "The last 2 images are enlarged parts of the first. "
+    )
+    other = Question((asked("What?", plain(), plain()),))
+    deeper = deeper_turn(other, (crop,), profile, other.messages).text
+    assert deeper.startswith("This is an enlarged part of the second image. ")
+    assert "coordinates in the second image" in deeper
+
+
+def test_names_of_images_in_a_question_stay_words() -> None:
+    asked_so = Question.about(Image.new("RGB", (8, 8)), "What does {crop} of {whole} mean?")
+    said = micro_turn(asked_so, (plain(),), load_profile("qwen3-vl"), asked_so.messages).text
+    assert said.endswith("What does {crop} of {whole} mean?")
 
 
 def test_where_there_are_several_pictures_q1_says_which_is_meant() -> None:
