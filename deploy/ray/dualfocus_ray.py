@@ -203,24 +203,30 @@ def build(options: Options) -> serve.Application:
 
 
 def picture_key(body: bytes) -> str:
-    """Return what names the first picture of a chat completion's conversation; nothing where there is none.
+    """Return what names the first picture of a conversation (chat, Messages, Responses); nothing where there is none.
 
     The first, so that a conversation that shows more pictures later stays where its prefix is cached.
     """
     try:
-        messages = from_json(body)["messages"]
+        asked = from_json(body)
+        messages = asked.get("messages") or asked["input"]
         parts = (part for message in messages for part in message.get("content") or ())
-        url = next(url for part in parts for url in _urls(part))
+        name = next(name for part in parts for name in _names(part))
     except (ValueError, TypeError, KeyError, AttributeError, StopIteration):
         return ""  # no question about a picture, or one that the server refuses
-    return hashlib.sha256(url.encode()).hexdigest()
+    return hashlib.sha256(name.encode()).hexdigest()
 
 
-def _urls(part: Any) -> list[str]:
-    """Return the URL of a message's part, if it is an image's, in any way that the server reads one."""
-    image = part.get("image_url") if isinstance(part, dict) else None
-    url = image.get("url") if isinstance(image, dict) else image
-    return [url] if isinstance(url, str) else []
+def _names(part: Any) -> list[str]:
+    """Return the name of a message's part if it is an image: its `uuid`, else its URL or bytes as they are written.
+
+    By its `uuid` first: later questions may show the picture by that alone.
+    """
+    if not isinstance(part, dict):
+        return []
+    image = part.get("image_url") or part.get("source")
+    said = [part.get("uuid"), *(map(image.get, ("url", "data")) if isinstance(image, dict) else [image])]
+    return [name for name in said if name and isinstance(name, str)][:1]
 
 
 def _command(options: Options) -> list[str]:

@@ -1,6 +1,7 @@
 """Ray Serve on a cluster of its own: two replicas of the model that ships, and the end of one."""
 
 import asyncio
+import hashlib
 import io
 import json
 import os
@@ -65,7 +66,24 @@ def test_a_picture_has_one_key_however_it_is_written(part: dict[str, Any]) -> No
     assert picture_key(body) != picture_key(json.dumps(question(2)).encode())
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"messages": [{"content": "Hello"}]}', b'{"messages": "Hello"}'])
+@pytest.mark.parametrize(
+    ("conversation", "part"),
+    [
+        ("input", {"type": "input_image", "image_url": "https://a.example/1.png"}),
+        ("messages", {"type": "image", "source": {"type": "url", "url": "https://a.example/1.png"}}),
+        ("messages", {"type": "image", "source": {"type": "base64", "data": "https://a.example/1.png"}}),
+        ("messages", {"type": "image_url", "image_url": None, "uuid": "https://a.example/1.png"}),
+        ("messages", {"type": "image_url", "image_url": {"url": "other"}, "uuid": "https://a.example/1.png"}),
+    ],
+)
+def test_every_api_and_a_picture_named_before_have_keys(conversation: str, part: dict[str, Any]) -> None:
+    body = json.dumps({conversation: [{"role": "user", "content": ["Look:", part]}]}).encode()
+    assert picture_key(body) == hashlib.sha256(b"https://a.example/1.png").hexdigest()
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b'{"input": "Hello"}', b'{"messages": [{"content": "Hello"}]}', b'{"messages": "Hello"}']
+)
 def test_what_shows_no_picture_has_no_key(body: bytes) -> None:
     assert picture_key(body) == ""
 

@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 import httpx
 from dualfocus_client.client import server_address
+from dualfocus_client.options import key_of
 from dualfocus_engine import DualFocus, DualFocusError
 
 from dualfocus_server.check.asking import Answered, Asker, CantAsk, EngineAsker, ServerAsker
@@ -42,7 +43,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("model", nargs="?", help="a folder or hub name; the model that ships if left out")
     parser.add_argument("--profile", help="a profile's name or YAML file; the model's own if left out")
     parser.add_argument("--base-url", help="ask a running server instead, such as http://127.0.0.1:8000")
-    parser.add_argument("--api-key", help="its key")
+    parser.add_argument("--api-key", help="its key; also DUALFOCUS_API_KEY")
     parser.add_argument("--max-model-len", type=int, help="the context's length, where an engine is started")
     parser.add_argument("--dtype", default="auto", help="what it computes in")
     parser.add_argument("--json", action="store_true", help="print what was found as JSON")
@@ -56,7 +57,7 @@ async def _check(args: argparse.Namespace) -> tuple[str, str, Findings]:
         flags = {name: value for name in ("max_model_len", "dtype") if (value := getattr(args, name)) is not None}
         async with DualFocus(args.model, args.profile, **flags) as focus:
             return await _ask_all(EngineAsker(focus))
-    headers = {"Authorization": f"Bearer {args.api_key}"} if args.api_key else {}
+    headers = {"Authorization": f"Bearer {key}"} if (key := key_of(args)) else {}
     address = server_address(args.base_url)
     async with httpx.AsyncClient(base_url=address, headers=headers, timeout=_TIMEOUT_S) as http:
         return await _ask_all(await ServerAsker.of(http, args.profile))

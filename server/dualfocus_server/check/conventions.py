@@ -128,7 +128,7 @@ _TEMPLATE = "{x1} {y1} {x2} {y2}"
 
 def _numbers(text: str, box_format: BoxFormat) -> Numbers | None:
     """Return the first numbers that the profile's patterns find in a text, else any."""
-    text = text.rpartition(box_format.read_after)[2]
+    text = box_format.said(text)
     for pattern in (*box_format.pattern, *_any_numbers(box_format.order).values()):
         for found in all_groups(pattern, text):
             names = ("x1", "y1", "x2", "y2") if "x1" in found else ("x", "y", "x", "y")
