@@ -286,8 +286,8 @@ def test_a_stream_has_the_keys_of_vllms_own(thinking: Server) -> None:
         body = {"messages": about(), "max_tokens": 200, **by_script(RED, RED), **more, "stream": True}
         with httpx.stream("POST", thinking.url + CHAT, json=body, timeout=PATIENCE) as response:
             pieces = [piece["choices"][0] for piece in chunks(list(response.iter_lines()))]
-        keys = {key for piece in pieces[1:-1] for key, text in piece["delta"].items() if text}
-        assert not pieces[-1]["delta"].get("content"), "ours has the key, as where there is no parser"
+        # vLLM's last piece has text too where the engine was ahead of what it writes.
+        keys = {key for piece in pieces[1:] for key, text in piece["delta"].items() if text}
         return [set(pieces[0]["delta"]), keys, pieces[-1]["finish_reason"]]
 
     assert shapes() == shapes(dualfocus={"mode": "macro"}) == shapes(**OFF)
