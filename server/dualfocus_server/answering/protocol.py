@@ -25,6 +25,7 @@ from vllm.renderers.params import TokenizeParams
 from dualfocus_server.answering.contents import normalize_message
 from dualfocus_server.answering.sampled import Sampled
 from dualfocus_server.guards.json_limits import FieldError, validate_json
+from dualfocus_server.telemetry.request_ids import is_id
 
 Winner = Literal["macro", "micro"]
 Corners = tuple[float, float, float, float]
@@ -138,6 +139,13 @@ def as_field_errors(body: Any, field: str | None) -> Iterator[None]:
         raise FieldError(f"{field or 'the body'} can't be read: {error}", field) from error
 
 
+def _check_request_id(body: Any) -> None:
+    """Raise FieldError over a `request_id` that can't be told in each piece of an answer and in log lines."""
+    given = body.get("request_id") if isinstance(body, dict) else None
+    if given is not None and not is_id(given):
+        raise FieldError("request_id must be 1 to 128 letters, digits or any of _.:/+=@-", "request_id")
+
+
 class Conversation(BaseModel):
     """What every request with `messages` has in common: their shape is judged before vLLM's validators see them."""
 
@@ -151,6 +159,7 @@ class Conversation(BaseModel):
         if isinstance(body, bytes | str):
             raise FieldError("the body must be a JSON object, sent with Content-Type: application/json", None)
         validate_json(body)
+        _check_request_id(body)
         messages = check_messages(body)
         _check_contents(messages)
         return body
@@ -177,6 +186,7 @@ class Readable(BaseModel):
         if not isinstance(body, dict):
             raise FieldError("the body must be a JSON object, sent with Content-Type: application/json", None)
         validate_json(body)
+        _check_request_id(body)
         with as_field_errors(body, None):
             return read(body)
 

@@ -7,7 +7,6 @@ from pydantic import BaseModel, field_validator, model_validator
 from pydantic_core import from_json
 
 from dualfocus_server.guards.json_limits import FieldError
-from dualfocus_server.telemetry.request_ids import is_id
 
 # OpenAI's own limit.
 _MAX_CHOICES = 128
@@ -20,13 +19,6 @@ _COUNTS_PROPERTIES = ("minProperties", "maxProperties")
 # Names in `vllm_xargs` that vLLM's engine (or ours, by the beginning) reads for itself: not a client's to write.
 _RESERVED_XARGS = ("kv_transfer_params", "ec_transfer_params", "kv_cache_report_mode")
 _OUR_XARGS = "dualfocus"
-
-
-def check_request_id(body: Any) -> None:
-    """Raise FieldError over a `request_id` that can't be told in each piece of an answer and in log lines."""
-    given = body.get("request_id") if isinstance(body, dict) else None
-    if given is not None and not is_id(given):
-        raise FieldError("request_id must be 1 to 128 letters, digits or any of _.:/+=@-", "request_id")
 
 
 def _read_schemas(body: Any) -> Any:
@@ -69,12 +61,6 @@ class Sampled(BaseModel):
     def _has_an_object(cls, body: Any) -> Any:
         if isinstance(body, dict) and not isinstance(body.get("structured_outputs"), dict | None):
             raise FieldError("structured_outputs must be an object", "structured_outputs")
-        return body
-
-    @model_validator(mode="before")
-    @classmethod
-    def _has_a_short_id(cls, body: Any) -> Any:
-        check_request_id(body)
         return body
 
     @model_validator(mode="before")

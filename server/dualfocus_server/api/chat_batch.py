@@ -20,7 +20,6 @@ from vllm.utils import random_uuid
 
 from dualfocus_server.answering.answer import unless_left
 from dualfocus_server.answering.protocol import FocusOptions, FocusRequest, Readable
-from dualfocus_server.answering.sampled import check_request_id
 from dualfocus_server.answering.service import Service
 from dualfocus_server.api.chat import answer_chat
 from dualfocus_server.guards.json_body import JsonRoute
@@ -41,12 +40,6 @@ class ChatBatch(Readable, BatchChatCompletionRequest):
         min_length=1, max_length=_MAX_CONVERSATIONS
     )
     dualfocus: FocusOptions | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _has_a_short_id(cls, body: Any) -> Any:
-        check_request_id(body)
-        return body
 
     @model_validator(mode="after")
     def _is_not_streamed(self) -> Self:
@@ -77,9 +70,11 @@ class ChatBatch(Readable, BatchChatCompletionRequest):
         """Yield each conversation as a request of its own. Raises RequestValidationError."""
         fields = self._shared
         for number, messages in enumerate(self.messages):
-            body = fields | {"messages": messages, "request_id": f"{batch_id}_{number}"}
+            body = fields | {"messages": messages}
             with _errors_of(number, body):
-                yield FocusRequest.model_validate(body)
+                request: FocusRequest = FocusRequest.model_validate(body)
+            request.request_id = f"{batch_id}_{number}"  # longer than a client's may be
+            yield request
 
 
 @contextmanager

@@ -44,6 +44,14 @@ def client(chat: Any, **settings: Any) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server")
 
 
+async def test_a_batch_may_have_as_long_an_id_as_any_request() -> None:
+    chat, longest = Chat(), "x" * 128
+    async with client(chat) as http:
+        answer = await http.post(ROUTE, json={"messages": [TEXT]}, headers={"X-Request-Id": longest})
+    assert answer.status_code == 200, answer.json()
+    assert [request.request_id for request in chat.asked] == [f"{longest}_0"]
+
+
 async def test_a_conversation_with_a_picture_is_looked_at_twice_and_one_without_is_vllms() -> None:
     chat = Chat()
     body = {"messages": [TEXT, ABOUT_AN_IMAGE, TEXT], "model": "model", "temperature": 0.5, "store": False}
