@@ -32,8 +32,10 @@ format: .venv/.test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Two processes of one thread each share a step's rows: on two cores faster than one process of two threads.
+TRAIN := CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 -m dualfocus_training.train
 model: .venv/.test  ## train the model that ships, from nothing; goes on where it was stopped
-	$(BIN)/python -m dualfocus_training.train training/recipes/small.yaml --out runs/small
+	$(TRAIN) training/recipes/small.yaml --out runs/small
 	cp runs/small/model/* engine/dualfocus_engine/small/
 
 results: .venv/.test  ## ask the model that ships about held-out scenes in each mode; writes docs/results.md and performance.md

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,19 @@ def test_a_stopped_run_goes_on_with_the_same_losses(recipe_of: RecipeOf, trained
     # Step 3 of the second stage came after its last checkpoint and is taken again.
     assert losses_of(tmp_path) == before + losses_of(trained)[5:]
     assert before == losses_of(trained)[:6]
+
+
+def test_two_processes_share_a_steps_rows(recipe_of: RecipeOf, trained: Path, tmp_path: Path) -> None:
+    """What `make model` does: a line for each step of both, and one model."""
+    recipe_of()  # writes recipe.yaml
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    train = ["-m", "dualfocus_training.train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path)]
+    subprocess.run([*launch, *train], check=True, timeout=300)
+    alone, shared = losses_of(trained), losses_of(tmp_path)
+    assert [(one["stage"], one["step"]) for one in shared] == [(one["stage"], one["step"]) for one in alone]
+    # Nothing is learned before the first step; what covers each patch is a mean over all patches of all rows.
+    assert shared[0]["cover"] == pytest.approx(alone[0]["cover"], rel=1e-4)
+    assert LlavaForConditionalGeneration.from_pretrained(tmp_path / "model").num_parameters()
 
 
 def test_the_model_is_an_ordinary_checkpoint(trained: Path, profile: Profile) -> None:
