@@ -1,8 +1,8 @@
 """Train a model by its recipe: `python -m dualfocus_training.train RECIPE.yaml --out DIR`.
 
 A run that was stopped goes on from its last checkpoint when started again, with the losses it would
-have had. Several processes share each step's rows: on GPUs `accelerate launch -m dualfocus_training.train …`, on the cores
-of a CPU `torchrun`, as `make model` has it.
+have had. Several processes share each step's rows: on GPUs `accelerate launch -m dualfocus_training.train …`,
+on a CPU's cores `torchrun`, as `make model` has it.
 """
 
 import argparse
