@@ -15,7 +15,7 @@ export async function together(response, tell) {
   for await (const data of eventsOf(response)) {
     if (data === "[DONE]") return asCompletion(whole);
     const piece = JSON.parse(data);
-    if (piece.error) throw refusal(response.status, piece);
+    if (piece.error) throw refusal(0, piece); // the response itself was well
     if (piece.dualfocus?.progress) tell(piece.dualfocus.progress);
     else add(whole, piece);
   }

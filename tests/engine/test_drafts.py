@@ -43,7 +43,8 @@ def plain(sampling: SamplingParams) -> SamplingParams:
 
 
 async def box(focus: DualFocus, prompt: Prompt, sampling: SamplingParams) -> Turn:
-    return await focus.engine.generate(TurnRequest("grounding", prompt, sampling, is_answer=False))
+    """Its tokens have log-probabilities, as a box's are asked without."""
+    return await focus.engine.generate(TurnRequest("grounding", prompt, sampling, is_answer=True))
 
 
 def chosen_apart(one: Turn, other: Turn) -> float:

@@ -47,6 +47,7 @@ class FakeEngine:
         self.max_images = 999
         self.pictures_first = False
         self.default_max_tokens: int | None = 128
+        self.default_temperature = 0.0
         self.closing_token = CLOSING
         self.scored: dict[str, list[int]] = {}
         self.scores: dict[str, Score | None] = {"macro": Score((-0.1,), 0), "micro": Score((-0.2,), 0)}

@@ -54,17 +54,16 @@ def trace_headers() -> dict[str, str] | None:
     return headers or None
 
 
-def answer_limit(config: ModelConfig, defaults: Mapping[str, Any]) -> int | None:
-    """Return the tokens that the operator allows each answer; None: as many as there is room for.
+def operators_sampling(config: ModelConfig, defaults: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what of the sampling defaults the operator named, by SamplingParams' names.
 
-    vLLM's own serving reads it so: `max_new_tokens` of a folder that was named, or of an override, holds for all
-    requests; that of the model's own generation config (in `defaults`) only for those that name none.
+    vLLM's own serving tells them apart so: `max_new_tokens` of a folder that was named, or of an override, holds for
+    all requests; that of the model's own generation config (in `defaults`) only for those that name none.
     """
-    is_named = config.generation_config not in ("auto", "vllm")
-    limit: int | None = (
-        defaults.get("max_tokens") if is_named else config.override_generation_config.get("max_new_tokens")
-    )
-    return limit
+    if config.generation_config not in ("auto", "vllm"):
+        return defaults
+    named = dict(config.override_generation_config)
+    return named | ({"max_tokens": named["max_new_tokens"]} if "max_new_tokens" in named else {})
 
 
 def bounded_request(request: TurnRequest, room: int) -> TurnRequest:
@@ -81,6 +80,8 @@ def bounded_request(request: TurnRequest, room: int) -> TurnRequest:
         raise BadQuestion(f"{why}: what is left of the context, or what the server allows.", "min_tokens")
     is_followed = request.on_text is not None or request.on_accepted is not None
     sampling.output_kind = RequestOutputKind.DELTA if is_followed else RequestOutputKind.FINAL_ONLY
+    if request.on_text is None:  # the first token is waited for, and the end
+        sampling.stream_interval = sampling.max_tokens
     return replace(request, sampling=sampling)
 
 

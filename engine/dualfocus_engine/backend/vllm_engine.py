@@ -43,9 +43,9 @@ from dualfocus_engine.backend.ec_connector import box_key
 from dualfocus_engine.backend.heartbeat import Heartbeat
 from dualfocus_engine.backend.launch import EngineClient, launch
 from dualfocus_engine.backend.outputs import (
-    answer_limit,
     bounded_request,
     has_failed,
+    operators_sampling,
     read_turn,
     reasoning_options,
     tell_listener,
@@ -94,7 +94,7 @@ class VllmEngine:
         self.views = with_processor_limits(profile.views, llm.renderer)
         # Read once, as `vllm serve` does: asked again it would read the model's generation_config.json again.
         self.default_sampling: Mapping[str, Any] = llm.model_config.get_diff_sampling_param()
-        self._answer_limit = answer_limit(llm.model_config, self.default_sampling)
+        self._operators = operators_sampling(llm.model_config, self.default_sampling)
         self._box_args = self._draft_args()
 
     @classmethod
@@ -247,7 +247,12 @@ class VllmEngine:
 
     def answer_sampling(self) -> SamplingParams:
         """Return how answers are drawn where the client says nothing."""
-        return SamplingParams(temperature=self.profile.temperature, max_tokens=self.default_max_tokens)
+        return SamplingParams(temperature=self.default_temperature, max_tokens=self.default_max_tokens)
+
+    @property
+    def default_temperature(self) -> float:
+        """The temperature of answers: the operator's, else the profile's."""
+        return float(self._operators.get("temperature", self.profile.temperature))
 
     @property
     def default_max_tokens(self) -> int | None:
@@ -267,7 +272,7 @@ class VllmEngine:
             raise ContextFull(len(rendered["prompt_token_ids"]), self.context_length)
         if request.on_start is not None:
             request.on_start()
-        most = min(room, self._answer_limit or room) if request.is_answer else room
+        most = min(room, self._operators.get("max_tokens") or room) if request.is_answer else room
         output = await self._run_to_end(bounded_request(request, most), rendered)
         turn = read_turn(output, time.perf_counter() - started, rendered)
         if turn.finish_reason == "length" and most == room < (request.sampling.max_tokens or math.inf):
@@ -337,8 +342,8 @@ class VllmEngine:
         return int(parallel.data_parallel_size_local if parallel.local_engines_only else parallel.data_parallel_size)
 
     def rank(self, picture: Picture) -> int:
-        """Return the rank of the conversations that begin with a picture: a repeated one finds its cache there."""
-        return zlib.crc32(picture.key.encode()) % self.ranks
+        """Return the rank of the conversations that begin with a picture, of whatever size: so their cache is found."""
+        return zlib.crc32(picture.original.key.encode()) % self.ranks
 
     async def score(self, name: str, prompt: Prompt, answer: Sequence[int], *, cached: bool) -> Score | None:
         """Return the model's own log-probabilities of an answer's tokens behind a prompt (teacher-forced).

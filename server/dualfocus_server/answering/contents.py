@@ -16,7 +16,7 @@ _HANDED_ON = ("input_audio", "refusal", "thinking")
 _TOOL = "tool_reference"
 _BY_URL = ("audio_url", "video_url")
 # Fields that mean media to some template or to vLLM: a text part may carry any other plain value to the template.
-_MEDIA_FIELD = re.compile(r"image|video|audio|.*_(url|embeds)|input_audio|uuid|file")
+_MEDIA_FIELD = re.compile(r"(image|video|audio)(_url|_embeds)?|prompt_embeds|image_pil|input_audio|uuid")
 _LONGEST_UUID = 256
 _KNOWN = (TEXT, IMAGE, *_ALIASES, *_HANDED_ON, *_BY_URL, EMBEDDINGS, _TOOL)
 

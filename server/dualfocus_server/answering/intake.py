@@ -203,7 +203,7 @@ def sampling_of(request: FocusRequest, focus: DualFocus) -> Any:
     limit = next((limit for limit in limits if limit is not None), None)
     defaults = dict(focus.engine.default_sampling)
     if (request.n or 1) == 1:  # without a temperature of their own, several answers would be one
-        defaults["temperature"] = focus.profile.temperature
+        defaults["temperature"] = focus.engine.default_temperature
     with as_client_errors():
         return request.to_sampling_params(limit, defaults)
 

@@ -156,7 +156,7 @@ class Conversation(BaseModel):
     @classmethod
     def _has_messages(cls, body: Any) -> Any:
         """Judge the shape first: vLLM's own validators take it for granted."""
-        if isinstance(body, bytes | str):
+        if isinstance(body, bytes | bytearray | str):
             raise FieldError("the body must be a JSON object, sent with Content-Type: application/json", None)
         validate_json(body)
         _check_request_id(body)

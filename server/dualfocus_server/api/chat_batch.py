@@ -31,6 +31,8 @@ _MAX_CONVERSATIONS = 128
 # What conversations have in common is read and kept for each: as many values as ten bodies may hold.
 _MAX_SHARED_VALUES = 10 * MAX_VALUES
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+# What is of one conversation and would stand as if it were of all.
+_OF_ONE = ("dualfocus", "metrics", "prompt_token_ids")
 
 
 class ChatBatch(Readable, BatchChatCompletionRequest):
@@ -121,7 +123,7 @@ def _joined(answer_id: str, answers: Sequence[dict[str, Any]]) -> dict[str, Any]
     """Return answers as one: the fields of the first, a choice of each, and what they used together."""
     choices = [_choice(number, answer) for number, answer in enumerate(answers)]
     usage = {name: sum(answer["usage"][name] for answer in answers) for name in _COUNTS}
-    shared = {name: value for name, value in answers[0].items() if name not in ("dualfocus", "metrics")}
+    shared = {name: value for name, value in answers[0].items() if name not in _OF_ONE}
     return shared | {"id": answer_id, "choices": choices, "usage": usage}
 
 

@@ -21,7 +21,7 @@ def validate_json(body: Any) -> None:
     for name, value in _leaves(body):
         if isinstance(value, str):
             _check_text(name, value)
-        elif isinstance(value, int) and abs(value) > LARGEST:
+        elif isinstance(value, int) and not -LARGEST - 1 <= value <= LARGEST:
             raise FieldError(f"{name or 'the body'} has a number of more than 64 bits", name or None)
 
 

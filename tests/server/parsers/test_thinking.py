@@ -188,6 +188,7 @@ def test_thinking_may_be_left_out(client: OpenAI, stream: bool) -> None:
 def test_a_client_may_want_no_thoughts(client: OpenAI, stream: bool) -> None:
     told = tell(client, stream, **by_script(RED, BLUE), include_reasoning=False)
     assert (told.message.content, told.reasoning) == (TEXTS[told.focus["winner"]], None)
+    assert [told.focus[name]["reasoning"] for name in ("macro", "micro")] == [None, None]
 
 
 @streamed

@@ -119,9 +119,12 @@ def test_an_answer_without_thoughts_is_compared_whole(tokenizer: Any) -> None:
 
 def test_a_client_that_wants_no_thoughts_gets_neither_them_nor_their_tokens(tokenizer: Any) -> None:
     by = reader(tokenizer, asked(include_reasoning=False, return_token_ids=True), thinks="deepseek_r1")
-    choice = by.choice(by.read(wrote(tokenizer, [*THOUGHT, "42"])), "assistant", None)
+    read = by.read(wrote(tokenizer, [*THOUGHT, "42"]))
+    choice = by.choice(read, "assistant", None)
     assert (choice.message.reasoning, choice.token_ids) == (None, None)
     assert not by.thinks
+    assert read.reasoning is None, "the report of each turn would tell them"
+    assert read.reasoning_tokens
 
 
 @pytest.mark.parametrize("parser", ["qwen3", "deepseek_r1"])

@@ -60,6 +60,7 @@ def focus(defaults: dict[str, Any] | None = None, **profile: Any) -> DualFocus:
         default_sampling=defaults or {},
         pictures=pictures,
         default_max_tokens=128,
+        default_temperature=own.temperature,
         placeholder_tokens=frozenset({9}),
         views=own.views,
         as_words=list,
@@ -196,7 +197,13 @@ def test_what_a_text_part_has_besides_is_left_out_where_no_template_reads_it(nam
     assert cast("Any", message)["content"] == [{"type": "text", "text": "Hi", "speaker": "a", "turn": 0}]
 
 
-@pytest.mark.parametrize("name", ["image_url", "video_url", "uuid", "image_embeds"])
+@pytest.mark.parametrize("name", ["source_url", "page_url", "file"])
+def test_where_a_text_is_from_stands_beside_it(name: str) -> None:
+    part = {"type": "text", "text": "Hi", name: "https://example.com/a"}
+    assert cast("Any", request(user(part)).messages[0])["content"] == [part]
+
+
+@pytest.mark.parametrize("name", ["image_url", "video_url", "uuid", "image_embeds", "prompt_embeds", "input_audio"])
 def test_media_beside_a_text_is_refused_unless_it_is_null(name: str) -> None:
     (message,) = request(user({"type": "text", "text": "Hi", name: None})).messages
     assert cast("Any", message)["content"] == [{"type": "text", "text": "Hi"}]

@@ -13,7 +13,7 @@ import pytest
 from dualfocus_engine.backend import vllm_engine
 from dualfocus_engine.backend.heartbeat import Heartbeat
 from dualfocus_engine.backend.launch import engine_args
-from dualfocus_engine.backend.outputs import answer_limit, bounded_request
+from dualfocus_engine.backend.outputs import bounded_request, operators_sampling
 from dualfocus_engine.backend.vllm_engine import VllmEngine
 from dualfocus_engine.errors import BadQuestion, ConfigError
 from dualfocus_engine.families.profiles import Profile, load_profile
@@ -176,7 +176,20 @@ def test_what_an_operator_allows_an_answer_is_read_as_vllm_reads_it(
     generating: dict[str, Any], defaults: dict[str, Any], allowed: int | None
 ) -> None:
     config: Any = SimpleNamespace(**{"generation_config": "auto", "override_generation_config": {}} | generating)
-    assert answer_limit(config, defaults) == allowed
+    assert operators_sampling(config, defaults).get("max_tokens") == allowed
+
+
+@pytest.mark.parametrize(
+    ("generating", "named"),
+    [
+        ({}, None),
+        ({"override_generation_config": {"temperature": 0.7}}, 0.7),
+        ({"generation_config": "folder"}, 0.6),
+    ],
+)
+def test_the_models_own_temperature_is_none_of_the_operators(generating: dict[str, Any], named: float | None) -> None:
+    config: Any = SimpleNamespace(**{"generation_config": "auto", "override_generation_config": {}} | generating)
+    assert operators_sampling(config, {"temperature": 0.6}).get("temperature") == named
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ class AnswerReader:
         return self._make_parser(self.request)
 
     def read(self, turn: Turn) -> Turn:
-        """Tell a turn's answer from its thoughts and its calls."""
+        """Tell a turn's answer from its thoughts and its calls; thoughts that the client does not want are left out."""
         if self._make_parser is None:
             return turn
         parser = self._parser()
@@ -79,7 +79,9 @@ class AnswerReader:
         if reasoning is None:
             return read
         counted = int(parser.count_reasoning_tokens(turn.token_ids))
-        return replace(read, reasoning_tokens=counted, thought_tokens=self._thought_tokens(parser, turn.token_ids))
+        thoughts = self._thought_tokens(parser, turn.token_ids)
+        told = reasoning if self.request.include_reasoning else None
+        return replace(read, reasoning=told, reasoning_tokens=counted, thought_tokens=thoughts)
 
     def _thought_tokens(self, parser: Parser, tokens: Sequence[int]) -> int:
         """Count what goes before the answer: thoughts, the mark that ends them, and blanks behind it."""
@@ -134,13 +136,12 @@ class AnswerReader:
         )
 
     def _message(self, turn: Turn, role: str) -> ChatMessage:
-        reasoning = turn.reasoning if self.request.include_reasoning else None
         if self._tool is not None:
             forced = [FunctionCall(name=self._tool.name, arguments=turn.text)] if turn.text.strip() else []
-            return ChatMessage(role=role, reasoning=reasoning, content="", tool_calls=_calls(forced))
+            return ChatMessage(role=role, reasoning=turn.reasoning, content="", tool_calls=_calls(forced))
         text = turn.text or (None if turn.tool_calls or turn.reasoning else "")
         calls = maybe_filter_parallel_tool_calls(_calls(turn.tool_calls), self.request)
-        return ChatMessage(role=role, reasoning=reasoning, content=text, tool_calls=calls)
+        return ChatMessage(role=role, reasoning=turn.reasoning, content=text, tool_calls=calls)
 
     def _finish_reason(self, turn: Turn) -> str:
         """Return why an answer ended, in OpenAI's words: a tool that was named is no reason.

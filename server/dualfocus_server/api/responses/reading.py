@@ -58,10 +58,11 @@ def question_of_response(asked: ResponseRequest) -> ResponseQuestion:
     return question
 
 
-async def opened_for_vllm(asked: ResponseRequest, service: Service) -> tuple[ResponseRequest, list[Any]]:
+async def opened_for_vllm(asked: ResponseRequest, service: Service, client: str) -> tuple[ResponseRequest, list[Any]]:
     """Return the request as vLLM may answer it, and its messages, in which its images are open.
 
-    vLLM keeps nothing of it: the conversation before is in its input already. Raises BadPicture.
+    Images named by a `uuid` are those of `client`. vLLM keeps nothing of it: the conversation before is in its input
+    already. Raises BadPicture.
     """
     request = asked.model_copy(
         update={"input": deepcopy(asked.input), "store": False, "background": False, "previous_response_id": None}
@@ -75,7 +76,7 @@ async def opened_for_vllm(asked: ResponseRequest, service: Service) -> tuple[Res
     conversation = FocusRequest.model_construct(messages=messages, **told)
     if any(image_parts(conversation)):
         request.truncation = "disabled"  # a prompt that is cut may lose an image's place
-    await inline_images(conversation, service.focus, service.images)
+    await inline_images(conversation, service.focus, service.images.of(client))
     for item, name, message in zip(items, contents, messages, strict=False):
         item[name] = message["content"]
     if request.instructions is not None:

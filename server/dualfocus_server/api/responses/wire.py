@@ -35,6 +35,7 @@ from dualfocus_server.api.responses.protocol import FocusedResponse, ResponseQue
 from dualfocus_server.api.responses.reading import opened_for_vllm
 from dualfocus_server.api.responses.store import Stored
 from dualfocus_server.guards.api_errors import ApiError, error_type
+from dualfocus_server.guards.keys import client_of
 
 
 class ResponsesWire:
@@ -112,13 +113,13 @@ class ResponsesWire:
 
     async def vllm_body(self) -> dict[str, Any]:
         """Have vLLM answer."""
-        request, messages = await opened_for_vllm(self._asked, self._service)
+        request, messages = await opened_for_vllm(self._asked, self._service, client_of(self._raw_request))
         response = await self._service.chat.respond(request, messages, self._raw_request)
         return self._kept(self._as_asked(response))
 
     async def vllm_events(self) -> AsyncGenerator[str, None]:
         """Have vLLM answer as events."""
-        request, messages = await opened_for_vllm(self._asked, self._service)
+        request, messages = await opened_for_vllm(self._asked, self._service, client_of(self._raw_request))
         return self._written(await self._service.chat.respond_in_events(request, messages, self._raw_request))
 
     async def _written(self, events: Any) -> AsyncGenerator[str, None]:

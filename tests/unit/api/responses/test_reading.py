@@ -187,7 +187,7 @@ def test_ids_are_ours() -> None:
 @pytest.mark.parametrize("input", [[user(IMAGE, TEXT)], [*ABOUT_AN_IMAGE, CALL, given_back([IMAGE, TEXT])]])
 async def test_vllm_is_handed_every_image_opened(input: Any) -> None:
     asked = wanted(input, truncation="auto", previous_response_id="resp_1", background=False)
-    request, messages = await opened_for_vllm(asked, service())
+    request, messages = await opened_for_vllm(asked, service(), "")
     made: Any = construct_input_messages(request_instructions=request.instructions, request_input=request.input)
     images = [part for message in made for part in parts_in(message) if "image" in part["type"]]
     assert images
@@ -209,7 +209,7 @@ def parts_in(message: Any) -> list[dict[str, Any]]:
 async def test_an_image_of_a_tool_is_opened_by_our_rules() -> None:
     asked = wanted([given_back([{"type": "input_image", "image_url": "http://127.0.0.1/a.png"}])])
     with pytest.raises(BadPicture):
-        await opened_for_vllm(asked, service())
+        await opened_for_vllm(asked, service(), "")
 
 
 async def test_words_that_stand_for_pictures_are_words(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +219,7 @@ async def test_words_that_stand_for_pictures_are_words(monkeypatch: pytest.Monke
     )
     text = "an <image>"
     input = [user(TEXT | {"text": text}), SAID | {"content": text}, CALL, given_back(text)]
-    request, _ = await opened_for_vllm(wanted(input, instructions=text), on)
+    request, _ = await opened_for_vllm(wanted(input, instructions=text), on, "")
     made: Any = construct_input_messages(request_instructions=request.instructions, request_input=request.input)
     texts = [message.get("content") for message in made]
     assert "<image>" not in str(texts)
@@ -227,6 +227,6 @@ async def test_words_that_stand_for_pictures_are_words(monkeypatch: pytest.Monke
 
 
 async def test_text_alone_may_be_cut_by_vllm() -> None:
-    request, _ = await opened_for_vllm(wanted("What?", truncation="auto"), service())
+    request, _ = await opened_for_vllm(wanted("What?", truncation="auto"), service(), "")
     assert request.truncation == "auto"
     assert cast("Any", request.input) == [{"role": "user", "content": "What?"}]
