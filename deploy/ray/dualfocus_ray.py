@@ -197,7 +197,10 @@ def build(options: Options) -> serve.Application:
         request_router_config=RequestRouterConfig(request_router_class=_ROUTER),
     )(Replica)
     entrance = serve.deployment(
-        num_replicas=options.entrances, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=_UNLIMITED
+        num_replicas=options.entrances,
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=_UNLIMITED,
+        graceful_shutdown_timeout_s=_LONGEST,  # every answer goes through it
     )(Entrance)
     return entrance.bind(replica.bind(options), options.max_body_bytes)
 

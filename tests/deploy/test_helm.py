@@ -399,6 +399,8 @@ def test_wrong_values_are_refused_by_the_schema(values: dict[str, Any], complain
         ({"autoscaling": {"minReplicas": 9}}, "autoscaling.minReplicas is 9, more than the 4"),
         ({"server": {"flags": ["--port=9000"]}}, "server.flags has --port=9000: the chart sets it"),
         ({"server": {"flags": ["--drain_timeout=9"]}}, "server.flags has --drain_timeout=9: the chart sets it"),
+        ({"server": {"flags": ["--uds=/tmp/s"]}}, "server.flags has --uds=/tmp/s: the chart sets it"),
+        ({"server": {"flags": ["--config", "a.yaml"]}}, "server.flags has --config: the chart sets it"),
         ({"server": {"flags": ["--shutdown-timeout=9"]}}, "server.flags has --shutdown-timeout=9: the chart sets it"),
     ],
 )

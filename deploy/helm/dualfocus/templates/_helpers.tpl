@@ -85,7 +85,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- fail (printf "autoscaling.minReplicas is %v, more than the %v of autoscaling.maxReplicas" .Values.autoscaling.minReplicas .Values.autoscaling.maxReplicas) }}
 {{- end }}
 {{- range .Values.server.flags }}
-{{- if regexMatch "^--(host|port|root-path|ssl-|drain-timeout|shutdown-timeout|api-key)" (replace "_" "-" .) }}
+{{- if regexMatch "^--(host|port|uds|root-path|ssl-|drain-timeout|shutdown-timeout|api-key|config(=|$))" (replace "_" "-" .) }}
 {{- fail (printf "server.flags has %s: the chart sets it, or relies on its default (server.drainTimeout, keys, service.port)" .) }}
 {{- end }}
 {{- end }}
