@@ -7,12 +7,16 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 from asking import MODEL
 from running_server import PATIENCE, Server
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "tests" / "clients"
 HOME = ROOT / ".venv" / "clients"  # scripts/install.py makes it
+needs_node = pytest.mark.skipif(
+    not (HOME / "node_modules").exists(), reason="SKIPPED, UNTESTED: the JavaScript clients need Node and npm"
+)
 
 
 def told(

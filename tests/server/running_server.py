@@ -98,7 +98,13 @@ def wait_until_all_ended(process: int) -> None:
     One that has ended and that nobody has collected yet counts as ended: a container's first process may collect none.
     """
     running = ["pgrep", "--runstates", "R,S,D", "-s", str(process)]
-    wait_until(lambda: not subprocess.run(running, capture_output=True, check=False).stdout)
+
+    def are_none() -> bool:
+        found = subprocess.run(running, capture_output=True, check=False)
+        assert found.returncode in (0, 1), found.stderr  # 1: there are none
+        return not found.stdout
+
+    wait_until(are_none)
 
 
 def engine_process(server: Server) -> int:

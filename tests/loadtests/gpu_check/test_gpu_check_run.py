@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,9 @@ pytestmark = [
 
 def test_the_tiny_shape_is_measured_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    settings = Settings(tmp_path, seconds=240, tiny=True)
-    run_steps(settings, [step for step in STEPS if step.key in ("machine", "seven")])
+    patience = 3600.0  # of a machine that has other work
+    settings = Settings(tmp_path, seconds=patience, tiny=True)
+    run_steps(settings, [replace(step, seconds=patience) for step in STEPS if step.key in ("machine", "seven")])
     assert settings.journal.values("machine", "ended") == ["done"]
     assert settings.journal.values("seven", "ended") == ["done"]
     report = write_report(tmp_path).read_text()

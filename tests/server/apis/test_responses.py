@@ -97,10 +97,17 @@ def test_log_probabilities_are_those_of_chat_completions(client: OpenAI) -> None
     same: Any = client.chat.completions.create(
         model=MODEL, messages=as_chat(fresh(4)), max_tokens=8, logprobs=True, top_logprobs=2
     )
-    told = [token.model_dump() for token in answer.output[0].content[0].logprobs]
-    assert told == [token.model_dump() for token in same.choices[0].logprobs.content]
     *_, last = ask(client, about(fresh(4)), stream=True, **wish)
-    assert [token.model_dump() for token in last.response.output[0].content[0].logprobs] == told
+    told = answer.output[0].content[0].logprobs
+    for others in (same.choices[0].logprobs.content, last.response.output[0].content[0].logprobs):
+        assert [set(token.model_dump()) for token in others] == [set(token.model_dump()) for token in told]
+        assert [token.token for token in others] == [token.token for token in told]
+        assert likely(others) == pytest.approx(likely(told), abs=1e-3)
+
+
+def likely(tokens: Any) -> list[float]:
+    """Log-probabilities of tokens and of the likeliest: their last bits differ where a step has other company."""
+    return [one.logprob for token in tokens for one in (token, *token.top_logprobs)]
 
 
 @pytest.mark.parametrize("mode", ["dual", "macro"])
@@ -110,7 +117,7 @@ def test_a_stream_has_openais_events_in_their_order(client: OpenAI, mode: str) -
     assert [event.sequence_number for event in events] == list(range(len(events)))
     kinds = [event.type.removeprefix("response.") for event in events]
     deltas = kinds.count("output_text.delta")
-    assert deltas > (mode == "macro")
+    assert deltas  # vLLM joins what a busy machine has not fetched yet
     assert kinds == [
         *("created", "in_progress", "output_item.added", "content_part.added"),
         *["output_text.delta"] * deltas,

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from asking import CHAT, MODEL, TEXT_ONLY, About, ask, chunks, events
+from odd_values import check_ready
 from openai import BadRequestError, NotFoundError, OpenAI
 
 # Tokens: tab, line feed, carriage return, space; and what closes an answer.
@@ -150,7 +151,7 @@ def test_models(client: OpenAI) -> None:
 
 def test_health_ready_version(http: httpx.Client) -> None:
     assert http.get("/health").status_code == 200
-    assert http.get("/ready").json() == {"status": "ready"}
+    check_ready(http)
     assert http.get("/version").json() == {"version": version("dualfocus"), "vllm": "0.32.0"}
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 from asking import MODEL, About
 from openai import AsyncOpenAI, OpenAI
-from other_clients import HOME, ROOT, SCRIPTS, of_node, of_python, told
+from other_clients import HOME, ROOT, SCRIPTS, needs_node, of_node, of_python, told
 from running_server import PATIENCE, Server
 
 
@@ -55,7 +54,7 @@ def check_typed(answer: dict[str, Any]) -> None:
         assert set(json.loads(focus[focus["winner"]]["text"])) == {"anything"}
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="SKIPPED, UNTESTED: the JavaScript client needs Node")
+@needs_node
 @pytest.mark.parametrize("name", ["ask_openai.mjs", "ask_openai_responses.mjs", "ask_ai_sdk.mjs", "ask_anthropic.mjs"])
 def test_node(server: Server, image: str, name: str) -> None:
     answer = told(of_node(name), server, image, cwd=HOME)

@@ -23,7 +23,7 @@ from dualfocus_eval.scenes.writing import write_scenes
 from dualfocus_server.check.command import main as check
 from hostile_images import data_url
 from openai import OpenAI
-from other_clients import HOME, ROOT, of_node, of_python, told
+from other_clients import HOME, ROOT, needs_node, of_node, of_python, told
 from running_server import PATIENCE, Server, start_server
 from test_clients import LIBRARIES, check_typed
 from transformers import AutoTokenizer
@@ -75,7 +75,13 @@ def right_answers(shipped: Server, opening: list[dict[str, str]]) -> int:
     return right
 
 
-MAKERS = ("ask_openai_responses.mjs", "ask_ai_sdk.mjs", "ask_anthropic.mjs", "ask_openai_agents.py")
+MAKERS = (
+    *(
+        pytest.param(f"{name}.mjs", marks=needs_node)
+        for name in ("ask_openai_responses", "ask_ai_sdk", "ask_anthropic")
+    ),
+    "ask_openai_agents.py",
+)
 
 
 def readme_asks() -> tuple[str, str]:

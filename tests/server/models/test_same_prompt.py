@@ -149,7 +149,7 @@ async def both(request: pytest.FixtureRequest, engines: dict[str, DualFocus]) ->
 
 async def _on(engines: dict[str, DualFocus], model: str, profile: Profile) -> Both:
     if model not in engines:
-        engines[model] = DualFocus(model, dtype="float32")
+        engines[model] = DualFocus(model, dtype="float32", kv_cache_memory_bytes=1 << 29)
         engines[model].start()
     focus = with_profile(engines[model], profile)
     return Both(focus, await chat_on(focus))

@@ -78,11 +78,16 @@ async def test_a_client_that_leaves_a_whole_answer_leaves_no_error_behind() -> N
     async def send(message: Message) -> None:
         sent.append(message)
 
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
-    await app(dict(SCOPE), receive, send)
-    await serving.is_cancelled.wait()
-    await asyncio.sleep(0)
     gc.collect()  # what nobody looked at is told when it is forgotten
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: unhandled.append(context))
+    try:
+        await app(dict(SCOPE), receive, send)
+        await serving.is_cancelled.wait()
+        await asyncio.sleep(0)
+        gc.collect()
+    finally:
+        loop.set_exception_handler(None)
     assert (sent[0]["status"], unhandled) == (499, [])
 
 
