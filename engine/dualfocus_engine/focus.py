@@ -194,7 +194,7 @@ class DualFocus:
                 searched = await self._search(runner, question, pairs, deadline)
                 pairs = [(macro, searched.best) for macro, _ in pairs]
         with runner.stages.time("select"):
-            chosen = [await self._choose(runner, question, *pair, deadline) for pair in pairs]
+            chosen = await asyncio.gather(*(self._choose(runner, question, *pair, deadline) for pair in pairs))
         seconds = time.perf_counter() - started
         looks, ending = searched or ((), None)
         return tuple(

@@ -375,14 +375,14 @@ class VllmEngine:
 
     async def _process(self, prompt: Prompt) -> Any:
         """Return a prompt as vLLM's engine takes it: image placeholders widened, images processed."""
-        images = [await self.encoder_input(picture) for picture in prompt.pictures]
+        images = await asyncio.gather(*map(self.encoder_input, prompt.pictures))
         try:
             return await self._process_with(prompt, images)
         except ValueError:
             if None not in images:
                 raise
             # vLLM has evicted one of them since: its pixels are needed after all.
-            made = [await self.pictures.shared_encoder_input(picture) for picture in prompt.pictures]
+            made = await asyncio.gather(*map(self.pictures.shared_encoder_input, prompt.pictures))
             return await self._process_with(prompt, made)
 
     async def _process_with(self, prompt: Prompt, images: Sequence[EncoderInput | None]) -> Any:

@@ -88,10 +88,17 @@ class AnswerReader:
         mark = parser.reasoning_parser.reasoning_end_str if parser.reasoning_parser is not None else None
         if mark is None:
             return int(parser.count_reasoning_tokens(tokens))
-        ends = bisect_left(range(len(tokens) + 1), x=True, key=lambda count: mark in self._text(tokens[:count]))
+        ends = self._end_of(mark, tokens)
         while ends < len(tokens) and not self._text(tokens[ends : ends + 1]).strip():
             ends += 1
         return min(ends, len(tokens))
+
+    def _end_of(self, mark: str, tokens: Sequence[int]) -> int:
+        """Return how many tokens there are to a mark's end; it is one token for most models."""
+        spelled = self._tokenizer.encode(mark, add_special_tokens=False)
+        if len(spelled) == 1 and spelled[0] in tokens:
+            return tokens.index(spelled[0]) + 1
+        return bisect_left(range(len(tokens) + 1), x=True, key=lambda count: mark in self._text(tokens[:count]))
 
     def _text(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=False))
