@@ -272,6 +272,7 @@ def test_replicas_follow_the_projects_own_metrics_by_keda() -> None:
     assert trigger["query"] == " + ".join(f"sum({name}{pods})" for name in named)
     assert set(named) <= known_metrics()
     assert trigger["threshold"] == "24"
+    assert trigger["ignoreNullValues"] == "false"
     assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (2, 16)
     assert spec["scaleTargetRef"]["name"] == resources["Deployment"]["metadata"]["name"]
     assert "replicas" not in resources["Deployment"]["spec"]

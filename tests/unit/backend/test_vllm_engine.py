@@ -58,6 +58,8 @@ def test_all_turns_about_a_picture_go_to_one_rank_and_pictures_to_all() -> None:
     ranks = [engine._rank_option(Prompt((1,), (picture,))) for picture in pictures]
     assert ranks == [engine._rank_option(Prompt((2, 3), (picture, plain()))) for picture in pictures]
     assert {rank["data_parallel_rank"] for rank in ranks} == {0, 1, 2, 3}
+    smaller = [picture.shown_at((2, 2)) for picture in pictures]
+    assert ranks == [engine._rank_option(Prompt((1,), (picture,))) for picture in smaller]
 
 
 async def test_the_rank_reaches_vllm() -> None:
