@@ -370,6 +370,10 @@ def test_who_may_ask_is_the_namespace_or_who_is_named() -> None:
         ({"model": {"volume": {"hostPath": "models"}}}, "at '/model/volume/hostPath': 'models' does not match"),
         ({"server": {"drainTimeout": "30s"}}, "at '/server/drainTimeout': got string, want number"),
         ({"server": {"flags": "--seed=1"}}, "at '/server/flags': got string, want array"),
+        (
+            {"monitoring": {"serviceMonitor": {"interval": "1m"}}},
+            "at '/monitoring/serviceMonitor/interval': '1m' does not",
+        ),
         ({"keys": {"values": [" "]}}, "at '/keys/values/0': ' ' does not match"),
         ({"sharedMemory": "8 GB"}, "at '/sharedMemory': '8 GB' does not match"),
         ({"rollingUpdate": {"maxSurge": "all"}}, "at '/rollingUpdate/maxSurge': 'all' does not match"),

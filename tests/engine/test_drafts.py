@@ -43,8 +43,10 @@ def plain(sampling: SamplingParams) -> SamplingParams:
 
 
 async def box(focus: DualFocus, prompt: Prompt, sampling: SamplingParams) -> Turn:
-    """Its tokens have log-probabilities, as a box's are asked without."""
-    return await focus.engine.generate(TurnRequest("grounding", prompt, sampling, is_answer=True))
+    """Ask for a box with the log-probabilities of its tokens; the server asks without."""
+    told = sampling.clone()
+    told.logprobs = 0
+    return await focus.engine.generate(TurnRequest("grounding", prompt, told, is_answer=False))
 
 
 def chosen_apart(one: Turn, other: Turn) -> float:
@@ -64,6 +66,7 @@ async def test_a_drafted_box_is_the_one_that_would_have_been_spelled_out(draftin
         prompt = await drafting.engine.prompt(asked)
         drafted, spelled = await box(drafting, prompt, sampling), await box(drafting, prompt, plain(sampling))
         if drafted.token_ids == spelled.token_ids:
+            assert len(drafted.logprobs) == BOX_LENGTH
             assert drafted.logprobs == pytest.approx(spelled.logprobs, abs=EXACT)
         else:
             differing += 1

@@ -116,6 +116,14 @@ def test_an_error_in_the_middle_of_a_stream_is_said_in_words(visit: Open, stub: 
     expect(problem).to_contain_text("The question took longer than 9 s.")
 
 
+def test_an_error_without_a_code_is_the_servers_own(visit: Open, stub: Stub) -> None:
+    error = {"message": "Something failed here.", "type": "server_error", "param": None, "code": None}
+    stub.answer = Response(f"data: {json.dumps({'error': error})}\n\ndata: [DONE]\n\n", media_type=EVENTS)
+    problem = refused(visit(stub.url)).locator("#problem")
+    expect(problem.locator("h2")).to_have_text("The server said no")
+    expect(problem).to_contain_text("Something failed here.")
+
+
 def test_a_stream_that_is_cut_off_is_no_answer(visit: Open, stub: Stub) -> None:
     text = "".join(f"data: {json.dumps(event)}\n\n" for event in pieces_of(RECORDED["dual"]))
     stub.answer = Response(text, media_type=EVENTS)

@@ -57,8 +57,9 @@ def trace_headers() -> dict[str, str] | None:
 def operators_sampling(config: ModelConfig, defaults: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what of the sampling defaults the operator named, by SamplingParams' names.
 
-    vLLM's own serving tells them apart so: `max_new_tokens` of a folder that was named, or of an override, holds for
-    all requests; that of the model's own generation config (in `defaults`) only for those that name none.
+    By `--override-generation-config`, or by a folder that `--generation-config` names. vLLM's own serving tells them
+    apart so: `max_new_tokens` that the operator named holds for all requests; that of the model's own generation
+    config (in `defaults`) only for those that name none.
     """
     if config.generation_config not in ("auto", "vllm"):
         return defaults

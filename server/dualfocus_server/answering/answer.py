@@ -166,7 +166,7 @@ class _FocusTask:
         choices = [self._choice(place, result.answer, reader) for place, result in enumerate(results)]
         response = completion(results, question.mode, self._wire.model, request.answer_id, choices)
         response.system_fingerprint = service.chat.system_fingerprint
-        response.metrics = service.chat.metrics(first.answer) if len(results) == 1 else None  # of which, none could say
+        response.metrics = service.chat.metrics(first.answer) if len(results) == 1 else None  # as vLLM: of one answer
         if request.return_token_ids:
             response.prompt_token_ids = list(first.answer.prompt_token_ids)
         for result in results:

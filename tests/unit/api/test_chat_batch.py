@@ -35,6 +35,7 @@ class Chat(FakeChat):
             "model": "model",
             "choices": [{"index": 0, "message": {"content": str(request.messages[-1]["content"])}}],
             "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+            "prompt_token_ids": [1],
         }
         return SimpleNamespace(model_dump=lambda: body)
 
@@ -50,6 +51,21 @@ async def test_a_batch_may_have_as_long_an_id_as_any_request() -> None:
         answer = await http.post(ROUTE, json={"messages": [TEXT]}, headers={"X-Request-Id": longest})
     assert answer.status_code == 200, answer.json()
     assert [request.request_id for request in chat.asked] == [f"{longest}_0"]
+
+
+async def test_one_conversations_prompt_is_not_told_as_that_of_all() -> None:
+    async with client(Chat()) as http:
+        answer = await http.post(ROUTE, json={"messages": [TEXT, TEXT], "return_token_ids": True})
+    assert answer.status_code == 200
+    assert "prompt_token_ids" not in answer.json()
+
+
+async def test_a_body_of_another_type_is_named() -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    async with client(Chat()) as http:
+        answer = await http.post("/v1/chat/completions", content=b'{"messages": []}', headers=form)
+    assert answer.status_code == 400
+    assert "sent with Content-Type: application/json" in answer.json()["error"]["message"]
 
 
 async def test_a_conversation_with_a_picture_is_looked_at_twice_and_one_without_is_vllms() -> None:

@@ -158,6 +158,13 @@ def test_an_answer_longer_than_there_is_room_for_never_reaches_the_engine() -> N
         bounded_request(request, room=5)
 
 
+def test_vllm_makes_an_output_for_each_token_only_where_somebody_reads_them() -> None:
+    asked = TurnRequest("macro", Prompt((1,), ()), SamplingParams(), on_accepted=lambda: None)
+    assert bounded_request(asked, room=5).sampling.stream_interval == 5, "the first token's, and the last one's"
+    read = replace(asked, on_text=lambda delta: None)
+    assert bounded_request(read, room=5).sampling.stream_interval is None
+
+
 def test_tokens_of_a_box_get_none() -> None:
     """Each costs the event loop time, and no figure is made of them."""
     request = TurnRequest("grounding", Prompt((1,), ()), SamplingParams(), is_answer=False)

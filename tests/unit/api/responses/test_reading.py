@@ -201,6 +201,16 @@ async def test_vllm_is_handed_every_image_opened(input: Any) -> None:
     assert asked.input[0]["content"][0] == {"type": "image_url", "image_url": {"url": URL}}, "what is kept is encoded"
 
 
+async def test_an_image_named_by_its_uuid_is_the_clients_own_where_vllm_answers() -> None:
+    on, name = service(), {"uuid": "mine"}
+    await opened_for_vllm(wanted([user(IMAGE | name, TEXT)]), on, "one")
+    known = wanted([user({"type": "input_image", "image_url": None} | name, TEXT)])
+    request, _ = await opened_for_vllm(known, on, "one")
+    assert [part["type"] for part in cast("Any", request.input)[0]["content"]] == ["image_pil", "text"]
+    with pytest.raises(BadPicture):
+        await opened_for_vllm(known, on, "another")
+
+
 def parts_in(message: Any) -> list[dict[str, Any]]:
     content = message.get("content")
     return content if isinstance(content, list) else []
