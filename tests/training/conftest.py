@@ -20,7 +20,7 @@ from dualfocus_training.recipe import Recipe, load_recipe
 from dualfocus_training.starting import scene_tokenizer
 from transformers import PreTrainedTokenizerFast
 
-SIZE = Size(side=32, patch=16, vision_width=32, vision_layers=1, text_width=32, text_layers=2, head=16)
+SIZE = Size(side=32, patch=16, vision_width=32, vision_layers=1, text_width=32, text_layers=3, head=16)
 PROFILE_FILE = Path(__file__).parents[2] / "training" / "recipes" / "small.profile.yaml"
 
 

@@ -60,15 +60,32 @@ def test_the_loss_ignores_all_but_the_answers() -> None:
     targets.pass_over(1)
     targets.learn([2], "answer")
     batch, logits = padded_targets([targets], 7), torch.randn(1, 7, 5)
-    losses = answer_losses(logits, torch.nn.Identity(), batch)
+    losses = _losses(logits, batch)
     other = logits.clone()
     # Position 1 predicts 2, 2 predicts 3, 4 predicts 5; the rest predict nothing that is learned.
     other[:, [0, 3, 5, 6]] = torch.randn(1, 4, 5)
-    assert answer_losses(other, torch.nn.Identity(), batch) == losses
+    assert _losses(other, batch) == losses
     other[:, 4] += torch.arange(5)
-    changed = answer_losses(other, torch.nn.Identity(), batch)
+    changed = _losses(other, batch)
     assert changed["box"] == losses["box"]
     assert changed["answer"] != losses["answer"]
+
+
+def _losses(logits: torch.Tensor, batch: TargetBatch) -> dict[str, torch.Tensor]:
+    return answer_losses(logits[:, :-1][batch.learned], torch.nn.Identity(), batch)
+
+
+def test_the_places_that_predict_come_in_order_and_padded() -> None:
+    one, other = Targets(), Targets()
+    one.pass_over(2)
+    one.learn([3, 1], "box")
+    one.pass_over(1)
+    one.learn([2], "answer")
+    other.pass_over(1)
+    other.learn([4], "macro")
+    places, there = padded_targets([one, other], 7).predicting()
+    assert places[there].tolist() == [1, 2, 4, 0]
+    assert there.tolist() == [[True, True, True], [True, False, False]]
 
 
 def test_each_answer_weighs_the_same_whatever_its_length(rounds: RoundsBatch) -> None:

@@ -45,7 +45,8 @@ def _alone(learner: SceneLearner, row: Row, branch: Branch) -> dict[str, torch.T
     targets.pass_over(len(row.prefix))
     for whole, part in zip(vars(targets).values(), vars(branch.targets).values(), strict=True):
         whole.extend(part)
-    return answer_losses(logits, torch.nn.Identity(), padded_targets([targets], tokens.shape[1]))
+    batch = padded_targets([targets], tokens.shape[1])
+    return answer_losses(logits[:, :-1][batch.learned], torch.nn.Identity(), batch)
 
 
 def test_the_same_number_gives_the_same_row(rows_of: RowsOf) -> None:

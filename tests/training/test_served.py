@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 Photo = Callable[[str], Image.Image]
 # Heads that vLLM's attention takes.
-SIZE = Size(side=32, patch=16, vision_width=64, vision_layers=1, text_width=64, text_layers=2, head=32)
+SIZE = Size(side=32, patch=16, vision_width=64, vision_layers=1, text_width=64, text_layers=3, head=32)
 
 
 def shrunk(name: str, **changes: object) -> Recipe:

@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from dualfocus_training.curves import draw_curves
 from dualfocus_training.export import export
-from dualfocus_training.learning.optimizing import build_optimizers, set_rates
+from dualfocus_training.learning.optimizing import build_optimizers, gather_states, set_rates
 from dualfocus_training.recipe import Recipe, Stage, load_recipe
 from dualfocus_training.starting import build_course, build_learner, build_processor_of, load_weights
 
@@ -110,8 +111,11 @@ class Run:
         self._seed()
         set_rates(self._optimizers, stage, self._step)
         sums: dict[str, Tensor] = {}
-        for _ in range(stage.slices):
-            for name, loss in self._learn(stage, next(slices)).items():
+        for left in reversed(range(stage.slices)):
+            # Gradients of several slices are added up before the processes share them.
+            with self._accelerator.no_sync(self._wrapped) if left else nullcontext():
+                losses = self._learn(stage, next(slices))
+            for name, loss in losses.items():
                 sums[name] = sums.get(name, torch.zeros_like(loss)) + loss / stage.slices
         learned = [weight for weight in self._learner.parameters() if weight.requires_grad]
         torch.nn.utils.clip_grad_norm_(learned, 1.0)
@@ -148,6 +152,7 @@ class Run:
 
     def _save(self) -> None:
         """Write the checkpoint; it replaces the last one only once it is whole."""
+        gather_states(self._optimizers)
         if not self._accelerator.is_main_process:
             return
         state = {

@@ -6,6 +6,7 @@ so that a seed gives the same scene everywhere.
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from random import Random
 from typing import TypeAlias
 
@@ -78,7 +79,7 @@ class Shape:
     outline: tuple[Point, ...]
     print: Print
 
-    @property
+    @cached_property
     def extent(self) -> Extent:
         xs, ys = zip(*self.outline, strict=True)
         return min(xs), min(ys), max(xs), max(ys)

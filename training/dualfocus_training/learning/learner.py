@@ -1,7 +1,5 @@
 """The objective over scenes: Eq. 4, and what helps on the way: the patch readout, and pointing."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -10,6 +8,7 @@ from transformers import DynamicCache, LlavaForConditionalGeneration
 from dualfocus_training.learning.batches import Batch, Group
 from dualfocus_training.learning.objective import IGNORED, TERMS, answer_losses
 from dualfocus_training.learning.patches import CELLS, CLASSES, DECIMALS, LOOKS, PRINTS, RANKS
+from dualfocus_training.models.decoding import Decoded, decode
 
 # CLIP's mean and deviation of each channel, as the processor has them.
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -56,43 +55,33 @@ class SceneLearner(nn.Module):
     def _word_losses(self, features: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Eq. 4: the prefix is computed once for each row, branches go on from its keys and values."""
         used = len(batch.prefix)
-        prefix = self._embed(batch.prefix, features[:used])
-        seen = self._language(prefix, DynamicCache(), batch.before).past_key_values
+        nowhere = batch.prefix.new_zeros(used, 0)
+        seen = DynamicCache()
+        self._decode(batch.prefix, features[:used], seen, batch.before, nowhere)
         sums = dict.fromkeys((*TERMS, "points"), features.new_zeros((), dtype=torch.float32))
         for group in batch.groups:
-            crops = features[used : used + group.crops]
-            hidden, attention = self._continue(seen, batch.before, group, crops)
+            losses = self._group_losses(seen, batch.before, group, features[used : used + group.crops])
             used += group.crops
-            losses = answer_losses(hidden, self.model.lm_head, group.targets)
-            losses["points"] = _pointing_loss(attention, group.points)
             sums = {name: total + losses[name] for name, total in sums.items()}
         return {name: total / batch.conversations for name, total in sums.items()}
 
-    def _continue(self, seen: DynamicCache, before: Tensor, group: Group, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """States of a group behind its rows' prefixes, and the middle layer's attention.
-
-        (branches, length, text width) and (branches, heads, length, prefix + length).
-        """
+    def _group_losses(self, seen: DynamicCache, before: Tensor, group: Group, crops: Tensor) -> dict[str, Tensor]:
+        """The sums over a group's branches, which go on from their rows' prefixes."""
         behind = DynamicCache()
         for number, layer in enumerate(seen.layers):
             behind.update(layer.keys[group.rows], layer.values[group.rows], number)
         known = torch.cat([before[group.rows], torch.ones_like(group.tokens, dtype=torch.bool)], 1)
-        read = self._language(self._embed(group.tokens, crops), behind, known, output_attentions=True)
-        return read.last_hidden_state, read.attentions[len(read.attentions) // 2]
+        asked, there = group.targets.predicting()
+        decoded = self._decode(group.tokens, crops, behind, known, asked)
+        losses = answer_losses(decoded.states[there], self.model.lm_head, group.targets)
+        losses["points"] = _pointing_loss(decoded.attention, group.points)
+        return losses
 
-    def _embed(self, tokens: Tensor, features: Tensor) -> Tensor:
-        embedded: Tensor = self.model.get_input_embeddings()(tokens)
-        pictured = (tokens == self.model.config.image_token_id)[..., None]
-        return embedded.masked_scatter(pictured, features.to(embedded.dtype))
-
-    def _language(self, embedded: Tensor, cache: DynamicCache, known: Tensor, **more: bool) -> Any:
-        """The language model behind a cache; `known` (sequences, length of all) is False where a prefix is padded.
-
-        A prefix that is padded on the left has its places moved, which rotary embeddings do not tell apart.
-        """
-        return self.model.model.language_model(
-            inputs_embeds=embedded, attention_mask=known, past_key_values=cache, use_cache=True, **more
-        )
+    def _decode(self, tokens: Tensor, pictured: Tensor, cache: DynamicCache, known: Tensor, asked: Tensor) -> Decoded:
+        embedded = self.model.get_input_embeddings()(tokens)
+        places = (tokens == self.model.config.image_token_id)[..., None]
+        embedded = embedded.masked_scatter(places, pictured.to(embedded.dtype))
+        return decode(self.model.model.language_model, embedded, cache, known, asked)
 
     def _patch_losses(self, features: Tensor, batch: Batch) -> dict[str, Tensor]:
         read = self.readout(features).float()

@@ -45,6 +45,17 @@ class TargetBatch:
     weights: Tensor
     terms: Tensor
 
+    @property
+    def learned(self) -> Tensor:
+        """(sequences, length - 1): whether the token behind a place is to be learned."""
+        return self.labels[:, 1:] != IGNORED
+
+    def predicting(self) -> tuple[Tensor, Tensor]:
+        """The places at which a token is predicted that is to be learned: (sequences, most of one), and which count."""
+        counts = self.learned.sum(1)
+        places = self.learned.int().argsort(dim=1, descending=True, stable=True)[:, : int(counts.max())]
+        return places, torch.arange(places.shape[1], device=places.device) < counts[:, None]
+
     def to(self, device: torch.device) -> "TargetBatch":
         return TargetBatch(self.labels.to(device), self.weights.to(device), self.terms.to(device))
 
@@ -63,15 +74,13 @@ def padded(values: Sequence[Sequence[float]], length: int, fill: float, dtype: t
     return torch.tensor([[*value, *[fill] * (length - len(value))] for value in values], dtype=dtype)
 
 
-def answer_losses(hidden: Tensor, head: torch.nn.Module, targets: TargetBatch) -> dict[str, Tensor]:
+def answer_losses(predicting: Tensor, head: torch.nn.Module, targets: TargetBatch) -> dict[str, Tensor]:
     """The sum over sequences of each term of Eq. 4, by name.
 
-    `hidden`: (sequences, length, width), of which `head` makes logits. Only positions that predict a
-    token to be learned go through it.
+    `predicting`: (tokens that are learned, width), the states they are predicted from, of which `head` makes logits.
     """
-    learned = targets.labels[:, 1:] != IGNORED
-    logits = head(hidden[:, :-1][learned]).float()
-    each = functional.cross_entropy(logits, targets.labels[:, 1:][learned], reduction="none")
+    learned = targets.learned
+    each = functional.cross_entropy(head(predicting).float(), targets.labels[:, 1:][learned], reduction="none")
     each = each * targets.weights[:, 1:][learned]
     terms = targets.terms[:, 1:][learned]
     return {name: each[terms == number].sum() for number, name in enumerate(TERMS)}

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
+from torch import distributed, nn
+from torch.distributed.optim import ZeroRedundancyOptimizer
+from torch.optim import Muon, Optimizer
 
 from dualfocus_training.recipe import Rates, Stage
 
@@ -23,8 +24,23 @@ def build_optimizers(learner: nn.Module, muon: bool) -> list[Optimizer]:
     rest = [weight for _, weight in learned if id(weight) not in held]
     optimizers: list[Optimizer] = [torch.optim.AdamW(rest, lr=0.0, weight_decay=0.0, betas=(0.9, 0.98))]
     if matrices:
-        optimizers.append(torch.optim.Muon(matrices, lr=0.0, adjust_lr_fn="match_rms_adamw"))
+        optimizers.append(_build_muon(matrices))
     return optimizers
+
+
+def _build_muon(matrices: Sequence[nn.Parameter]) -> Optimizer:
+    """Muon; of several processes each updates its share of the matrices, since that takes a while on a CPU."""
+    settings = {"lr": 0.0, "adjust_lr_fn": "match_rms_adamw"}
+    if distributed.is_initialized():
+        return ZeroRedundancyOptimizer(matrices, Muon, **settings)
+    return Muon(matrices, **settings)
+
+
+def gather_states(optimizers: Sequence[Optimizer]) -> None:
+    """Bring to the main process what is kept in shares, before its states are read; every process calls this."""
+    for optimizer in optimizers:
+        if isinstance(optimizer, ZeroRedundancyOptimizer):
+            optimizer.consolidate_state_dict()
 
 
 def _is_mixing(name: str, weight: nn.Parameter) -> bool:

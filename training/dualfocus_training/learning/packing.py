@@ -27,7 +27,7 @@ from dualfocus_training.learning.system_messages import system_message
 from dualfocus_training.learning.views import deeper_box, is_enough, jitter, widen
 from dualfocus_training.models.vocabulary import BEGIN, END, IMAGE
 
-# Larger pictures are drawn at this many pixels: the encoder is shown far fewer. Crops are of the full size.
+# Larger pictures, and crops, are drawn at this many pixels: the encoder is shown far fewer.
 _LARGEST_DRAWN = 1024
 # Boxes that are off, but near enough for the crop to show what is asked about.
 _NEAR = (0.06, 0.15, 0.3)
@@ -76,7 +76,7 @@ class _Packer:
     def __init__(self, rows: SceneRows, scene: Scene, rng: Random) -> None:
         self._rows, self._scene, self._rng = rows, scene, rng
         self._size = (scene.width, scene.height)
-        self._scale = min(1.0, _LARGEST_DRAWN / max(self._size))
+        self._scale = _scale_of(self._size)
         self._picture = draw(scene, scale=self._scale)
         self._patches: list[PatchLabels] = []
         system = f"{system_message(rng)} " if rows.system and rng.random() < rows.system else ""
@@ -263,7 +263,9 @@ class _Packer:
         self._patches.append(label_patches(self._scene, region, eye.side, eye.patches))
         if region == (0, 0, *self._size):
             return eye.see(self._picture)
-        return eye.see(self._picture.crop(region) if self._scale == 1 else draw(self._scene, region))
+        if self._scale == 1:
+            return eye.see(self._picture.crop(region))
+        return eye.see(draw(self._scene, region, _scale_of((region.right - region.left, region.bottom - region.top))))
 
     def _write(self, branch: Branch, text: str) -> None:
         ids = self._rows.encode(text)
@@ -286,6 +288,10 @@ class _Packer:
 
 
 _NOWHERE: Places = np.array([], np.int64)
+
+
+def _scale_of(size: tuple[int, int]) -> float:
+    return min(1.0, _LARGEST_DRAWN / max(size))
 
 
 def _as_engine_box(box: Box) -> EngineBox:

@@ -44,7 +44,7 @@ class RoundsLearner(nn.Module):
     def forward(self, batch: RoundsBatch) -> dict[str, Tensor]:
         """The terms of Eq. 4, each the mean over the conversations of a batch."""
         logits = self.model(**batch.inputs, use_cache=False).logits
-        losses = answer_losses(logits, nn.Identity(), batch.targets)
+        losses = answer_losses(logits[:, :-1][batch.targets.learned], nn.Identity(), batch.targets)
         return {name: loss / len(logits) for name, loss in losses.items()}
 
 

@@ -19,7 +19,10 @@ from dualfocus_training.models.vocabulary import IMAGE
 
 @dataclass(frozen=True)
 class Size:
-    """Widths and depths; heads are `head` wide everywhere."""
+    """Widths and depths; heads are `head` wide everywhere.
+
+    Raises ValueError where the language model's middle layer, which is taught where to look, would be its last.
+    """
 
     side: int = 128
     patch: int = 16
@@ -28,6 +31,10 @@ class Size:
     text_width: int = 192
     text_layers: int = 4
     head: int = 32
+
+    def __post_init__(self) -> None:
+        if self.text_layers < 3:
+            raise ValueError(f"text_layers: {self.text_layers} are too few, give 3 or more")
 
 
 def build_model(size: Size, tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
