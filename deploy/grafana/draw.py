@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, Formatter, PercentFormatter
 
 _DASHBOARD = Path(__file__).parent / "dashboards" / "dualfocus.json"
+_VARIABLE = re.compile(r"\$(?:job|namespace|service)")
 _COLUMNS = 24
 _POINTS = 240
 # Inches of a column and of a row of Grafana's grid.
@@ -48,7 +49,7 @@ class Prometheus:
     def series(self, target: dict[str, Any]) -> Series:
         """Return the series of a panel's target: name, minutes before now, and values."""
         step = self._seconds / _POINTS
-        query = target["expr"].replace("$__rate_interval", f"{max(int(4 * step), 15)}s").replace("$job", ".*")
+        query: str = _VARIABLE.sub(".*", target["expr"].replace("$__rate_interval", f"{max(int(4 * step), 15)}s"))
         asked = {"query": query, "start": self._end - self._seconds, "end": self._end, "step": step}
         answer = self._client.get("/api/v1/query_range", params=asked).raise_for_status().json()
         return [(_name(target, row["metric"]), *self._points(row["values"])) for row in answer["data"]["result"]]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from dualfocus_engine import DualFocus, Question, Scoring, Selection
@@ -9,7 +10,7 @@ from dualfocus_engine.method.prompts import Prompt
 from dualfocus_engine.method.results import Mode, Score
 from dualfocus_engine.method.turn_engine import TurnRequest
 from PIL import Image
-from vllm import SamplingParams
+from vllm import RequestOutput, SamplingParams
 
 Photo = Callable[[str], Image.Image]
 
@@ -36,22 +37,37 @@ async def test_shared_scores_equal_those_of_the_turns_they_share(focus: DualFocu
 
 
 @pytest.mark.parametrize("tokens", [3, 70])
-async def test_cached_scores_are_exact_whatever_of_the_answer_is_cached(
-    focus: DualFocus, photo: Photo, tokens: int
+async def test_scores_are_exact_whatever_of_the_answer_is_cached(
+    focus: DualFocus, photo: Photo, tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An answer of more than a block stands in the cache itself once it was written there."""
-    engine = focus.engine
+    """An answer of more than a block stands in the cache itself once it was written there.
+
+    Logits are those of the answer and of less than a block before it, never of the whole prompt.
+    """
+    engine, run = focus.engine, focus.engine._run_to_end
     picture = Question.about(photo("camera"), "What is it?", Mode.MACRO)
     prompt = await engine.prompt(picture.messages)
     sampling = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
     written = await engine.generate(TurnRequest("a", prompt, sampling))
-    cached = await engine.score("a", prompt, written.token_ids, cached=True)
-    afresh = await engine.score("a", prompt, written.token_ids, cached=False)
-    assert cached is not None
-    assert afresh is not None
-    assert afresh.cached_tokens == 0
-    assert cached.logprobs == pytest.approx(afresh.logprobs, abs=1e-4)
-    assert cached.logprobs == pytest.approx(written.logprobs, abs=1e-4)
+    outputs: list[RequestOutput] = []
+
+    async def spy(request: TurnRequest, rendered: Any) -> RequestOutput:
+        outputs.append(await run(request, rendered))
+        return outputs[-1]
+
+    monkeypatch.setattr(engine, "_run_to_end", spy)
+    score = await engine.score("a", prompt, written.token_ids)
+    assert score is not None
+    block = engine.llm.vllm_config.cache_config.block_size
+    in_cache = (written.prompt_tokens + tokens - 1) // block * block >= written.prompt_tokens
+    assert score.cached_tokens == (0 if in_cache else written.prompt_tokens // block * block)
+    assert len(outputs) == (3 if in_cache else 1)
+    for output in outputs:
+        if output.prompt_logprobs is not None:
+            assert len(output.prompt_token_ids) - output.num_cached_tokens <= block + tokens
+    forced = [logprob for _, logprob in await _forced(focus, prompt.opened(written.token_ids))][-tokens:]
+    assert score.logprobs == pytest.approx(forced, abs=1e-4)
+    assert score.logprobs == pytest.approx(written.logprobs, abs=1e-4)
 
 
 async def test_the_released_loss_is_the_mean_over_box_and_answer_of_one_pass(
@@ -60,9 +76,9 @@ async def test_the_released_loss_is_the_mean_over_box_and_answer_of_one_pass(
     engine, score = focus.engine, focus.engine.score
     scored: dict[str, tuple[Prompt, Sequence[int]]] = {}
 
-    async def spy(name: str, prompt: Prompt, answer: Sequence[int], *, cached: bool) -> Score | None:
+    async def spy(name: str, prompt: Prompt, answer: Sequence[int]) -> Score | None:
         scored[name] = prompt, answer
-        return await score(name, prompt, answer, cached=cached)
+        return await score(name, prompt, answer)
 
     monkeypatch.setattr(engine, "score", spy)
     question = Question.about(photo("astronaut"), "What is on the badge?")
@@ -91,4 +107,4 @@ async def _forced(focus: DualFocus, prompt: Prompt) -> list[tuple[int, float]]:
 
 async def test_an_answer_that_fills_the_context_has_no_score(focus: DualFocus, photo: Photo) -> None:
     prompt = await focus.engine.prompt(Question.about(photo("camera"), "What is it?").messages)
-    assert await focus.engine.score("a", prompt, [5] * focus.engine.context_length, cached=True) is None
+    assert await focus.engine.score("a", prompt, [5] * focus.engine.context_length) is None

@@ -239,7 +239,7 @@ async def test_prompts_are_tokenized_with_or_without_what_opens_them(focus: Dual
 async def test_an_answer_scored_as_a_prompt_has_the_log_probabilities_it_was_written_with(focus: DualFocus) -> None:
     prompt = await focus.engine.prompt([Message("user", "What is this?", (_picture(),))])
     turn = await focus.engine.generate(TurnRequest("a", prompt, SamplingParams(temperature=0, max_tokens=8)))
-    scored = await focus.engine.score("a", prompt, turn.token_ids, cached=False)
+    scored = await focus.engine.score("a", prompt, turn.token_ids)
     assert scored is not None
     assert scored.logprobs == pytest.approx(turn.logprobs, abs=1e-3)
 

@@ -123,8 +123,7 @@ class FakeEngine:
     async def encoder_input(self, picture: Picture) -> Image.Image:
         return await run_in_image_pool(self.pictures.encoder_input, picture)
 
-    async def score(self, name: str, prompt: Prompt, answer: Sequence[int], *, cached: bool) -> Score | None:
-        assert cached
+    async def score(self, name: str, prompt: Prompt, answer: Sequence[int]) -> Score | None:
         self.prompts[f"{name}-score"] = prompt
         self.scored[name] = list(answer)
         return self.scores[name]

@@ -282,7 +282,7 @@ class VllmEngine:
         turn = turn.without(self._dropped)
         if request.sampling.structured_outputs is None:
             return turn
-        own = await self.score(request.name, request.prompt, turn.token_ids, cached=False)
+        own = await self.score(request.name, request.prompt, turn.token_ids)
         return turn if own is None else replace(turn, logprobs=own.logprobs, rescored=True)
 
     async def _run_to_end(self, request: TurnRequest, rendered: Any) -> RequestOutput:
@@ -345,26 +345,35 @@ class VllmEngine:
         """Return the rank of the conversations that begin with a picture, of whatever size: so their cache is found."""
         return zlib.crc32(picture.original.key.encode()) % self.ranks
 
-    async def score(self, name: str, prompt: Prompt, answer: Sequence[int], *, cached: bool) -> Score | None:
+    async def score(self, name: str, prompt: Prompt, answer: Sequence[int]) -> Score | None:
         """Return the model's own log-probabilities of an answer's tokens behind a prompt (teacher-forced).
 
-        `cached` takes the prompt from the prefix cache where it can. None where the answer fills the context: the last
+        The prompt is taken from the prefix cache where it can. None where the answer fills the context: the last
         token's place is needed for the one that vLLM always generates.
         """
         answered = prompt.opened(answer)
         rendered = await self._process(answered)
         if len(rendered["prompt_token_ids"]) >= self.context_length:
             return None
-        scoring = SamplingParams(
-            temperature=0.0, max_tokens=1, prompt_logprobs=0, skip_reading_prefix_cache=not cached, detokenize=False
-        )
+        scoring = _one_token(prompt_logprobs=0, skip_reading_prefix_cache=False)
         output = await self._run_to_end(TurnRequest(f"{name}-score", answered, scoring), rendered)
         reused = output.num_cached_tokens or 0
         if reused >= len(output.prompt_token_ids or ()) - len(answer):
             # The answer's own tokens stood in the cache too, and what is cached has no log-probabilities.
-            return await self.score(name, prompt, answer, cached=False)
+            return await self._score_apart(name, prompt, answer)
         scores = cast("list[dict[int, Any]]", output.prompt_logprobs)[-len(answer) :]
         return Score(tuple(choices[token].logprob for choices, token in zip(scores, answer, strict=True)), reused)
+
+    async def _score_apart(self, name: str, prompt: Prompt, answer: Sequence[int]) -> Score | None:
+        """Compute the prompt anew where no answer stands behind it, then score the answer there.
+
+        Not both at once: logits of all of a prompt are gigabytes.
+        """
+        apart = replace(prompt, options=replace(prompt.options, cache_salt=uuid.uuid4().hex))
+        before = replace(apart, token_ids=apart.token_ids[:-1])  # the last token predicts the answer's first
+        await self._run_to_end(TurnRequest(f"{name}-score", before, _one_token()), await self._process(before))
+        score = await self.score(name, apart, answer)
+        return score and replace(score, cached_tokens=0)
 
     async def encoder_input(self, picture: Picture) -> EncoderInput | None:
         """Return what the encoder is shown of a picture; None where vLLM has processed it and knows it by its key."""
@@ -434,6 +443,11 @@ class VllmEngine:
         longest = self.context_length * self.llm.renderer.get_tokenizer().max_chars_per_token
         if len(text) > longest:
             raise ContextFull(len(text), longest, "characters")
+
+
+def _one_token(**more: Any) -> SamplingParams:
+    """Sampling of a request that is run for its prompt: vLLM writes one token at least."""
+    return SamplingParams(temperature=0.0, max_tokens=1, detokenize=False, **more)
 
 
 def _pictures(messages: Sequence[Message]) -> tuple[Picture, ...]:

@@ -81,5 +81,5 @@ class TurnEngine(Protocol):
     async def generate(self, request: TurnRequest) -> Turn:
         """Run one turn to its end. Raises ContextFull, BadQuestion, EngineDead."""
 
-    async def score(self, name: str, prompt: Prompt, answer: Sequence[int], *, cached: bool) -> Score | None:
+    async def score(self, name: str, prompt: Prompt, answer: Sequence[int]) -> Score | None:
         """Score an answer's tokens behind a prompt; None where they do not fit the context."""

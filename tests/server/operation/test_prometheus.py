@@ -33,7 +33,8 @@ def expressions() -> list[Any]:
     """What every panel of the dashboard asks, with its variables filled in as Grafana does."""
     return [
         pytest.param(
-            re.sub(r"\$__rate_interval", "1m", target["expr"]).replace("$job", ".*"), id=f"{panel['title']}-{n}"
+            re.sub(r"\$(job|namespace|service)", ".*", target["expr"].replace("$__rate_interval", "1m")),
+            id=f"{panel['title']}-{n}",
         )
         for panel in DASHBOARD["panels"]
         for n, target in enumerate(panel.get("targets", ()))

@@ -17,7 +17,7 @@ async def score_under(
     """Score both answers under a prompt that continues a look; None where one does not fit the context."""
     box = await _box_score(engine, zoomed) if question.scoring is Scoring.RELEASED else ()
     tokens = _tokens_to_score(engine, question, macro, micro)
-    scores = [await engine.score(name, prompt, tokens[name], cached=True) for name in ("macro", "micro")]
+    scores = [await engine.score(name, prompt, tokens[name]) for name in ("macro", "micro")]
     both = [Score(box + score.logprobs, score.cached_tokens) for score in scores if score is not None]
     return Shared(*both) if len(both) == len(scores) else None
 
@@ -26,7 +26,7 @@ async def _box_score(engine: TurnEngine, zoomed: Zoomed) -> tuple[float, ...]:
     """Return the log-probabilities of the grounding answer that micro continues, its closing token included."""
     closing = engine.closing_token
     body = zoomed.reply[:-1] if zoomed.reply and zoomed.reply[-1] == closing else zoomed.reply
-    score = await engine.score("grounding", zoomed.prompt, [*body, closing], cached=True)
+    score = await engine.score("grounding", zoomed.prompt, [*body, closing])
     assert score is not None  # micro's prompt, which holds it, fitted
     return score.logprobs
 
