@@ -49,8 +49,13 @@ class Prometheus:
     def series(self, target: dict[str, Any]) -> Series:
         """Return the series of a panel's target: name, minutes before now, and values."""
         step = self._seconds / _POINTS
-        query: str = _VARIABLE.sub(".*", target["expr"].replace("$__rate_interval", f"{max(int(4 * step), 15)}s"))
-        asked = {"query": query, "start": self._end - self._seconds, "end": self._end, "step": step}
+        query = _VARIABLE.sub(".*", target["expr"].replace("$__rate_interval", f"{max(int(4 * step), 15)}s"))
+        asked: dict[str, str | float] = {
+            "query": query,
+            "start": self._end - self._seconds,
+            "end": self._end,
+            "step": step,
+        }
         answer = self._client.get("/api/v1/query_range", params=asked).raise_for_status().json()
         return [(_name(target, row["metric"]), *self._points(row["values"])) for row in answer["data"]["result"]]
 
