@@ -58,16 +58,26 @@ def test_a_stopped_run_goes_on_with_the_same_losses(recipe_of: RecipeOf, trained
 
 
 def test_two_processes_share_a_steps_rows(recipe_of: RecipeOf, trained: Path, tmp_path: Path) -> None:
-    """What `make model` does: a line for each step of both, and one model."""
-    recipe_of()  # writes recipe.yaml
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    train = ["-m", "dualfocus_training.train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path)]
-    subprocess.run([*launch, *train], check=True, timeout=300)
-    alone, shared = losses_of(trained), losses_of(tmp_path)
+    """What `make model` does: a line for each step of both, and one model; stopped, it goes on with the same losses."""
+    stages = [stage.model_dump(mode="json") for stage in recipe_of().stages]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    _train_by_two(tmp_path / "recipe.yaml", whole)
+    recipe_of(stages=stages[:1])
+    _train_by_two(tmp_path / "recipe.yaml", stopped)
+    recipe_of()
+    _train_by_two(tmp_path / "recipe.yaml", stopped)
+    alone, shared = losses_of(trained), losses_of(whole)
     assert [(one["stage"], one["step"]) for one in shared] == [(one["stage"], one["step"]) for one in alone]
     # Nothing is learned before the first step; what covers each patch is a mean over all patches of all rows.
     assert shared[0]["cover"] == pytest.approx(alone[0]["cover"], rel=1e-4)
-    assert LlavaForConditionalGeneration.from_pretrained(tmp_path / "model").num_parameters()
+    assert losses_of(stopped) == [pytest.approx(one) for one in shared]
+    assert LlavaForConditionalGeneration.from_pretrained(whole / "model").num_parameters()
+
+
+def _train_by_two(recipe: Path, out: Path) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    train = ["-m", "dualfocus_training.train", str(recipe), "--out", str(out)]
+    subprocess.run([*launch, *train], check=True, timeout=300)
 
 
 def test_the_model_is_an_ordinary_checkpoint(trained: Path, profile: Profile) -> None:

@@ -8,7 +8,7 @@ from transformers import DynamicCache, LlavaForConditionalGeneration
 from dualfocus_training.learning.batches import Batch, Group
 from dualfocus_training.learning.objective import IGNORED, TERMS, answer_losses
 from dualfocus_training.learning.patches import CELLS, CLASSES, DECIMALS, LOOKS, PRINTS, RANKS
-from dualfocus_training.models.decoding import Decoded, decode
+from dualfocus_training.models.decoder import Decoded, run_decoder
 
 # CLIP's mean and deviation of each channel, as the processor has them.
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -81,7 +81,7 @@ class SceneLearner(nn.Module):
         embedded = self.model.get_input_embeddings()(tokens)
         places = (tokens == self.model.config.image_token_id)[..., None]
         embedded = embedded.masked_scatter(places, pictured.to(embedded.dtype))
-        return decode(self.model.model.language_model, embedded, cache, known, asked)
+        return run_decoder(self.model.model.language_model, embedded, cache, known, asked)
 
     def _patch_losses(self, features: Tensor, batch: Batch) -> dict[str, Tensor]:
         read = self.readout(features).float()

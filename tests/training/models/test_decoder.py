@@ -3,7 +3,7 @@
 import pytest
 import torch
 from dualfocus_training.learning.learner import SceneLearner
-from dualfocus_training.models.decoding import decode
+from dualfocus_training.models.decoder import run_decoder
 from dualfocus_training.models.small_model import Size
 from transformers import DynamicCache
 
@@ -19,8 +19,8 @@ def test_states_and_the_middle_layers_attention_are_those_of_transformers(learne
     places = torch.arange(9)[None]
     whole = language(inputs_embeds=embedded, attention_mask=known, position_ids=places, output_attentions=True)
     cache = DynamicCache()
-    before = decode(language, embedded[:, :5], cache, known[:, :5], torch.zeros(2, 0, dtype=torch.long))
-    behind = decode(language, embedded[:, 5:], cache, known, asked)
+    before = run_decoder(language, embedded[:, :5], cache, known[:, :5], torch.zeros(2, 0, dtype=torch.long))
+    behind = run_decoder(language, embedded[:, 5:], cache, known, asked)
     assert before.states.shape[1] == 0
     expected = whole.last_hidden_state[:, 5:]
     for number, places_asked in enumerate(asked):

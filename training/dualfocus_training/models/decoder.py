@@ -1,4 +1,4 @@
-"""The small model's language model as it is trained: what vLLM computes, with less work where much is given.
+"""The forward pass of the small model's decoder as it is trained: what vLLM computes, with less work.
 
 Most tokens of a conversation are pictures and questions, which are given. Of them the last layer's keys and values are
 read and nothing else: its queries and feed-forward part are computed where an answer is predicted. Attention is
@@ -41,7 +41,7 @@ class _Tokens(NamedTuple):
         return _Tokens(hidden, mask, self.cosines[0, asked], self.sines[0, asked])
 
 
-def decode(language: LlamaModel, embedded: Tensor, cache: DynamicCache, known: Tensor, asked: Tensor) -> Decoded:
+def run_decoder(language: LlamaModel, embedded: Tensor, cache: DynamicCache, known: Tensor, asked: Tensor) -> Decoded:
     """Go on behind a cache, which gets the keys and values of each layer.
 
     `embedded`: (sequences, length, width); `known`: (sequences, length of all), False where a prefix is padded on
@@ -74,10 +74,10 @@ def _through(layer: LlamaDecoderLayer, tokens: _Tokens, asked: _Tokens, cache: D
     """States of the tokens that are asked for, which see all; and their attention."""
     attention, norm = layer.self_attn, layer.input_layernorm
     normed = norm(tokens.hidden).to(tokens.mask.dtype)
-    keys = _turned(_heads(attention, attention.k_proj(normed)), tokens)
+    keys = _rotated(_heads(attention, attention.k_proj(normed)), tokens)
     keys, values = cache.update(keys, _heads(attention, attention.v_proj(normed)), attention.layer_idx)
     queries = normed if asked is tokens else norm(asked.hidden).to(asked.mask.dtype)
-    queries = _turned(_heads(attention, attention.q_proj(queries)), asked) * attention.scaling
+    queries = _rotated(_heads(attention, attention.q_proj(queries)), asked) * attention.scaling
     weights = torch.softmax(queries @ keys.transpose(2, 3) + asked.mask, -1)
     hidden = asked.hidden + attention.o_proj((weights @ values).transpose(1, 2).flatten(2))
     return hidden + layer.mlp(layer.post_attention_layernorm(hidden).to(asked.mask.dtype)), weights
@@ -88,7 +88,7 @@ def _heads(attention: LlamaAttention, projected: Tensor) -> Tensor:
     return projected.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
 
 
-def _turned(heads: Tensor, tokens: _Tokens) -> Tensor:
+def _rotated(heads: Tensor, tokens: _Tokens) -> Tensor:
     """Queries or keys with the rotary embeddings of their places."""
-    turned: Tensor = heads * tokens.cosines[:, None] + rotate_half(heads) * tokens.sines[:, None]
-    return turned
+    rotated: Tensor = heads * tokens.cosines[:, None] + rotate_half(heads) * tokens.sines[:, None]
+    return rotated
