@@ -64,6 +64,19 @@ def test_both_ranks_are_used(ranks: DualFocus, photo: Photo) -> None:
     assert [rank_of(ranks, photo(name)) for name in PHOTOS] == [0, 0, 1, 1]
 
 
+async def test_a_rank_at_work_is_known_and_its_steps_are_its_own(ranks: DualFocus, photo: Photo) -> None:
+    """The watchdog goes by it: a rank that hangs is told from one that has nothing to do."""
+    engine, image = ranks.engine, photo("moon")
+    working, idle = rank_of(ranks, image), 1 - rank_of(ranks, image)
+    before = engine.last_step(idle)
+    asked, seen = asyncio.ensure_future(ranks.ask(image, "What is it like?")), set[int]()
+    while not asked.done():
+        seen |= engine.busy_ranks
+        await asyncio.sleep(0)
+    assert (seen, engine.busy_ranks) == ({working}, set())
+    assert engine.last_step(working) > engine.last_step(idle) == before
+
+
 async def test_questions_on_all_pictures_at_once_share_as_if_alone(ranks: DualFocus, photo: Photo) -> None:
     before = await on_each(ranks, "encoded_images")
     fresh = [photo(name).rotate(90) for name in PHOTOS]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from dualfocus_engine import ConfigError, DualFocus, Question
-from dualfocus_engine.backend.ec_connector import ec_transfer_config
+from dualfocus_engine.backend.engine_core.ec_connector import ec_transfer_config
 from dualfocus_engine.machine.platform import is_cpu_build
 from dualfocus_engine.method.prompts import Prompt
 from dualfocus_engine.method.questions import grounding_turn, macro_turn
@@ -153,8 +153,11 @@ async def test_what_a_client_writes_beside_it_drafts_nothing(drafting: DualFocus
         assert (await box(drafting, prompt, sampling)).engine_steps >= BOX_LENGTH
 
 
-@pytest.mark.parametrize("flag", ["speculative_config", "ec_transfer_config"])
-def test_a_flag_that_drafting_needs_is_refused_beside_it(flag: str) -> None:
-    focus = DualFocus(str(ensure_untrained()), draft_boxes=True, **{flag: {"method": "ngram"}})
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("speculative_config", {"method": "ngram"}), ("ec_transfer_config", {}), ("pipeline_parallel_size", 2)],
+)
+def test_a_flag_that_keeps_boxes_from_being_drafted_is_refused_beside_it(flag: str, value: Any) -> None:
+    focus = DualFocus(str(ensure_untrained()), draft_boxes=True, **{flag: value})
     with pytest.raises(ConfigError, match=f"--{flag.replace('_', '-')}"):
         focus.start()

@@ -150,6 +150,6 @@ async def test_a_picture_that_vllm_only_takes_for_sent_is_sent(
     image = jpeg("page")
     picture = focus.engine.pictures.open(image)
     prompt = await focus.engine.prompt([Message("user", "What is it?", (picture,))])
-    await focus.engine._process(prompt)  # and goes nowhere
+    await focus.engine.engine_input(prompt)  # and goes nowhere
     assert runs(await focus.ask(image, "What is it?", Mode.MACRO)) == 1
     assert work.lately() == (1, 1, 2)

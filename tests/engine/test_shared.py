@@ -86,7 +86,7 @@ async def test_the_released_loss_is_the_mean_over_box_and_answer_of_one_pass(
     assert result.shared is not None
     monkeypatch.undo()
     before_box, box = scored["grounding"]
-    begin = len((await engine._process(before_box))["prompt_token_ids"])
+    begin = len((await engine.engine_input(before_box))["prompt_token_ids"])
     for name, told in zip(("macro", "micro"), result.shared, strict=True):
         prompt, answer = scored[name]
         assert answer[-1] == box[-1] == engine.closing_token
@@ -98,7 +98,7 @@ async def test_the_released_loss_is_the_mean_over_box_and_answer_of_one_pass(
 
 async def _forced(focus: DualFocus, prompt: Prompt) -> list[tuple[int, float]]:
     """Each token of a prompt with its log-probability, computed at once; the first one's is no matter."""
-    rendered = await focus.engine._process(prompt)
+    rendered = await focus.engine.engine_input(prompt)
     sampling = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, skip_reading_prefix_cache=True)
     async for output in focus.engine.llm.generate(rendered, sampling, "forced"):
         ids, scores = output.prompt_token_ids, output.prompt_logprobs

@@ -10,9 +10,9 @@ import torch
 import vllm
 import vllm.entrypoints.cli.serve
 from dualfocus_engine import BadQuestion, DualFocus, EngineDead, Question
-from dualfocus_engine.backend.cpu_kernels import shrink_by_adapter
-from dualfocus_engine.backend.drafts import SPECULATIVE_CONFIG
-from dualfocus_engine.backend.ec_connector import ENCODER_RUNS
+from dualfocus_engine.backend.engine_core.cpu_kernels import shrink_by_adapter
+from dualfocus_engine.backend.engine_core.drafts import SPECULATIVE_CONFIG
+from dualfocus_engine.backend.engine_core.ec_connector import ENCODER_RUNS
 from dualfocus_engine.backend.launch import _addresses
 from dualfocus_engine.backend.sampling_limits import MAX_ALLOWED, MAX_BIASED, MAX_STOPS
 from dualfocus_engine.method.questions import Message
@@ -111,7 +111,7 @@ async def test_a_picture_that_was_processed_needs_no_pixels_and_another_is_misse
 
 async def test_a_rendered_prompt_says_how_many_tokens_stand_for_its_pictures(focus: DualFocus) -> None:
     prompt = await focus.engine.prompt([Message("user", "What is it?", (_picture(),))])
-    rendered = await focus.engine._process(prompt)
+    rendered = await focus.engine.engine_input(prompt)
     (place,) = rendered["mm_placeholders"]["image"]
     image = focus.engine.encode("<image>")[0]
     assert place.get_num_embeds() == place.length == rendered["prompt_token_ids"].count(image) == 64
@@ -227,6 +227,7 @@ async def test_the_engine_says_how_much_it_has_to_do_and_on_how_many_ranks(focus
     parallel = focus.engine.llm.vllm_config.parallel_config
     assert (parallel.data_parallel_size, parallel.data_parallel_size_local) == (1, 1)
     assert parallel.local_engines_only is False
+    assert focus.engine.llm.engine_core.engine_ranks_managed == [0]
 
 
 async def test_prompts_are_tokenized_with_or_without_what_opens_them(focus: DualFocus) -> None:
@@ -397,4 +398,4 @@ async def test_a_stat_logger_is_told_of_every_step(focus: DualFocus) -> None:
     assert {"record", "log_engine_initialized"} <= set(dir(StatLoggerBase))
     begun = time.monotonic()
     await focus.ask(Image.new("RGB", (64, 64)), "What?")
-    assert focus.engine.last_step >= begun
+    assert focus.engine.last_step(0) >= begun

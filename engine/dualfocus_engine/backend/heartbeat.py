@@ -1,8 +1,8 @@
-"""Notes when the engine last did a step; the server's watchdog reads it.
+"""Notes when each rank of the engine last did a step; the server's watchdog reads it.
 
-Leans on vLLM's `StatLoggerBase`: a logger's `record` is called after every step that produced output. Of several
-processes that ask one engine, vLLM tells those that a step had output for, and of its figures one: they note it in
-memory that they share.
+Leans on vLLM's `StatLoggerBase`: a logger is made for each data-parallel rank, and its `record` is called after every
+step of the rank's that produced output. Of several processes that ask one engine, vLLM tells those that a step had
+output for, and of its figures one: they note it in memory that they share.
 """
 
 import time
@@ -11,43 +11,50 @@ from typing import TYPE_CHECKING, Any
 
 from vllm.v1.metrics.loggers import StatLoggerBase
 
+from dualfocus_engine.backend.safe_hooks import never_raises
+
 if TYPE_CHECKING:
-    from ctypes import c_double
+    from ctypes import Array, c_double
 
     from vllm.config import VllmConfig
 
 
-def shared_time() -> "c_double":
-    """Return a time that processes can share, each that is started being handed it: now (`time.monotonic`)."""
-    now: c_double = get_context("spawn").RawValue("d", time.monotonic())
+def shared_times(ranks: int) -> "Array[c_double]":
+    """Return a time for each rank, which processes can share, each that is started being handed them: now.
+
+    In seconds of `time.monotonic`.
+    """
+    now: Array[c_double] = get_context("spawn").RawArray("d", [time.monotonic()] * ranks)
     return now
 
 
 class Heartbeat:
-    """The time of the engine's last step, over all its ranks (`time.monotonic`); where it is shared, whoever saw it."""
+    """The time of each rank's last step (`time.monotonic`); where the times are shared, whoever saw it."""
 
-    def __init__(self, shared: "c_double | None" = None) -> None:
-        self._time = shared or shared_time()
+    def __init__(self, times: "Array[c_double] | None" = None) -> None:
+        self._times = shared_times(1) if times is None else times
 
-    @property
-    def last_step(self) -> float:
-        return self._time.value
+    def last_step(self, rank: int) -> float:
+        """Return when a data-parallel rank last made a step."""
+        return self._times[rank]
 
-    def note_step(self) -> None:
-        """Say that the engine has made a step."""
-        self._time.value = time.monotonic()
+    def note_step(self, rank: int) -> None:
+        """Say that a rank has made a step."""
+        self._times[rank] = time.monotonic()
 
     def logger(self, config: "VllmConfig", engine_index: int = 0) -> StatLoggerBase:
         """Return a stat logger for one rank (the factory that `AsyncLLM` takes)."""
-        return _HeartbeatLogger(self)
+        return _HeartbeatLogger(self, engine_index)
 
 
 class _HeartbeatLogger(StatLoggerBase):
-    def __init__(self, heartbeat: Heartbeat) -> None:
+    def __init__(self, heartbeat: Heartbeat, rank: int) -> None:
         self._heartbeat = heartbeat
+        self._rank = rank
 
+    @never_raises(lambda *_, **__: None)
     def record(self, *stats: Any, **kwargs: Any) -> None:
-        self._heartbeat.note_step()
+        self._heartbeat.note_step(self._rank)
 
     def log_engine_initialized(self) -> None:
         """There is nothing to say."""

@@ -10,7 +10,7 @@ tokens, and `MultiModalBudget`; `MultiModalConfig.enable_mm_embeds` and `.allow_
 """
 
 from collections.abc import Callable, Iterator
-from ctypes import c_double
+from ctypes import Array, c_double
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -24,9 +24,9 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.utils import CoreEngineLaunch, EngineZmqListeners, bind_engine_zmq_listeners, launch_core_engines
 from vllm.v1.executor import Executor
 
-from dualfocus_engine.backend.drafts import SPECULATIVE_CONFIG
-from dualfocus_engine.backend.ec_connector import CONNECTOR, ec_transfer_config
-from dualfocus_engine.backend.heartbeat import Heartbeat, shared_time
+from dualfocus_engine.backend.engine_core.drafts import SPECULATIVE_CONFIG
+from dualfocus_engine.backend.engine_core.ec_connector import CONNECTOR, ec_transfer_config
+from dualfocus_engine.backend.heartbeat import Heartbeat, shared_times
 from dualfocus_engine.backend.sampling_limits import limit_sampling
 from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.profiles import Profile
@@ -42,15 +42,15 @@ _CONTEXT = UsageContext.OPENAI_API_SERVER
 class EngineClient:
     """How one of `count` processes reaches the engine that they share; to be handed to it as it is started.
 
-    `args` are the engine's own: what is drawn at random in them is to be the same in every process. `last_step` is when
-    the engine last made one, whichever of them saw it.
+    `args` are the engine's own: what is drawn at random in them is to be the same in every process. `last_steps` is
+    when each rank last made one, whichever of them saw it.
     """
 
     args: AsyncEngineArgs
     index: int
     count: int
     addresses: dict[str, Any]
-    last_step: c_double
+    last_steps: Array[c_double]
 
 
 def engine_args(model: str, *, draft_boxes: bool = False, **flags: Any) -> AsyncEngineArgs:
@@ -64,6 +64,9 @@ def engine_args(model: str, *, draft_boxes: bool = False, **flags: Any) -> Async
     given = {name: value for name, value in flags.items() if name not in ours or value is not None}
     for name in ours.keys() & given.keys() if draft_boxes else ():
         raise ConfigError(f"Boxes can't be drafted beside --{name.replace('_', '-')}: drafting needs it.")
+    if draft_boxes and (given.get("pipeline_parallel_size") or 1) > 1:
+        # The connector's word on them reaches the workers of the first stage, and those of the last one draft.
+        raise ConfigError("Boxes can't be drafted beside --pipeline-parallel-size. Leave --draft-boxes out.")
     return AsyncEngineArgs(model=model, **(engine_defaults() | ours | given))
 
 
@@ -129,12 +132,12 @@ def launch_shared(
     config = _checked_config(replace(args, _api_process_count=count, _api_process_rank=-1), profile)
     listeners = bind_engine_zmq_listeners(config, count)
     engine: SharedEngine | None = None
-    last_step = shared_time()
+    last_steps = shared_times(args.data_parallel_size)
     try:
         with launch_core_engines(config, Executor.get_class(config), True, listeners.addresses) as launched:
             engine = SharedEngine(launched, listeners)
             launched.watched_frontend_processes = [
-                start(_client(args, index, count, _addresses(pair, launched), last_step))
+                start(_client(args, index, count, _addresses(pair, launched), last_steps))
                 for index, pair in enumerate(zip(listeners.inputs, listeners.outputs, strict=True))
             ]
             for listener in (*listeners.inputs, *listeners.outputs):
@@ -147,10 +150,10 @@ def launch_shared(
 
 
 def _client(
-    args: AsyncEngineArgs, index: int, count: int, addresses: dict[str, Any], last_step: c_double
+    args: AsyncEngineArgs, index: int, count: int, addresses: dict[str, Any], last_steps: Array[c_double]
 ) -> EngineClient:
     own = replace(args, _api_process_count=count, _api_process_rank=index)
-    return EngineClient(own, index, count, addresses, last_step)
+    return EngineClient(own, index, count, addresses, last_steps)
 
 
 def _addresses(listeners: tuple[Any, Any], launched: CoreEngineLaunch) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from vllm.reasoning import ReasoningParserManager
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from dualfocus_engine.backend.ec_connector import ENCODER_RUNS, ENGINE_STEPS
+from dualfocus_engine.backend.engine_core.ec_connector import ENCODER_RUNS, ENGINE_STEPS
 from dualfocus_engine.errors import BadQuestion
 from dualfocus_engine.method.prompts import Prompt
 from dualfocus_engine.method.results import Turn, TurnDelta, text_without

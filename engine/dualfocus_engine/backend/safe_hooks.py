@@ -1,4 +1,4 @@
-"""Hooks that vLLM calls in its scheduler and its workers: an exception there would end the engine for everybody."""
+"""Hooks that vLLM calls in its scheduler, in its workers and behind its outputs: an exception would end the engine."""
 
 import functools
 import logging

@@ -8,12 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
-from dualfocus_engine.families.boxes import Box, Size
+from dualfocus_engine.families.boxes import Box
 from dualfocus_engine.grounders.grounder import BoundedGrounder, GrounderFailed, GrounderTimedOut
 from dualfocus_engine.method.looks.aiming import aimed_at
 from dualfocus_engine.method.looks.attempt import Aim, Attempt, Zoomed
 from dualfocus_engine.method.looks.crops import shows_all
 from dualfocus_engine.method.looks.enough import decides, goes_on, verdict
+from dualfocus_engine.method.looks.grounding import box_reply, most_regions, read_boxes, reply_of
 from dualfocus_engine.method.looks.scoring import score_under
 from dualfocus_engine.method.prompts import Prompt, TurnOptions
 from dualfocus_engine.method.questions import (
@@ -29,7 +30,6 @@ from dualfocus_engine.method.questions import (
     shared_turn,
 )
 from dualfocus_engine.method.results import (
-    Mode,
     OnText,
     SecondLook,
     Selection,
@@ -41,7 +41,6 @@ from dualfocus_engine.method.results import (
 from dualfocus_engine.method.stages import GROUNDER, Stages
 from dualfocus_engine.method.tasks import unwrap_exception_group
 from dualfocus_engine.method.turn_engine import TurnEngine, TurnRequest
-from dualfocus_engine.pictures.pictures import Picture
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -83,6 +82,7 @@ class TurnRunner:
         self._listener = listener
         self._grounder = grounder
         self._samplings = _samplings_of(question.sampling or engine.answer_sampling())
+        self._first_aim: Aim | None = None
         self._zoomed: dict[int, Zoomed] = {}  # by the number of the look
         self.stages = Stages()
         # Of the whole picture, where it was asked (`ask_of_whole`).
@@ -234,10 +234,13 @@ class TurnRunner:
         return []
 
     async def _aim(self) -> Aim:
-        question, profile = self._question, self._profile
-        conversation = grounding_turn(question, profile, pictures_first=self._engine.pictures_first)
-        rendered = await self._engine.prompt(conversation, grounding_options(question, profile))
-        return Aim(conversation, rendered.opened(self._opening), question.picture)
+        """Return where the model is asked first; other boxes of the same question are drawn behind the same prompt."""
+        if self._first_aim is None:
+            question, profile = self._question, self._profile
+            conversation = grounding_turn(question, profile, pictures_first=self._engine.pictures_first)
+            rendered = await self._engine.prompt(conversation, grounding_options(question, profile))
+            self._first_aim = Aim(conversation, rendered.opened(self._opening), question.picture)
+        return self._first_aim
 
     async def _deeper_aim(self, zoomed: Zoomed) -> Aim:
         asked = deeper_turn(self._question, zoomed.crops, self._profile, zoomed.conversation)
@@ -267,7 +270,7 @@ class TurnRunner:
         if boxes is None:
             boxes, reply = await self._ground(attempt, aim)
         else:
-            reply = [token for box in boxes for token in self._written(box)]
+            reply = [token for box in boxes for token in box_reply(self._engine, aim.seen, box)]
         self._point(attempt, aim, boxes, reply)
 
     def _point(self, attempt: Attempt, aim: Aim, boxes: Sequence[Box], reply: Sequence[int]) -> None:
@@ -288,55 +291,25 @@ class TurnRunner:
         box = await self._ask(self._grounder)
         return [] if box is None else [box]
 
-    async def _ground(self, attempt: Attempt, aim: Aim, seed: int | None = None) -> tuple[Sequence[Box], list[int]]:
+    async def _ground(self, attempt: Attempt, aim: Aim, seed: int | None = None) -> tuple[Sequence[Box], Sequence[int]]:
         """Ask the model where to look: the boxes it wrote, and the tokens of its answer."""
-        box_format, name = self._profile.box_format, attempt.turn("grounding")
+        name = attempt.turn("grounding")
         sampling = self._engine.grounding_sampling(self._most_regions, seed)
         request = TurnRequest(name, aim.prompt, sampling, on_start=self._on_start(name), is_answer=False)
         with self.stages.time("grounding"):
             grounding = await self._engine.generate(request)
         attempt.look = SecondLook(grounding=grounding)
-        is_closed = box_format.stop is not None and grounding.stop_reason == box_format.stop
-        written = grounding.text + (box_format.closing if is_closed else "")
-        reply = self._engine.encode(written) if is_closed else list(grounding.token_ids)
-        return self._read(self._begun(aim.prompt) + box_format.opening + written, aim.seen), reply
-
-    def _begun(self, prompt: Prompt) -> str:
-        """Return what opens thoughts where the chat template has written it already: the reply only closes them."""
-        mark = self._profile.box_format.opens_thoughts
-        ends = (tuple(self._engine.encode(mark + line_end)) for line_end in ("", "\n"))
-        return mark if any(prompt.token_ids[-len(end) :] == end for end in ends) else ""
-
-    def _read(self, written: str, seen: Picture) -> Sequence[Box]:
-        """Read the boxes that the model wrote when it had seen a picture, or a crop of it."""
-        box_format = self._profile.box_format
-        of = seen if box_format.after_crop == "crop" else self._question.picture
-        if self._question.mode is Mode.REGIONS:
-            boxes = box_format.read_all(written, _shown_size(of))
-        else:
-            box = box_format.read(written, _shown_size(of))
-            boxes = [] if box is None else [box]
-        return boxes if of.region is None else [box.within(of.region, self._question.picture.size) for box in boxes]
+        written, reply = reply_of(self._engine, aim.prompt, grounding)
+        return read_boxes(self._profile, self._question, written, aim.seen), reply
 
     @property
     def _most_regions(self) -> int:
-        """Crops that may be shown: as many as the profile says, and the engine takes beside the pictures."""
-        profile = self._profile
-        if self._question.mode is not Mode.REGIONS or not profile.box_format.lists:
-            return 1
-        beside = 0 if profile.crop_alone else len(self._question.pictures)
-        return min(profile.max_regions, self._engine.max_images - beside)
+        return most_regions(self._engine, self._question)
 
     async def _ask(self, grounder: BoundedGrounder) -> Box | None:
         asked = self._profile.bare(self._question.to_ground)
         with self.stages.time(GROUNDER):
             return await grounder.locate(self._engine.pictures, self._question.picture, asked)
-
-    def _written(self, box: Box) -> Sequence[int]:
-        """Return the tokens of a box that the model did not write itself, in its own notation."""
-        box_format = self._profile.box_format
-        written = box_format.write(box, _shown_size(self._question.picture))
-        return self._engine.encode(written.removeprefix(box_format.opening))
 
     async def _run_micro(self, attempt: Attempt, zoomed: Zoomed) -> Sequence[Turn]:
         with self.stages.time("crop"):
@@ -391,11 +364,6 @@ class TurnRunner:
 
     def _on_start(self, turn: str) -> Callable[[], None] | None:
         return partial(self._listener.on_turn_start, turn) if self._listener is not None else None
-
-
-def _shown_size(picture: Picture) -> Size:
-    """Return the size in pixels that a picture's boxes are written in."""
-    return picture.shown or picture.size
 
 
 def _samplings_of(sampling: "SamplingParams") -> list["SamplingParams"]:

@@ -1,4 +1,4 @@
-"""The watchdog: notices that the engine's process ended, or that it has work and makes no step."""
+"""The watchdog: notices that the engine's process ended, or that one of its ranks has work and makes no step."""
 
 import asyncio
 import time
@@ -13,12 +13,15 @@ _HEALTH_TIMEOUT_S = 1.0
 
 
 class Watchdog:
-    """Watches an engine, which counts as dead after `timeout` seconds without a step while it has work (0: never)."""
+    """Watches an engine, which counts as dead after `timeout` seconds without a step while it has work (0: never).
+
+    Of several data-parallel ranks, each is watched: one that hangs is dead to the pictures that are its own.
+    """
 
     def __init__(self, engine: VllmEngine, timeout: float) -> None:
         self._engine = engine
         self._timeout = timeout
-        self._last_idle = time.monotonic()
+        self._busy_since: dict[int, float] = {}  # by rank
 
     async def until_failure(self) -> str:
         """Return, once it happens, how the engine failed."""
@@ -48,11 +51,11 @@ class Watchdog:
             raise EngineBusy from None
 
     def _seconds_stalled(self) -> float:
-        """Return the seconds since the engine's last step, or since it was last seen without work."""
+        """Return the longest that a rank with work has made no step, in seconds."""
         now = time.monotonic()
-        if not self._engine.unfinished:
-            self._last_idle = now
-        return now - max(self._last_idle, self._engine.last_step)
+        self._busy_since = {rank: self._busy_since.get(rank, now) for rank in self._engine.busy_ranks}
+        silences = (now - max(since, self._engine.last_step(rank)) for rank, since in self._busy_since.items())
+        return max(silences, default=0.0)
 
     async def _answers(self) -> bool:
         """Whether the engine's process still answers: then it has no work that it knows of."""

@@ -1,13 +1,17 @@
-"""`dualfocus serve --data-parallel-size 2` on the CPU: both ranks answer, each about its own pictures."""
+"""`--data-parallel-size 2` on the CPU: both ranks answer, each about its own pictures; one that hangs is noticed."""
 
+import os
 import re
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
 from asking import About, ask
-from openai import OpenAI
-from running_server import PATIENCE, Server, start_server, wait_until
+from openai import APIConnectionError, APIStatusError, OpenAI
+from running_server import PATIENCE, Server, engine_process, start_server, wait_until
 
 # By their contents, some are one rank's and some the other's.
 PHOTOS = ("coffee", "chelsea", "moon", "rocket")
@@ -18,10 +22,11 @@ _FINISHED = re.compile(r'^vllm:request_success_total\{.*engine="(\d)".*\} (\S+)$
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     flags = ("--data-parallel-size", "2", "--kv-cache-memory-bytes", str(64 << 20), "--dtype", "float32")
-    running = start_server(tmp_path_factory.mktemp("ranks") / "log", *flags)
+    running = start_server(tmp_path_factory.mktemp("ranks") / "log", *flags, "--engine-timeout", "20")
     yield running
-    running.process.terminate()
-    assert running.process.wait(PATIENCE) == 0
+    if running.process.poll() is None:
+        running.process.terminate()
+        assert running.process.wait(PATIENCE) == 0
 
 
 def finished(server: Server) -> list[float]:
@@ -47,3 +52,25 @@ def test_each_picture_is_one_ranks(two_ranks: Server, about: About) -> None:
         before, ran = ran, finished(two_ranks)
         assert sorted(now - then for now, then in zip(ran, before, strict=True)) == [0, 2 * TURNS]
     assert all(now > then for now, then in zip(ran, warm, strict=True)), "one rank had nothing to do"
+
+
+def last_told(server: Server, messages: list[dict[str, Any]]) -> str:
+    """Ask again and again until there is no answer; return what is told instead."""
+    client = OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+    while True:
+        try:
+            ask(client, messages)
+        except APIStatusError as error:
+            return str(error.code)
+        except APIConnectionError:
+            return "refused"
+
+
+def test_a_rank_that_hangs_beside_one_at_work_ends_the_server(two_ranks: Server, about: About) -> None:
+    os.kill(engine_process(two_ranks), signal.SIGSTOP)
+    with ThreadPoolExecutor(len(PHOTOS)) as clients:
+        told = list(clients.map(lambda photo: last_told(two_ranks, about(photo, "What is it?")), PHOTOS))
+    assert two_ranks.process.wait(PATIENCE) == 1
+    assert "engine_dead" in told
+    assert set(told) <= {"engine_dead", "refused"}
+    assert re.search(r"made no step for \d+ s", two_ranks.log.read_text())

@@ -37,7 +37,7 @@ STREAMED = (
 class Engine:
     """Idle, and it answers."""
 
-    is_dead, unfinished, last_step = False, 0, 0.0
+    is_dead, unfinished, busy_ranks = False, 0, frozenset[int]()
 
     async def check_health(self) -> None:
         """Nothing is wrong."""

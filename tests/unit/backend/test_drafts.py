@@ -6,9 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dualfocus_engine.backend.cpu_kernels import expand, mask_top_k_top_p
-from dualfocus_engine.backend.drafts import OPEN, BoxProposer, Drafting, box_tokens, draft_of
-from dualfocus_engine.backend.ec_connector import ENCODER_RUNS, ENGINE_STEPS, TurnConnector, _Boxes, ec_transfer_config
+from dualfocus_engine.backend.engine_core.cpu_kernels import expand, mask_top_k_top_p
+from dualfocus_engine.backend.engine_core.drafts import OPEN, BoxProposer, Drafting, box_tokens, draft_of
+from dualfocus_engine.backend.engine_core.ec_connector import (
+    ENCODER_RUNS,
+    ENGINE_STEPS,
+    TurnConnector,
+    _Boxes,
+    ec_transfer_config,
+)
 from dualfocus_engine.families.box_format import BoxFormat
 from dualfocus_engine.families.profiles import load_profile
 from vllm import SamplingParams
@@ -191,7 +197,7 @@ def test_a_box_that_is_none_takes_nothing_from_the_requests_beside_it(connector:
 def test_where_proposing_fails_nothing_is_drafted(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("dualfocus_engine.backend.drafts.get_ec_transfer", lambda: None)
+    monkeypatch.setattr("dualfocus_engine.backend.engine_core.drafts.get_ec_transfer", lambda: None)
     config: Any = SimpleNamespace(speculative_config=SimpleNamespace(num_speculative_tokens=3))
     rows = np.zeros((2, 40), np.int32)
     for _ in range(3):
@@ -203,7 +209,7 @@ def test_where_proposing_fails_nothing_is_drafted(
 def test_a_draft_ends_where_the_model_has_to_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     worker = SimpleNamespace(drafting=Drafting())
     begun(worker.drafting, "a", "Where?")
-    monkeypatch.setattr("dualfocus_engine.backend.drafts.get_ec_transfer", lambda: worker)
+    monkeypatch.setattr("dualfocus_engine.backend.engine_core.drafts.get_ec_transfer", lambda: worker)
     config: Any = SimpleNamespace(speculative_config=SimpleNamespace(num_speculative_tokens=3))
     rows = [row("Where?", "["), row("Where?", "[0.1"), row("Where?", "[0.12"), row("What?", "It")]
     batch = np.zeros((len(rows), 40), np.int32)

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from dualfocus_engine.backend.prefill_gate import PrefillGate
+from dualfocus_engine.backend.engine_core.prefill_gate import PrefillGate
 from vllm.v1.request import RequestStatus
 
 BEFORE = (1, 2, 3, 4)

@@ -10,7 +10,7 @@ from typing import Any
 from unittest.mock import AsyncMock, Mock
 
 import pytest
-from dualfocus_engine.backend import vllm_engine
+from dualfocus_engine.backend import rendering
 from dualfocus_engine.backend.heartbeat import Heartbeat
 from dualfocus_engine.backend.launch import engine_args
 from dualfocus_engine.backend.outputs import bounded_request, operators_sampling
@@ -43,9 +43,9 @@ def _engine(ranks: int = 1, generating: dict[str, Any] | None = None, **parallel
 @pytest.fixture(autouse=True)
 def _no_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand in for what asks for a real one."""
-    monkeypatch.setattr(vllm_engine, "chat_template_of", lambda *given: None)
-    monkeypatch.setattr(vllm_engine, "placeholder_pattern", lambda *given: None)
-    monkeypatch.setattr(vllm_engine, "placeholder_tokens", lambda *given: frozenset())
+    monkeypatch.setattr(rendering, "chat_template_of", lambda *given: None)
+    monkeypatch.setattr(rendering, "placeholder_pattern", lambda *given: None)
+    monkeypatch.setattr(rendering, "placeholder_tokens", lambda *given: frozenset())
 
 
 def test_where_there_is_one_rank_none_is_named() -> None:
@@ -104,7 +104,7 @@ async def test_a_first_attempt_that_failed_is_not_told_as_the_end_of_the_text() 
         yield SimpleNamespace(outputs=[output], prompt_token_ids=[1])
 
     engine.llm.generate = generate
-    engine._process = AsyncMock(return_value={"prompt_token_ids": [1]})  # type: ignore[method-assign]
+    engine.engine_input = AsyncMock(return_value={"prompt_token_ids": [1]})  # type: ignore[method-assign]
     request = TurnRequest("macro", Prompt((1,), (plain(),)), SamplingParams(), on_text=told.append)
     await engine._run_to_end(request, None)
     assert [delta.is_last for delta in told] == [True]
@@ -214,7 +214,7 @@ async def test_no_answer_is_longer_than_the_operator_allows(
         sampled.append(request.sampling.max_tokens)
         raise InterruptedError
 
-    monkeypatch.setattr(engine, "_process", AsyncMock(return_value={"prompt_token_ids": [1, 2]}))
+    monkeypatch.setattr(engine, "engine_input", AsyncMock(return_value={"prompt_token_ids": [1, 2]}))
     monkeypatch.setattr(engine, "_run_to_end", run)
     request = TurnRequest("micro", Prompt((1, 2), ()), SamplingParams(max_tokens=asked), is_answer=is_answer)
     with suppress(InterruptedError):

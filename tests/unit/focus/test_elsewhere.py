@@ -44,6 +44,7 @@ async def test_in_doubt_other_places_are_looked_at_from_the_first_grounding_turn
     assert [look.box for look in result.looks] == [FIRST, Box(0.7, 0.1, 0.9, 0.3), Box(0.1, 0.7, 0.3, 0.9)]
     drawn = [engine.prompts[f"grounding{suffix}"].token_ids for suffix in ("", "-2", "-3")]
     assert drawn[0] == drawn[1] == drawn[2], "one prefill"
+    assert len(engine.template_kwargs) == 2, "macro's prompt and this one are rendered, each once"
     for suffix in ("-2", "-3"):
         assert engine.prompts[f"micro{suffix}"].token_ids[: len(drawn[0])] == drawn[0]
         assert len(engine.prompts[f"micro{suffix}"].pictures) == 2

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -14,20 +15,33 @@ from ..fake_engine import WAIT
 
 
 class StubEngine:
-    """An engine that says of itself what a test wants; `answers` is whether a call to its process returns."""
+    """An engine that says of itself what a test wants; `answers` is whether a call to its process returns.
 
-    def __init__(self, unfinished: int = 0, silence: float = 0.0, answers: bool = True, is_dead: bool = False) -> None:
+    Its work is rank 0's, unless `ranks` says how long each has been silent that has some.
+    """
+
+    def __init__(
+        self,
+        unfinished: int = 0,
+        silence: float = 0.0,
+        answers: bool = True,
+        is_dead: bool = False,
+        ranks: Mapping[int, float] | None = None,
+    ) -> None:
         self.unfinished = unfinished
         self.answers = answers
         self.is_dead = is_dead
         self.polls = asyncio.Semaphore(0)
         self.asked = 0
-        self._silence = silence
+        self._silences = {0: silence} if ranks is None else ranks
 
     @property
-    def last_step(self) -> float:
+    def busy_ranks(self) -> set[int]:
         self.polls.release()
-        return time.monotonic() - self._silence
+        return set(self._silences) if self.unfinished else set()
+
+    def last_step(self, rank: int) -> float:
+        return time.monotonic() - self._silences[rank]
 
     async def check_health(self) -> None:
         self.asked += 1
@@ -44,9 +58,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def watching(engine: Any, timeout: float) -> Watchdog:
-    """A watchdog that last saw the engine without work before any of the silences here began."""
+    """A watchdog that saw the work begin before any of the silences here."""
     dog = Watchdog(engine, timeout)
-    dog._last_idle -= 1e7
+    dog._busy_since = dict.fromkeys(engine.busy_ranks, -1e7)
     return dog
 
 
@@ -87,13 +101,18 @@ def test_busy_is_not_told_as_dead() -> None:
     [
         ({"is_dead": True}, "The engine's process has ended."),
         ({"unfinished": 1, "silence": 61.0, "answers": False}, "The engine has work and made no step for 61 s."),
+        pytest.param(
+            {"unfinished": 9, "ranks": {0: 0.0, 1: 62.0, 3: 1.0}, "answers": False},
+            "The engine has work and made no step for 62 s.",
+            id="one of several ranks",
+        ),
     ],
 )
 async def test_an_engine_that_failed_is_told(state: dict[str, Any], why: str) -> None:
     assert await asyncio.wait_for(watching(StubEngine(**state), 60).until_failure(), WAIT) == why
 
 
-async def test_silence_counts_from_when_the_engine_was_last_seen_without_work() -> None:
+async def test_silence_counts_from_when_work_was_first_seen() -> None:
     engine = StubEngine(silence=1e6, answers=False)
     dog = watching(engine, 60)
     with pytest.raises(EngineBusy):

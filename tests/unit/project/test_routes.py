@@ -27,7 +27,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 args = make_arg_parser(FlexibleArgumentParser()).parse_args(["--enable-scale-out", "--enable-tokenizer-info-endpoint"])
 args.enable_fault_tolerance = True
 args.profiler_config = ProfilerConfig(profiler="torch", torch_profiler_dir="/tmp")
-document = build_app(args, ("generate", "render")).openapi()
+document = build_app(args, ("generate", "transcription", "render")).openapi()
 print(json.dumps([[method.upper(), path] for path, told in document["paths"].items() for method in told]))
 """
 _ASKED = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}

@@ -19,9 +19,9 @@ from vllm.distributed.ec_transfer.ec_connector.base import (
 )
 from vllm.platforms import current_platform
 
-from dualfocus_engine.backend.cpu_kernels import mend_adapters
-from dualfocus_engine.backend.drafts import BoxDraft, Drafting, draft_of
-from dualfocus_engine.backend.prefill_gate import PrefillGate
+from dualfocus_engine.backend.engine_core.cpu_kernels import mend_adapters
+from dualfocus_engine.backend.engine_core.drafts import BoxDraft, Drafting, draft_of
+from dualfocus_engine.backend.engine_core.prefill_gate import PrefillGate
 from dualfocus_engine.backend.safe_hooks import never_raises
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from vllm.distributed.ec_transfer import get_ec_transfer
 from vllm.platforms import current_platform
 
-from dualfocus_engine.backend.cpu_kernels import mend_rejection_sampling
+from dualfocus_engine.backend.engine_core.cpu_kernels import mend_rejection_sampling
 from dualfocus_engine.backend.safe_hooks import never_raises
 from dualfocus_engine.families.box_format import BoxFormat
 from dualfocus_engine.families.boxes import Box
