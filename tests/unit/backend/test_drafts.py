@@ -118,7 +118,7 @@ def test_other_requests_have_no_draft() -> None:
 def connector() -> TurnConnector:
     config: Any = SimpleNamespace(
         ec_transfer_config=ECTransferConfig(ec_role="ec_both", ec_connector_extra_config={"box_key": BOX_KEY}),
-        cache_config=SimpleNamespace(enable_prefix_caching=True),
+        cache_config=SimpleNamespace(enable_prefix_caching=True, block_size=16),
         lora_config=None,
     )
     return TurnConnector(config, ECConnectorRole.SCHEDULER)

@@ -27,7 +27,7 @@ def request(**changes: Any) -> Any:
 
 @pytest.fixture
 def gate() -> PrefillGate:
-    return PrefillGate()
+    return PrefillGate(block_size=16)
 
 
 @pytest.fixture
@@ -65,6 +65,15 @@ def test_one_that_finds_the_picture_cached_begins_in_the_same_step(gate: Prefill
 )
 def test_one_that_would_find_nothing_does_not_wait(gate: PrefillGate, leader: Any, changes: dict[str, Any]) -> None:
     assert gate.may_begin(request(**changes), 0)
+
+
+@pytest.mark.parametrize(("block_size", "waits"), [(64, True), (68, True), (69, False), (528, False)])
+def test_where_no_block_ends_in_the_picture_nobody_waits(block_size: int, waits: bool) -> None:
+    gate = PrefillGate(block_size)
+    leader = request()
+    assert gate.may_begin(leader, 0)
+    leader.status = RequestStatus.RUNNING
+    assert gate.may_begin(request(), 0) is not waits
 
 
 def test_nobody_waits_for_one_that_ended(gate: PrefillGate, leader: Any) -> None:

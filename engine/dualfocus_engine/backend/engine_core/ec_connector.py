@@ -77,7 +77,8 @@ class TurnConnector(ECConnectorBase):
         self._steps: Counter[str] = Counter()
         self._ended: set[str] = set()
         self._box_key = box_key(vllm_config)
-        self._gate = PrefillGate() if vllm_config.cache_config.enable_prefix_caching else None
+        cache = vllm_config.cache_config
+        self._gate = PrefillGate(cache.block_size) if cache.enable_prefix_caching else None
         self.drafting = Drafting()
         if role is ECConnectorRole.WORKER and vllm_config.lora_config is not None and current_platform.is_cpu():
             mend_adapters()

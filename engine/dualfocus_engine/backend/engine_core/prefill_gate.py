@@ -16,20 +16,25 @@ class PrefillGate:
     computes the picture a second time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, block_size: int) -> None:
+        self._block_size = block_size
         self._by_opening: dict[Any, Request] = {}
 
     def may_begin(self, request: "Request", cached_tokens: int) -> bool:
         """Whether a request may be scheduled in this step: not while another computes what it would find cached."""
         if request.status is RequestStatus.RUNNING or request.skip_reading_prefix_cache:
             return True
-        if cached_tokens > _picture(request).offset:
+        if cached_tokens > _picture(request).offset or not self._can_be_cached(_picture(request)):
             return True
         leader = self._by_opening.get(_opening(request))
         if leader is None or leader is request or not _is_computing(leader):
             self._by_opening[_opening(request)] = request
             return True
         return False
+
+    def _can_be_cached(self, picture: Any) -> bool:
+        """Whether a block ends within a picture: blocks of hybrid models may hold more tokens than it has."""
+        return bool((picture.offset + picture.length) // self._block_size > picture.offset // self._block_size)
 
     def forget(self, request: "Request") -> None:
         """Forget a request."""
