@@ -1,6 +1,6 @@
 """Prompts as token ids: a turn that continues another is built from ids, never from text tokenized again.
 
-The micro turn's begins with the grounding turn's (`TurnRunner._continue`), so the engine finds it in its prefix cache.
+The micro turn's begins with the grounding turn's (`Prompt.continued`), so the engine finds it in its prefix cache.
 """
 
 from collections.abc import Mapping, Sequence

@@ -78,9 +78,10 @@ class Turn:
     `prompt_tokens` = `cached_tokens` (from the prefix cache) + `computed_tokens`; `picture_tokens` of them stand for
     each of its pictures, `image_places` for all with what some models have around each; `cache_writes` were new to the
     prefix cache.
-    `encoder_runs` counts images that the vision encoder ran on for this turn, `engine_steps` the steps it
-    took part in: one to three for its prompt, then one for each token, or fewer where they were drafted. None where the
-    engine has another EC connector. `times` are vLLM's own of the turn (`RequestStateStats`), where it keeps any.
+    `encoder_runs` counts images that the vision encoder ran on for this turn, `engine_steps` the steps it took part in:
+    one to three for its prompt, then one for each token, or fewer where they were drafted. Both are None where the
+    engine has another EC connector, or a stop string ended the turn: vLLM finds those outside its engine. `times` are
+    vLLM's own of the turn (`RequestStateStats`), where it keeps any.
 
     Where an answer is read (`Question.read`), `text` is the answer alone: what the model thought before it is
     `reasoning`, in its first `thought_tokens` with the marks around them (`reasoning_tokens` without), and
