@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import venv
+from ctypes.util import find_library
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,6 +39,8 @@ GPU_ONLY = ("triton",)
 
 # Programs that tests run, and the Debian packages they are in.
 PROGRAMS = {name: name for name in ("prometheus", "chromium", "buildah", "runc", "debootstrap")}
+# What `make model` trains faster with.
+LIBRARIES = {"jemalloc": "libjemalloc2"}
 
 
 def main(extras: list[str]) -> None:
@@ -143,12 +146,14 @@ def install_clients() -> None:
 
 
 def install_programs() -> None:
-    """Install the programs that tests run, where this is root on Debian; elsewhere say which tests go without."""
+    """Install what tests and training use of Debian's, where this is root on Debian; elsewhere say what is missing."""
     missing = [package for program, package in PROGRAMS.items() if shutil.which(program) is None]
+    missing += [package for library, package in LIBRARIES.items() if find_library(library) is None]
     if not missing:
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        say(f"SKIPPED: {', '.join(missing)} can't be installed (not root on Debian), so some tests are skipped")
+        why = f"{', '.join(missing)} can't be installed (not root on Debian)"
+        say(f"SKIPPED: {why}, so some tests are skipped, or training is slower")
         return
     say(f"installing {', '.join(missing)}")
     os.environ["DEBIAN_FRONTEND"] = "noninteractive"

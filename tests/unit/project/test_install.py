@@ -220,10 +220,11 @@ def test_programs_are_installed_by_root_on_debian_and_missed_aloud_elsewhere(
     _program(tmp_path / "apt-get", f'echo "$@" >> {log}')
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(install, "find_library", lambda name: None)
     install.install_programs()
     lines = log.read_text().splitlines() if log.exists() else []
     assert [line.split()[0] for line in lines] == asked
-    packages = install.PROGRAMS.values()
+    packages = [*install.PROGRAMS.values(), *install.LIBRARIES.values()]
     assert (f"SKIPPED: {', '.join(packages)} can't" in capsys.readouterr().out) is (user != 0)
     assert all(line.endswith(" ".join(packages)) for line in lines[1:])
 
@@ -232,5 +233,6 @@ def test_programs_that_are_there_are_left_alone(install: Any, tmp_path: Path, mo
     for program in install.PROGRAMS:
         _program(tmp_path / program)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(install, "find_library", lambda name: f"lib{name}.so")
     monkeypatch.setattr(install, "run", None)
     install.install_programs()
