@@ -283,6 +283,10 @@ class DualFocus:
                 return [(None, look) for look in looks]
             macros = await runner.run_macro()
             return [(macro if look.failed else None, look) for macro, look in zip(macros, looks, strict=True)]
+        return await self._run_both(runner, question, deadline)
+
+    async def _run_both(self, runner: TurnRunner, question: Question, deadline: float | None) -> list[_Pair]:
+        """Run both looks side by side; the second ends where macro answers need none, or at `deadline`."""
         with unwrap_exception_group():
             async with asyncio.TaskGroup() as group:
                 # The second look goes first: the answer waits for it, and macro shares the image it computes.

@@ -17,7 +17,7 @@ from pydantic_core import from_json
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 
 from dualfocus_server.answering.contents import EMBEDDINGS, IMAGE, TEXT, parts_of
-from dualfocus_server.answering.protocol import MODES, Conversation, FocusRequest
+from dualfocus_server.answering.protocol import MODES, Conversation, FocusOptions, FocusRequest
 from dualfocus_server.guards.api_errors import as_client_errors
 from dualfocus_server.images.embeddings import check_embeddings, embeddings_key
 from dualfocus_server.images.request_images import RequestImages, SentImage
@@ -58,18 +58,10 @@ async def question_of(
     Raises BadPicture, BadQuestion, and vLLM's errors for its sampling.
     """
     options = request.dualfocus
-    sampling = sampling_of(request, focus)  # what is wrong with it is said before images are opened
-    for name in ("whole_tokens", "crop_tokens"):
-        _check_tokens(name, getattr(options, name), focus)
-    if (options.max_looks or 0) > focus.profile.max_looks:
-        raise BadQuestion(f"The server takes at most {focus.profile.max_looks} looks.", "dualfocus.max_looks")
-    sent = [_sent(part) for part in image_parts(request)]
-    for_crops = options.mode != Mode.MACRO.value
-    opening = partial(focus.engine.pictures.open, salt=_salt_of(request), for_crops=for_crops)
-    pictures = iter(await images.opened(sent, stages, opening, request.cache_salt))
-    messages = [_message(message, pictures) for message in request.messages]
+    sampling = sampling_of(request, focus)  # what is wrong with it, and with options, is said before images are opened
+    _check_options(options, focus)
     return Question(
-        messages=tuple(messages),
+        messages=await _messages_of(request, focus, images, stages),
         mode=Mode(options.mode),
         grounding_question=options.question,
         box=Box(*options.box) if options.box else None,
@@ -86,6 +78,24 @@ async def question_of(
         turns=turns,
         read=read,
     )
+
+
+def _check_options(options: FocusOptions, focus: DualFocus) -> None:
+    for name in ("whole_tokens", "crop_tokens"):
+        _check_tokens(name, getattr(options, name), focus)
+    if (options.max_looks or 0) > focus.profile.max_looks:
+        raise BadQuestion(f"The server takes at most {focus.profile.max_looks} looks.", "dualfocus.max_looks")
+
+
+async def _messages_of(
+    request: FocusRequest, focus: DualFocus, images: RequestImages, stages: Stages
+) -> tuple[Message, ...]:
+    """Open a request's images and return its messages with them."""
+    sent = [_sent(part) for part in image_parts(request)]
+    for_crops = request.dualfocus.mode != Mode.MACRO.value
+    opening = partial(focus.engine.pictures.open, salt=_salt_of(request), for_crops=for_crops)
+    pictures = iter(await images.opened(sent, stages, opening, request.cache_salt))
+    return tuple(_message(message, pictures) for message in request.messages)
 
 
 def _salt_of(request: FocusRequest) -> str | None:

@@ -63,40 +63,45 @@ async def answer_requests(
 ) -> int:
     """Answer requests with a running engine; returns the exit status: 0 where it was told to stop."""
     args, settings, focus = prepared.args, prepared.settings, prepared.focus
-    admission = Admission(peers.places)
     watch_engine(lambda: focus.engine.unfinished, focus.engine.pictures.counts)
     focus.engine.pictures.memory = MemoryBudget(settings.max_decoding_bytes)
-    limits = ImageLimits(settings.max_image_pixels, settings.image_formats, settings.max_decoding_bytes)
-    watchdog = Watchdog(focus.engine, settings.engine_timeout)
     with _writing_answers(settings.answers_log) as log:
-        service = Service(
-            focus,
-            await VllmChat.on(focus.engine, args),
-            RequestImages(prepared.images, settings.max_images, limits, peers.named),
-            admission,
-            watchdog,
-            timeout=settings.timeout,
-            keep_alive=settings.sse_keep_alive_interval,
-            mode=args.mode,
-            answers_log=log,
-            list_modes=settings.list_modes,
-            adapters=adapters,
-            trusts_processor_kwargs=args.trust_request_mm_kwargs,
-            grounder=args.grounder and args.grounder.partition(":")[0],  # what follows may hold a password
-            metrics=peers.metrics,
-            reset_mm_caches=peers.reset_mm_caches,
-        )
-        app = create_app(service, settings, prepared.keys, prepared.admins)
-        config = uvicorn_config(app, args, settings)
-        server = Server(config, admission, settings.drain_timeout, peers.on_ready, peers.loads)
+        service = await _service(prepared, adapters, peers, log)
+        config = uvicorn_config(create_app(service, settings, prepared.keys, prepared.admins), args, settings)
+        server = Server(config, service.admission, settings.drain_timeout, peers.on_ready, peers.loads)
         peers.on_server(server)
         freeze_gc_heap()
         try:
-            failing = asyncio.create_task(watchdog.until_failure())
+            failing = asyncio.create_task(service.watchdog.until_failure())
             with renewing_certificates(config, args):
                 return await _serve_until(failing, server, service, listener, peers.on_failure)
         finally:
             await prepared.images.close()
+
+
+async def _service(
+    prepared: Prepared, adapters: Mapping[str, DualFocus], peers: Peers, log: AnswersLog | None
+) -> Service:
+    """Return what routes answer with."""
+    args, settings, focus = prepared.args, prepared.settings, prepared.focus
+    limits = ImageLimits(settings.max_image_pixels, settings.image_formats, settings.max_decoding_bytes)
+    return Service(
+        focus,
+        await VllmChat.on(focus.engine, args),
+        RequestImages(prepared.images, settings.max_images, limits, peers.named),
+        Admission(peers.places),
+        Watchdog(focus.engine, settings.engine_timeout),
+        timeout=settings.timeout,
+        keep_alive=settings.sse_keep_alive_interval,
+        mode=args.mode,
+        answers_log=log,
+        list_modes=settings.list_modes,
+        adapters=adapters,
+        trusts_processor_kwargs=args.trust_request_mm_kwargs,
+        grounder=args.grounder and args.grounder.partition(":")[0],  # what follows may hold a password
+        metrics=peers.metrics,
+        reset_mm_caches=peers.reset_mm_caches,
+    )
 
 
 def _log_failure(why: str) -> None:
