@@ -4,6 +4,11 @@
 # `--secret id=pip,src=$HOME/.config/pip/pip.conf`. docs/deploy.md has the rest.
 
 FROM docker.io/library/python:3.11.13-slim-bookworm AS base
+# vLLM is linked against libnuma. Debian keeps one version of a package: a pinned one would soon be gone.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends libnuma1 \
+    && rm -rf /var/lib/apt/lists/*
 
 # What both targets need when they run. Nothing is written outside of the two volumes, so the root may be read-only.
 FROM base AS runtime
@@ -17,11 +22,6 @@ ENV PATH=/opt/dualfocus/.venv/bin:$PATH \
     VLLM_CONFIG_ROOT=/var/cache/dualfocus/config/vllm \
     TORCHINDUCTOR_CACHE_DIR=/var/cache/dualfocus/inductor \
     TRITON_CACHE_DIR=/var/cache/dualfocus/triton
-# vLLM is linked against libnuma. Debian keeps one version of a package: a pinned one would soon be gone.
-# hadolint ignore=DL3008
-RUN apt-get update \
-    && apt-get install --yes --no-install-recommends libnuma1 \
-    && rm -rf /var/lib/apt/lists/*
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /var/cache/dualfocus dualfocus \
     && install --directory --owner dualfocus --group dualfocus /var/cache/dualfocus
 VOLUME ["/var/cache/dualfocus", "/tmp"]

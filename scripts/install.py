@@ -39,8 +39,13 @@ GPU_ONLY = ("triton",)
 
 # Programs that tests run, and the Debian packages they are in.
 PROGRAMS = {name: name for name in ("prometheus", "chromium", "buildah", "runc", "debootstrap")}
-# What `make model` trains faster with.
-LIBRARIES = {"jemalloc": "libjemalloc2"}
+# What vLLM's CPU build is linked against, and what `make model` trains faster with; likewise.
+CPU_LIBRARIES = {"numa": "libnuma1"}
+DEV_LIBRARIES = {"jemalloc": "libjemalloc2"}
+
+
+# What pip reads as yes.
+_TRUE = ("1", "true", "yes", "on", "y", "t")
 
 
 def main(extras: list[str]) -> None:
@@ -57,6 +62,7 @@ def main(extras: list[str]) -> None:
     run(PYTHON, "-m", "pip", "install", "--quiet", UV)
     wanted = f"{ROOT}[{','.join([machine, *extras])}]"
     if machine == "cpu":
+        install_packages(missing(CPU_LIBRARIES), "vLLM does not run on a CPU until they are")
         install_for_cpu(wanted)
     else:
         install("-e", wanted)
@@ -146,19 +152,27 @@ def install_clients() -> None:
 
 
 def install_programs() -> None:
-    """Install what tests and training use of Debian's, where this is root on Debian; elsewhere say what is missing."""
-    missing = [package for program, package in PROGRAMS.items() if shutil.which(program) is None]
-    missing += [package for library, package in LIBRARIES.items() if find_library(library) is None]
-    if not missing:
+    """Install what tests and training use of Debian's."""
+    programs = [package for program, package in PROGRAMS.items() if shutil.which(program) is None]
+    install_packages([*programs, *missing(DEV_LIBRARIES)], "some tests are skipped, or training is slower")
+
+
+def missing(libraries: dict[str, str]) -> list[str]:
+    """Return the packages of the libraries that the loader does not find."""
+    return [package for library, package in libraries.items() if find_library(library) is None]
+
+
+def install_packages(packages: list[str], without: str) -> None:
+    """Install Debian packages, where this is root on Debian; elsewhere say what is to be expected `without`."""
+    if not packages:
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        why = f"{', '.join(missing)} can't be installed (not root on Debian)"
-        say(f"SKIPPED: {why}, so some tests are skipped, or training is slower")
+        say(f"SKIPPED: {', '.join(packages)} can't be installed (not root on Debian): {without}")
         return
-    say(f"installing {', '.join(missing)}")
+    say(f"installing {', '.join(packages)}")
     os.environ["DEBIAN_FRONTEND"] = "noninteractive"
     run("apt-get", "update", "-qq")
-    run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing)
+    run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages)
 
 
 def has_gpu() -> bool:
@@ -182,6 +196,8 @@ def pip_places() -> list[str]:
     for name in ("index-url", "extra-index-url", "find-links"):
         for place in settings.get(name, "").split():
             options += [f"--{name}", place]
+    options += ["--no-index"] if settings.get("no-index", "") in _TRUE else []
+    options += [part for host in settings.get("trusted-host", "").split() for part in ("--allow-insecure-host", host)]
     # As pip chooses: the best version over all places.
     return [*options, "--index-strategy", "unsafe-best-match"]
 

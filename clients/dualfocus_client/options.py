@@ -15,8 +15,8 @@ def add_server(parser: argparse.ArgumentParser) -> None:
 
 
 def key_of(args: argparse.Namespace) -> str | None:
-    """Return the key from the command line, else from the environment."""
-    return args.api_key or os.environ.get("DUALFOCUS_API_KEY")
+    """Return the key from the command line, else from the environment: the first, of several that a server takes."""
+    return args.api_key or os.environ.get("DUALFOCUS_API_KEY", "").split(",")[0].strip() or None
 
 
 def config_parser() -> argparse.ArgumentParser:

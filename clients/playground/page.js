@@ -117,6 +117,7 @@ function nameModel(model) {
   known.model = model;
   at.model.textContent = model;
   at.model.hidden = false;
+  tellNeed(false);
 }
 
 /** Ask which model is served; where that takes a key, say so. Whatever else is wrong shows with the first question. */
@@ -124,8 +125,13 @@ async function meet() {
   try {
     nameModel(await servedModel(key()));
   } catch (error) {
-    if (error.status === 401) at["key-hint"].classList.add("needed");
+    if (error.status === 401) tellNeed(true);
   }
+}
+
+function tellNeed(isNeeded) {
+  at["key-hint"].classList.toggle("needed", isNeeded);
+  at["key-need"].textContent = isNeeded ? "This server asks for one." : "If the server asks for one.";
 }
 
 async function trySample() {

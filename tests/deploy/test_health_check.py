@@ -59,10 +59,13 @@ async def status(port: int) -> int:
 
 
 @pytest.mark.parametrize("clients_certificates", [None, ssl.CERT_NONE, ssl.CERT_REQUIRED])
-async def test_a_server_is_healthy_with_tls_and_without(certificate: str, clients_certificates: int | None) -> None:
+async def test_a_server_is_healthy_with_tls_and_without(
+    certificate: str, clients_certificates: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tls: dict[str, Any] = {}
     if clients_certificates is not None:
         tls = {"ssl_certfile": certificate, "ssl_ca_certs": certificate, "ssl_cert_reqs": clients_certificates}
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # is for others: nobody is there
     async with serving(**tls) as port:
         assert await status(port) == 0
     assert await status(port) != 0, "it has ended"

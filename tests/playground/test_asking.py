@@ -105,11 +105,13 @@ def test_a_key_goes_with_the_question_and_is_stored_nowhere(visit: Open, stub: S
     stub.models_need_key = True
     page = visit(stub.url)
     expect(page.locator("#key-hint")).to_have_class("hint needed")
+    expect(page.locator("#key-hint")).to_contain_text("This server asks for one.")
     page.fill("#key", " sk-mine ")
     choose(page)
     ask(page)
     assert stub.keys == ["Bearer sk-mine"]
     expect(page.locator("#model")).to_have_text(RECORDED["models"]["data"][0]["id"])
+    expect(page.locator("#key-hint")).to_have_class("hint")
     stored = page.evaluate("[{...localStorage}, {...sessionStorage}, document.cookie, location.href]")
     assert stored == [{}, {}, "", f"{stub.url}/playground"]
     page.reload()

@@ -177,9 +177,11 @@ def _notes(profile: Profile, args: Namespace) -> Iterator[str]:
 
 
 def _notes_on_parts(prepared: Prepared) -> Iterator[str]:
-    """What an operator is told of routes that are not offered, and of files that are written."""
+    """What an operator is told of routes that are not offered, of who is answered, and of files that are written."""
     for asked in offered_routers(prepared.args.profiler_config) if not prepared.admins.keys.is_needed else ():
         yield f"{asked} is set, but its routes are not offered: they need --admin-api-key"
+    if not (prepared.args.uds or prepared.args.host or prepared.keys.is_needed):
+        yield "whoever reaches this machine is answered, without a key; --host 127.0.0.1 or --api-key changes that"
     if prepared.settings.answers_log is not None:
         yield f"the answers to each question are written to {prepared.settings.answers_log} (--answers-log)"
 

@@ -120,6 +120,8 @@ def test_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("DUALFOCUS_API_KEY", "secret")
     assert _asked(monkeypatch)["api_key"] == "secret"
     assert _asked(monkeypatch, "--api-key", "other")["api_key"] == "other"
+    monkeypatch.setenv("DUALFOCUS_API_KEY", "first, second")  # as the server takes several
+    assert _asked(monkeypatch)["api_key"] == "first"
 
 
 def test_options_reach_the_request(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,6 +82,34 @@ def test_pips_environment_goes_before_its_files(install: Any, tmp_path: Path, mo
     pairs = set(itertools.pairwise(options))
     assert {("--index-url", "https://environment.test"), ("--find-links", "/wheels")} <= pairs
     assert ("--find-links", "/others") in pairs
+    assert "--no-index" not in options
+
+
+@pytest.mark.parametrize(("said", "told"), [("true", True), ("1", True), ("false", False)])
+def test_places_that_pip_keeps_to_or_trusts_are_uvs_too(
+    install: Any, monkeypatch: pytest.MonkeyPatch, said: str, told: bool
+) -> None:
+    given = {"no-index": said, "find-links": "/wheels", "trusted-host": "one.test two.test:8080"}
+    monkeypatch.setattr(install, "pip_settings", lambda: given)
+    options = install.pip_places()
+    assert ("--no-index" in options) is told
+    hosts = {value for name, value in itertools.pairwise(options) if name == "--allow-insecure-host"}
+    assert hosts == {"one.test", "two.test:8080"}
+
+
+@pytest.mark.parametrize(("machine", "named"), [("cpu", ["libnuma1"]), ("gpu", [])])
+def test_what_vllms_cpu_build_is_linked_against_is_installed_or_named(
+    install: Any, monkeypatch: pytest.MonkeyPatch, machine: str, named: list[str]
+) -> None:
+    """Without it vLLM starts, and fails over kernels that it does not find."""
+    asked: list[str] = []
+    for step in ("make_environment", "run", "install", "install_for_cpu"):
+        monkeypatch.setattr(install, step, lambda *given: None)
+    monkeypatch.setattr(install, "pip_settings", dict)
+    monkeypatch.setattr(install, "find_library", lambda name: None)
+    monkeypatch.setattr(install, "install_packages", lambda packages, without: asked.extend(packages))
+    install.main([machine])
+    assert asked == named
 
 
 @pytest.fixture
@@ -224,7 +252,7 @@ def test_programs_are_installed_by_root_on_debian_and_missed_aloud_elsewhere(
     install.install_programs()
     lines = log.read_text().splitlines() if log.exists() else []
     assert [line.split()[0] for line in lines] == asked
-    packages = [*install.PROGRAMS.values(), *install.LIBRARIES.values()]
+    packages = [*install.PROGRAMS.values(), *install.DEV_LIBRARIES.values()]
     assert (f"SKIPPED: {', '.join(packages)} can't" in capsys.readouterr().out) is (user != 0)
     assert all(line.endswith(" ".join(packages)) for line in lines[1:])
 
