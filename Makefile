@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 serve: .venv/.serve  ## install what is missing, then serve: make serve [MODEL=…] [HOST=…] [PORT=…]
 	@$(BIN)/dualfocus serve $(MODEL) --host $(HOST) --port $(PORT)
 
-test: lint  ## install what is missing, then the whole suite, file by file in two processes
+test: lint  ## install what is missing, then the suite but for what is slow, file by file in two processes
 	$(PYTEST) -m "not slow"
 
 test-all: lint  ## what `make test` runs and what is marked slow; CI runs this
