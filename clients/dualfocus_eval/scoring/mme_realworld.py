@@ -1,8 +1,8 @@
 """MME-RealWorld: the first capital from A to E, of which E is the refusal; as lmms-eval 0.7.3 has it.
 
-The authors' own script differs in two ways: two commas are missing in its list of prefixes, so that it reads the B of "Best
-answer: C"; and where there is no capital from A to E it looks the reply up in the question's choices, which may be right
-there ("red car") and is wrong here.
+The authors' own script differs in two ways: two commas are missing in its list of prefixes, so that it reads the B of
+"Best answer: C"; and where there is no capital from A to E it looks the reply up in the question's choices: "red car"
+may be right there, and is wrong here.
 """
 
 import re

@@ -28,6 +28,7 @@ from dualfocus_server.answering.streaming import Events, EventStream, Silence
 from dualfocus_server.answering.vllm_serving.answer_reader import AnswerReader
 from dualfocus_server.answering.wire import VllmWire, Wire
 from dualfocus_server.guards.admission import Slot
+from dualfocus_server.guards.api_errors import VllmResponseError
 from dualfocus_server.guards.http_errors import Stalled
 from dualfocus_server.guards.keys import client_of
 from dualfocus_server.images.request_images import RequestImages
@@ -61,8 +62,9 @@ async def answer(service: Service, request: FocusRequest, raw_request: Request, 
     """Answer one request as `wire` writes it. Raises HttpError, DualFocusError, VllmResponseError and vLLM's errors."""
     deadline, stages = service.deadline(), Stages()
     service.images.check_number(len(list(image_parts(request))))
-    is_served = service.chat.is_served(request.model)
-    reason = reason_for_vllm(request, service.takes(request.model)) if is_served else "model"
+    if not service.chat.is_served(request.model):
+        raise VllmResponseError(service.chat.no_such_model(request.model))
+    reason = reason_for_vllm(request, service.takes(request.model))
     images = service.images.of(client_of(raw_request))
     task: _Task = _FocusTask(service, images, request, wire, stages, deadline)
     if reason is not None:
@@ -79,8 +81,8 @@ async def answer_by_vllm(service: Service, raw_request: Request, wire: VllmWire,
 def _vllm_task(service: Service, request: FocusRequest, wire: Wire, reason: str) -> "_VllmTask":
     """Return the task of a conversation that vLLM answers; one with a picture is told why it has one look."""
     progress = wire.progress("waiting") if request.dualfocus.progress else None
-    # Thoughts that are kept back and beams are written without an event for each token.
-    is_steady = bool(request.include_reasoning) and not request.use_beam_search
+    # Thoughts that are kept back and beams are written without an event for each token; so are calls, by some parsers.
+    is_steady = bool(request.include_reasoning) and not (request.use_beam_search or request.may_call)
     if reason in (NO_IMAGE, MODE):
         return _VllmTask(service, wire, reason, progress, is_steady=is_steady)
     told = {"mode": "off", "because": reason}

@@ -13,6 +13,7 @@ from dualfocus_engine.method.results import Turn
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_engine.pictures.pictures import ImageLimits, read_source_image
+from pydantic import BaseModel
 from pydantic_core import from_json
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 
@@ -149,16 +150,30 @@ async def inline_images(request: Conversation, focus: DualFocus, images: Request
     for part, image in zip(parts, opened, strict=True):
         part.clear()
         part |= image
+    _put_all_into_words(request, focus)
+    embedded = [part for message in request.messages for part in parts_of(message) if EMBEDDINGS in part]
+    if embedded:
+        await run_in_image_pool(_check_embedded, embedded, focus, salt)
+
+
+def _put_all_into_words(request: Conversation, focus: DualFocus) -> None:
+    """Make words of what stands for a picture in all that the chat template is told."""
     told = getattr(request, "kv_transfer_params", None) or {}
     _check_prompt(told.get("prompt_token_ids"), focus, "kv_transfer_params")  # vLLM takes it in the messages' place
     for message in request.messages:
         _put_into_words(message, focus)
     if tools := getattr(request, "tools", None):
-        words = focus.engine.in_words([tool.model_dump() for tool in tools])
-        vars(request)["tools"] = [type(tool).model_validate(said) for tool, said in zip(tools, words, strict=True)]
-    embedded = [part for message in request.messages for part in parts_of(message) if EMBEDDINGS in part]
-    if embedded:
-        await run_in_image_pool(_check_embedded, embedded, focus, salt)
+        vars(request)["tools"] = [in_words(tool, focus) for tool in tools]
+    for name in ("documents", "chat_template_kwargs"):
+        if said := getattr(request, name, None):
+            vars(request)[name] = focus.engine.in_words(said)
+
+
+def in_words(told: BaseModel, focus: DualFocus) -> BaseModel:
+    """Return a tool or a call with what stands for a picture in it made words; the same one where nothing does."""
+    fields = told.model_dump()
+    words = focus.engine.in_words(fields)
+    return told if words == fields else type(told).model_validate(words)
 
 
 def _check_embedded(parts: list[dict[str, Any]], focus: DualFocus, salt: str | None) -> None:

@@ -222,6 +222,11 @@ class FocusRequest(Conversation, FocusFields, ChatCompletionRequest):
         return self.tool_choice == "required" and len(self.tools or ()) > 1
 
     @property
+    def may_call(self) -> bool:
+        """Whether the model may answer by a call of a tool."""
+        return bool(self.tools) and self.tool_choice != "none"
+
+    @property
     def answer_id(self) -> str:
         """The id of the answer to it."""
         return f"chatcmpl-{self.request_id}"

@@ -20,6 +20,7 @@ from vllm.entrypoints.serve.tokenize.protocol import (
     TokenizerInfoResponse,
 )
 
+from dualfocus_server.answering.answer import unless_left
 from dualfocus_server.answering.contents import TEXT, parts_of
 from dualfocus_server.answering.intake import image_parts, inline_images, model_and_mode
 from dualfocus_server.answering.protocol import Conversation, Readable
@@ -76,6 +77,10 @@ Tokenize = Annotated[
 @router.post("/tokenize", responses={200: {"model": TokenizeResponse}})
 async def tokenize(request: Tokenize, raw_request: Request) -> Response:
     """Tokenize a text, or a conversation as it is put to the model."""
+    return await unless_left(raw_request, _tokenize(request, raw_request))
+
+
+async def _tokenize(request: TokenizeConversation | TokenizeText, raw_request: Request) -> Response:
     return JSONResponse(await tokenized(request, raw_request))
 
 
@@ -91,6 +96,10 @@ async def tokenized(request: TokenizeConversation | TokenizeText, raw_request: R
 @router.post("/detokenize", responses={200: {"model": DetokenizeResponse}})
 async def detokenize(request: Detokenize, raw_request: Request) -> Response:
     """Write tokens out as text."""
+    return await unless_left(raw_request, _detokenize(request, raw_request))
+
+
+async def _detokenize(request: Detokenize, raw_request: Request) -> Response:
     async with _admitted(request, raw_request) as service:
         return JSONResponse(await service.chat.detokenize(request, raw_request))
 

@@ -37,11 +37,6 @@ class Drawn:
         """What is asked: the thing is found by its name, its number only by looking closely."""
         return f"What number is on the {self.thing}?"
 
-    @property
-    def size_name(self) -> str:
-        """The picture's size, as it is written."""
-        return f"{self.picture.width}x{self.picture.height}"
-
 
 @dataclass(frozen=True)
 class _Scene:

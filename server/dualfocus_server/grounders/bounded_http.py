@@ -52,17 +52,19 @@ class BoundedHttp:
             # In one line of the log, without a word of the answer.
             first = error.errors(include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "it"
-            raise GrounderAnswerError(f"{url} answered otherwise than expected: {where}: {first['msg']}") from error
+            raise GrounderAnswerError(
+                f"{shown(url)} answered otherwise than expected: {where}: {first['msg']}"
+            ) from error
 
     async def _answer(self, method: str, url: str, body: Any) -> bytes:
         async with self._client.stream(method, url, json=body) as response:
             if response.status_code != httpx.codes.OK:
-                raise GrounderAnswerError(f"{url} answered {response.status_code}")
+                raise GrounderAnswerError(f"{shown(url)} answered {response.status_code}")
             answer = b""
             async for piece in response.aiter_raw():
                 answer += piece
                 if len(answer) > MAX_ANSWER_BYTES:
-                    raise GrounderAnswerError(f"{url} answered more than {MAX_ANSWER_BYTES:,} bytes")
+                    raise GrounderAnswerError(f"{shown(url)} answered more than {MAX_ANSWER_BYTES:,} bytes")
             return answer
 
 
@@ -81,6 +83,12 @@ class GrounderOverHttp:
     ) -> None:
         """Close all connections."""
         await self._http.close()
+
+
+def shown(url: str) -> str:
+    """Return a URL, or a grounder's name that holds one, as logs may have it: a query may be a key."""
+    address, mark, _ = url.partition("?")
+    return f"{address}?…" if mark else address
 
 
 def checked_url(flag: str, url: str) -> str:

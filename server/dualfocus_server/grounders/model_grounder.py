@@ -48,7 +48,11 @@ class ModelGrounder(GrounderOverHttp):
         if self._model is None:
             self._model = await self._first_model()
         body = self._request(self._model, await run_in_image_pool(as_data_url, picture), question)
-        answer = await self._http.ask(_Completion, "POST", f"{self._url}/chat/completions", body)
+        try:
+            answer = await self._http.ask(_Completion, "POST", f"{self._url}/chat/completions", body)
+        except GrounderAnswerError:
+            self._model = None  # another may be served since
+            raise
         if not answer.choices:
             raise GrounderAnswerError(f"{self._url} answered no choice")
         written = answer.choices[0].message.content

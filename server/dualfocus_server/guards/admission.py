@@ -81,7 +81,7 @@ class Admission:
     async def admit(self, client: str, stages: Stages) -> Slot:
         """Return a question's slot, held until it is left. Raises TooBusy, or what the admission was closed with."""
         if self.closed is not None:
-            raise self.closed
+            raise _anew(self.closed)
         slot = Slot(stages, self._check_ended, self._forget)
         self._slots.add(slot)  # at once: who drains waits for it
         self._empty.clear()
@@ -107,9 +107,14 @@ class Admission:
 
     def _check_ended(self) -> None:
         if self._ended is not None:
-            raise self._ended
+            raise _anew(self._ended)
 
     def _forget(self, slot: Slot) -> None:
         self._slots.discard(slot)
         if not self._slots:
             self._empty.set()
+
+
+def _anew(error: Exception) -> Exception:
+    """Return an error without the frames that it was raised in before: they hold whole requests."""
+    return error.with_traceback(None)

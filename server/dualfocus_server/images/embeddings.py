@@ -39,7 +39,8 @@ def check_embeddings(given: Iterable[Embeddings], config: ModelConfig) -> None:
         if tensor.shape[-1] != (size := config.get_inputs_embeds_size()):
             raise BadPicture(f"A row of image_embeds must have the model's {size} numbers, not {tensor.shape[-1]}.")
         if not isinstance(value, str):
-            _check_grid(value, tensor, getattr(config.hf_config.vision_config, "spatial_merge_size", 1))
+            vision = getattr(config.hf_config, "vision_config", None)
+            _check_grid(value, tensor, getattr(vision, "spatial_merge_size", 1))
 
 
 def embeddings_key(value: Embeddings, salt: str | None) -> str:

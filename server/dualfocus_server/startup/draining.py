@@ -70,8 +70,14 @@ class Server(NoSignalServer):  # type: ignore[misc]
         self._draining = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._drain_timeout
         try:
-            await asyncio.wait_for(self._admission.emptied(), self._drain_timeout)
+            async with asyncio.timeout_at(until):
+                await self._admission.emptied()
         except TimeoutError:
             logger.warning("Stopping with %d questions unfinished.", self._admission.admitted)
+        # A question's place is free before its answer is read: who reads slowly has what is left of the time.
+        grace = self.config.timeout_graceful_shutdown or 0
+        self.config.timeout_graceful_shutdown = max(int(until - loop.time()), grace)
         self.should_exit = True

@@ -26,6 +26,7 @@ from vllm.utils.import_utils import import_plugin
 
 from dualfocus_server.api.admin import offered_routers
 from dualfocus_server.app import Admin
+from dualfocus_server.grounders.bounded_http import shown
 from dualfocus_server.grounders.choosing import make_grounder
 from dualfocus_server.guards.keys import KeyRing
 from dualfocus_server.images.hosts import HostRules
@@ -85,7 +86,7 @@ def introduce(prepared: Prepared) -> None:
     for name, own in prepared.adapters.items():
         say(f"profile: {own.name} for the adapter {name} (--lora-profiles)")
     if args.grounder is not None:
-        say(f"grounder: {args.grounder}")
+        say(f"grounder: {shown(args.grounder)}")
     for note in (*_notes(profile, args), *_notes_on_parts(prepared)):
         say(f"note: {note}")
 

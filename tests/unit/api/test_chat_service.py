@@ -42,6 +42,9 @@ CONTENT = 'data: {"id":"1","choices":[{"index":0,"delta":{"content":"a"},"finish
 REFUSED = BadQuestion("token_id(s) [9] in logit_bias contain out-of-vocab token ids", "logit_bias")
 
 
+TOOL = {"type": "function", "function": {"name": "look"}}
+
+
 class FakeChat:
     """vLLM's chat serving: swallows a cancellation, as vLLM's does."""
 
@@ -193,7 +196,7 @@ async def test_vllms_streams_end_where_no_further_token_comes_in_time(deadlines:
     assert on.admission.admitted == 0
 
 
-@pytest.mark.parametrize("fields", [{"include_reasoning": False}, {"use_beam_search": True}])
+@pytest.mark.parametrize("fields", [{"include_reasoning": False}, {"use_beam_search": True}, {"tools": [TOOL]}])
 async def test_vllms_streams_that_keep_their_tokens_back_may_be_silent_for_longer(
     deadlines: list[float], fields: dict[str, Any]
 ) -> None:

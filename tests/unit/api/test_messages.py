@@ -154,3 +154,7 @@ async def test_a_call_that_was_cut_has_no_input_in_a_whole_answer() -> None:
     whole = json.loads((await asked_of(service(chat=Chat(), macro=cut, micro=cut), messages=ABOUT, **tools)).body)
     assert [(block["type"], block["input"]) for block in whole["content"]] == [("tool_use", {})]
     assert whole["stop_reason"] == "max_tokens"
+    stopped = turn('{"side": "le', 0.1, stop_reason="ft")
+    on = service(chat=Chat(), macro=stopped, micro=stopped)
+    whole = json.loads((await asked_of(on, messages=ABOUT, stop_sequences=["ft"], **tools)).body)
+    assert (whole["stop_reason"], whole["stop_sequence"]) == ("stop_sequence", "ft"), "it is not to be run"

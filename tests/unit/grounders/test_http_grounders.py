@@ -194,6 +194,25 @@ async def test_a_reply_behind_the_opening_is_read_too_and_one_without_a_box_is_n
     assert await asked_of_a_model("qwen3-vl", "I see no cup.", []) is None
 
 
+async def test_after_a_failure_the_server_is_asked_anew_which_model_it_has() -> None:
+    with serving({"/v1/models": MODELS, "/v1/chat/completions": respond(404)}) as web:
+        async with asyncio.timeout(WAIT), ModelGrounder(f"{web.address}/v1", load_profile("paper")) as grounder:
+            for _ in range(2):
+                with pytest.raises(GrounderAnswerError):
+                    await grounder.locate(PICTURE, QUESTION)
+    assert web.requests.count("/v1/models") == 2
+
+
+async def test_no_query_of_the_url_is_told_in_an_error() -> None:
+    """It may be a key, and the log has the error."""
+    with serving({"/locate": respond(500)}) as web:
+        async with asyncio.timeout(WAIT), HttpGrounder(f"{web.address}/locate?key=secret") as grounder:
+            with pytest.raises(GrounderAnswerError, match=r"locate\?… answered") as told:
+                await grounder.locate(PICTURE, QUESTION)
+    assert "secret" not in str(told.value)
+    assert bounded_http.shown("grounding-dino") == "grounding-dino"
+
+
 @pytest.mark.parametrize(
     ("models", "completion"),
     [

@@ -1,6 +1,7 @@
 """Whole questions are let in or refused; one that is in keeps its place."""
 
 import asyncio
+from traceback import walk_tb
 
 import pytest
 from dualfocus_engine.method.stages import Stages
@@ -92,6 +93,19 @@ async def test_closed_it_refuses_with_the_reason_and_tells_when_it_is_empty() ->
         await asyncio.sleep(0)
         assert not emptied.done()
     await asyncio.wait_for(emptied, WAIT)
+
+
+async def test_what_it_refuses_is_kept_by_no_frame_of_the_reason() -> None:
+    """Frames hold requests, and the reason is raised for as many as come until the process ends."""
+    admission = Admission(OwnPlaces(running=1, queued=1))
+    admission.close(Draining())
+
+    async def refused() -> int:
+        with pytest.raises(Draining) as told:
+            await admission.admit("a", Stages())
+        return len(list(walk_tb(told.value.__traceback__)))
+
+    assert await refused() == await refused()
 
 
 async def test_the_first_reason_for_closing_stays() -> None:

@@ -27,10 +27,11 @@ def as_numpy(array: Any) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def check(value: Any, *, enabled: bool = True) -> None:
+def check(value: Any, *, enabled: bool = True, **config_of_the_model: Any) -> None:
+    own = {"vision_config": SimpleNamespace(spatial_merge_size=2)} if not config_of_the_model else config_of_the_model
     config: Any = SimpleNamespace(
         multimodal_config=SimpleNamespace(enable_mm_embeds=enabled),
-        hf_config=SimpleNamespace(vision_config=SimpleNamespace(spatial_merge_size=2)),
+        hf_config=SimpleNamespace(**own),
         get_inputs_embeds_size=lambda: 8,
     )
     check_embeddings([value], config)
@@ -53,6 +54,10 @@ ROWS = written(torch.zeros(4, 8))
 )
 def test_a_row_for_each_image_token_is_handed_on(value: Any) -> None:
     check(value)
+
+
+def test_a_model_whose_config_names_its_encoder_otherwise_merges_nothing() -> None:
+    check({"image_embeds": ROWS, GRID: [1, 2, 2]}, visual={})
 
 
 def packed_small() -> str:

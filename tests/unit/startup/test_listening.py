@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -75,6 +75,18 @@ async def serving(file: Path) -> AsyncIterator[None]:
     yield
     server.should_exit = True
     await asyncio.wait_for(task, WAIT)
+
+
+async def test_who_reads_slowly_has_what_is_left_of_the_time_to_drain() -> None:
+    config = uvicorn_config(Starlette(), parse_arguments([]), Settings())
+    config.load()
+    shortest = config.timeout_graceful_shutdown
+    for drain_timeout, least in ((0, shortest), (10_000, 9_000)):
+        server = Server(config, Admission(OwnPlaces(1, 0)), drain_timeout, lambda: None)
+        server.stop()
+        await asyncio.wait_for(cast("Any", server._draining), WAIT)
+        assert config.timeout_graceful_shutdown >= least
+        assert server.should_exit
 
 
 async def test_a_unix_socket_is_served_and_taken_again_after_its_servers_end(socket_file: Path) -> None:

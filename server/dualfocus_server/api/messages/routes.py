@@ -55,6 +55,10 @@ async def answer_message(asked: MessagesRequest, raw_request: Request) -> Respon
 @router.post("/v1/messages/count_tokens", responses={200: {"model": AnthropicCountTokensResponse}})
 async def count_tokens(request: CountTokensRequest, raw_request: Request) -> Response:
     """Count the tokens of a conversation, as the first look at it has them."""
+    return await unless_left(raw_request, _count_tokens(request, raw_request))
+
+
+async def _count_tokens(request: CountTokensRequest, raw_request: Request) -> Response:
     service = cast("Service", raw_request.app.state.service)
     conversation = await tokenize_request(request, service.chat.messages)
     count = (await tokenized(conversation, raw_request))["count"]

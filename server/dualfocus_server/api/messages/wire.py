@@ -103,10 +103,14 @@ class MessagesWire:
 
     def _converted_whole(self, response: ChatCompletionResponse) -> AnthropicMessagesResponse:
         """Return a chat completion as a message; a call that was cut has no arguments yet that could be read."""
-        for call in response.choices[0].message.tool_calls:
-            if not _is_json(call.function.arguments):
-                call.function.arguments = "{}"
-        return self._vllm.messages_full_converter(response)
+        choice = response.choices[0]
+        cut = [call for call in choice.message.tool_calls if not _is_json(call.function.arguments)]
+        for call in cut:
+            call.function.arguments = "{}"
+        message = self._vllm.messages_full_converter(response)
+        if cut and isinstance(choice.stop_reason, str):  # as vLLM's streams say it: such a call is not to be run
+            message.stop_reason, message.stop_sequence = "stop_sequence", choice.stop_reason
+        return message
 
     def with_field(self, event: str, field: Mapping[str, str]) -> str:
         """Return an event of vLLM's with the answer's `dualfocus` field, where it says why the answer ends."""

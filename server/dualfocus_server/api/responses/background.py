@@ -15,7 +15,7 @@ from dualfocus_server.answering.streaming import COMMENT, Events, EventStream, S
 from dualfocus_server.api.responses.store import Stored
 from dualfocus_server.api.responses.wire import ResponsesWire
 from dualfocus_server.guards.api_errors import ApiError, VllmResponseError, to_api_error
-from dualfocus_server.telemetry.metrics import record_failure
+from dualfocus_server.telemetry.metrics import CLIENT_LEFT, record_failure
 
 # An ASGI server of this version tells a stream by itself that its client has left: here nobody can.
 _SCOPE = {"type": "http", "asgi": {"spec_version": "2.4"}}
@@ -35,7 +35,7 @@ async def begin(answering: Coroutine[Any, Any, Response], wire: ResponsesWire, s
 async def _keep(answering: Coroutine[Any, Any, Response], wire: ResponsesWire, stored: Stored) -> None:
     """Keep the events of an answer until it ends, however it does."""
     try:
-        stream = await answering
+        stream = await _begun(answering)
         if not stored.is_ended:
             stored.set_status("in_progress")
         await stream(_SCOPE, _nothing, partial(_keep_event, stored))
@@ -47,6 +47,15 @@ async def _keep(answering: Coroutine[Any, Any, Response], wire: ResponsesWire, s
         for event in wire.failure(problem):
             stored.add_event(event)
     stored.store.add(stored)  # it is as large as it gets
+
+
+async def _begun(answering: Coroutine[Any, Any, Response]) -> Response:
+    """Return the stream of an answer; one that is cancelled before there is any is counted as those after it are."""
+    try:
+        return await answering
+    except asyncio.CancelledError:
+        record_failure(CLIENT_LEFT)
+        raise
 
 
 async def _keep_event(stored: Stored, message: Message) -> None:

@@ -82,6 +82,11 @@ class ResponseQuestion(FocusRequest):
         return super().tools_are_vllms or not has_functions_alone(self._asked)
 
     @property
+    def may_call(self) -> bool:
+        """Whether the model may answer by a call of a tool, of whatever make."""
+        return bool(self._asked.tools) and self._asked.tool_choice != "none"
+
+    @property
     def answer_id(self) -> str:
         """The id of the answer to it."""
         return str(self._asked.request_id)

@@ -6,11 +6,12 @@ Leans on vLLM 0.32's `construct_input_messages` and `should_continue_final_messa
 from copy import deepcopy
 from typing import Any
 
+from dualfocus_engine import DualFocus
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from vllm.entrypoints.openai.responses.utils import construct_input_messages, should_continue_final_message
 
-from dualfocus_server.answering.intake import image_parts, inline_images
+from dualfocus_server.answering.intake import image_parts, in_words, inline_images
 from dualfocus_server.answering.protocol import FocusRequest
 from dualfocus_server.answering.service import Service
 from dualfocus_server.api.responses.protocol import ResponseQuestion, ResponseRequest
@@ -27,6 +28,8 @@ _SAME = (
     "kv_transfer_params",
     "ec_transfer_params",
 )
+# What the chat template is told besides messages, in which what stands for a picture is made words.
+_WORDED = ("tools", "chat_template_kwargs")
 
 
 def question_of_response(asked: ResponseRequest) -> ResponseQuestion:
@@ -72,7 +75,7 @@ async def opened_for_vllm(asked: ResponseRequest, service: Service, client: str)
     messages = [{"role": "", "content": item[name]} for item, name in zip(items, contents, strict=True)]
     if request.instructions is not None:
         messages.append({"role": "", "content": request.instructions})
-    told = {"cache_salt": asked.cache_salt, "kv_transfer_params": asked.kv_transfer_params}
+    told = {name: getattr(asked, name) for name in ("cache_salt", "kv_transfer_params", *_WORDED)}
     conversation = FocusRequest.model_construct(messages=messages, **told)
     if any(image_parts(conversation)):
         request.truncation = "disabled"  # a prompt that is cut may lose an image's place
@@ -81,4 +84,15 @@ async def opened_for_vllm(asked: ResponseRequest, service: Service, client: str)
         item[name] = message["content"]
     if request.instructions is not None:
         request.instructions = messages[-1]["content"]
+    for name in _WORDED:
+        vars(request)[name] = getattr(conversation, name)
+    if not isinstance(request.input, str):
+        request.input = [_in_words(item, service.focus) for item in request.input]
     return request, messages
+
+
+def _in_words(item: Any, focus: DualFocus) -> Any:
+    """Return an item with what stands for a picture in it made words, which a message's content is already."""
+    if not isinstance(item, dict):
+        return in_words(item, focus)
+    return item if "content" in item or "output" in item else focus.engine.in_words(item)

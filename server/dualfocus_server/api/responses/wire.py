@@ -134,7 +134,7 @@ class ResponsesWire:
 
     def _as_asked(self, response: ResponsesResponse) -> ResponsesResponse:
         """Return vLLM's response with what it was not told: it keeps nothing, and reads texts that are made words."""
-        for name in ("previous_response_id", "background", "instructions", "truncation"):
+        for name in ("previous_response_id", "background", "instructions", "tools", "truncation"):
             setattr(response, name, getattr(self._asked, name))
         return response
 

@@ -1,9 +1,12 @@
 """From a request for a response to a question, or to one that vLLM may answer."""
 
+import json
+import re
 from typing import Any, cast
 
 import pytest
 from dualfocus_engine import BadPicture
+from dualfocus_engine.backend.chat_template import as_words, in_words
 from dualfocus_server.answering.intake import sampling_of
 from dualfocus_server.answering.reasons import reason_for_vllm
 from dualfocus_server.api.responses.protocol import ResponseRequest
@@ -224,12 +227,19 @@ async def test_an_image_of_a_tool_is_opened_by_our_rules() -> None:
 
 async def test_words_that_stand_for_pictures_are_words(monkeypatch: pytest.MonkeyPatch) -> None:
     on = service()
-    monkeypatch.setattr(
-        on.focus.engine, "as_words", lambda texts: [text.replace("<image>", "< image>") for text in texts]
-    )
+    placeholders = re.compile("<image>")
+    monkeypatch.setattr(on.focus.engine, "as_words", lambda texts: as_words(texts, placeholders))
+    monkeypatch.setattr(on.focus.engine, "in_words", lambda value: in_words(value, placeholders))
     text = "an <image>"
-    input = [user(TEXT | {"text": text}), SAID | {"content": text}, CALL, given_back(text)]
-    request, _ = await opened_for_vllm(wanted(input, instructions=text), on, "")
+    call = CALL | {"arguments": json.dumps({"at": text})}
+    custom = {"type": "custom_tool_call", "call_id": "c1", "name": "look", "input": text}
+    thought = {"type": "reasoning", "id": "r", "summary": [], "content": [{"type": "reasoning_text", "text": text}]}
+    input = [user(TEXT | {"text": text}), thought, SAID | {"content": text}, call, custom, given_back(text)]
+    told = {"instructions": text, "tools": [LOOK | {"description": text}], "chat_template_kwargs": {"a": text}}
+    asked = wanted(input, **told)
+    request, _ = await opened_for_vllm(asked, on, "")
+    assert "<image>" not in str([request.tools, request.chat_template_kwargs, request.input])
+    assert "<image>" in str(asked.tools), "the response says what was sent"
     made: Any = construct_input_messages(request_instructions=request.instructions, request_input=request.input)
     texts = [message.get("content") for message in made]
     assert "<image>" not in str(texts)

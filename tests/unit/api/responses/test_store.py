@@ -193,8 +193,13 @@ async def test_events_that_are_to_come_are_waited_for() -> None:
     assert "response.completed" in [str(line) async for line in lines][-1]
 
 
+def clients_left() -> float:
+    return REGISTRY.get_sample_value("dualfocus_questions_total", {"outcome": "client_left"}) or 0.0
+
+
 @pytest.mark.parametrize("script", [{"macro": never}, {"micro": never}])
 async def test_cancelling_aborts_its_turns(script: Any) -> None:
+    before = clients_left()
     on, store = service(**script), ResponseStore()
     body = await body_of(on, ABOUT_AN_IMAGE, store, background=True)
     kept, engine = store.get(body["id"], ""), on.focus.engine
@@ -207,15 +212,17 @@ async def test_cancelling_aborts_its_turns(script: Any) -> None:
     assert kept.size >= sum(map(len, kept.events)) > 0, "what it holds counts, also where it was never finished"
     await cancel(kept)
     assert kept.response["status"] == "cancelled"
+    assert clients_left() == before + 1
 
 
 async def test_one_that_waits_for_its_place_can_be_cancelled() -> None:
-    on, store = service(), ResponseStore()
+    on, store, before = service(), ResponseStore(), clients_left()
     with await on.admission.admit("other", Stages()) as place:
         await place.acquire()
         body = await body_of(on, ABOUT_AN_IMAGE, store, background=True)
         await cancel(store.get(body["id"], ""))
         await admitted(on, 1)
+    assert clients_left() == before + 1
     assert store.get(body["id"], "").response["status"] == "cancelled"
 
 
