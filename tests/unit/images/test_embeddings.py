@@ -28,7 +28,7 @@ def as_numpy(array: Any) -> str:
 
 
 def check(value: Any, *, enabled: bool = True, **config_of_the_model: Any) -> None:
-    own = {"vision_config": SimpleNamespace(spatial_merge_size=2)} if not config_of_the_model else config_of_the_model
+    own = config_of_the_model or {"vision_config": SimpleNamespace(spatial_merge_size=2)}
     config: Any = SimpleNamespace(
         multimodal_config=SimpleNamespace(enable_mm_embeds=enabled),
         hf_config=SimpleNamespace(**own),
