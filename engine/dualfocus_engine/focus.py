@@ -6,6 +6,7 @@ Figure 6 of "DualFocus: Integrating Macro and Micro Perspectives in Multi-modal 
 """
 
 import asyncio
+import itertools
 import logging
 import math
 import time
@@ -87,9 +88,8 @@ class DualFocus:
         **flags: Any,
     ) -> None:
         self.model = model or str(SHIPPED_MODEL)
-        self.profile = (
-            profile if isinstance(profile, Profile) else profile_of(self.model, profile, flags.get("revision"))
-        )
+        where = flags.get("revision"), flags.get("hf_token")
+        self.profile = profile if isinstance(profile, Profile) else profile_of(self.model, profile, *where)
         self._grounder = BoundedGrounder(grounder, grounder_timeout) if grounder is not None else None
         self._flags = flags
         self._engine: VllmEngine | None = None
@@ -238,14 +238,23 @@ class DualFocus:
         return lower_perplexity(*(shared or (macro, look.micro))), shared
 
     async def warm_up(self) -> None:
-        """Ask about a grey picture through all turns: vLLM compiles its helpers on first use (5 to 20 s).
+        """Ask about a plain picture through all turns: vLLM compiles its helpers on first use (5 to 20 s).
 
         Every data-parallel rank is asked, about a picture of its own.
         Raises ConfigError where the micro turn fails even here: then every question's would.
         """
-        greys = [open_picture(Image.new("RGB", _WARM_UP_SIZE, (shade,) * 3)) for shade in range(1, 129)]
-        for picture in {self.engine.rank(grey): grey for grey in greys}.values():
+        for picture in self._picture_of_each_rank():
             await self._warm_up_with(picture)
+
+    def _picture_of_each_rank(self) -> Iterable[Picture]:
+        by_rank: dict[int, Picture] = {}
+        for shade in itertools.count(1):
+            colour = (shade % 128, shade // 128 % 256, 0)
+            picture = open_picture(Image.new("RGB", _WARM_UP_SIZE, colour))
+            by_rank.setdefault(self.engine.rank(picture), picture)
+            if len(by_rank) == self.engine.ranks:
+                break
+        return by_rank.values()
 
     async def _warm_up_with(self, picture: Picture) -> None:
         # What is compiled for one answer is compiled for all: a model that never ends one is not waited for.

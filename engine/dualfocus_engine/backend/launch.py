@@ -27,6 +27,7 @@ from vllm.v1.executor import Executor
 from dualfocus_engine.backend.engine_core.drafts import SPECULATIVE_CONFIG
 from dualfocus_engine.backend.engine_core.ec_connector import CONNECTOR, ec_transfer_config
 from dualfocus_engine.backend.heartbeat import Heartbeat, shared_times
+from dualfocus_engine.backend.model_form import has_mistrals_tokenizer, in_transformers_form
 from dualfocus_engine.backend.sampling_limits import limit_sampling
 from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.profiles import Profile
@@ -170,7 +171,7 @@ def _addresses(listeners: tuple[Any, Any], launched: CoreEngineLaunch) -> dict[s
 
 def _checked_config(args: AsyncEngineArgs, profile: Profile) -> VllmConfig:
     """Return vLLM's settings. Raises ConfigError where a flag makes two looks impossible."""
-    config = args.create_engine_config(_CONTEXT)
+    config = in_transformers_form(args).create_engine_config(_CONTEXT)
     if (obstacle := next(_obstacles(config, profile), None)) is not None:
         raise ConfigError(f"Two looks are impossible: {obstacle}")
     config.scheduler_config.encoder_cache_size *= _ENCODER_OUTPUTS
@@ -203,6 +204,11 @@ def _obstacles(config: VllmConfig, profile: Profile) -> Iterator[str]:
         yield (
             f"the profile {profile.name!r} shows the crop as a patch of its picture, and {model.architecture} takes "
             f"none ({LLAVA_HIGH_RES} does). Give another --profile."
+        )
+    if has_mistrals_tokenizer(model):
+        yield (
+            "Mistral's own tokenizer writes conversations in which no turn continues another. Give --config-format hf "
+            "--tokenizer-mode hf --load-format hf, for a model that has config.json and tokenizer.json."
         )
     if model.runner_type != "generate":
         yield "by --runner pooling or --convert the model writes no answers. Leave both out."

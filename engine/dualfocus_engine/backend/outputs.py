@@ -30,13 +30,34 @@ def has_failed(output: RequestOutput) -> bool:
     return bool(output.outputs[0].finish_reason == "error")
 
 
-def tell_listener(request: TurnRequest, output: RequestOutput, is_first: bool, dropped: Iterable[str]) -> None:
+class Dropping:
+    """Takes words out of a text that comes in pieces, also such as come in two of them."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self._words = tuple(words)
+        self._held = ""  # may begin a word
+
+    def __call__(self, piece: str, is_last: bool) -> str:
+        """Return what of the text is to be shown now."""
+        text = text_without(self._held + piece, self._words)
+        longest = 0 if is_last else max((len(word) - 1 for word in self._words), default=0)
+        begun = (length for length in range(min(longest, len(text)), 0, -1) if self._begins(text[-length:]))
+        kept = next(begun, 0)
+        self._held = text[len(text) - kept :]
+        return text[: len(text) - kept]
+
+    def _begins(self, end: str) -> bool:
+        return any(word.startswith(end) for word in self._words)
+
+
+def tell_listener(request: TurnRequest, output: RequestOutput, is_first: bool, drop: Dropping) -> None:
     """Tell who asked for a turn what its output says. What vLLM can't compile (a grammar) fails in the first one."""
     if is_first and request.on_accepted is not None and not has_failed(output):
         request.on_accepted()
     if request.on_text is not None and not has_failed(output):  # such a turn may be tried again
         written = output.outputs[0]
-        text, is_last = text_without(written.text, dropped), written.finish_reason is not None
+        is_last = written.finish_reason is not None
+        text = drop(written.text, is_last)
         request.on_text(TurnDelta(text, written.token_ids, output.prompt_token_ids or (), is_last))
 
 

@@ -33,6 +33,7 @@ from dualfocus_engine.backend.engine_core.ec_connector import box_key
 from dualfocus_engine.backend.heartbeat import Heartbeat, shared_times
 from dualfocus_engine.backend.launch import EngineClient, launch
 from dualfocus_engine.backend.outputs import (
+    Dropping,
     bounded_request,
     has_failed,
     operators_sampling,
@@ -224,10 +225,10 @@ class VllmEngine(PromptRenderer):
     async def _submit(self, request: TurnRequest, rendered: Any) -> RequestOutput:
         """Submit a request, follow it to its end and return all of its output as one."""
         whole: RequestOutput | None = None
-        request_id = f"{request.name}-{uuid.uuid4().hex}"
+        request_id, drop = f"{request.name}-{uuid.uuid4().hex}", Dropping(self._dropped.values())
         async with self._errors_named(request_id):
             async for output in self.llm.generate(rendered, request.sampling, request_id, **self._told(request)):
-                tell_listener(request, output, whole is None, self._dropped.values())
+                tell_listener(request, output, whole is None, drop)
                 if whole is None:
                     whole = output
                 else:
@@ -280,12 +281,16 @@ class VllmEngine(PromptRenderer):
     async def score(self, name: str, prompt: Prompt, answer: Sequence[int]) -> Score | None:
         """Return the model's own log-probabilities of an answer's tokens behind a prompt (teacher-forced).
 
-        The prompt is taken from the prefix cache where it can. None where the answer fills the context: the last
-        token's place is needed for the one that vLLM always generates.
+        The prompt is taken from the prefix cache where it can. None where the answer fills the context (the last
+        token's place is needed for the one that vLLM always generates), and where its tokens are not what vLLM makes of
+        them behind the prompt, or have no log-probabilities: it splits the text of some families anew, and its newer
+        runner forgets those of a prompt that it puts aside.
         """
         answered = prompt.opened(answer)
         rendered = await self.engine_input(answered)
-        if len(rendered["prompt_token_ids"]) >= self.context_length:
+        tokens = rendered["prompt_token_ids"]
+        is_as_written = list(tokens[len(tokens) - len(answer) :]) == list(answer)
+        if not answer or not is_as_written or len(tokens) >= self.context_length:
             return None
         scoring = _one_token(prompt_logprobs=0, skip_reading_prefix_cache=False)
         output = await self._run_to_end(TurnRequest(f"{name}-score", answered, scoring), rendered)
@@ -293,7 +298,9 @@ class VllmEngine(PromptRenderer):
         if reused >= len(output.prompt_token_ids or ()) - len(answer):
             # The answer's own tokens stood in the cache too, and what is cached has no log-probabilities.
             return await self._score_apart(name, prompt, answer)
-        scores = cast("list[dict[int, Any]]", output.prompt_logprobs)[-len(answer) :]
+        scores = [choices for choices in (output.prompt_logprobs or ())[-len(answer) :] if choices is not None]
+        if len(scores) < len(answer):
+            return None
         return Score(tuple(choices[token].logprob for choices, token in zip(scores, answer, strict=True)), reused)
 
     async def _score_apart(self, name: str, prompt: Prompt, answer: Sequence[int]) -> Score | None:

@@ -44,6 +44,17 @@ class Box:
             (top + self.y2 * down) / height,
         )
 
+    def of(self, region: "Region", size: Size) -> "Box":
+        """Return the box, which is one of the whole image of `size`, as one of a region's."""
+        (left, top, right, bottom), (width, height) = region, size
+        across, down = right - left, bottom - top
+        return Box(
+            (self.x1 * width - left) / across,
+            (self.y1 * height - top) / down,
+            (self.x2 * width - left) / across,
+            (self.y2 * height - top) / down,
+        )
+
     @property
     def area(self) -> float:
         """Its share of the image; 0 where it is empty."""

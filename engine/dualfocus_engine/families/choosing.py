@@ -49,22 +49,26 @@ _KINDS: Mapping[str, Sequence[_Trait]] = {
 }
 
 
-def profile_of(model: str, name: str | None = None, revision: str | None = None) -> Profile:
+def profile_of(
+    model: str, name: str | None = None, revision: str | None = None, token: bool | str | None = None
+) -> Profile:
     """Return the profile that `choose_profile` takes. Raises ConfigError."""
-    return choose_profile(model, name, revision).profile
+    return choose_profile(model, name, revision, token).profile
 
 
-def choose_profile(model: str, name: str | None = None, revision: str | None = None) -> ChosenProfile:
-    """Choose the profile for a model: a folder, or a name on the hub at a revision.
+def choose_profile(
+    model: str, name: str | None = None, revision: str | None = None, token: bool | str | None = None
+) -> ChosenProfile:
+    """Choose the profile for a model: a folder, or a name on the hub at a revision, which may want a token.
 
     A model's own profile is the file `dualfocus.yaml` beside its config.json. Raises ConfigError where the profile
     can't be used, or the model's config.json can't be read.
     """
     if name is not None:
         return ChosenProfile(load_profile(name), "it was named")
-    if (own := _file_of(model, PROFILE_FILE, revision)) is not None:
+    if (own := _file_of(model, PROFILE_FILE, revision, token)) is not None:
         return ChosenProfile(load_profile(str(own)), f"the model's own {PROFILE_FILE}")
-    config = _config(model, revision)
+    config = _config(model, revision, token)
     architectures = config["architectures"]
     of = f"the model's architecture is {', '.join(architectures) or 'not named'}"
     for shipped in map(load_profile, profile_names()):
@@ -74,9 +78,9 @@ def choose_profile(model: str, name: str | None = None, revision: str | None = N
     return ChosenProfile(load_profile(OTHERS_PROFILE), why)
 
 
-def _config(model: str, revision: str | None) -> Mapping[str, Any]:
+def _config(model: str, revision: str | None, token: bool | str | None) -> Mapping[str, Any]:
     """Return a model's config.json, its architectures as a list. Raises ConfigError where it can't be read."""
-    file = _file_of(model, _CONFIG_FILE, revision)
+    file = _file_of(model, _CONFIG_FILE, revision, token)
     if file is None:
         raise ConfigError(f"{model}: there is no {_CONFIG_FILE} that can be read. A model without one needs --profile.")
     try:
@@ -94,14 +98,14 @@ def _of_its_kind(shipped: Profile, config: Mapping[str, Any], of: str) -> Chosen
     return ChosenProfile(load_profile(_OTHER_KINDS_PROFILE), why)
 
 
-def _file_of(model: str, name: str, revision: str | None) -> Path | None:
+def _file_of(model: str, name: str, revision: str | None, token: bool | str | None) -> Path | None:
     """Return a file of a model's, from its folder or from the hub at a revision; None where it has none."""
     if is_folder(model):
         return Path(model) / name if is_file(str(Path(model) / name)) else None
     try:
         from huggingface_hub import hf_hub_download
 
-        return Path(hf_hub_download(model, name, revision=revision))
+        return Path(hf_hub_download(model, name, revision=revision, token=token))
     except (ImportError, OSError, ValueError):  # the hub's own errors are OSErrors, a name that is none a ValueError
         return None
 

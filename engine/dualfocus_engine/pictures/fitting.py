@@ -2,6 +2,8 @@
 
 from PIL import Image
 
+from dualfocus_engine.families.boxes import Size
+
 Colour = tuple[int, int, int]
 _WHITE = (255, 255, 255)
 # A padded square of more pixels is not made; the picture is shrunk first.
@@ -58,9 +60,14 @@ def within_aspect(image: Image.Image) -> Image.Image:
     Processors that resize by the short side would make gigabytes of a strip.
     """
     image = shrink_to_bound(image)
-    min_side = -(-max(image.size) // _LONGEST_STRIP)
-    size = (max(image.width, min_side), max(image.height, min_side))
+    size = size_within_aspect(image.size)
     return image if size == image.size else _center_on_canvas(image, size, _WHITE)
+
+
+def size_within_aspect(size: Size) -> Size:
+    """Return the size of a picture of `size` with that padding."""
+    least = -(-max(size) // _LONGEST_STRIP)
+    return max(size[0], least), max(size[1], least)
 
 
 def shrink_to_bound(image: Image.Image) -> Image.Image:

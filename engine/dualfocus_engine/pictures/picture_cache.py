@@ -85,7 +85,7 @@ class PictureCache:
 
     def encoder_input(self, picture: Picture) -> Image.Image:
         """Return what the encoder is shown of a picture. Raises BadPicture."""
-        with self._room_for(picture.original, is_made=picture.key in self._encoder_inputs):
+        with self._room_for(picture.original, picture.region, is_made=picture.key in self._encoder_inputs):
             return self._encoder_input(picture)
 
     async def shared_encoder_input(self, picture: Picture) -> EncoderInput:
@@ -107,10 +107,12 @@ class PictureCache:
             work.add_done_callback(lambda _: self._being_made.pop(picture.key))
         return await asyncio.shield(asyncio.wrap_future(work))
 
-    def crop(self, original: SourceImage, region: Region) -> Image.Image:
-        """Return a part of an image at its own resolution. Raises BadPicture."""
-        with self._room_for(original):
-            return in_srgb(self._decode_once(original).crop(region))
+    def crop(self, original: SourceImage, region: Region, longest: int) -> Image.Image:
+        """Return a part of an image, at its own resolution or of `longest` pixels a side. Raises BadPicture."""
+        with self._room_for(original, region):
+            part = in_srgb(self._decode_once(original).crop(region))
+            part.thumbnail((longest, longest))
+            return part
 
     def within_aspect(self, original: SourceImage) -> Image.Image:
         """Return the whole of an image, such that no processor makes gigabytes of it. Raises BadPicture."""
@@ -126,12 +128,14 @@ class PictureCache:
             return in_srgb(resize(whole, size))
 
     @contextmanager
-    def _room_for(self, original: SourceImage, is_made: bool = False) -> Iterator[None]:
-        """Hold the memory that decoding an image takes, where it has to be decoded.
+    def _room_for(self, original: SourceImage, region: Region | None = None, is_made: bool = False) -> Iterator[None]:
+        """Hold the memory that decoding an image takes, and where it is decoded already the copy of a region of it.
 
         It is held before any cache is asked, so that nobody waits for memory while others wait for what he makes.
         """
-        with self.memory.hold(0 if is_made or original.key in self._wholes else original.decoding_bytes):
+        copied = 0 if region is None else region.area * _PIXEL_BYTES
+        amount = copied if original.key in self._wholes else original.decoding_bytes
+        with self.memory.hold(0 if is_made else amount):
             yield
 
     def _decode_once(self, original: SourceImage) -> Image.Image:

@@ -137,8 +137,7 @@ def add_crops(report: FocusReport, pictures: PictureCache, picture: Picture) -> 
 
 def crop_url(pictures: PictureCache, picture: Picture, crop_box: Region) -> str:
     """Return a part of a picture as a data: URL with a PNG in it; work for a thread."""
-    crop = pictures.crop(picture.original, crop_box)
-    crop.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    crop = pictures.crop(picture.original, crop_box, _LONGEST_SIDE)
     png = io.BytesIO()
     crop.save(png, "PNG")
     return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"

@@ -112,7 +112,7 @@ def _choose_profile(model: str, args: Namespace) -> ChosenProfile:
     if args.profile or is_folder(model):
         return choose_profile(model, args.profile)
     with step(f"Reading the configuration of {model}"):
-        return choose_profile(model, revision=args.revision)
+        return choose_profile(model, revision=args.revision, token=args.hf_token)
 
 
 def _with_flags(profile: Profile, args: Namespace) -> Profile:

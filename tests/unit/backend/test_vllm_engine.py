@@ -241,7 +241,30 @@ def test_a_profile_that_shows_pictures_otherwise_needs_another_engine(differing:
         engine.with_profile(engine.profile.model_copy(update=differing))
 
 
+@pytest.mark.parametrize(
+    ("tokens", "known", "scored"),
+    [
+        pytest.param([1, 2, 7, 8], {1: 2, 2: 7, 3: 8}, True, id="as it was written"),
+        pytest.param([1, 2, 78], {1: 2, 2: 78}, False, id="its text split anew"),
+        pytest.param([1, 2, 7, 8], {3: 8}, False, id="forgotten up to the last chunk"),
+        pytest.param([1, 2, 7, 8], {}, False, id="forgotten"),
+    ],
+)
+async def test_an_answer_is_scored_where_its_own_tokens_were_or_not_at_all(
+    tokens: list[int], known: dict[int, int], scored: bool
+) -> None:
+    """`known`: the token at each place that has a log-probability."""
+    engine = _engine()
+    logprobs = [{known[place]: SimpleNamespace(logprob=-place)} if place in known else None for place in range(4)]
+    output = SimpleNamespace(num_cached_tokens=0, prompt_token_ids=tokens, prompt_logprobs=logprobs[: len(tokens)])
+    engine.engine_input = AsyncMock(return_value={"prompt_token_ids": tokens})  # type: ignore[method-assign]
+    engine._run_to_end = AsyncMock(return_value=output)  # type: ignore[method-assign]
+    score = await engine.score("macro", Prompt((1, 2), ()), [7, 8])
+    assert (score and score.logprobs) == ((-2, -3) if scored else None)
+
+
 OBSTACLES: list[tuple[str, dict[str, Any]]] = [
+    ("--tokenizer-mode hf", {"tokenizer_mode": "mistral"}),
     ("--logprobs-mode raw_logprobs", {"logprobs_mode": "processed_logprobs"}),
     ("--language-model-only", {"language_model_only": True}),
     ("--limit-mm-per-prompt allows 0 images", {"limit_mm_per_prompt": {"image": 0}}),

@@ -74,7 +74,7 @@ def test_profile_is_applied_to_what_is_shown_and_cropped_once(monkeypatch: pytes
     for _ in range(2):
         assert cache.encoder_input(picture).getpixel((56, 56)) == pytest.approx(LINEAR, abs=2)
         assert cache.encoder_input(part).getpixel((56, 56)) == pytest.approx(LINEAR, abs=2)
-        crop = cache.crop(picture.original, Region(0, 0, 50, 50))
+        crop = cache.crop(picture.original, Region(0, 0, 50, 50), 10_000)
         assert crop.getpixel((5, 5)) == pytest.approx(LINEAR, abs=2)
         assert crop.info == {}
     assert max(sizes) < 3000 * 2000 / 4

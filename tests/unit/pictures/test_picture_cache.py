@@ -3,7 +3,9 @@
 import asyncio
 import io
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -152,10 +154,10 @@ def test_picture_larger_than_all_that_is_kept_is_decoded_once_and_kept_alone(
     picture = cache.open(encoded(chelsea))
     for _ in range(2):
         assert cache.encoder_input(picture).size == (SIDE, SIDE)
-        assert cache.crop(picture.original, Region(0, 0, *chelsea.size)).size == chelsea.size
+        assert cache.crop(picture.original, Region(0, 0, *chelsea.size), 10_000).size == chelsea.size
     assert len(decodes) == 1
     cache.open(encoded(chelsea.rotate(90)))
-    cache.crop(picture.original, Region(0, 0, 9, 9))
+    cache.crop(picture.original, Region(0, 0, 9, 9), 10_000)
     assert len(decodes) == 3
 
 
@@ -231,10 +233,28 @@ def test_one_key_has_one_content_whoever_asks_first(large_jpeg: bytes) -> None:
         if first == "opened":
             picture = cache.open(large_jpeg)
         elif first == "decoded":
-            cache.crop(picture.original, REGION)
+            cache.crop(picture.original, REGION, 10_000)
         encoder_input.append(np.asarray(cache.encoder_input(picture)))
     assert np.array_equal(encoder_input[0], encoder_input[1])
     assert np.array_equal(encoder_input[0], encoder_input[2])
+
+
+def test_a_copy_of_a_part_of_what_is_kept_is_counted_too(cache: PictureCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads as many as cores may each copy nearly all of it."""
+    picture = plain(size=(100, 100))
+    cache.crop(picture.original, REGION, 50)
+    held: list[int] = []
+
+    @contextmanager
+    def hold(amount: int) -> Iterator[None]:
+        held.append(amount)
+        yield
+
+    monkeypatch.setattr(cache.memory, "hold", hold)
+    monkeypatch.setitem(cache._wholes, picture.original.key, picture.decode())
+    cache.crop(picture.original, Region(0, 0, 90, 80), 50)
+    cache.encoder_input(picture.crop(Region(0, 0, 50, 40)))
+    assert held == [90 * 80 * 4, 50 * 40 * 4]
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
@@ -348,7 +368,7 @@ async def test_no_more_is_decoded_ahead_than_is_kept(
     decodes.clear()
     with cache.ahead(one), cache.ahead(other):
         await _decoded_in_the_meantime(cache, one)
-        cache.crop(other.original, REGION)
+        cache.crop(other.original, REGION, 10_000)
     assert decodes == [one.size, other.size], "the second had to wait until it was asked for"
     await _nothing_ahead(cache)
     with cache.ahead(one):

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-from dualfocus_engine.families.boxes import Box, Size
+from dualfocus_engine.families.boxes import Box, Region, Size
 from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.method.prompts import Prompt
 from dualfocus_engine.method.questions import Question
 from dualfocus_engine.method.results import Mode, Turn
 from dualfocus_engine.method.turn_engine import TurnEngine
+from dualfocus_engine.pictures.fitting import size_within_aspect
 from dualfocus_engine.pictures.pictures import Picture
 
 
@@ -45,14 +46,31 @@ def read_boxes(profile: Profile, question: Question, written: str, seen: Picture
     else:
         box = box_format.read(written, _shown_size(of))
         boxes = [] if box is None else [box]
-    return boxes if of.region is None else [box.within(of.region, picture.size) for box in boxes]
+    region = _region_shown(profile, of)
+    return boxes if region is None else [box.within(region, picture.size) for box in boxes]
 
 
 def box_reply(engine: TurnEngine, picture: Picture, box: Box) -> Sequence[int]:
     """Return the tokens that the model would have answered with for a box that it did not write itself."""
-    box_format = engine.profile.box_format
-    written = box_format.write(box, _shown_size(picture))
+    box_format, region = engine.profile.box_format, _region_shown(engine.profile, picture)
+    seen = box if region is None else box.of(region, picture.size)
+    written = box_format.write(seen, _shown_size(picture))
     return engine.encode(written.removeprefix(box_format.opening))
+
+
+def _region_shown(profile: Profile, picture: Picture) -> Region | None:
+    """Return the pixels that a picture's boxes are shares of, counted in the original; None where they are all.
+
+    Those of a crop, and around a strip what is shown beside it (`within_aspect`).
+    """
+    size = picture.size
+    is_padded = picture.shown is None and profile.pad_color is None and size_within_aspect(size) != size
+    if picture.region is None and not is_padded:
+        return None
+    width, height = size_within_aspect(size) if is_padded else size
+    left, top = (0, 0) if picture.region is None else picture.region[:2]
+    left, top = left - (width - size[0]) // 2, top - (height - size[1]) // 2
+    return Region(left, top, left + width, top + height)
 
 
 def _shown_size(picture: Picture) -> Size:
