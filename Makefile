@@ -33,10 +33,10 @@ format: .venv/.test
 	$(BIN)/ruff check --fix .
 
 # Two processes of one thread each share a step's rows: on two cores faster than one process of two threads. Batches have many
-# shapes: oneDNN keeps kernels of 1,024 unless told, and glibc searches long among what was freed of others: by jemalloc a
+# shapes: oneDNN keeps kernels of 1,024 unless told, and glibc searches long among what was freed of others: by tcmalloc a
 # step takes a tenth less. Where it is not installed the loader says so, and training goes on without.
 TRAIN := CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 ONEDNN_PRIMITIVE_CACHE_CAPACITY=16384 \
-	LD_PRELOAD=libjemalloc.so.2 MALLOC_CONF=dirty_decay_ms:-1,muzzy_decay_ms:-1 \
+	LD_PRELOAD=libtcmalloc_minimal.so.4 TCMALLOC_RELEASE_RATE=0 \
 	$(BIN)/torchrun --standalone --nproc-per-node 2 -m dualfocus_training.train
 model: .venv/.test  ## train the model that ships, from nothing; goes on where it was stopped
 	$(TRAIN) training/recipes/small.yaml --out runs/small

@@ -41,7 +41,7 @@ GPU_ONLY = ("triton",)
 PROGRAMS = {name: name for name in ("prometheus", "chromium", "buildah", "runc", "debootstrap")}
 # What vLLM's CPU build is linked against, and what `make model` trains faster with; likewise.
 CPU_LIBRARIES = {"numa": "libnuma1"}
-DEV_LIBRARIES = {"jemalloc": "libjemalloc2"}
+DEV_LIBRARIES = {"tcmalloc_minimal": "libtcmalloc-minimal4"}
 
 
 # What pip reads as yes.
