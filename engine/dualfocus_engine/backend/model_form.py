@@ -32,4 +32,4 @@ def has_mistrals_tokenizer(model: ModelConfig) -> bool:
     if model.tokenizer_mode != "auto":
         return bool(model.tokenizer_mode == "mistral")
     name, where = model.tokenizer, {"revision": model.tokenizer_revision, "token": model.hf_token}
-    return is_mistral_model_repo(name, **where) and any_pattern_in_repo_files(name, _TOKENIZERS, **where)
+    return bool(is_mistral_model_repo(name, **where) and any_pattern_in_repo_files(name, _TOKENIZERS, **where))

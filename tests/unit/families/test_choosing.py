@@ -91,7 +91,7 @@ def test_configuration_that_can_not_be_read_is_refused(text: str, tmp_path: Path
         profile_of(str(tmp_path))
 
 
-def _unreachable(repo_id: str, filename: str, revision: str | None) -> str:
+def _unreachable(repo_id: str, filename: str, revision: str | None, token: str | None) -> str:
     raise OSError("no network")
 
 
@@ -150,8 +150,12 @@ def test_what_a_configuration_leaves_out_is_what_transformers_takes(parts: dict[
     assert _choose_llava(tmp_path, **parts).profile == _choose_llava(tmp_path, **named).profile
 
 
-def _downloaded(folder: Path, repo_id: str, filename: str, revision: str | None = None) -> str:
-    """As the hub's client: what is not there is an OSError."""
+def _downloaded(
+    folder: Path, repo_id: str, filename: str, revision: str | None, token: str | None, wanted: str | None = None
+) -> str:
+    """As the hub's client: what is not there, or not for who has no token, is an OSError."""
+    if token != wanted:
+        raise OSError("401")
     file = folder / (revision or ".") / filename
     if not file.exists():
         raise OSError("404")
@@ -169,6 +173,10 @@ def test_a_profile_is_read_beside_a_models_configuration_on_the_hub_at_its_revis
     with pytest.raises(ConfigError, match=r"no config\.json"):
         choose_profile("someone/some-model")
     assert choose_profile("someone/some-model", "paper", "v2").why == "it was named"
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", partial(_downloaded, tmp_path, wanted="hf_mine"))
+    assert profile_of("someone/some-model", None, "v2", "hf_mine").name == "own", "a gated model"
+    with pytest.raises(ConfigError, match=r"no config\.json"):
+        profile_of("someone/some-model", None, "v2")
 
 
 def test_models_bad_profile_is_said_not_passed_over(tmp_path: Path) -> None:

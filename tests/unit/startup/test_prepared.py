@@ -36,10 +36,23 @@ def test_where_administrators_have_no_key_start_up_says_what_is_not_offered(
 ) -> None:
     monkeypatch.setenv("VLLM_SERVER_DEV_MODE", "1")
     monkeypatch.delenv("DUALFOCUS_ADMIN_API_KEY", raising=False)
-    made = prepared.prepare(parse_arguments(keys))
+    made = prepared.prepare(parse_arguments([*keys, "--host", "127.0.0.1"]))
     told = "VLLM_SERVER_DEV_MODE is set, but its routes are not offered: they need --admin-api-key"
     assert list(prepared._notes_on_parts(made)) == ([] if keys else [told])
     assert made.admins.keys.is_needed is bool(keys)
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_told"),
+    [([], True), (["--host", "0.0.0.0"], False), (["--api-key", "a"], False), (["--uds", "/run/socket"], False)],
+)
+def test_who_listens_on_every_address_unasked_and_without_keys_is_told_so(
+    flags: list[str], is_told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DUALFOCUS_API_KEY", "VLLM_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    made = prepared.prepare(parse_arguments(flags))
+    assert any("without a key" in note for note in prepared._notes_on_parts(made)) is is_told
 
 
 def test_administrators_keys_come_from_the_environment_and_from_a_file_too(

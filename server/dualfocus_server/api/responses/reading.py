@@ -85,7 +85,7 @@ async def opened_for_vllm(asked: ResponseRequest, service: Service, client: str)
     if request.instructions is not None:
         request.instructions = messages[-1]["content"]
     for name in _WORDED:
-        vars(request)[name] = getattr(conversation, name)
+        setattr(request, name, getattr(conversation, name))
     if not isinstance(request.input, str):
         request.input = [_in_words(item, service.focus) for item in request.input]
     return request, messages
