@@ -102,11 +102,11 @@ async def test_a_picture_that_was_processed_needs_no_pixels_and_another_is_misse
     prompt = await focus.engine.prompt([Message("user", "What is it?", (picture,))])
     assert not renderer.mm_processor_cache.is_cached_item(picture.key)
     with pytest.raises(ValueError, match="Cache miss for image"):
-        await focus.engine._process_with(prompt, [None])
+        await focus.engine._engine_input_with(prompt, [None])
     await focus.engine.generate(TurnRequest("a", prompt, SamplingParams(temperature=0, max_tokens=2)))
     assert renderer.mm_processor_cache.is_cached_item(picture.key)
     assert await focus.engine.encoder_input(picture) is None
-    await focus.engine._process_with(prompt, [None])
+    await focus.engine._engine_input_with(prompt, [None])
 
 
 async def test_a_rendered_prompt_says_how_many_tokens_stand_for_its_pictures(focus: DualFocus) -> None:
