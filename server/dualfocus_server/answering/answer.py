@@ -1,14 +1,14 @@
 """Answers a request: by two looks where it is a conversation that asks about an image, else by vLLM."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from dualfocus_engine import Turn
+from dualfocus_engine import FocusResult, Question, Turn
 from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.method.turn_runner import TurnListener
@@ -161,24 +161,33 @@ class _FocusTask:
         focus = service.focus_of(request.model)
         question = await question_of(reader.request, focus, self._images, self._stages, turns, reader.read)
         results = await focus.answers(question, listener, service.macro_deadline(self._deadline))
-        first = results[0]
-        self._stages |= first.stages
-        record_on_span(first)
-        record_answer(results, question.mode, self._stages, time.perf_counter() - self._started)
-        choices = [self._choice(place, result.answer, reader) for place, result in enumerate(results)]
-        response = completion(results, question.mode, self._wire.model, request.answer_id, choices)
-        response.system_fingerprint = service.chat.system_fingerprint
-        response.metrics = service.chat.metrics(first.answer) if len(results) == 1 else None  # as vLLM: of one answer
-        if request.return_token_ids:
-            response.prompt_token_ids = list(first.answer.prompt_token_ids)
-        for result in results:
-            service.chat.log_answer(response.id, result.answer, is_streaming=listener is not None)
-        response.dualfocus.stages = self._stages
-        if service.answers_log is not None and may_be_kept(request):
-            service.answers_log.add(answers_record(response, request_id.get()))
+        seconds = time.perf_counter() - self._started
+        self._stages |= results[0].stages
+        record_on_span(results[0])
+        response = self._response(results, question, reader)
         if request.dualfocus.return_crop:
             await run_in_image_pool(add_crops, response.dualfocus, focus.engine.pictures, question.picture)
+        record_answer(results, question.mode, self._stages, seconds)  # last: what fails before is counted as an error
+        self._log(results, response, is_streaming=listener is not None)
         return response
+
+    def _response(self, results: Sequence[FocusResult], question: Question, reader: AnswerReader) -> FocusResponse:
+        request, chat = self._request, self._service.chat
+        choices = [self._choice(place, result.answer, reader) for place, result in enumerate(results)]
+        response = completion(results, question.mode, self._wire.model, request.answer_id, choices)
+        response.system_fingerprint = chat.system_fingerprint
+        response.metrics = chat.metrics(results[0].answer) if len(results) == 1 else None  # as vLLM: of one answer
+        if request.return_token_ids:
+            response.prompt_token_ids = list(results[0].answer.prompt_token_ids)
+        response.dualfocus.stages = self._stages
+        return response
+
+    def _log(self, results: Sequence[FocusResult], response: FocusResponse, *, is_streaming: bool) -> None:
+        service = self._service
+        for result in results:
+            service.chat.log_answer(response.id, result.answer, is_streaming=is_streaming)
+        if service.answers_log is not None and may_be_kept(self._request):
+            service.answers_log.add(answers_record(response, request_id.get()))
 
     def _choice(self, place: int, answer: Turn, reader: AnswerReader) -> ChatCompletionResponseChoice:
         chat = self._service.chat

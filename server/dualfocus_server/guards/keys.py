@@ -34,6 +34,7 @@ class KeyRing:
         self._file = file
         self._stamp: tuple[int, int] | None = None
         self._from_file: list[bytes] = []
+        self._why_unread: str | None = None
         if file is not None:
             # First the stamp: what changes while the file is read is then read again.
             self._stamp = _stamp_of(file)
@@ -62,9 +63,12 @@ class KeyRing:
         try:
             if (stamp := _stamp_of(self._file)) != self._stamp:
                 self._from_file, self._stamp = _read(self._file), stamp
+            self._why_unread = None
         except (OSError, ConfigError) as error:
-            why = error.strerror if isinstance(error, OSError) else error
-            logger.warning("The API key file can't be read (%s); the keys read before stay valid.", why)
+            why = str(error.strerror if isinstance(error, OSError) else error)
+            if why != self._why_unread:  # once, not with every request
+                logger.warning("The API key file can't be read (%s); the keys read before stay valid.", why)
+            self._why_unread = why
 
 
 def client_of(raw_request: Request) -> str:
