@@ -226,8 +226,7 @@ async def test_the_engine_says_how_much_it_has_to_do_and_on_how_many_ranks(focus
     assert focus.engine.llm.get_num_unfinished_requests() == 0
     parallel = focus.engine.llm.vllm_config.parallel_config
     assert (parallel.data_parallel_size, parallel.data_parallel_size_local) == (1, 1)
-    assert parallel.local_engines_only is False
-    assert focus.engine.llm.engine_core.engine_ranks_managed == [0]
+    assert (parallel.local_engines_only, focus.engine.llm.engine_core.engine_ranks_managed) == (False, [0])
 
 
 async def test_prompts_are_tokenized_with_or_without_what_opens_them(focus: DualFocus) -> None:

@@ -2,16 +2,19 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from dualfocus_engine import Region
+from dualfocus_engine.pictures.picture_cache import PictureCache
 from dualfocus_engine.pictures.pictures import read_source_image
 from hostile_memory import avif_claiming, tiff_of_a_tile
 from PIL import Image
 
-from ..builders import encoded
+from ..builders import encoded, plain
 
 # Prints the peak over what the process had, once it has decoded a small file of the kind.
 MEASURE = """
@@ -70,3 +73,20 @@ def test_decoding_takes_no_more_than_is_reckoned(tmp_path: Path, name: str) -> N
     measured = subprocess.run([sys.executable, "-c", MEASURE, small, large], capture_output=True, text=True, check=True)
     taken, reckoned = int(measured.stdout), read_source_image(large).decoding_bytes
     assert SIDE * SIDE < taken <= reckoned + SLACK, f"{taken:,} of {reckoned:,} bytes"
+
+
+def test_a_copy_of_a_part_of_what_is_kept_is_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads as many as cores may each copy nearly all of it."""
+    cache, picture = PictureCache(None, None), plain(size=(100, 100))
+    held: list[int] = []
+
+    @contextmanager
+    def hold(amount: int) -> Iterator[None]:
+        held.append(amount)
+        yield
+
+    monkeypatch.setattr(cache.memory, "hold", hold)
+    monkeypatch.setitem(cache._wholes, picture.original.key, picture.decode())
+    cache.crop(picture.original, Region(0, 0, 90, 80), 50)
+    cache.encoder_input(picture.crop(Region(0, 0, 50, 40)))
+    assert held == [90 * 80 * 4, 50 * 40 * 4]

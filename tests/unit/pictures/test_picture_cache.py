@@ -3,9 +3,7 @@
 import asyncio
 import io
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -237,24 +235,6 @@ def test_one_key_has_one_content_whoever_asks_first(large_jpeg: bytes) -> None:
         encoder_input.append(np.asarray(cache.encoder_input(picture)))
     assert np.array_equal(encoder_input[0], encoder_input[1])
     assert np.array_equal(encoder_input[0], encoder_input[2])
-
-
-def test_a_copy_of_a_part_of_what_is_kept_is_counted_too(cache: PictureCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads as many as cores may each copy nearly all of it."""
-    picture = plain(size=(100, 100))
-    cache.crop(picture.original, REGION, 50)
-    held: list[int] = []
-
-    @contextmanager
-    def hold(amount: int) -> Iterator[None]:
-        held.append(amount)
-        yield
-
-    monkeypatch.setattr(cache.memory, "hold", hold)
-    monkeypatch.setitem(cache._wholes, picture.original.key, picture.decode())
-    cache.crop(picture.original, Region(0, 0, 90, 80), 50)
-    cache.encoder_input(picture.crop(Region(0, 0, 50, 40)))
-    assert held == [90 * 80 * 4, 50 * 40 * 4]
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
