@@ -1,6 +1,7 @@
 """Which profile a model is served with, and why: the one named, else the model's own, else its architecture's."""
 
 import json
+import logging
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.profiles import Profile, is_file, load_profile, profile_names
 
+logger = logging.getLogger(__name__)
 # What a model is asked in whose architecture no profile names: the paper's words.
 OTHERS_PROFILE = "paper"
 # What models of an architecture are served with that are of another kind than its profile is for: as they are.
@@ -103,11 +105,17 @@ def _file_of(model: str, name: str, revision: str | None, token: bool | str | No
     if is_folder(model):
         return Path(model) / name if is_file(str(Path(model) / name)) else None
     try:
-        from huggingface_hub import hf_hub_download
-
-        return Path(hf_hub_download(model, name, revision=revision, token=token))
-    except (ImportError, OSError, ValueError):  # the hub's own errors are OSErrors, a name that is none a ValueError
+        from huggingface_hub import constants, errors, hf_hub_download
+    except ImportError:
         return None
+    try:
+        return Path(hf_hub_download(model, name, revision=revision, token=token))
+    except errors.LocalEntryNotFoundError as error:  # not refused: a machine that is cut off is served what it has
+        if not constants.HF_HUB_OFFLINE:
+            logger.warning("%s: the hub could not be asked for %s: %s", model, name, error.__cause__)
+    except (OSError, ValueError):  # the hub's own errors are OSErrors, a name that is none a ValueError
+        pass
+    return None
 
 
 def is_folder(model: str) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.choosing import PROFILE_FILE, ChosenProfile, choose_profile, profile_of
 from dualfocus_engine.families.profiles import shipped_profile
+from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers import LlavaConfig
 
 # What config.json names, and the profile it is served with.
@@ -177,6 +178,23 @@ def test_a_profile_is_read_beside_a_models_configuration_on_the_hub_at_its_revis
     assert profile_of("someone/some-model", None, "v2", "hf_mine").name == "own", "a gated model"
     with pytest.raises(ConfigError, match=r"no config\.json"):
         profile_of("someone/some-model", None, "v2")
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_hub_that_does_not_answer_is_told_from_a_model_without_a_profile(
+    offline: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def answers_once(repo_id: str, filename: str, revision: str | None, token: str | None) -> str:
+        if filename == PROFILE_FILE:
+            raise LocalEntryNotFoundError("not in the cache") from TimeoutError("it took over 10 s")
+        return _downloaded(tmp_path, repo_id, filename, revision, token)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", answers_once)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+    (tmp_path / "config.json").write_text("{}")
+    assert profile_of("someone/some-model").name == "paper", "a machine that is cut off serves what it has"
+    told = "someone/some-model: the hub could not be asked for dualfocus.yaml: it took over 10 s"
+    assert caplog.messages == ([] if offline else [told])
 
 
 def test_models_bad_profile_is_said_not_passed_over(tmp_path: Path) -> None:
