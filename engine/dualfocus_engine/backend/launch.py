@@ -27,7 +27,7 @@ from vllm.v1.executor import Executor
 from dualfocus_engine.backend.engine_core.drafts import SPECULATIVE_CONFIG
 from dualfocus_engine.backend.engine_core.ec_connector import CONNECTOR, ec_transfer_config
 from dualfocus_engine.backend.heartbeat import Heartbeat, shared_times
-from dualfocus_engine.backend.model_form import has_mistrals_tokenizer, in_transformers_form
+from dualfocus_engine.backend.model_form import WITHOUT_TEXT, has_mistrals_tokenizer, in_transformers_form
 from dualfocus_engine.backend.sampling_limits import limit_sampling
 from dualfocus_engine.errors import ConfigError
 from dualfocus_engine.families.profiles import Profile
@@ -209,6 +209,11 @@ def _obstacles(config: VllmConfig, profile: Profile) -> Iterator[str]:
         yield (
             "Mistral's own tokenizer writes conversations in which no turn continues another. Give --config-format hf "
             "--tokenizer-mode hf --load-format hf, for a model that has config.json and tokenizer.json."
+        )
+    if model.tokenizer_mode in WITHOUT_TEXT:
+        yield (
+            f"by --tokenizer-mode {model.tokenizer_mode} (vLLM's own for some models) a conversation has no text that "
+            "a turn could be continued by. Serve the model with `vllm serve`."
         )
     if model.runner_type != "generate":
         yield "by --runner pooling or --convert the model writes no answers. Leave both out."

@@ -12,6 +12,8 @@ from vllm.transformers_utils.repo_utils import any_pattern_in_repo_files, file_o
 
 # What Transformers reads of a model, besides its weights.
 _FILES = ("config.json", "tokenizer.json")
+# Ways to tokenize by which vLLM makes tokens of a whole conversation at once, without a text that could be continued.
+WITHOUT_TEXT = ("inkling", "kimi_k3")
 # Mistral's own tokenizers.
 _TOKENIZERS = ["tekken.json", "tokenizer.model.v*"]
 

@@ -265,6 +265,7 @@ async def test_an_answer_is_scored_where_its_own_tokens_were_or_not_at_all(
 
 OBSTACLES: list[tuple[str, dict[str, Any]]] = [
     ("--tokenizer-mode hf", {"tokenizer_mode": "mistral"}),
+    ("--tokenizer-mode inkling", {"tokenizer_mode": "inkling"}),
     ("--logprobs-mode raw_logprobs", {"logprobs_mode": "processed_logprobs"}),
     ("--language-model-only", {"language_model_only": True}),
     ("--limit-mm-per-prompt allows 0 images", {"limit_mm_per_prompt": {"image": 0}}),
