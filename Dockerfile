@@ -64,7 +64,7 @@ RUN --mount=type=cache,target=/root/.cache --mount=type=secret,id=pip,target=/et
     python3 scripts/install.py gpu
 
 # CUDA comes with torch's packages and the driver from the host's container toolkit, which refuses one that is older
-# than CUDA 13 needs; Triton compiles with gcc.
+# than CUDA 13 needs; Triton compiles with gcc, torch what Triton does not with g++.
 FROM runtime AS gpu
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_REQUIRE_CUDA="cuda>=13.0" \
@@ -72,7 +72,7 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
 USER 0:0
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && apt-get install --yes --no-install-recommends g++ libc6-dev \
     && rm -rf /var/lib/apt/lists/*
 USER 10001:10001
 COPY --from=dependencies-gpu /opt/dualfocus/.venv /opt/dualfocus/.venv

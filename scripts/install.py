@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import venv
 from ctypes.util import find_library
 from pathlib import Path
@@ -65,6 +66,7 @@ def main(extras: list[str]) -> None:
         install_packages(missing(CPU_LIBRARIES), "vLLM does not run on a CPU until they are")
         install_for_cpu(wanted)
     else:
+        install_packages(missing_compilers(), "vLLM does not start on a GPU until they are")
         install("-e", wanted)
     if "dev" in extras:
         install_clients()
@@ -160,6 +162,13 @@ def install_programs() -> None:
 def missing(libraries: dict[str, str]) -> list[str]:
     """Return the packages of the libraries that the loader does not find."""
     return [package for library, package in libraries.items() if find_library(library) is None]
+
+
+def missing_compilers() -> list[str]:
+    """Return the packages of what Triton and torch compile with as vLLM starts on a GPU that are not there."""
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}-dev"
+    return [*([] if shutil.which("c++") else ["g++"]), *([] if headers.exists() else [python])]
 
 
 def install_packages(packages: list[str], without: str) -> None:

@@ -24,8 +24,9 @@ _CPU_ENVIRONMENT = {
 }
 
 _CUDA = "/usr/local/cuda"
-# FlashInfer compiles its sampler as the engine starts, which ends where it can't; vLLM's own takes its place.
-_WITHOUT_CUDA_COMPILER = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
+# FlashInfer compiles its sampler, and DeepGEMM its products of FP8 weights, as the engine starts, which ends where they
+# can't; vLLM's own take their place.
+_WITHOUT_CUDA_COMPILER = {"VLLM_USE_FLASHINFER_SAMPLER": "0", "VLLM_USE_DEEP_GEMM": "0"}
 
 _EVERYWHERE: dict[str, Any] = {"enable_prefix_caching": True, "use_tqdm_on_load": False}
 
@@ -68,7 +69,7 @@ def _environment_here() -> dict[str, str]:
 
 
 def _compiles_cuda() -> bool:
-    """Whether FlashInfer finds CUDA's compiler where it looks (its `get_cuda_path`), and C++'s beside it."""
+    """Whether CUDA's compiler is where FlashInfer looks for it (its `get_cuda_path`), and C++'s is there too."""
     named = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
     elsewhere = None if named else shutil.which("nvcc")
     nvcc = elsewhere or shutil.which("nvcc", path=f"{named or _CUDA}/bin")

@@ -82,7 +82,7 @@ def test_defaults_of_one_caller_are_not_anothers() -> None:
         (["bin/c++"], None, False),
     ],
 )
-def test_on_a_gpu_vllms_own_sampler_is_taken_where_flashinfer_could_not_compile_its(
+def test_on_a_gpu_vllms_own_kernels_are_taken_where_flashinfer_and_deepgemm_could_not_compile_theirs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, programs: list[str], named: str | None, compiles: bool
 ) -> None:
     """Such a machine has a driver and no CUDA toolkit: PyTorch brings the rest."""
@@ -95,4 +95,5 @@ def test_on_a_gpu_vllms_own_sampler_is_taken_where_flashinfer_could_not_compile_
     monkeypatch.setattr(platform, "_CUDA", str(tmp_path / "cuda"))
     monkeypatch.setattr(platform, "is_cpu_build", lambda: False)
     platform.prepare_environment()
-    assert environment.get("VLLM_USE_FLASHINFER_SAMPLER") == (None if compiles else "0")
+    for name in ("VLLM_USE_FLASHINFER_SAMPLER", "VLLM_USE_DEEP_GEMM"):
+        assert environment.get(name) == (None if compiles else "0")

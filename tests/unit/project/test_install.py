@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[3]
+# Debian's package of this Python's headers.
+DEV = f"python{sys.version_info.major}.{sys.version_info.minor}-dev"
 
 
 @pytest.fixture
@@ -70,6 +72,14 @@ def test_two_machines_are_refused(install: Any) -> None:
         install.machine_of(["gpu", "cpu"])
 
 
+def test_compilers_that_are_there_are_left_alone(install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _program(tmp_path / "c++")
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(install, "sysconfig", SimpleNamespace(get_path=lambda name: str(tmp_path)))
+    assert install.missing_compilers() == []
+
+
 def test_pips_environment_goes_before_its_files(install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
@@ -97,12 +107,14 @@ def test_places_that_pip_keeps_to_or_trusts_are_uvs_too(
     assert hosts == {"one.test", "two.test:8080"}
 
 
-@pytest.mark.parametrize(("machine", "named"), [("cpu", ["libnuma1"]), ("gpu", [])])
-def test_what_vllms_cpu_build_is_linked_against_is_installed_or_named(
-    install: Any, monkeypatch: pytest.MonkeyPatch, machine: str, named: list[str]
+@pytest.mark.parametrize(("machine", "named"), [("cpu", ["libnuma1"]), ("gpu", ["g++", DEV])])
+def test_what_vllm_can_not_do_without_is_installed_or_named(
+    install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, named: list[str]
 ) -> None:
-    """Without it vLLM starts, and fails over kernels that it does not find."""
+    """Its CPU build starts, and fails over kernels that it does not find; on a GPU Triton compiles its launcher."""
     asked: list[str] = []
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(install, "sysconfig", SimpleNamespace(get_path=lambda name: str(tmp_path / name)))
     for step in ("make_environment", "run", "install", "install_for_cpu"):
         monkeypatch.setattr(install, step, lambda *given: None)
     monkeypatch.setattr(install, "pip_settings", dict)
