@@ -4,6 +4,8 @@ Where neither is named it takes the `gpu` extra if a CUDA GPU answers, else the 
 wherever this machine's pip is configured to find them; nothing here names a place.
 """
 
+from __future__ import annotations  # so that an older Python can read this file, and is told which one is needed
+
 import ast
 import os
 import shutil

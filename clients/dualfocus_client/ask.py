@@ -20,7 +20,8 @@ def main(argv: list[str]) -> int:
     try:
         picture = _picture(args)
         completion = _asked(args)
-        print(json.dumps(completion, indent=2, ensure_ascii=False) if args.json else _format_answer(completion))
+        told = _format_answer(completion)
+        print(json.dumps(completion, indent=2, ensure_ascii=False) if args.json else told)
         if picture is not None:
             save_picture(draw_sheet(picture, args.question, completion), args.save)
     except AskError as error:
@@ -63,7 +64,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _format_answer(completion: dict[str, Any]) -> str:
-    text = completion["choices"][0]["message"]["content"] or ""
+    try:
+        text = completion["choices"][0]["message"]["content"] or ""
+    except (LookupError, TypeError) as error:
+        raise AskError(f"The server's answer is no chat completion: {str(completion)[:200]}") from error
     focus = completion.get("dualfocus")
     return text if focus is None else "\n".join([text, "", *_how(focus)])
 

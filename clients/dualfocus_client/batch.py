@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from dualfocus_client.answers import Answers
 from dualfocus_client.asking import INTERRUPTION, Halt, Server, ask_all, heed_signals
-from dualfocus_client.client import MODES
+from dualfocus_client.client import MODES, AskError
 from dualfocus_client.line_formats.line_format import Question
 from dualfocus_client.options import add_server, config_parser, key_of, parse
 from dualfocus_client.questions import BatchError, QuestionFile
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
             count = questions.check(lambda question: _fault(question, answers))
             answers.check_all_met()
             return _run(server, questions, answers, count, output)
-    except BatchError as error:
+    except (BatchError, AskError) as error:
         _say(f"error: {error}")
         return _NOTHING_ASKED
 

@@ -6,6 +6,8 @@ from importlib.metadata import EntryPoint, entry_points, version
 from typing import cast
 
 _COMMANDS = "dualfocus.commands"
+# As a shell has it: 128 and the signal's number.
+_INTERRUPTED = 130
 
 
 def main() -> int:
@@ -31,7 +33,11 @@ def _run(command: EntryPoint, arguments: list[str]) -> int:
         extras = "cpu or gpu to serve, eval for plots, training for all else"
         print(f"error: dualfocus {command.name}: {error}; the extras of dualfocus bring it: {extras}", file=sys.stderr)
         return 1
-    return run(arguments)
+    try:
+        return run(arguments)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return _INTERRUPTED
 
 
 def _usage(commands: dict[str, EntryPoint]) -> str:

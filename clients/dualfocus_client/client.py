@@ -76,7 +76,9 @@ def chat_body(url: str, question: str, options: dict[str, Any]) -> dict[str, Any
 
 
 def authorization(api_key: str | None) -> dict[str, str]:
-    """Return the header that carries a key; none without a key."""
+    """Return the header that carries a key; none without a key. Raises AskError where no header can carry it."""
+    if api_key and not api_key.isascii():
+        raise AskError("The API key holds a character that is not ASCII, which no header carries. Was it pasted whole?")
     return {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
 

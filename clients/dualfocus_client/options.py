@@ -6,12 +6,26 @@ from pathlib import Path
 
 import yaml
 
+# A day, in seconds: what waits longer waits for nothing.
+_LONGEST_WAIT = 86_400
+
 
 def add_server(parser: argparse.ArgumentParser) -> None:
     """Add where the server is and how it is asked."""
     parser.add_argument("--base-url", default="http://127.0.0.1:8000", help="where the server is, with or without /v1")
     parser.add_argument("--api-key", help="a key, where the server wants one; also DUALFOCUS_API_KEY")
-    parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait for an answer")
+    parser.add_argument("--timeout", type=seconds, default=120.0, help="seconds to wait for an answer")
+
+
+def seconds(text: str) -> float:
+    """Read a time to wait, in seconds. Raises argparse.ArgumentTypeError where it is none, or for ever."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= _LONGEST_WAIT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0, at most {_LONGEST_WAIT:,}")
+    return value
 
 
 def key_of(args: argparse.Namespace) -> str | None:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from dualfocus_client.asking import Server, may_pass, seconds_before
@@ -136,9 +136,16 @@ def _completion(server: Server, folder: Path, line: Line, **options: Any) -> Lin
     return asking()
 
 
+def _focus(completion: Line) -> Line:
+    try:
+        return cast("Line", completion["dualfocus"])
+    except KeyError as error:
+        raise AskError("The answer has no `dualfocus` field: only `dualfocus serve` can be calibrated.") from error
+
+
 def _ask_on(asking: Asking, line: Line) -> list[Look]:
     """Return all looks that a search takes which is never sure."""
-    focus = asking(line, mode="search", sure_below=0.0, enough=True)["dualfocus"]
+    focus = _focus(asking(line, mode="search", sure_below=0.0, enough=True))
     answers = [look["answer"] for look in focus["looks"] if look["answer"] and not look["failed"]]
     return [_look(answer, line) for answer in answers or [focus["macro"]]]
 
@@ -151,7 +158,7 @@ def _look(answer: Line, line: Line) -> Look:
 
 def _ask(asking: Asking, line: Line) -> Labelled:
     completion = asking(line, mode="dual")
-    focus = completion["dualfocus"]
+    focus = _focus(completion)
     macro = said(focus["macro"])
     assert macro is not None, "mode dual has a macro answer"
     return Labelled(

@@ -1,6 +1,6 @@
 // One question to the server.
 
-import { reached, refusal } from "./refused.js";
+import { reached, Refused, refusal } from "./refused.js";
 import { isStream, together } from "./streaming.js";
 
 // Beside the page, also under a proxy's prefix.
@@ -38,6 +38,7 @@ export async function servedModel(key) {
 }
 
 function call(route, key, options) {
+  if (/[^\x20-\x7e]/.test(key)) throw new Refused("", { status: 401, code: "unsendable_key" });
   const headers = { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
   return reached(() => fetch(new URL(route, API), { ...options, headers }));
 }

@@ -85,6 +85,7 @@ async function answered(asked, signal) {
   const completion = await ask(body, key(), signal, (doing) => say(PROGRESS[kindOf(doing)] ?? LOOKING));
   nameModel(completion.model);
   showAnswer(at.answer, completion, asked);
+  at.problem.hidden = true; // of a file that was dropped meanwhile
   at.answer.hidden = false;
   say(spoken(completion));
   bringIntoView(at.answer);

@@ -1,5 +1,10 @@
 // The picture that is asked about: chosen, dropped, pasted, or the sample.
 
+// A browser knows no type of some of what the server reads.
+const ENDINGS = /\.(heic|heif|avif|webp|tiff?|jp2|p[bgp]m)$/i;
+
+const isPicture = ({ type, name }) => type.startsWith("image/") || (type === "" && ENDINGS.test(name));
+
 /** Read a file as the page uses it: `name`, `dataUrl` for the request, `address` for showing it. */
 export async function readPicture(file) {
   return { name: file.name || "picture.png", dataUrl: await dataUrlOf(file), address: URL.createObjectURL(file) };
@@ -21,7 +26,7 @@ export async function samplePicture() {
 export function watchPictures({ input, zone, take, refuse }) {
   const offer = (files) => {
     if (files.length === 0) return;
-    const file = [...files].find((each) => each.type.startsWith("image/"));
+    const file = [...files].find(isPicture);
     if (file) take(file);
     else refuse(files[0].name);
   };

@@ -3,7 +3,7 @@
 import { pictureWithPlaces } from "./drawing.js";
 import { make } from "./elements.js";
 import { cacheBars, duration, stageBars } from "./measures.js";
-import { DEGRADED, LOOKS, lookWords, problemWords, reason } from "./wording.js";
+import { DEGRADED, FAILED, LOOKS, lookWords, problemWords, reason } from "./wording.js";
 
 const SILENT = "(the answer is empty)";
 
@@ -67,18 +67,18 @@ function furtherLooks(found) {
   return further.map((each, place) => look("micro", lookWords(place + 2), each, [cropOf(each)]));
 }
 
-function look(name, { title, subject }, { answer, chosen }, seen) {
+function look(name, { title, subject }, { answer, chosen, failed }, seen) {
   return make(
     "article",
     { class: `look card ${name}${chosen ? " winner" : ""}`, "aria-label": `${title}: ${subject}` },
     make("header", {}, make("h3", {}, title), make("span", { class: "subject" }, subject), chosen ? make("span", { class: "badge" }, "chosen") : null),
     make("div", { class: name === "micro" && seen.length > 1 ? "seen several" : "seen" }, ...seen),
-    said(answer),
+    said(answer, failed),
   );
 }
 
-function said(answer) {
-  if (!answer) return make("p", { class: "said none" }, "No answer of this look.");
+function said(answer, failed) {
+  if (!answer) return make("p", { class: "said none" }, FAILED[failed] ?? "No answer of this look.");
   return make(
     "div",
     { class: "said" },

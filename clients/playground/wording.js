@@ -103,6 +103,18 @@ const REASONS = {
   micro_failed: () => "The second look ended in an error, which the server's log has; the first answer stands.",
 };
 
+/** Why one look of several has no answer. */
+export const FAILED = {
+  no_box: "Asked where to look, the model named no place.",
+  empty_box: "The place that was named holds no pixel.",
+  same_place: "It is the place of another look, so it was not looked at again.",
+  nothing_to_enlarge: "This part was already shown as large as it can be.",
+  context_full: "It did not fit into what the model can read at once.",
+  image_limit: "The server takes no more pictures in one question.",
+  micro_failed: "It ended in an error, which the server's log has.",
+  timed_out: "The time was up before it was done.",
+};
+
 // Where one look is all there is because something went wrong.
 export const DEGRADED = new Set([
   ...["no_box", "empty_box", "context_full", "image_limit", "micro_failed", "timed_out"],
@@ -121,6 +133,7 @@ const PROBLEMS = {
   unreadable: { title: "The file can't be read", advice: "Was it moved or deleted? Choose it again." },
   admin_key_needed: { title: "That is for administrators", advice: "It takes a key of another kind." },
   invalid_api_key: { title: "The server needs a valid API key", advice: "Type it in the field above and ask again." },
+  unsendable_key: { title: "The API key can't be sent", advice: "It holds a character that no key has: paste it again." },
   invalid_image: {
     title: "The picture can't be read",
     advice: "JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP and TIFF are read; another program may be able to save it as one of these.",

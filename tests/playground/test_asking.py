@@ -63,6 +63,25 @@ def test_what_is_no_picture_is_said(visit: Open, stub: Stub) -> None:
     expect(page.locator("#problem")).to_contain_text("notes.txt")
 
 
+def test_a_picture_whose_type_the_browser_does_not_know_is_one_by_its_name(visit: Open, stub: Stub) -> None:
+    page = visit(stub.url)
+    offer(page, "drop", "IMG_0001.HEIC", "")
+    expect(page.locator("#drop-title")).to_have_text("IMG_0001.HEIC")
+
+
+def test_a_complaint_about_a_file_that_came_meanwhile_gives_way_to_the_answer(visit: Open, stub: Stub) -> None:
+    page = visit(stub.url)
+    choose(page)
+    stub.is_held = True
+    page.fill("#question", "What is it?")
+    page.click("#send")
+    offer(page, "drop", "notes.txt", "text/plain")
+    expect(page.locator("#problem")).to_be_visible()
+    stub.is_held = False
+    expect(page.locator("#answer")).to_be_visible()
+    expect(page.locator("#problem")).to_be_hidden()
+
+
 def test_a_picture_that_the_browser_cannot_show_is_sent_all_the_same(visit: Open, stub: Stub) -> None:
     file = io.BytesIO()
     Image.new("RGB", (40, 30)).save(file, "TIFF")

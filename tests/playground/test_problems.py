@@ -52,6 +52,15 @@ def test_a_wrong_key_leads_to_the_field_and_a_right_one_on(visit: Open, stub: St
     assert stub.keys == ["Bearer sk-right"]
 
 
+def test_a_key_that_no_header_carries_is_said_and_not_sent(visit: Open, stub: Stub) -> None:
+    page = visit(stub.url)
+    page.fill("#key", "sk-right\u200b\u2026")
+    refused(page)
+    expect(page.locator("#problem h2")).to_have_text("The API key can't be sent")
+    expect(page.locator("#key")).to_be_focused()
+    assert stub.keys == []
+
+
 def test_an_error_takes_the_place_of_the_last_answer(visit: Open, stub: Stub) -> None:
     page = visit(stub.url)
     choose(page)

@@ -105,12 +105,22 @@ def test_each_look_of_a_search_has_its_place(visit: Open, stub: Stub) -> None:
     expect(page.locator(".look h3")).to_have_text(["First look", "Second look", "Third look", "Fourth look"])
     expect(page.locator(".look .said")).to_have_count(4)
     assert page.locator(".said .text").all_inner_texts() == ["89", "look 2", "look 3"]
+    expect(page.locator(".said.none")).to_have_text("This part was already shown as large as it can be.")
     expect(page.locator(".winner")).to_have_count(1)
     expect(page.get_by_role("article", name="Third look").locator(".badge")).to_have_text("chosen")
     expect(page.locator(".why")).to_have_text(
         "The third look was the surest: of its answers, the model found this the least surprising. "
         "The last look came to nothing."
     )
+
+
+def test_why_a_look_came_to_nothing_is_told_in_words(visit: Open, stub: Stub) -> None:
+    page = visit(stub.url)
+    choose(page)
+    for reason in ("no_box", "empty_box", "same_place", "context_full", "image_limit", "micro_failed", "timed_out"):
+        stub.answer_with(looks=[*_searched()[:-1], _searched()[-1] | {"failed": reason}], ending="look_failed")
+        ask(page)
+        expect(page.locator(".said.none")).not_to_have_text("No answer of this look.")
 
 
 def test_why_a_search_ended_is_told_in_words(visit: Open, stub: Stub) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import httpx
-from dualfocus_client.client import server_address
+from dualfocus_client.client import AskError, authorization, server_address
 from dualfocus_client.options import key_of
 from dualfocus_engine import DualFocus, DualFocusError
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     args = _parse(argv)
     try:
         model, profile, findings = asyncio.run(_check(args))
-    except (DualFocusError, CantAsk) as error:
+    except (DualFocusError, CantAsk, AskError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if args.json:
@@ -51,14 +51,13 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 async def _check(args: argparse.Namespace) -> tuple[str, str, Findings]:
-    """Return the model's name, its profile's, and what was found. Raises CantAsk, DualFocusError."""
+    """Return the model's name, its profile's, and what was found. Raises CantAsk, AskError, DualFocusError."""
     if args.base_url is None:
         os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")  # standard output is the report's
         flags = {name: value for name in ("max_model_len", "dtype") if (value := getattr(args, name)) is not None}
         async with DualFocus(args.model, args.profile, **flags) as focus:
             return await _ask_all(EngineAsker(focus))
-    headers = {"Authorization": f"Bearer {key}"} if (key := key_of(args)) else {}
-    address = server_address(args.base_url)
+    address, headers = server_address(args.base_url), authorization(key_of(args))
     async with httpx.AsyncClient(base_url=address, headers=headers, timeout=_TIMEOUT_S) as http:
         return await _ask_all(await ServerAsker.of(http, args.profile))
 

@@ -95,6 +95,12 @@ def test_address_that_is_none_is_said(folder: Folder, capsys: pytest.CaptureFixt
     assert "--base-url" in capsys.readouterr().err
 
 
+def test_key_that_no_header_carries_is_said(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    folder.write(line("one"))
+    assert main([str(folder.questions), "--api-key", "sk-right\u2026"]) == 2
+    assert "is not ASCII" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["--concurrency", "0"], ["--retries", "-1"], ["--mode", "both"]])
 def test_bad_option_is_status_2(folder: Folder, arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:

@@ -91,3 +91,8 @@ def test_a_server_that_can_not_be_asked_is_status_2(
 def test_a_server_that_is_not_there_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--base-url", "http://127.0.0.1:9"]) == 2
     assert "gives no answer" in capsys.readouterr().err
+
+
+def test_key_that_no_header_carries_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--base-url", "http://127.0.0.1:9", "--api-key", "sk-right\u2026"]) == 2
+    assert "is not ASCII" in capsys.readouterr().err

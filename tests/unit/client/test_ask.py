@@ -208,6 +208,25 @@ def test_bad_command_line_is_status_2(arguments: list[str], capsys: pytest.Captu
     assert "usage: dualfocus ask" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("timeout", ["0", "-1", "inf", "nan", "1e9", "soon"])
+def test_a_time_that_nothing_can_wait_is_status_2(timeout: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["a", "b", f"--timeout={timeout}"])
+    assert stopped.value.code == 2
+    assert f"'{timeout}' is not a number of seconds above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("answer", [{}, {"choices": []}, {"choices": [{}]}, {"choices": 3}, {"status": "ok"}])
+@pytest.mark.parametrize("how", [[], ["--json"]])
+def test_what_is_no_answer_is_one_line_and_status_1(
+    answer: dict[str, Any], how: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(answer, *how) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "no chat completion" in err
+
+
 def test_asking_imports_no_server() -> None:
     code = "import dualfocus_client.ask, dualfocus_client.cli, sys, json; print(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -2,6 +2,7 @@
 
 import sys
 from importlib.metadata import version
+from unittest.mock import Mock
 
 import pytest
 from dualfocus_client import cli
@@ -43,6 +44,14 @@ def test_command_gets_the_rest_of_the_line_and_gives_the_status(
 ) -> None:
     assert _command_line(monkeypatch, "ask", "/no/such/file.png", "What?") == 1
     assert "/no/such/file.png" in capsys.readouterr().err
+
+
+def test_an_interruption_is_said_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("dualfocus_client.ask.main", Mock(side_effect=KeyboardInterrupt))
+    assert _command_line(monkeypatch, "ask", "photo.jpg", "What?") == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,6 +82,12 @@ def test_key_is_sent_where_there_is_one(server: str, key: str | None, header: st
     assert keys_sent == [header]
 
 
+@pytest.mark.parametrize("key", ["sk-right\u2026", "\u200bsk-right"])
+def test_key_that_no_header_carries_is_an_ask_error(server: str, key: str) -> None:
+    with pytest.raises(AskError, match="is not ASCII"):
+        ask("data:,x", "What?", server, api_key=key)
+
+
 @pytest.mark.parametrize("url", ["http://h/a.png", "https://h/a.png", "data:image/png;base64,AA=="])
 def test_url_is_sent_as_it_is(url: str) -> None:
     assert image_url(url) == url

@@ -140,6 +140,14 @@ def test_a_refusal_that_passes_loses_no_answer(
     assert json.loads(capsys.readouterr().out)["questions"] == 10
 
 
+@pytest.mark.parametrize("how", [[], ["--search"]])
+def test_a_server_that_looks_once_is_named(questions: Path, capsys: pytest.CaptureFixture[str], how: list[str]) -> None:
+    completion = json.dumps({"choices": [{"message": {"content": "red"}}]}).encode()
+    with serving({"/v1/chat/completions": respond(body=completion)}) as web:
+        assert main([str(questions), "--base-url", web.address, *how]) == 1
+    assert "only `dualfocus serve` can be calibrated" in capsys.readouterr().err
+
+
 def test_a_picture_may_have_a_colon_in_its_name(url: str, questions: Path) -> None:
     Image.new("RGB", (20, 20)).save(questions.parent / "scan 12:30.png")
     questions.write_text('{"image": "scan 12:30.png", "question": "easy", "answer": "red"}')
