@@ -7,7 +7,7 @@ A request passes, outermost first:
     RecordFailures   counts questions that are answered with an error
     --middleware     the operator's own, in the order of vLLM's server
     Instrumentator   vLLM's metrics of HTTP: `http_requests_total` and the like
-    CORS             answers other origins' pages, where the operator names some
+    CORS             answers other origins' pages: all, as `vllm serve` does, unless the operator names some
     UnexpectedErrors what no handler took becomes a 500 in OpenAI's shape
     KeyCheck         no key, no answer
     BodyLimit        size, time and encoding of its body
@@ -108,7 +108,8 @@ def with_outer_middleware(app: ASGIApp, unlogged: Set[str] = frozenset()) -> ASG
 
 def _add_inner_middleware(app: FastAPI, settings: Settings, keys: KeyRing, admins: KeyRing, keyless: list[str]) -> None:
     # Starlette puts what is added last outermost.
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, timeout=settings.body_timeout)
+    together = settings.max_body_bytes * settings.max_questions
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, timeout=settings.body_timeout, together=together)
     app.add_middleware(KeyCheck, ring=keys, admins=admins, also_open=keyless)
     app.add_middleware(UnexpectedErrors)
     if settings.cors is not None:

@@ -25,6 +25,22 @@ _SPACES = b"\t\n\f\r "
 _FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
+class FetchBudget:
+    """Bytes that the images of one request may still be fetched with."""
+
+    def __init__(self, size: int) -> None:
+        self._size = self._left = size
+
+    def take(self, size: int) -> None:
+        """Count bytes that arrived. Raises BadPicture where they are too many."""
+        self._left -= size
+        if self._left < 0:
+            raise BadPicture(
+                f"The images behind the request's URLs are larger than {self._size} bytes together, "
+                "as many as a request itself may have (--max-body-bytes)."
+            )
+
+
 class ImageFetcher:
     """Gets the bytes of an image from the URL in a request.
 
@@ -42,8 +58,11 @@ class ImageFetcher:
         """Close all connections."""
         await self._client.aclose()
 
-    async def read(self, url: str) -> bytes:
-        """Return the bytes of the image behind a data: or http(s): URL. Raises BadPicture."""
+    async def read(self, url: str, budget: FetchBudget | None = None) -> bytes:
+        """Return the bytes of the image behind a data: or http(s): URL; what is fetched is taken of the budget.
+
+        Raises BadPicture.
+        """
         url = url.strip(_AROUND_URLS)
         scheme = url[:_SCHEME_ENDS].partition(":")[0].lower()
         if scheme == "data":
@@ -51,24 +70,24 @@ class ImageFetcher:
             self._check_size(len(data))
             return data
         if scheme in ("http", "https"):
-            return await self._fetch(url)
+            return await self._fetch(url, budget or FetchBudget(self._max_bytes))
         raise BadPicture("An image_url must be a data: URL with the image in it, or an http(s): URL.")
 
-    async def _fetch(self, url: str) -> bytes:
+    async def _fetch(self, url: str, budget: FetchBudget) -> bytes:
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._follow(httpx.URL(url))
+                return await self._follow(httpx.URL(url), budget)
         except TimeoutError as error:
             raise BadPicture(f"The image did not arrive within {self._timeout} s (--image-timeout).") from error
         except FETCH_ERRORS as error:
             raise BadPicture(f"The image could not be fetched: {str(error) or type(error).__name__}.") from error
 
-    async def _follow(self, url: httpx.URL) -> bytes:
+    async def _follow(self, url: httpx.URL, budget: FetchBudget) -> bytes:
         for _ in range(MAX_REDIRECTS + 1):
             self._check_host(url)
             async with self._client.stream("GET", url) as response:
                 if response.next_request is None:
-                    return await self._read_body(response)
+                    return await self._read_body(response, budget)
                 url = response.next_request.url
         raise BadPicture(f"The image's URL redirects more than {MAX_REDIRECTS} times.")
 
@@ -86,7 +105,7 @@ class ImageFetcher:
                 "or let the server's operator allow the host with --allowed-media-domains."
             )
 
-    async def _read_body(self, response: httpx.Response) -> bytes:
+    async def _read_body(self, response: httpx.Response, budget: FetchBudget) -> bytes:
         if response.status_code != httpx.codes.OK:
             raise BadPicture(f"The image's host answered {response.status_code}.")
         packing = response.headers.get("Content-Encoding", "")
@@ -97,6 +116,7 @@ class ImageFetcher:
         async for chunk in response.aiter_raw():
             body += chunk
             self._check_size(len(body))
+            budget.take(len(chunk))
         return bytes(body)
 
     def _check_size(self, size: int) -> None:

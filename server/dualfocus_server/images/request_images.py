@@ -12,7 +12,7 @@ from dualfocus_engine.method.tasks import unwrap_exception_group
 from dualfocus_engine.pictures.formats import opened
 from dualfocus_engine.pictures.pictures import DEFAULT_LIMITS, ImageLimits
 
-from dualfocus_server.images.image_fetcher import ImageFetcher
+from dualfocus_server.images.image_fetcher import FetchBudget, ImageFetcher
 from dualfocus_server.images.named_images import ImageNames, NamedImages
 
 T = TypeVar("T")
@@ -26,7 +26,10 @@ class SentImage(NamedTuple):
 
 
 class RequestImages:
-    """Opens a request's images: at most `max_images`; the limit of pixels is for all of them together as well."""
+    """Opens a request's images: at most `max_images`; the limit of pixels is for all of them together as well.
+
+    Of those behind URLs at most `max_fetched` bytes are read for one request.
+    """
 
     def __init__(
         self,
@@ -34,11 +37,13 @@ class RequestImages:
         max_images: int = 16,
         limits: ImageLimits = DEFAULT_LIMITS,
         named: ImageNames | None = None,
+        max_fetched: int = 64 << 20,
     ) -> None:
         self._source = source
         self._max_images = max_images
         self._limits = limits
         self._named = named or NamedImages()
+        self._max_fetched = max_fetched
         self._client: str | None = None
 
     def of(self, client: str) -> "RequestImages":
@@ -70,7 +75,8 @@ class RequestImages:
         if not images:
             return []
         with stages.time("fetch"):
-            encoded = await _gather([self._encoded(image, salt) for image in images])
+            budget = FetchBudget(self._max_fetched)
+            encoded = await _gather([self._encoded(image, salt, budget) for image in images])
         with stages.time("decode"):
             if len(encoded) > 1:  # one by itself is judged as it is opened
                 await run_in_image_pool(self._check_pixels, encoded)
@@ -80,9 +86,9 @@ class RequestImages:
                 await self._named.keep(self._client, salt, image.uuid, data)
         return made
 
-    async def _encoded(self, image: SentImage, salt: str | None) -> bytes:
+    async def _encoded(self, image: SentImage, salt: str | None, budget: FetchBudget) -> bytes:
         if image.url is not None:
-            return await self._source.read(image.url)
+            return await self._source.read(image.url, budget)
         found = await self._named.find(self._client, salt, str(image.uuid))
         if found is None:
             raise BadPicture(

@@ -88,7 +88,7 @@ async def _service(
     return Service(
         focus,
         await VllmChat.on(focus.engine, args),
-        RequestImages(prepared.images, settings.max_images, limits, peers.named),
+        RequestImages(prepared.images, settings.max_images, limits, peers.named, settings.max_body_bytes),
         Admission(peers.places),
         Watchdog(focus.engine, settings.engine_timeout),
         timeout=settings.timeout,

@@ -55,7 +55,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def ask(client: Client, limit: int = 10, timeout: float = 60, scope: Scope = POST) -> None:
-    await BodyLimit(echo, limit, timeout)(scope, client.receive, client.send)
+    await BodyLimit(echo, limit, timeout, together=10 * limit)(scope, client.receive, client.send)
 
 
 async def test_a_body_within_the_limits_is_passed_on() -> None:
@@ -100,6 +100,34 @@ async def test_a_body_that_does_not_arrive_is_refused(pieces: tuple[bytes, ...])
     assert client.error["message"] == "The body did not arrive within 0.01 s."
 
 
+async def test_bodies_that_are_here_are_limited_together_until_they_are_gone() -> None:
+    """They are read before it is known whether there is a place for what they ask."""
+    held, freed = asyncio.Event(), asyncio.Event()
+
+    async def hold(scope: Scope, receive: Receive, send: Send) -> None:
+        while (message := await receive())["type"] == "http.request" and message["more_body"]:
+            pass
+        if message["type"] == "http.disconnect":
+            return
+        held.set()
+        await freed.wait()
+
+    limit = BodyLimit(hold, 10, 60, together=15)
+    first = asyncio.create_task(limit(POST, Client(b"01234", b"56789").receive, Client().send))
+    await held.wait()
+    second = Client(b"012", b"345", ends=False)
+    await limit(POST, second.receive, second.send)
+    assert (second.error["status"], second.error["code"]) == (429, "too_busy")
+    assert "15 bytes (--max-body-bytes times --max-questions)" in second.error["message"]
+    third = Client(b"01234")
+    waits = asyncio.create_task(limit(POST, third.receive, third.send))
+    freed.set()
+    await asyncio.gather(first, waits)
+    assert third.answered == [], "there was room for it"
+    await limit(POST, Client(b"0123456789").receive, second.send)
+    assert len(second.answered) == 2, "what was held is free again"
+
+
 async def test_waiting_for_the_client_to_leave_has_no_limit_of_time() -> None:
     async def watch(scope: Scope, receive: Receive, send: Send) -> None:
         assert (await receive())["type"] == "http.request"
@@ -110,7 +138,7 @@ async def test_waiting_for_the_client_to_leave_has_no_limit_of_time() -> None:
         assert (await leaving)["type"] == "http.disconnect"
 
     client = Client(b"0")
-    await BodyLimit(watch, 10, 0.01)(POST, client.receive, client.send)
+    await BodyLimit(watch, 10, 0.01, 100)(POST, client.receive, client.send)
     assert client.answered == []
 
 

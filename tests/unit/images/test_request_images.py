@@ -10,12 +10,14 @@ from dualfocus_engine import BadPicture, BadQuestion, open_picture
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.pictures.pictures import ImageLimits
 from dualfocus_server.images import request_images
-from dualfocus_server.images.image_fetcher import ImageFetcher
+from dualfocus_server.images.hosts import HostRules
+from dualfocus_server.images.image_fetcher import FetchBudget, ImageFetcher
 from dualfocus_server.images.request_images import RequestImages, SentImage
 from PIL import Image
 
 from ..builders import data_url, encoded
 from ..fake_engine import WAIT
+from ..local_web import respond, serving
 
 SMALL = SentImage(data_url(encoded(Image.new("1", (10, 10)))))
 WIDE = SentImage(data_url(encoded(Image.new("1", (30, 10)))))
@@ -70,7 +72,7 @@ async def test_once_one_is_refused_the_others_are_not_fetched_on() -> None:
     fetching, left = asyncio.Event(), asyncio.Event()
 
     class Source(ImageFetcher):
-        async def read(self, url: str) -> bytes:
+        async def read(self, url: str, budget: FetchBudget | None = None) -> bytes:
             if url == "bad":
                 await fetching.wait()
                 raise BadPicture("No image.")
@@ -85,6 +87,15 @@ async def test_once_one_is_refused_the_others_are_not_fetched_on() -> None:
         with pytest.raises(BadPicture, match="No image"):
             await RequestImages(Source()).opened([SentImage("slow"), SentImage("bad")], Stages(), open_picture)
     assert left.is_set()
+
+
+async def test_what_one_request_has_fetched_is_limited_together() -> None:
+    with serving({"/a": respond(body=b"x" * 60)}) as web:
+        images = RequestImages(ImageFetcher(HostRules(["*"], public=lambda address: True)), max_fetched=100)
+        one = SentImage(f"{web.address}/a")
+        assert await images.opened([one], Stages(), lambda data, limits: len(data)) == [60]
+        with pytest.raises(BadPicture, match=r"larger than 100 bytes together, .* \(--max-body-bytes\)"):
+            await images.opened([one, one], Stages(), lambda data, limits: len(data))
 
 
 async def test_a_uuid_means_the_image_that_a_client_sent_last_by_it() -> None:
