@@ -8,11 +8,13 @@ Leans on Ray 2.60: `ConsistentHashRouter` (experimental there), which goes by a 
 """
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -43,6 +45,9 @@ _UNLIMITED = 1 << 16
 # A question is asked again this often, so many seconds apart: a server that stops says so for a while before it ends.
 _TRIES, _PAUSE = 30, 1.0
 _UNAVAILABLE = 503
+# A replica that ended over a question may have ended because of it: it is not handed on to one after the other.
+_ENDED = ("replica_lost", "engine_dead")
+_MOST_ENDED = 3
 _READY = re.compile(r"DualFocus is ready on (\S+)\. ")
 # Seconds that a replica gets for what it is asked when it is to stop: the server's own limit for a question.
 _LONGEST = 120
@@ -95,8 +100,14 @@ class Replica:
     def __init__(self, options: Options) -> None:
         self._name = serve.get_replica_context().replica_id.unique_id
         self._server = subprocess.Popen(
-            _command(options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            _command(options),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
         )
+        Thread(target=self._end_with_server, daemon=True).start()
         # A connection each: one that was kept may be closed by the server just as it is used again.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
         self._http = httpx.AsyncClient(base_url=self._ready(), timeout=None, limits=limits, trust_env=False)
@@ -127,6 +138,12 @@ class Replica:
                 return ready[1]
         raise RuntimeError("dualfocus serve ended before it was ready; what it said stands above.")
 
+    def _end_with_server(self) -> None:
+        """Kill what a server that was killed has left behind: its engine keeps the GPU, and the pipe that is read."""
+        self._server.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._server.pid, signal.SIGKILL)
+
     def _watch(self) -> None:
         for _ in self._lines():
             pass
@@ -156,9 +173,11 @@ class Entrance:
         target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         asked = Asked(request.method, target, _without(request.headers, _OWN), body)
         key = await asyncio.to_thread(picture_key, body)
+        ended = 0
         for _ in range(_TRIES):
             answer = await self._ask(asked, key)
-            if answer.status_code != _UNAVAILABLE:
+            ended += _code(answer) in _ENDED
+            if answer.status_code != _UNAVAILABLE or ended == _MOST_ENDED:
                 break
             await asyncio.sleep(_PAUSE)
         return answer
@@ -252,6 +271,16 @@ async def _to_its_end(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             yield piece
     except (RayActorError, ServerLost):
         yield b"\n\ndata: " + bytes(_lost().body) + b"\n\ndata: [DONE]\n\n"
+
+
+def _code(answer: Response) -> str | None:
+    """Return an error's code; None of what is no error of the server's."""
+    if answer.status_code != _UNAVAILABLE:
+        return None
+    try:
+        return str(from_json(answer.body)["error"]["code"])
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _lost() -> Response:

@@ -3,6 +3,7 @@
 import base64
 import math
 from collections.abc import Callable
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,7 @@ def test_the_server_takes_the_flags(case: str, accepted: Callable[[list[str]], S
         ({"keys": {"existingSecret": "ours", "secretKey": "list"}}, "--api-key-file=/etc/dualfocus/list"),
         ({"monitoring": {"serviceMonitor": {"enabled": True}}}, "--metrics-open"),
         ({"server": {"flags": ["--max-questions=8"]}}, "--max-questions=8"),
+        ({"server": {"host": "::"}}, "--host=::"),
     ],
 )
 def test_values_become_flags(values: dict[str, Any], flag: str, accepted: Callable[[list[str]], Settings]) -> None:
@@ -349,6 +351,10 @@ def test_the_network_is_closed_but_for_what_was_asked() -> None:
     assert egress_ports({"networkPolicy": {"internet": True}}) == {53, 80, 443}
     assert egress_ports(CASES["tensor-parallel"]) == {53, 80, 443, 4317}
     assert "NetworkPolicy" not in render({"networkPolicy": {"enabled": False}})
+    internet = render({"networkPolicy": {"internet": True}})["NetworkPolicy"]["spec"]["egress"][1]["to"][0]["ipBlock"]
+    closed = [ip_network(network) for network in internet["except"]]
+    for metadata in ("169.254.169.254", "168.63.129.16", "192.0.0.192", "100.100.100.200", "10.0.0.1"):
+        assert any(ip_address(metadata) in network for network in closed), metadata
 
 
 def test_who_may_ask_is_the_namespace_or_who_is_named() -> None:

@@ -10,7 +10,8 @@ import sys
 from base64 import b64encode
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import psutil
@@ -30,8 +31,10 @@ os.environ |= {
 }
 import dualfocus_ray
 import ray
-from dualfocus_ray import REPLICA_HEADER, Options, picture_key
+from dualfocus_ray import REPLICA_HEADER, Entrance, Options, picture_key
 from ray import serve
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 CHAT = "/v1/chat/completions"
 PATIENCE = 300.0
@@ -86,6 +89,50 @@ def test_every_api_and_a_picture_named_before_have_keys(conversation: str, part:
 )
 def test_what_shows_no_picture_has_no_key(body: bytes) -> None:
     assert picture_key(body) == ""
+
+
+class Replicas:
+    """In the place of Ray's handle: every replica answers alike."""
+
+    def __init__(self, answer: bytes | Exception) -> None:
+        self.answer, self.asked = SimpleNamespace(remote=self._answer), 0
+        self._given = answer
+
+    def options(self, **options: Any) -> "Replicas":
+        return self
+
+    async def _answer(self, asked: dualfocus_ray.Asked) -> AsyncIterator[Any]:
+        self.asked += 1
+        if isinstance(self._given, Exception):
+            raise self._given
+        yield dualfocus_ray.Head(503, [("content-type", "application/json")])
+        yield self._given
+
+
+def _refusal(code: str) -> bytes:
+    return json.dumps({"error": {"message": "No.", "code": code}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "times", "code"),
+    [
+        (dualfocus_ray.ServerLost(), 3, "replica_lost"),
+        (_refusal("engine_dead"), 3, "engine_dead"),
+        (_refusal("shutting_down"), 30, "shutting_down"),
+        (b"no JSON", 30, None),
+    ],
+)
+async def test_what_may_end_a_replica_is_not_handed_on_to_all_of_them(
+    answer: bytes | Exception, times: int, code: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dualfocus_ray, "_PAUSE", 0.0)
+    replicas = Replicas(answer)
+    entrance = Entrance(cast("Any", replicas), 1 << 20)
+    app = Starlette(routes=[Route("/{path:path}", entrance.__call__, methods=["POST"])])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://entrance") as http:
+        answered = await http.post(CHAT, json=question(1))
+    assert (replicas.asked, answered.status_code) == (times, 503)
+    assert code is None or answered.json()["error"]["code"] == code
 
 
 @pytest.fixture(scope="module")
@@ -144,15 +191,14 @@ def command_line(process: psutil.Process) -> str:
         return ""
 
 
-def kill_a_replica() -> list[psutil.Process]:
-    """Kill a replica; returns what it had started: its server and that one's engine."""
+def a_replica() -> tuple[psutil.Process, list[psutil.Process]]:
+    """Return a replica, and what it had started: its server and that one's engine."""
     processes = psutil.Process().children(recursive=True)
     replicas = [process for process in processes if "ServeReplica:dualfocus:Replica" in command_line(process)]
     assert len(replicas) == 2
     started = replicas[0].children(recursive=True)
     assert started
-    replicas[0].kill()
-    return started
+    return replicas[0], started
 
 
 def has_ended(process: psutil.Process) -> bool:
@@ -214,7 +260,8 @@ async def test_one_replica_a_picture_and_nothing_lost_with_one(http: httpx.Async
         while len(answered) < QUESTIONS // 4:  # noqa: ASYNC110 (it is no event)
             await asyncio.sleep(0.01)
     before = list(answered)
-    left_behind = kill_a_replica()
+    replica, left_behind = a_replica()
+    replica.kill()
     await asyncio.gather(*asking)
 
     assert [response.status_code for _, response in answered] == [200] * QUESTIONS
@@ -228,6 +275,15 @@ async def test_one_replica_a_picture_and_nothing_lost_with_one(http: httpx.Async
     await replaced(http, set(pictures))
     await all_ended(left_behind)
     assert [await replica_of(http, number) for number in home] == [await replica_of(http, number) for number in home]
+
+
+async def test_a_server_that_is_killed_leaves_nothing_behind_and_is_replaced(http: httpx.AsyncClient) -> None:
+    known = {await replica_of(http, number) for number in range(16)}
+    replica, (server, *engine) = a_replica()
+    assert engine, "it has a process of its own"
+    server.kill()
+    await all_ended([replica, server, *engine])
+    await replaced(http, known)
 
 
 async def last_events(http: httpx.AsyncClient, body: dict[str, Any]) -> str:

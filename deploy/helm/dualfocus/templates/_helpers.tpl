@@ -50,6 +50,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - "--tensor-parallel-size={{ $parallel }}"
 {{- end }}
 - "--drain-timeout={{ .Values.server.drainTimeout }}"
+{{- with .Values.server.host }}
+- "--host={{ . }}"
+{{- end }}
 {{- if include "dualfocus.keysSecret" . }}
 - "--api-key-file=/etc/dualfocus/{{ .Values.keys.secretKey }}"
 {{- end }}
