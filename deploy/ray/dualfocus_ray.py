@@ -278,7 +278,7 @@ def _code(answer: Response) -> str | None:
     if answer.status_code != _UNAVAILABLE:
         return None
     try:
-        return str(from_json(answer.body)["error"]["code"])
+        return str(from_json(bytes(answer.body))["error"]["code"])
     except (ValueError, TypeError, KeyError):
         return None
 

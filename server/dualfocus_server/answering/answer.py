@@ -36,6 +36,9 @@ from dualfocus_server.telemetry.metrics import CLIENT_LEFT, record_answer, recor
 from dualfocus_server.telemetry.request_ids import request_id
 from dualfocus_server.telemetry.traces import question_span, record_on_span
 
+# A stream of longer pieces may be silent for longer than a question may take.
+_MOST_TOKENS_AT_ONCE = 100
+
 
 class _Task(Protocol):
     """A request on its way through the engine."""
@@ -62,7 +65,7 @@ async def answer(service: Service, request: FocusRequest, raw_request: Request, 
     """Answer one request as `wire` writes it. Raises HttpError, DualFocusError, VllmResponseError and vLLM's errors."""
     deadline, stages = service.deadline(), Stages()
     service.images.check_number(len(list(image_parts(request))))
-    if not service.chat.is_served(request.model):
+    if not await service.chat.finds(request.model):
         raise VllmResponseError(service.chat.no_such_model(request.model))
     reason = reason_for_vllm(request, service.takes(request.model))
     images = service.images.of(client_of(raw_request))
@@ -72,9 +75,14 @@ async def answer(service: Service, request: FocusRequest, raw_request: Request, 
     return await _admitted(service, task, raw_request, wire, stages, is_streamed=bool(request.stream))
 
 
-async def answer_by_vllm(service: Service, raw_request: Request, wire: VllmWire, *, is_streamed: bool) -> Response:
-    """Have vLLM answer what holds no picture. Raises HttpError, VllmResponseError and vLLM's errors."""
-    task = _VllmTask(service, wire, NO_IMAGE)
+async def answer_by_vllm(
+    service: Service, raw_request: Request, wire: VllmWire, *, is_streamed: bool, interval: int | None = None
+) -> Response:
+    """Have vLLM answer what holds no picture, in events of `interval` tokens.
+
+    Raises HttpError, VllmResponseError and vLLM's errors.
+    """
+    task = _VllmTask(service, wire, NO_IMAGE, is_steady=_comes_often(service, interval))
     return await _admitted(service, task, raw_request, wire, Stages(), is_streamed=is_streamed)
 
 
@@ -82,12 +90,18 @@ def _vllm_task(service: Service, request: FocusRequest, wire: Wire, reason: str)
     """Return the task of a conversation that vLLM answers; one with a picture is told why it has one look."""
     progress = wire.progress("waiting") if request.dualfocus.progress else None
     # Thoughts that are kept back and beams are written without an event for each token; so are calls, by some parsers.
-    is_steady = bool(request.include_reasoning) and not (request.use_beam_search or request.may_call)
+    has_events = bool(request.include_reasoning) and not (request.use_beam_search or request.may_call)
+    is_steady = has_events and _comes_often(service, request.stream_interval)
     if reason in (NO_IMAGE, MODE):
         return _VllmTask(service, wire, reason, progress, is_steady=is_steady)
     told = {"mode": "off", "because": reason}
     telling = partial(wire.with_field, field=told)
     return _VllmTask(service, wire, reason, progress, {"dualfocus": told}, telling, is_steady=is_steady)
+
+
+def _comes_often(service: Service, interval: int | None) -> bool:
+    """Whether events of so many tokens, or of the server's number, come often enough to tell a stalled stream."""
+    return max(interval or 1, service.chat.stream_interval) <= _MOST_TOKENS_AT_ONCE
 
 
 async def _admitted(
@@ -228,7 +242,8 @@ class _VllmTask:
         await slot.acquire()
         body = await self._wire.vllm_body()
         record_passthrough(time.perf_counter() - self._started, self._reason)
-        return JSONResponse({**body, **self._told})
+        body |= self._told  # in place: a response that is kept says it too
+        return JSONResponse(body)
 
     async def stream(self, events: Events, slot: Slot) -> None:
         """Answer it piece by piece, once it has its place."""

@@ -51,7 +51,7 @@ class AnswerWriter(ABC):
 class VllmWire(Protocol):
     """One request as its API has it: how vLLM's own serving answers it, and what is written around that."""
 
-    async def vllm_body(self) -> Mapping[str, Any]:
+    async def vllm_body(self) -> dict[str, Any]:
         """Have vLLM answer, once the request's images are opened.
 
         Raises BadPicture, VllmResponseError and vLLM's errors.

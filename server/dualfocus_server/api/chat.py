@@ -1,4 +1,7 @@
-"""`POST /v1/chat/completions`."""
+"""`POST /v1/chat/completions`.
+
+Leans on vLLM 0.32's streams: the first pieces say the role.
+"""
 
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, cast
@@ -13,7 +16,6 @@ from dualfocus_server.answering.protocol import FocusRequest, FocusResponse
 from dualfocus_server.answering.service import Service
 from dualfocus_server.answering.streaming import Events
 from dualfocus_server.answering.vllm_serving.answer_reader import DeltaParser
-from dualfocus_server.answering.vllm_serving.chat import begins_answer
 from dualfocus_server.api.pieces import FocusWriter, Pieces, error_events, with_field
 from dualfocus_server.guards.api_errors import ApiError
 from dualfocus_server.guards.json_body import JsonRoute
@@ -22,6 +24,8 @@ from dualfocus_server.guards.keys import client_of
 router = APIRouter(route_class=JsonRoute)
 # In the last piece of each choice; within a text its quotation marks are escaped.
 _FINISH = '"finish_reason":"'
+# vLLM's streams say the role as soon as the engine says anything, were it that it has failed.
+_ROLE = '"delta":{"role":'
 _ANSWER = {
     "model": FocusResponse | ChatCompletionResponse,
     "description": "The answer; where `stream` is true, its pieces as server-sent events.",
@@ -93,8 +97,8 @@ class ChatWire:
         return with_field(event, field) if _FINISH in event else event
 
     def begins_answer(self, event: str) -> bool:
-        """Whether an event of vLLM's says more than the role."""
-        return begins_answer(event)
+        """Whether an event of vLLM's says more than the role: the engine has taken the request."""
+        return _ROLE not in event
 
     def progress(self, doing: str) -> str:
         """Return a piece that tells what is being done."""

@@ -32,7 +32,9 @@ _MAX_CONVERSATIONS = 128
 _MAX_SHARED_VALUES = 10 * MAX_VALUES
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 # What is of one conversation and would stand as if it were of all.
-_OF_ONE = ("dualfocus", "metrics", "prompt_token_ids")
+_OF_ONE = ("dualfocus", "metrics", "prompt_token_ids", "prompt_text", "prompt_logprobs")
+# What is of the batch, and the tools, which vLLM's batch takes and does not tell the model.
+_OF_BATCH = {"messages", "request_id", "tools", "tool_choice"}
 
 
 class ChatBatch(Readable, BatchChatCompletionRequest):
@@ -66,7 +68,7 @@ class ChatBatch(Readable, BatchChatCompletionRequest):
 
     @property
     def _shared(self) -> dict[str, Any]:
-        return self.model_dump(exclude={"messages", "request_id"}, exclude_unset=True)
+        return self.model_dump(exclude=_OF_BATCH, exclude_unset=True)
 
     def requests(self, batch_id: str) -> Iterator[FocusRequest]:
         """Yield each conversation as a request of its own. Raises RequestValidationError."""

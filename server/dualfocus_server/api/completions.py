@@ -75,7 +75,8 @@ async def complete(service: Service, request: Completion, raw_request: Request) 
     prompts_into_words(request, service.focus)
     take_headers(request, raw_request)
     wire = CompletionWire(service, request, raw_request, asked_model or service.chat.model_name)
-    return await answer_by_vllm(service, raw_request, wire, is_streamed=bool(request.stream))
+    streamed = bool(request.stream)
+    return await answer_by_vllm(service, raw_request, wire, is_streamed=streamed, interval=request.stream_interval)
 
 
 class CompletionWire:

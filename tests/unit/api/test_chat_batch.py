@@ -36,6 +36,8 @@ class Chat(FakeChat):
             "choices": [{"index": 0, "message": {"content": str(request.messages[-1]["content"])}}],
             "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
             "prompt_token_ids": [1],
+            "prompt_text": "What?",
+            "prompt_logprobs": [None],
         }
         return SimpleNamespace(model_dump=lambda: body)
 
@@ -57,7 +59,15 @@ async def test_one_conversations_prompt_is_not_told_as_that_of_all() -> None:
     async with client(Chat()) as http:
         answer = await http.post(ROUTE, json={"messages": [TEXT, TEXT], "return_token_ids": True})
     assert answer.status_code == 200
-    assert "prompt_token_ids" not in answer.json()
+    assert not {"prompt_token_ids", "prompt_text", "prompt_logprobs"} & answer.json().keys()
+
+
+async def test_tools_are_taken_and_not_told_as_by_vllms_batch() -> None:
+    chat, tool = Chat(), {"type": "function", "function": {"name": "look", "parameters": {}}}
+    async with client(chat) as http:
+        answer = await http.post(ROUTE, json={"messages": [TEXT], "tools": [tool]})
+    assert answer.status_code == 200, answer.json()
+    assert [(request.tools, request.tool_choice) for request in chat.asked] == [(None, "none")]
 
 
 async def test_a_body_of_another_type_is_named() -> None:

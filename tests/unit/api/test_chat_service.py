@@ -51,6 +51,7 @@ class FakeChat:
     model_name = "model"
     system_fingerprint = None
     role = "assistant"
+    stream_interval = 1
 
     def __init__(self, *events: str) -> None:
         self._events = events or (CONTENT,)
@@ -71,6 +72,9 @@ class FakeChat:
 
     def is_served(self, name: str | None) -> bool:
         return name in (None, "model")
+
+    async def finds(self, name: str | None) -> bool:
+        return self.is_served(name)
 
     def logprobs(self, *given: Any) -> None:
         return None
@@ -196,7 +200,9 @@ async def test_vllms_streams_end_where_no_further_token_comes_in_time(deadlines:
     assert on.admission.admitted == 0
 
 
-@pytest.mark.parametrize("fields", [{"include_reasoning": False}, {"use_beam_search": True}, {"tools": [TOOL]}])
+@pytest.mark.parametrize(
+    "fields", [{"include_reasoning": False}, {"use_beam_search": True}, {"tools": [TOOL]}, {"stream_interval": 2000}]
+)
 async def test_vllms_streams_that_keep_their_tokens_back_may_be_silent_for_longer(
     deadlines: list[float], fields: dict[str, Any]
 ) -> None:

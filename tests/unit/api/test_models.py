@@ -27,7 +27,13 @@ class Models:
 
     base_model_paths = (SimpleNamespace(name=NAME), SimpleNamespace(name=SECOND))
     lora_requests = (ADAPTER,)
+    lora_resolvers = ("a folder of adapters",)
     model_config = SimpleNamespace(max_model_len=8)
+
+    async def resolve_lora(self, name: str) -> Any:
+        if name == "in the folder":
+            return SimpleNamespace(lora_name=name)
+        return create_error_response(f"There is no {name}.", status_code=HTTPStatus.NOT_FOUND)
 
     async def show_available_models(self) -> ModelList:
         return ModelList(data=[ModelCard(id=name, root="/models/small") for name in (NAME, SECOND, ADAPTER)])
@@ -110,6 +116,15 @@ def test_any_name_is_the_models_where_none_is_to_be_checked(name: str | None, mo
     assert chat().is_base_model(name)
     assert not chat().is_base_model(ADAPTER)
     assert chat().is_served(ADAPTER)
+
+
+@pytest.mark.parametrize(("name", "is_found"), [(None, True), (ADAPTER, True), ("in the folder", True), ("no", False)])
+async def test_adapters_are_found_where_vllm_finds_them(
+    name: str | None, is_found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await chat().finds("in the folder") is False, "vLLM's variable allows it"
+    monkeypatch.setenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "1")
+    assert await chat().finds(name) is is_found
 
 
 async def test_a_question_to_one_that_is_not_served_is_told_the_same() -> None:

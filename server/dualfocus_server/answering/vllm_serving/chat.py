@@ -3,12 +3,12 @@
 Leans on vLLM 0.32's `init_app_state` (fills a Starlette state with its servings), on `OpenAIServingChat`'s
 `create_chat_completion`, `_create_chat_logprobs`, `parser_cls`, `_make_parser`, `_effective_chat_template_kwargs`,
 `enable_auto_tools`, `system_fingerprint`, `response_role`, `request_logger` and
-`renderer.mm_processor_cache`, on `OpenAIServingCompletion.create_completion` and
+`renderer.mm_processor_cache`, `engine_client`, on `OpenAIServingCompletion.create_completion` and
 `OpenAIServingResponses.create_responses`, on its flags `enable_force_include_usage`, `enable_per_request_metrics` and
-`enable_log_outputs` with what does them, on its streams (an error is an event and logged, the first pieces of a chat's
-say the role), on the error that it makes of a cancellation, on `OpenAIServingModels` (`base_model_paths` and
-`lora_requests` are what is served), and on what vLLM says of a prompt that is too long:
-`VLLMValidationError.parameter`, and the words of `get_max_tokens`.
+`enable_log_outputs` with what does them, on its streams (an error is an event and logged), on the error that it makes
+of a cancellation, on `OpenAIServingModels` (`base_model_paths` and
+`lora_requests` are what is served, `lora_resolvers` and `resolve_lora` find more), and on what vLLM says of a prompt
+that is too long: `VLLMValidationError.parameter`, and the words of `get_max_tokens`.
 """
 
 import asyncio
@@ -66,8 +66,6 @@ ResponseEvents: TypeAlias = AsyncGenerator[StreamingResponsesResponse, None]
 _OWN_TEMPLATE_KWARGS = ("add_generation_prompt", "continue_final_message")
 # How vLLM's streams tell an error; no other event begins so.
 _ERROR_EVENT = 'data: {"error":'
-# Its streams say the role as soon as the engine says anything, were it that it has failed.
-_ROLE = '"delta":{"role":'
 _NO_PARSER = (
     '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set; without them '
     "tool_choice can be none, the name of a tool, or required where there is one."
@@ -279,6 +277,12 @@ class VllmChat:
         """Whether a request's model is the served one, or one of its adapters."""
         return self.is_base_model(name) or name in self._models.lora_requests
 
+    async def finds(self, name: str | None) -> bool:
+        """Whether a request's model is served, or found by one of vLLM's resolvers of adapters: as by `vllm serve`."""
+        if self.is_served(name) or not (envs.VLLM_ALLOW_RUNTIME_LORA_UPDATING and self._models.lora_resolvers):
+            return self.is_served(name)
+        return not isinstance(await self._models.resolve_lora(name), ErrorResponse)
+
     def check_tools(self, request: ChatCompletionRequest) -> None:
         """Raise VllmResponseError where the model may call tools and no parser can read that, as vLLM's chat does."""
         if request.tool_choice != "auto":
@@ -327,6 +331,11 @@ class VllmChat:
     def system_fingerprint(self) -> str | None:
         """What vLLM's answers name the engine's version and settings by (`--fingerprint-mode`)."""
         return cast("str | None", self._chat.system_fingerprint)
+
+    @property
+    def stream_interval(self) -> int:
+        """Tokens that vLLM's streams have at least in a piece behind the first (`--stream-interval`)."""
+        return int(self._chat.engine_client.vllm_config.scheduler_config.stream_interval)
 
     @property
     def role(self) -> str:
@@ -379,11 +388,6 @@ def _raise_if_cancelled() -> None:
 def _is_not_the_clients(record: logging.LogRecord) -> bool:
     """Keep out of the log what vLLM takes for its own failure, in a stream: that it refused a client's values."""
     return not (record.exc_info and isinstance(record.exc_info[1], VLLMClientError))
-
-
-def begins_answer(event: str) -> bool:
-    """Whether an event of vLLM's says more than the role: the engine has taken the request."""
-    return _ROLE not in event
 
 
 def _api_error(request: Any, response: ErrorResponse) -> ApiError:

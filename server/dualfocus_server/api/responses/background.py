@@ -44,6 +44,7 @@ async def _keep(answering: Coroutine[Any, Any, Response], wire: ResponsesWire, s
             raise
         problem = to_api_error(error)
         record_failure(problem.status)
+        wire.number_from(len(stored.events))
         for event in wire.failure(problem):
             stored.add_event(event)
     stored.store.add(stored)  # it is as large as it gets

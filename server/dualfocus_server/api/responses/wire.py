@@ -161,6 +161,10 @@ class ResponsesWire:
         """Return an event that says again that the response is in progress; in vLLM's own events, a comment."""
         return COMMENT if self._begun is None else self._numbered.write(IN_PROGRESS, response=self._begun)
 
+    def number_from(self, number: int) -> None:
+        """Go on with the events' numbers behind those that were read: what was written and not read has none."""
+        self._numbered.next = number
+
     def failure(self, problem: ApiError) -> list[str]:
         """Return the error as the event it is in OpenAI's streams."""
         if self._stored is not None:

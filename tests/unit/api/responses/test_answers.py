@@ -241,8 +241,10 @@ async def test_vllms_events_are_handed_on_and_what_goes_wrong_has_the_next_numbe
 async def test_what_keeps_a_picture_from_its_second_look_is_in_the_response() -> None:
     told = {"mode": "off", "because": "tools"}
     tools = [{"type": "web_search"}]
-    assert (await body_of(service(chat=Vllm()), ABOUT_AN_IMAGE, tools=tools))["dualfocus"] == told
-    on, store = service(chat=Vllm(begun, going_on, ended)), ResponseStore()
+    store = ResponseStore()
+    body = await body_of(service(chat=Vllm()), ABOUT_AN_IMAGE, store, tools=tools)
+    assert body["dualfocus"] == store.get(body["id"], "").response["dualfocus"] == told
+    on = service(chat=Vllm(begun, going_on, ended))
     events = await events_of(await responded(on, ABOUT_AN_IMAGE, store, tools=tools, stream=True))
     assert [event["response"].get("dualfocus") for event in events] == [None, None, told]
     assert store.get(events[0]["response"]["id"], "").response["dualfocus"] == told

@@ -253,6 +253,7 @@ async def test_what_goes_wrong_in_the_background_is_told_in_the_response_and_its
     assert "out-of-vocab" in kept.response["error"]["message"]
     events = await events_of(replayed(kept, 0, on))
     assert (events[-1]["type"], events[-1]["param"]) == ("error", "logit_bias")
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
     assert REGISTRY.get_sample_value("dualfocus_questions_total", labels) == before + 1
     body = await body_of(service(), ABOUT_AN_IMAGE, store, previous_response_id=kept.id)
     assert body["status"] == "completed"
