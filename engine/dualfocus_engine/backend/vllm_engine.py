@@ -209,7 +209,7 @@ class VllmEngine(PromptRenderer):
         if request.sampling.structured_outputs is None:
             return turn
         own = await self.score(request.name, request.prompt, turn.token_ids)
-        return turn if own is None else replace(turn, logprobs=own.logprobs, rescored=True)
+        return replace(turn, is_masked=True) if own is None else replace(turn, logprobs=own.logprobs, rescored=True)
 
     async def _run_to_end(self, request: TurnRequest, rendered: Any) -> RequestOutput:
         """Run a request to its end. Raises BadQuestion where a grammar keeps it from one."""

@@ -116,7 +116,8 @@ class Tiles(BaseModel):
             is_small = self._tokens_of(best[0] * best[1]) < least or 2 * area > self.side**2 * columns * rows
             if further < 0 or (further == 0 and is_small):
                 best = columns, rows
-        return best[0] * self.side, best[1] * self.side
+        columns, rows = self._processed(*best)
+        return columns * self.side, rows * self.side
 
     def widened(self, region: Region, size: Size, most: int) -> Region:
         """Return the region widened inside a picture of `size` to the aspect of the grid that takes the least for it.
@@ -127,9 +128,24 @@ class Tiles(BaseModel):
         return min(regions, key=lambda wide: (wide.right - wide.left) * (wide.bottom - wide.top))
 
     def _grids(self, most: int) -> Iterator[Size]:
+        """Yield the grids, small ones first, that show a picture by at most `most` tokens; one tile always does."""
         for tiles in range(1, self.most_tiles + 1):
-            if tiles == 1 or self._tokens_of(tiles) <= most:
-                yield from ((columns, tiles // columns) for columns in range(1, tiles + 1) if tiles % columns == 0)
+            grids = ((columns, tiles // columns) for columns in range(1, tiles + 1) if tiles % columns == 0)
+            yield from (
+                grid for grid in grids if tiles == 1 or self._tokens_of(math.prod(self._processed(*grid))) <= most
+            )
+
+    def _processed(self, columns: int, rows: int) -> Size:
+        """Return the grid that the processor leaves as it is, of what is shown in this one.
+
+        It takes a larger one of the same aspect where that has less than twice the tiles: (4, 4) for (3, 3).
+        """
+        unit = math.gcd(columns, rows)
+        most = math.isqrt(self.most_tiles * unit**2 // (columns * rows))
+        units = unit
+        while (larger := min(math.isqrt(2 * units**2 - 1), most)) > units:
+            units = larger
+        return columns // unit * units, rows // unit * units
 
     def _tokens_of(self, tiles: int) -> int:
         return self.tile_tokens * (tiles + 1 if tiles > 1 else 1)

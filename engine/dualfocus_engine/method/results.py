@@ -100,6 +100,7 @@ class Turn:
     top_logprobs: list[dict[int, Any]] = field(default_factory=list, repr=False)
     stop_reason: int | str | None = None
     rescored: bool = False  # held to a grammar, so `logprobs` were computed anew without it
+    is_masked: bool = False  # held to a grammar, and not scored anew: `logprobs` are not the model's own
     times: Any = field(default=None, repr=False)
     is_cut: bool = False  # the context was full before the turn came to its end or to the tokens it was allowed
     picture_tokens: tuple[int, ...] = ()
@@ -156,8 +157,9 @@ class Turn:
         return perplexity(self.mean_nll)
 
     def is_more_confident_than(self, threshold: float) -> bool:
-        """Whether the turn gave a whole answer of a perplexity under `threshold` (Appendix C)."""
-        return not self.is_empty and not self.is_unfinished and self.perplexity < threshold
+        """Whether the turn gave a whole answer of a perplexity of its own under `threshold` (Appendix C)."""
+        is_whole = not self.is_empty and not self.is_unfinished
+        return is_whole and not self.is_masked and self.perplexity < threshold
 
     def without(self, dropped: Mapping[int, str]) -> "Turn":
         """Return the turn without some tokens, each given with what it is in the text."""

@@ -20,8 +20,9 @@ def only_choice(
     """Name the answer that is chosen without perplexities, and why; None where they decide (`lower_perplexity`).
 
     At least one of the two turns must have run, macro where the second look failed. Of multiple choice `options` (texts
-    by letter), an answer that names one goes before an answer that names none. Of two answers, `Scoring.RELEASED` knows
-    no other rule: empty, cut and equal ones are scored like all.
+    by letter), an answer that names one goes before an answer that names none. Macro stands where one of two held
+    to a grammar could not be scored without it: perplexities of both kinds can't be compared. Of two answers,
+    `Scoring.RELEASED` knows no other rule: empty, cut and equal ones are scored like all.
     """
     micro = look.micro
     if macro is None:
@@ -42,7 +43,11 @@ def only_choice(
     if macro.says_the_same_as(micro):
         return "macro", Selection.SAME_ANSWER
     named = [chosen_option(turn.text, options) is not None for turn in (macro, micro)]
-    return None if named[0] == named[1] else (("macro" if named[0] else "micro"), Selection.ONLY_OPTION)
+    if named[0] != named[1]:
+        return ("macro" if named[0] else "micro"), Selection.ONLY_OPTION
+    if scoring is Scoring.OWN and macro.is_masked != micro.is_masked:
+        return "macro", Selection.CONTEXT_FULL
+    return None
 
 
 def lower_perplexity(macro: Turn | Score, micro: Turn | Score) -> Choice:

@@ -10,7 +10,7 @@ from typing import Any
 from unittest.mock import AsyncMock, Mock
 
 import pytest
-from dualfocus_engine.backend import rendering
+from dualfocus_engine.backend import rendering, vllm_engine
 from dualfocus_engine.backend.heartbeat import Heartbeat
 from dualfocus_engine.backend.launch import engine_args
 from dualfocus_engine.backend.outputs import bounded_request, operators_sampling
@@ -19,14 +19,15 @@ from dualfocus_engine.errors import BadQuestion, ConfigError
 from dualfocus_engine.families.profiles import Profile, load_profile
 from dualfocus_engine.method.prompts import Prompt
 from dualfocus_engine.method.questions import Message
+from dualfocus_engine.method.results import Score
 from dualfocus_engine.method.turn_engine import TurnRequest
 from dualfocus_engine.shipped import SHIPPED_MODEL
 from vllm import SamplingParams
 from vllm.renderers.params import TokenizeParams
-from vllm.sampling_params import RequestOutputKind
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from ..builders import asked, plain
+from ..builders import asked, plain, turn
 
 
 def _engine(ranks: int = 1, generating: dict[str, Any] | None = None, **parallel: Any) -> VllmEngine:
@@ -220,6 +221,20 @@ async def test_no_answer_is_longer_than_the_operator_allows(
     with suppress(InterruptedError):
         await engine.generate(request)
     assert sampled == [given]
+
+
+@pytest.mark.parametrize("own", [Score((-1.0,), 0), None])
+async def test_an_answer_under_a_grammar_that_can_not_be_scored_without_it_says_so(
+    own: Score | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = _engine()
+    monkeypatch.setattr(engine, "engine_input", AsyncMock(return_value={"prompt_token_ids": [1, 2]}))
+    monkeypatch.setattr(engine, "_run_to_end", AsyncMock())
+    monkeypatch.setattr(vllm_engine, "read_turn", lambda *given: turn("{}", 0.5))
+    monkeypatch.setattr(engine, "score", AsyncMock(return_value=own))
+    sampling = SamplingParams(max_tokens=5, structured_outputs=StructuredOutputsParams(json={}))
+    answer = await engine.generate(TurnRequest("macro", Prompt((1, 2), ()), sampling, is_answer=True))
+    assert (answer.rescored, answer.is_masked) == (own is not None, own is None)
 
 
 def test_another_profile_has_its_words_on_the_same_engine_and_with_the_same_pictures() -> None:

@@ -96,6 +96,17 @@ def test_tiles_are_those_of_internvls_processor() -> None:
         assert INTERNVL.fit((columns * 448, rows * 448), 1, UNLIMITED) == (columns * 448, rows * 448)
 
 
+@pytest.mark.parametrize("most_tiles", [6, 12, 16, 24, 36])
+@pytest.mark.parametrize("most", [1024, 2560, UNLIMITED])
+def test_tiles_stay_as_they_are_shown_however_many_there_may_be(most_tiles: int, most: int) -> None:
+    rule = INTERNVL.model_copy(update={"most_tiles": most_tiles})
+    for size in _sizes(500):
+        width, height = rule.fit(size, 1, most)
+        columns, rows = get_optimal_tiled_canvas((height, width), (448, 448), 1, most_tiles)
+        assert (width, height) == (columns * 448, rows * 448)
+        assert rule.tokens((width, height)) <= most
+
+
 @pytest.mark.parametrize(
     ("size", "tokens"), [((160, 120), 3328), ((300, 300), 256), ((1600, 1200), 3328), ((500, 300), 1792)]
 )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from dualfocus_engine.method.results import AnswerName, Score, Scoring, SecondLook, Selection, Shared, Turn
@@ -131,6 +132,18 @@ def test_micro_answer_that_the_context_cut_off_is_not_compared() -> None:
 @pytest.mark.parametrize("failed", DEGRADED)
 def test_failed_look_leaves_even_an_empty_macro_standing(failed: Selection) -> None:
     assert select(turn(""), SecondLook(failed=failed)) == ("macro", failed)
+
+
+@pytest.mark.parametrize("masked", ["macro", "micro"])
+def test_a_grammars_log_probabilities_are_not_compared_with_the_models_own(masked: str) -> None:
+    macro, micro = [
+        replace(turn(text, loss), is_masked=text == masked, rescored=text != masked)
+        for text, loss in (("macro", 0.6), ("micro", 0.5))
+    ]
+    assert select(macro, _looked(micro)) == ("macro", Selection.CONTEXT_FULL)
+    assert not (macro if macro.is_masked else micro).is_more_confident_than(math.inf)
+    both = [replace(each, is_masked=True) for each in (macro, micro)]
+    assert select(both[0], _looked(both[1])) == ("micro", Selection.LOWER_PERPLEXITY)
 
 
 def test_answer_without_log_probabilities_loses() -> None:

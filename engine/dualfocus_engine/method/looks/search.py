@@ -130,8 +130,8 @@ def _sure_below(question: Question, profile: Profile) -> float:
     return next(threshold for threshold in asked if threshold is not None)
 
 
-def _doubt(look: SecondLook) -> tuple[bool, ...] | tuple[bool, bool, bool, float]:
+def _doubt(look: SecondLook) -> tuple[bool, ...] | tuple[bool, bool, bool, bool, float]:
     """Return what the looks are ranked by; of equal ones the first is the best."""
     if look.failed is not None or look.micro is None:
         return (True,)
-    return (False, look.micro.is_empty, look.micro.is_unfinished, look.micro.mean_nll)
+    return (False, look.micro.is_empty, look.micro.is_unfinished, look.micro.is_masked, look.micro.mean_nll)
