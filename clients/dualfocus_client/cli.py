@@ -43,3 +43,7 @@ def _run(command: EntryPoint, arguments: list[str]) -> int:
 def _usage(commands: dict[str, EntryPoint]) -> str:
     names = "\n".join(f"  dualfocus {name} --help" for name in sorted(commands))
     return f"usage: dualfocus COMMAND …\n\n{names}"
+
+
+if __name__ == "__main__":  # where the program itself is on no path
+    sys.exit(main())

@@ -115,7 +115,7 @@ def serving(model: str | None) -> Iterator[str]:
     """Run `dualfocus serve` on a free port and yield its address; raises RuntimeError where it does not start."""
     port = _free_port()
     named = [model] if model else []
-    command = [str(Path(sys.executable).with_name("dualfocus")), "serve", *named, "--port", str(port)]
+    command = [sys.executable, "-m", "dualfocus_client.cli", "serve", *named, "--port", str(port)]
     process = subprocess.Popen(command, stdout=sys.stderr)
     try:
         _wait_until_ready(process, url := f"http://127.0.0.1:{port}")

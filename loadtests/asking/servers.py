@@ -49,8 +49,20 @@ def command(kind: str, model: str, name: str, flags: Sequence[str], port: int) -
     if kind.startswith("vllm"):
         return [sys.executable, "-m", *_VLLM, "--model", model, *where, *named, *engine_flags(), *flags, *_CACHES[kind]]
     drafted = ["--draft-boxes"] if kind == "drafted" else []
-    program = str(Path(sys.executable).with_name("dualfocus"))
-    return [program, "serve", model, *where, *named, "--timeout", "0", *flags, *drafted]
+    # By its module: packages that were carried to a machine have no program beside its Python.
+    return [
+        sys.executable,
+        "-m",
+        "dualfocus_client.cli",
+        "serve",
+        model,
+        *where,
+        *named,
+        "--timeout",
+        "0",
+        *flags,
+        *drafted,
+    ]
 
 
 def engine_flags() -> list[str]:

@@ -30,6 +30,11 @@ def has_failed(output: RequestOutput) -> bool:
     return bool(output.outputs[0].finish_reason == "error")
 
 
+def was_aborted(output: RequestOutput) -> bool:
+    """Whether the engine ended a request that nobody had given up: it was told to stop, or to sleep."""
+    return bool(output.outputs[0].finish_reason == "abort")
+
+
 class Dropping:
     """Takes words out of a text that comes in pieces, also such as come in two of them."""
 

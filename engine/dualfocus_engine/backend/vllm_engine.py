@@ -42,6 +42,7 @@ from dualfocus_engine.backend.outputs import (
     tell_listener,
     trace_headers,
     unfinished_error,
+    was_aborted,
 )
 from dualfocus_engine.backend.rendering import PromptRenderer
 from dualfocus_engine.errors import BadQuestion, ContextFull, EngineDead
@@ -212,7 +213,7 @@ class VllmEngine(PromptRenderer):
         return replace(turn, is_masked=True) if own is None else replace(turn, logprobs=own.logprobs, rescored=True)
 
     async def _run_to_end(self, request: TurnRequest, rendered: Any) -> RequestOutput:
-        """Run a request to its end. Raises BadQuestion where a grammar keeps it from one."""
+        """Run a request to its end. Raises BadQuestion where a grammar kept it from one, EngineDead where vLLM did."""
         output = await self._submit(request, rendered)
         if has_failed(output) and request.prompt.pictures and not output.outputs[0].token_ids:
             # vLLM's image cache marks an image as sent to the engine when it is rendered, even if that request is then
@@ -220,6 +221,8 @@ class VllmEngine(PromptRenderer):
             output = await self._submit(request, await self.engine_input(request.prompt))
         if has_failed(output):
             raise unfinished_error(request.sampling)
+        if was_aborted(output):
+            raise EngineDead
         return output
 
     async def _submit(self, request: TurnRequest, rendered: Any) -> RequestOutput:

@@ -35,7 +35,7 @@ _TAKEN = {
     *("trust_request_chat_template", "trust_request_mm_kwargs", "response_role", "lora_modules"),
     *("enable_auto_tool_choice", "exclude_tools_when_tool_choice_none", "tool_call_parser", "tool_strict_level"),
     *("return_tokens_as_token_ids", "enable_force_include_usage", "enable_per_request_metrics"),
-    *("max_log_len", "enable_log_outputs", "enable_log_deltas", "log_error_stack"),
+    *("max_log_len", "enable_log_outputs", "enable_log_deltas"),
     *("fingerprint_mode", "fingerprint_value", "disable_fastapi_docs"),
     # Done in any case.
     *("enable_prompt_tokens_details", "enable_request_id_headers", "enable_server_load_tracking"),
@@ -46,6 +46,8 @@ _TURNS_QUEUED = "it would refuse single turns of questions that were admitted; -
 # The others, and why (docs/operations.md has them too).
 _REFUSED = {
     "allowed_local_media_path": "pictures come with the request or from --allowed-media-domains, never from a disk",
+    "data_parallel_multi_port_external_lb": _ONE_SERVER,
+    "log_error_stack": "an error that is the server's is logged with its stack in any case",
     "cohere_is_reasoning_model": "there is no route of Cohere's",
     "data_parallel_supervisor_port": _ONE_SERVER,
     "dp_supervisor_probe_failure_threshold": _ONE_SERVER,

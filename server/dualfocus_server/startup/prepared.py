@@ -1,6 +1,7 @@
 """What the flags come to, before a model is loaded: whatever is wrong with one of them is said here.
 
-Leans on vLLM 0.32's `load_chat_template` and `import_plugin`, and on the fields of `AsyncEngineArgs`.
+Leans on vLLM 0.32's `load_chat_template` and `import_plugin`, on the fields of `AsyncEngineArgs`, and on the
+`list_registered` of its managers of parsers.
 """
 
 import signal
@@ -21,7 +22,9 @@ from dualfocus_engine.shipped import SHIPPED_MODEL, SHIPPED_NAME
 from vllm.config.logging import LoggingConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMValidationError
+from vllm.reasoning import ReasoningParserManager
 from vllm.renderers.chat_utils import load_chat_template
+from vllm.tool_parsers import ToolParserManager
 from vllm.utils.import_utils import import_plugin
 
 from dualfocus_server.api.admin import offered_routers
@@ -63,6 +66,7 @@ def prepare(args: Namespace, chosen: ChosenProfile | None = None) -> Prepared:
     images, keys, admins = _make_image_fetcher(settings), _make_key_ring(settings), _make_admin(settings, args)
     _check_answers_log(settings)
     _import_plugins(args)
+    _check_parsers(args)
     model = args.model or str(SHIPPED_MODEL)
     chosen = chosen or _choose_profile(model, args)
     grounder = _make_grounder(args, chosen.profile)
@@ -244,6 +248,18 @@ def _import_plugins(args: Namespace) -> None:
         file = getattr(args, flag)
         if file and import_plugin(file) is None:
             raise ConfigError(f"--{flag.replace('_', '-')} {file} can't be imported; the log says why.")
+
+
+def _check_parsers(args: Namespace) -> None:
+    """Judge the names of parsers, the plugins' among them, before a model is loaded. Raises ConfigError."""
+    known = {"tool_call_parser": ToolParserManager, "reasoning_parser": ReasoningParserManager}
+    for flag, parsers in known.items():
+        name, names = getattr(args, flag), parsers.list_registered()
+        if name and name not in names:
+            there = ", ".join(sorted(names))
+            raise ConfigError(f"--{flag.replace('_', '-')} {name}: there is none of that name, but {there}.")
+    if args.enable_auto_tool_choice and not args.tool_call_parser:
+        raise ConfigError("--enable-auto-tool-choice needs --tool-call-parser: nothing else reads the calls.")
 
 
 def _engine_flags(args: Namespace) -> dict[str, Any]:

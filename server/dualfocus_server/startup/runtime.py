@@ -21,7 +21,8 @@ from dualfocus_server.startup.several.refusals import check_several
 def run(args: Namespace) -> int:
     """Serve until told to stop; returns the process's exit status."""
     # Until the server listens and drains: without a handler of its own, a container's first process is sent none.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda number, _: sys.exit(128 + number))
     configure_logs(args)
     allow_many()
     try:

@@ -138,12 +138,16 @@ def _probed(probe: httpx.Client) -> httpx.Response | None:
         return None
 
 
-async def test_sigterm_lets_running_questions_finish(tmp_path: Path, about: About) -> None:
+@pytest.mark.parametrize(("send", "number"), [(os.kill, signal.SIGTERM), (os.killpg, signal.SIGINT)])
+async def test_running_questions_finish_where_it_is_told_to_stop(
+    tmp_path: Path, about: About, send: Callable[[int, int], None], number: signal.Signals
+) -> None:
+    """A supervisor tells the server; a terminal, by Ctrl-C, its engine too."""
     server = start_server(tmp_path / "log", "--drain-timeout", str(PATIENCE))
     ready: list[Unready] = []
 
     def stop() -> None:
-        ready.append(until_unready(server, lambda: server.process.send_signal(signal.SIGTERM)))
+        ready.append(until_unready(server, lambda: send(server.process.pid, number)))
 
     # Begun before and still running at the end: it is what the server has to finish.
     long = {"messages": about("coffee", "Tell."), "max_tokens": 1000, "ignore_eos": True, "stream": True}
@@ -162,14 +166,18 @@ async def test_sigterm_lets_running_questions_finish(tmp_path: Path, about: Abou
     assert set(outcomes) <= {"answered", "shutting_down", "refused"}
 
 
-@pytest.mark.parametrize("stage", ["Loading", "Warming up"])
-def test_sigterm_ends_a_server_that_is_not_ready_yet(tmp_path: Path, stage: str) -> None:
+@pytest.mark.parametrize(
+    ("stage", "number"),
+    [("Loading", signal.SIGTERM), ("Warming up", signal.SIGTERM), ("Loading", signal.SIGINT)],
+)
+def test_a_signal_ends_a_server_that_is_not_ready_yet(tmp_path: Path, stage: str, number: signal.Signals) -> None:
     """In a container it is the first process, which no signal reaches that it has no handler for."""
     process = launch(tmp_path / "log")
     wait_until(lambda: stage in (tmp_path / "log").read_text())
-    assert signals_caught(process.pid) & 1 << (signal.SIGTERM - 1)
-    process.terminate()
-    assert process.wait(PATIENCE) == 128 + signal.SIGTERM
+    assert signals_caught(process.pid) & 1 << (number - 1)
+    process.send_signal(number)
+    assert process.wait(PATIENCE) == 128 + number
+    assert "Traceback" not in (tmp_path / "log").read_text()
     wait_until_all_ended(process.pid)
 
 

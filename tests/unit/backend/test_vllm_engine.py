@@ -15,7 +15,7 @@ from dualfocus_engine.backend.heartbeat import Heartbeat
 from dualfocus_engine.backend.launch import engine_args
 from dualfocus_engine.backend.outputs import bounded_request, operators_sampling
 from dualfocus_engine.backend.vllm_engine import VllmEngine
-from dualfocus_engine.errors import BadQuestion, ConfigError
+from dualfocus_engine.errors import BadQuestion, ConfigError, EngineDead
 from dualfocus_engine.families.profiles import Profile, load_profile
 from dualfocus_engine.method.prompts import Prompt
 from dualfocus_engine.method.questions import Message
@@ -235,6 +235,15 @@ async def test_an_answer_under_a_grammar_that_can_not_be_scored_without_it_says_
     sampling = SamplingParams(max_tokens=5, structured_outputs=StructuredOutputsParams(json={}))
     answer = await engine.generate(TurnRequest("macro", Prompt((1, 2), ()), sampling, is_answer=True))
     assert (answer.rescored, answer.is_masked) == (own is not None, own is None)
+
+
+async def test_a_turn_that_the_engine_ended_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was told to stop while the server still waits for it: what was written by then is a piece of an answer."""
+    engine = _engine()
+    output = SimpleNamespace(outputs=[SimpleNamespace(finish_reason="abort", token_ids=[5])])
+    monkeypatch.setattr(engine, "_submit", AsyncMock(return_value=output))
+    with pytest.raises(EngineDead):
+        await engine._run_to_end(TurnRequest("macro", Prompt((1, 2), ()), SamplingParams(), is_answer=True), {})
 
 
 def test_another_profile_has_its_words_on_the_same_engine_and_with_the_same_pictures() -> None:

@@ -128,6 +128,7 @@ def test_every_flag_of_vllms_server_is_taken_or_refused_with_a_reason() -> None:
     """A flag that a new vLLM brings makes this fail."""
     theirs = {field.name for field in fields(FrontendArgs)} | {
         "allowed_local_media_path",
+        "data_parallel_multi_port_external_lb",
         "max_num_queued_reqs",
         "max_num_queued_tokens",
     }

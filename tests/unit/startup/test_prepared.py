@@ -86,6 +86,24 @@ def test_an_operators_parsers_are_known_once_they_are_imported(tmp_path: Path) -
             prepared._import_plugins(parse_arguments([flag, "/nowhere.py"]))
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--tool-call-parser", "hermse"], "--tool-call-parser hermse: there is none of that name, but .*hermes"),
+        (["--reasoning-parser", "qwen33"], "--reasoning-parser qwen33: there is none of that name, but .*qwen3"),
+        (["--enable-auto-tool-choice"], "--enable-auto-tool-choice needs --tool-call-parser"),
+    ],
+)
+def test_parsers_are_judged_before_the_model_is_loaded(flags: list[str], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        prepared.prepare(parse_arguments(flags))
+
+
+def test_parsers_that_there_are_are_taken() -> None:
+    flags = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--reasoning-parser", "qwen3"]
+    prepared._check_parsers(parse_arguments(flags))
+
+
 THREE_IMAGES = "A prompt holds 3 images, the crop among them: a conversation of as many gets no second look."
 NOT_SHARED = "Without prefix caching turns share nothing: each computes its whole prompt (--enable-prefix-caching)."
 NOT_COUNTED = "With --ec-transfer-config encoder runs are not counted, and turns at once may compute a picture twice."

@@ -7,7 +7,10 @@ scheduled yet (`ensure_cache_available`), has a word for the workers in each ste
 comes back with the request's output (`RequestOutput.ec_transfer_params`). Nothing is transferred.
 """
 
+import multiprocessing
 import secrets
+import signal
+import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -68,6 +71,12 @@ class _Boxes(ECConnectorMetadata):
     ended: set[str] = field(default_factory=set)
 
 
+def _leave_interrupts_to_the_server() -> None:
+    """Ignore Ctrl-C, which a terminal sends to the engine's processes too: the server finishes its questions first."""
+    if multiprocessing.parent_process() is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 class TurnConnector(ECConnectorBase):
     """An encoder-cache connector that counts, and passes on what may be drafted; the workers' own one keeps that."""
 
@@ -80,6 +89,7 @@ class TurnConnector(ECConnectorBase):
         cache = vllm_config.cache_config
         self._gate = PrefillGate(cache.block_size) if cache.enable_prefix_caching else None
         self.drafting = Drafting()
+        _leave_interrupts_to_the_server()
         if role is ECConnectorRole.WORKER and vllm_config.lora_config is not None and current_platform.is_cpu():
             mend_adapters()
 
