@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -151,9 +150,10 @@ def _ask_on(asking: Asking, line: Line) -> list[Look]:
 
 
 def _look(answer: Line, line: Line) -> Look:
-    # What is infinite is null in JSON.
-    perplexity = math.inf if answer["perplexity"] is None else answer["perplexity"]
-    return Look(perplexity, answer["enough"], is_right(answer["text"], line["answers"]))
+    told = said(answer)
+    assert told is not None
+    # As the server ranks them: an answer that is empty or cut is never sure.
+    return Look(told.doubt, answer["enough"], is_right(answer["text"], line["answers"]))
 
 
 def _ask(asking: Asking, line: Line) -> Labelled:

@@ -48,7 +48,9 @@ class Settings:
         return _given(mode=self.mode, candidates=self.candidates, max_looks=self.max_looks)
 
     def variants(self) -> list[Variant]:
-        """Return how questions are asked again."""
+        """Return how questions are asked again: by two looks, so what other modes answer is not compared with it."""
+        if self.mode != "dual":
+            return []
         scored = [Variant(self.scoring)] if self.scoring != "own" else []
         return scored + [Variant(shift=pixels) for pixels in self.shift]
 

@@ -1,5 +1,6 @@
 """Two runs side by side over the questions that both have: Table 1 (baseline, DualFocus), Table 8 (two models)."""
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -50,27 +51,35 @@ def _both(benchmark: Benchmark, pairs: Sequence[Pair], answer: str) -> list[floa
 
 
 def _difference(benchmark: Benchmark, pairs: Sequence[Pair]) -> dict[str, Any]:
-    low, high = _interval(benchmark, pairs)
-    rights = [tuple(one.chosen.score >= _RIGHT for one in pair) for pair in pairs]
-    only = [rights.count((True, False)), rights.count((False, True))]
+    kinds = _kinds(pairs)
+    low, high = _interval(benchmark, kinds)
+    rights: Counter[tuple[bool, ...]] = Counter()
+    for units in kinds:
+        rights[tuple(score >= _RIGHT for score in _both(benchmark, units[0], "chosen"))] += len(units)
+    only = [rights[True, False], rights[False, True]]
     before, after = _both(benchmark, pairs, "chosen")
     gain = round(after - before, 4)
     return {"gain": gain, "interval": [round(low, 4), round(high, 4)], "only_right": only, "p": mcnemar(*only)}
 
 
-def _interval(benchmark: Benchmark, pairs: Sequence[Pair]) -> tuple[float, float]:
-    """Return the 95 % interval of the headline's difference; of units of a kind one is counted for all."""
+def _kinds(pairs: Sequence[Pair]) -> list[list[list[Pair]]]:
+    """Return the units by what figures see of them: one is counted for all of a kind."""
     kinds: dict[Hashable, list[list[Pair]]] = {}
     for unit in _units(pairs):
         kinds.setdefault(_kind(unit), []).append(unit)
-    examples = [units[0] for units in kinds.values()]
+    return list(kinds.values())
+
+
+def _interval(benchmark: Benchmark, kinds: Sequence[Sequence[list[Pair]]]) -> tuple[float, float]:
+    """Return the 95 % interval of the headline's difference."""
+    examples = [units[0] for units in kinds]
 
     def gain(drawn: Mapping[int, int]) -> float:
         counted = [(pair, times) for kind, times in drawn.items() for pair in examples[kind]]
         before, after = ([replace(pair[side].chosen, weight=times) for pair, times in counted] for side in (0, 1))
         return headline(benchmark, after) - headline(benchmark, before)
 
-    return bootstrap(gain, [len(units) for units in kinds.values()])
+    return bootstrap(gain, [len(units) for units in kinds])
 
 
 def _kind(unit: Sequence[Pair]) -> Hashable:
@@ -100,7 +109,7 @@ def comparison_table(benchmark: Benchmark, names: tuple[str, str], found: dict[s
     low, high = (f"{100 * bound:+.1f}" for bound in found["difference"]["interval"])
     (only_first, only_second), p = found["difference"]["only_right"], found["difference"]["p"]
     parts = [
-        f"{benchmark.name}: {found['questions']} questions that both runs have.",
+        f"{benchmark.name}: {found['questions']} questions that both runs have{_left_out(found['left_out'])}.",
         _side_by_side("answer", names, found["answers"]),
         f"B - A, chosen: {100 * found['difference']['gain']:+.1f} points, 95 % interval {low} to {high} "
         f"(1,000 paired bootstrap samples). Right (a score of at least {_RIGHT}) only in A {only_first}, only in B "
@@ -113,6 +122,12 @@ def comparison_table(benchmark: Benchmark, names: tuple[str, str], found: dict[s
         rows = [[gain.table, gain.system, gain.part, f"{gain.points:+.1f}"] for gain in gains]
         parts += ["The paper's gains, in points:", grid(["from", "system", "part", "gain"], rows)]
     return "\n\n".join(parts)
+
+
+def _left_out(numbers: Sequence[int]) -> str:
+    """Tell how many questions one run alone has an answer to: those that failed in the other are not any questions."""
+    first, second = numbers
+    return f"; left out, since the other has no answer to them: {first} of A, {second} of B" if first or second else ""
 
 
 def _side_by_side(what: str, names: tuple[str, str], rows: dict[str, list[float]]) -> str:

@@ -83,14 +83,15 @@ def circular(scored: Sequence[Scored]) -> dict[str, float]:
     """Return MMBench's figures: the share of groups of which every rotation is right, then by category.
 
     `single pass` is the accuracy of the questions as they were written, which are those whose id is their group's
-    name. Raises ValueError where there is none.
+    name; not there where there is none.
     """
     groups: dict[str, list[Scored]] = {}
     for one in scored:
         groups.setdefault(one.sample.group, []).append(one)
     judged = by_category([replace(group[0], score=min(one.score for one in group)) for group in groups.values()])
-    single = mean_score(one for one in scored if one.sample.id == one.sample.group)
-    return {"circular": judged.pop("accuracy"), "single pass": single, **judged}
+    written = [one for one in scored if one.sample.id == one.sample.group]
+    single = {"single pass": mean_score(written)} if written else {}
+    return {"circular": judged.pop("accuracy"), **single, **judged}
 
 
 def cycles(scored: Sequence[Scored]) -> dict[str, float]:

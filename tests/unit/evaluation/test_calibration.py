@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dualfocus_eval import calibrate
 from dualfocus_eval.calibrate import main
 from dualfocus_eval.calibration import Labelled, Point, curve, pick
 from dualfocus_eval.search_calibration import SIGNALS, Look, area_under_curve, search_figures
@@ -138,6 +139,14 @@ def test_a_refusal_that_passes_loses_no_answer(
     with serving({"/v1/chat/completions": busy}) as web:
         assert main([str(questions), "--base-url", web.address, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["questions"] == 10
+
+
+@pytest.mark.parametrize("answer", [{"text": " "}, {"text": "re", "finish_reason": "length"}, {"perplexity": None}])
+def test_an_answer_that_is_empty_or_cut_ends_no_search(answer: dict[str, Any]) -> None:
+    """As in the server, however low its perplexity is."""
+    whole = {"text": "red", "perplexity": 1.1, "finish_reason": "stop", "enough": None}
+    assert calibrate._look(whole, {"answers": ["red"]}).perplexity == 1.1
+    assert calibrate._look(whole | answer, {"answers": ["red"]}).perplexity == math.inf
 
 
 @pytest.mark.parametrize("how", [[], ["--search"]])

@@ -6,7 +6,7 @@ from statistics import fmean
 
 import pytest
 from dualfocus_eval.asking.records import RunError
-from dualfocus_eval.report.compare import compare
+from dualfocus_eval.report.compare import compare, comparison_table
 from dualfocus_eval.report.outcomes import Judged, Outcome, Said, judge
 from dualfocus_eval.report.significance import bootstrap, mcnemar
 from dualfocus_eval.samples import Benchmark, Sample, Scored
@@ -58,7 +58,14 @@ def test_questions_that_are_judged_together_are_drawn_together() -> None:
     found = compare(ROTATIONS, first, second)
     assert found["answers"]["chosen"] == [0.0, 0.5]
     assert found["difference"]["interval"] == [0.0, 1.0]
-    assert found["difference"]["only_right"] == [0, 3]
+    assert found["difference"]["only_right"] == [0, 1], "of two groups, since rotations are no trials of their own"
+
+
+def test_what_is_left_out_is_told() -> None:
+    names = ("one", "two")
+    told = comparison_table(FRUIT, names, compare(FRUIT, run("aabb"), run("abaaa")))
+    assert "4 questions that both runs have; left out, since the other has no answer to them: 0 of A, 1 of B." in told
+    assert "left out" not in comparison_table(FRUIT, names, compare(FRUIT, run("ab"), run("ba")))
 
 
 def test_runs_that_share_nothing_are_not_compared() -> None:
@@ -89,7 +96,7 @@ def test_the_interval_is_drawn_by_kinds_of_questions() -> None:
 
     found = compare(replace(FRUIT, figures=counting), run("aabb" * 3000), run("abab" * 3000))
     sampled = [number for number in counted if number < 12_000]
-    assert (len(sampled), max(sampled)) == (2 * 1000, 4)
+    assert (len(sampled), max(sampled)) == (2 * 1000 + 2 * 4, 4), "of the samples, and of each kind by itself"
     assert len(counted) - len(sampled) < 20
     low, high = found["difference"]["interval"]
     assert low == pytest.approx(-0.0126, abs=0.0015), "1.96 standard errors of a difference of 0"

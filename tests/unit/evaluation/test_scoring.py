@@ -139,6 +139,11 @@ def test_a_group_counts_if_every_rotation_is_right() -> None:
     ]
 
 
+def test_a_group_of_which_the_question_as_written_is_missing_has_no_single_pass() -> None:
+    scored = [Scored(asked("A", CATS, "logic", "1", id_), "", 1.0) for id_ in ("x", "y")]
+    assert letters.circular(scored) == {"circular": 1.0, "logic": 1.0}
+
+
 def test_cycles_weigh_the_same_whatever_they_hold() -> None:
     hits = [("0", 1.0), ("0", 1.0), ("0", 1.0), ("1", 0.0)]
     scored = [Scored(asked("A", CATS, "single", stratum=cycle), "", score) for cycle, score in hits]
