@@ -82,6 +82,7 @@ def launch(
     options: dict[str, Any] = {
         "enable_log_requests": args.enable_log_requests,
         "disable_log_stats": args.disable_log_stats,
+        "aggregate_engine_logging": args.aggregate_engine_logging,
     }
     if client is not None:
         options |= {"client_addresses": dict(client.addresses), "client_count": client.count}

@@ -1,4 +1,7 @@
-"""Requests are answered until the server is told to stop, or its engine fails."""
+"""Requests are answered until the server is told to stop, or its engine fails.
+
+Leans on vLLM 0.32's `AsyncLLM.do_log_stats`.
+"""
 
 import asyncio
 import logging
@@ -8,10 +11,12 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableSeque
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dualfocus_engine import DualFocus, EngineDead
 from dualfocus_engine.machine.memory_budget import MemoryBudget
 from dualfocus_engine.pictures.pictures import ImageLimits
+from vllm import envs
 
 from dualfocus_server.answering.service import Service
 from dualfocus_server.answering.vllm_serving.chat import VllmChat
@@ -71,12 +76,21 @@ async def answer_requests(
         server = Server(config, service.admission, settings.drain_timeout, peers.on_ready, peers.loads)
         peers.on_server(server)
         freeze_gc_heap()
+        telling = asyncio.create_task(_tell_statistics(focus.engine.llm))
         try:
             failing = asyncio.create_task(service.watchdog.until_failure())
             with renewing_certificates(config, args):
                 return await _serve_until(failing, server, service, listener, peers.on_failure)
         finally:
+            telling.cancel()
             await prepared.images.close()
+
+
+async def _tell_statistics(llm: Any) -> None:
+    """Have vLLM log its throughput as its own server does: by that alone it lets go of what it has counted."""
+    while True:
+        await asyncio.sleep(envs.VLLM_LOG_STATS_INTERVAL)
+        await llm.do_log_stats()
 
 
 async def _service(
