@@ -12,6 +12,7 @@ import pytest
 import torch
 from dualfocus_engine.families.profiles import Profile, load_profile
 from dualfocus_eval.scenes.generate import scenes
+from dualfocus_training import train
 from dualfocus_training.learning.objective import TERMS
 from dualfocus_training.recipe import Recipe
 from dualfocus_training.train import Run, Start
@@ -43,9 +44,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("trained")
 
 
-def test_a_stopped_run_goes_on_with_the_same_losses(recipe_of: RecipeOf, trained: Path, tmp_path: Path) -> None:
-    recipe = recipe_of()
-    Run(recipe, trained).train()
+def test_a_stopped_run_goes_on_with_the_same_losses(
+    recipe_of: RecipeOf, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, given_back = recipe_of(), []
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "give_back_memory", lambda: given_back.append(True))
+        Run(recipe, trained).train()
+    checkpoints = sum(stage.steps // recipe.keep_every + 1 for stage in recipe.stages)
+    assert len(given_back) == checkpoints, "what is free is given back with each"
     stopped = Run(recipe, tmp_path)
     stop_after(stopped, 6)
     with pytest.raises(KeyboardInterrupt):
@@ -55,6 +62,11 @@ def test_a_stopped_run_goes_on_with_the_same_losses(recipe_of: RecipeOf, trained
     # Step 3 of the second stage came after its last checkpoint and is taken again.
     assert losses_of(tmp_path) == before + losses_of(trained)[5:]
     assert before == losses_of(trained)[:6]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc and tcmalloc")
+def test_free_memory_can_be_given_back_here() -> None:
+    assert train.give_back_memory()
 
 
 def test_two_processes_share_a_steps_rows(recipe_of: RecipeOf, trained: Path, tmp_path: Path) -> None:

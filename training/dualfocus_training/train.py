@@ -153,6 +153,7 @@ class Run:
     def _save(self) -> None:
         """Write the checkpoint; it replaces the last one only once it is whole."""
         gather_states(self._optimizers)
+        give_back_memory()
         if not self._accelerator.is_main_process:
             return
         state = {
@@ -212,6 +213,22 @@ def _keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, -1)  # never
+
+
+def give_back_memory() -> bool:
+    """Give back what is free, now and then: kept for ever it grows, and the next stage's workers begin as copies of it.
+
+    Returns whether the process's malloc, tcmalloc or glibc's, can do so.
+    """
+    malloc = ctypes.CDLL(None)
+    release = getattr(malloc, "MallocExtension_ReleaseFreeMemory", None)
+    if release is not None:
+        release()
+        return True
+    trim = getattr(malloc, "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+    return trim is not None
 
 
 def main() -> None:
