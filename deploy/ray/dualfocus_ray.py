@@ -252,11 +252,16 @@ def _names(part: Any) -> list[str]:
 
 
 def _command(options: Options) -> list[str]:
-    """Return the command that serves, on a port that the system chooses, and is told to stop when its parent ends."""
+    """Return the command that serves, on a port that the system chooses, and is told to stop when the replica ends.
+
+    A shell stands between the two. Ray kills what a replica has started when it stops one: a server that was killed
+    would leave its engine on the GPU, one whose shell was is told to stop.
+    """
     program = Path(sys.executable).parent / "dualfocus"
     model = [options.model] if options.model else []
     where = ["--host", "127.0.0.1", "--port", "0"]
-    return ["setpriv", "--pdeathsig", "TERM", str(program), "serve", *model, *where, *shlex.split(options.flags)]
+    serving = ["setpriv", "--pdeathsig", "TERM", str(program), "serve", *model, *where, *shlex.split(options.flags)]
+    return ["setpriv", "--pdeathsig", "KILL", "sh", "-c", '"$@" & wait $!', "sh", *serving]
 
 
 def _without(headers: Any, names: frozenset[str]) -> Headers:

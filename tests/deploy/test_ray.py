@@ -157,8 +157,11 @@ def cluster(path: None) -> Iterator[str]:
         serve.run(dualfocus_ray.build(Options(flags=SMALL, gpus=0, cpus=1)), name="dualfocus")
         yield f"http://127.0.0.1:{port}"
     finally:
+        engines = [each for each in psutil.Process().children(recursive=True) if "EngineCore" in command_line(each)]
         serve.shutdown()
         ray.shutdown()
+        _, left = psutil.wait_procs(engines, PATIENCE)
+        assert (len(engines), left) == (2, []), "one that is left behind would keep its GPU"
 
 
 @pytest.fixture
@@ -279,10 +282,11 @@ async def test_one_replica_a_picture_and_nothing_lost_with_one(http: httpx.Async
 
 async def test_a_server_that_is_killed_leaves_nothing_behind_and_is_replaced(http: httpx.AsyncClient) -> None:
     known = {await replica_of(http, number) for number in range(16)}
-    replica, (server, *engine) = a_replica()
-    assert engine, "it has a process of its own"
+    replica, (shell, *started) = a_replica()
+    server = next(each for each in started if each.ppid() == shell.pid)
+    assert len(started) > 1, "the engine has a process of its own"
     server.kill()
-    await all_ended([replica, server, *engine])
+    await all_ended([replica, shell, *started])
     await replaced(http, known)
 
 
