@@ -108,7 +108,7 @@ def with_outer_middleware(app: ASGIApp, unlogged: Set[str] = frozenset()) -> ASG
 
 def _add_inner_middleware(app: FastAPI, settings: Settings, keys: KeyRing, admins: KeyRing, keyless: list[str]) -> None:
     # Starlette puts what is added last outermost.
-    together = settings.max_body_bytes * settings.max_questions
+    together = settings.max_body_bytes * (settings.max_questions + settings.max_queued)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, timeout=settings.body_timeout, together=together)
     app.add_middleware(KeyCheck, ring=keys, admins=admins, also_open=keyless)
     app.add_middleware(UnexpectedErrors)
