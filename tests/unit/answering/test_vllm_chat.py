@@ -35,6 +35,7 @@ class Serving:
 
     response_role = "assistant"
     renderer = SimpleNamespace(mm_processor_cache=None)
+    engine_client = SimpleNamespace(vllm_config=SimpleNamespace(scheduler_config=SimpleNamespace(stream_interval=1)))
 
     def __init__(self) -> None:
         self.is_asked, self.is_cancelled = asyncio.Event(), asyncio.Event()
