@@ -14,7 +14,8 @@ import httpx
 MODES = ("dual", "regions", "search", "adaptive", "macro", "micro", "off")
 CHAT = "/v1/chat/completions"
 URL_SCHEMES = ("http://", "https://", "data:")
-_LONGEST_WAIT = 86400
+# A day, in seconds: what waits longer waits for nothing.
+LONGEST_WAIT = 86_400
 
 
 class AskError(Exception):
@@ -145,4 +146,4 @@ def _retry_after(text: str | None) -> float | None:
         seconds = int(text) if text.isdecimal() else (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
     except (ValueError, TypeError):  # TypeError: a date without a zone
         return None
-    return float(min(max(seconds, 0), _LONGEST_WAIT))
+    return float(min(max(seconds, 0), LONGEST_WAIT))

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import yaml
 
-# A day, in seconds: what waits longer waits for nothing.
-_LONGEST_WAIT = 86_400
+from dualfocus_client.client import LONGEST_WAIT
 
 
 def add_server(parser: argparse.ArgumentParser) -> None:
@@ -23,8 +22,8 @@ def seconds(text: str) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value <= _LONGEST_WAIT:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0, at most {_LONGEST_WAIT:,}")
+    if not 0 < value <= LONGEST_WAIT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0, at most {LONGEST_WAIT:,}")
     return value
 
 

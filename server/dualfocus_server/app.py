@@ -7,7 +7,7 @@ A request passes, outermost first:
     RecordFailures   counts questions that are answered with an error
     --middleware     the operator's own, in the order of vLLM's server
     Instrumentator   vLLM's metrics of HTTP: `http_requests_total` and the like
-    CORS             answers other origins' pages: all, as `vllm serve` does, unless the operator names some
+    CORS             answers other origins' pages, where the operator names some
     UnexpectedErrors what no handler took becomes a 500 in OpenAI's shape
     KeyCheck         no key, no answer
     BodyLimit        size, time and encoding of its body

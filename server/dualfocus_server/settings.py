@@ -27,7 +27,7 @@ class Settings:
     """What the HTTP side of `dualfocus serve` was told; times in seconds. `_LIMITS` says what 0 means for each.
 
     `root_path` is the prefix that a proxy shows the server under: `/llm`, or nothing. `cors` are the arguments of
-    Starlette's CORSMiddleware, None where no other origin is answered (vLLM's flags answer all unless told otherwise).
+    Starlette's CORSMiddleware, None where no other origin is answered.
     """
 
     api_keys: tuple[str, ...] = ()

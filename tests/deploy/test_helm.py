@@ -13,49 +13,20 @@ import pytest
 import yaml
 from dualfocus_server.settings import Settings
 from prometheus_client import REGISTRY
-
-DEPLOY = Path(__file__).parents[2] / "deploy"
-CHART = DEPLOY / "helm" / "dualfocus"
-DEFAULTS: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
-CASES: dict[str, dict[str, Any]] = {
-    "default": {},
-    **{path.stem: yaml.safe_load(path.read_text()) for path in sorted((CHART / "ci").glob("*.yaml"))},
-}
-# The oldest and the newest that the chart is for.
-VERSIONS = ("1.27.0", kubernetes_validate.latest_version())
-OF_OPERATORS = {"ServiceMonitor", "PrometheusRule", "ScaledObject"}
-
-every_case = pytest.mark.parametrize("case", list(CASES))
-
-
-def files(values: dict[str, Any]) -> dict[str, str]:
-    with helm.Chart.load(CHART) as chart:
-        rendered = chart.render(values, name="demo", namespace="prod")
-    return {Path(name).name: text for name, text in rendered.items()}
-
-
-def render(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what is rendered, by its kind: there is at most one of each."""
-    texts = [text for name, text in files(values).items() if name.endswith(".yaml")]
-    resources = [resource for text in texts for resource in yaml.safe_load_all(text) if resource]
-    kinds = [resource["kind"] for resource in resources]
-    assert len(kinds) == len(set(kinds))
-    return dict(zip(kinds, resources, strict=True))
-
-
-def pod(resources: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    spec: dict[str, Any] = resources["Deployment"]["spec"]["template"]["spec"]
-    return spec
-
-
-def server(resources: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    (container,) = pod(resources)["containers"]
-    return dict(container)
-
-
-def merged(case: str) -> dict[str, Any]:
-    with helm.Chart.load(CHART) as chart:
-        return chart.merge_values(CASES[case])
+from rendered_chart import (
+    CASES,
+    CHART,
+    DEFAULTS,
+    DEPLOY,
+    OF_OPERATORS,
+    VERSIONS,
+    every_case,
+    files,
+    merged,
+    pod,
+    render,
+    server,
+)
 
 
 def test_the_cases_are_those_that_were_promised() -> None:
@@ -365,62 +336,6 @@ def test_who_may_ask_is_the_namespace_or_who_is_named() -> None:
     (rule,) = render({"networkPolicy": policy})["NetworkPolicy"]["spec"]["ingress"]
     watching = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
     assert rule["from"] == [*named, watching]
-
-
-@pytest.mark.parametrize(
-    ("values", "complaint"),
-    [
-        ({"gpu": {"count": "two"}}, "at '/gpu/count': got string, want integer"),
-        ({"gpu": {"cuont": 2}}, "at '/gpu': additional properties 'cuont' not allowed"),
-        ({"replica": 2}, "additional properties 'replica' not allowed"),
-        ({"replicas": -1}, "at '/replicas': minimum: got -1, want 0"),
-        ({"model": {"from": "s3"}}, "at '/model/from': value must be one of 'shipped', 'volume', 'hub'"),
-        ({"model": {"volume": {"hostPath": "models"}}}, "at '/model/volume/hostPath': 'models' does not match"),
-        ({"server": {"drainTimeout": "30s"}}, "at '/server/drainTimeout': got string, want number"),
-        ({"server": {"flags": "--seed=1"}}, "at '/server/flags': got string, want array"),
-        (
-            {"monitoring": {"serviceMonitor": {"interval": "1m"}}},
-            "at '/monitoring/serviceMonitor/interval': '1m' does not",
-        ),
-        ({"keys": {"values": [" "]}}, "at '/keys/values/0': ' ' does not match"),
-        ({"sharedMemory": "8 GB"}, "at '/sharedMemory': '8 GB' does not match"),
-        ({"rollingUpdate": {"maxSurge": "all"}}, "at '/rollingUpdate/maxSurge': 'all' does not match"),
-        ({"autoscaling": {"by": "cpu"}}, "at '/autoscaling/by': value must be one of 'none', 'hpa', 'keda'"),
-        ({"spread": {"nodes": "yes"}}, "at '/spread/nodes': value must be one of"),
-        ({"probes": {"startupSeconds": 5}}, "at '/probes/startupSeconds': minimum: got 5, want 10"),
-    ],
-)
-def test_wrong_values_are_refused_by_the_schema(values: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(helm.HelmValuesError) as refused:
-        render(values)
-    assert complaint in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("values", "complaint"),
-    [
-        ({"model": {"from": "hub"}}, "model.name is empty: model.from is hub, so name the model on the hub"),
-        ({"model": {"from": "volume"}}, "model.name is empty: model.from is volume, so name the model's folder"),
-        ({"model": {"name": "ours"}}, "model.name is ours, but model.from is shipped"),
-        ({"model": {"from": "volume", "name": "ours"}}, "model.from is volume: give one of model.volume.existingClaim"),
-        (
-            {"model": {"from": "volume", "name": "a", "volume": {"hostPath": "/a", "existingClaim": "b"}}},
-            "model.from is volume: give one of model.volume.existingClaim",
-        ),
-        ({"keys": {"values": ["a"], "existingSecret": "b"}}, "keys.values and keys.existingSecret: give one of them"),
-        ({"gpu": {"tensorParallel": 2}}, "gpu.tensorParallel is 2, more than the 1 of gpu.count"),
-        ({"autoscaling": {"minReplicas": 9}}, "autoscaling.minReplicas is 9, more than the 4"),
-        ({"server": {"flags": ["--port=9000"]}}, "server.flags has --port=9000: the chart sets it"),
-        ({"server": {"flags": ["--drain_timeout=9"]}}, "server.flags has --drain_timeout=9: the chart sets it"),
-        ({"server": {"flags": ["--uds=/tmp/s"]}}, "server.flags has --uds=/tmp/s: the chart sets it"),
-        ({"server": {"flags": ["--config", "a.yaml"]}}, "server.flags has --config: the chart sets it"),
-        ({"server": {"flags": ["--shutdown-timeout=9"]}}, "server.flags has --shutdown-timeout=9: the chart sets it"),
-    ],
-)
-def test_values_that_make_no_sense_together_are_refused(values: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(helm.HelmRenderError) as refused:
-        render(values)
-    assert complaint in str(refused.value)
 
 
 def test_the_notes_say_what_runs_and_how_to_ask() -> None:

@@ -171,10 +171,8 @@ def test_a_request_is_held_back_while_a_connector_says_so() -> None:
 
 def test_the_engine_has_the_defaults_of_vllms_own_server() -> None:
     assert "UsageContext.OPENAI_API_SERVER" in inspect.getsource(vllm.entrypoints.cli.serve)
-    told = {"enable_log_requests", "disable_log_stats", "aggregate_engine_logging"}
-    assert {"vllm_config", "stat_loggers", "usage_context"} | told <= set(
-        inspect.signature(AsyncLLM.from_vllm_config).parameters
-    )
+    told = {"vllm_config", "stat_loggers", "usage_context", "enable_log_requests", "disable_log_stats"}
+    assert told | {"aggregate_engine_logging"} <= set(inspect.signature(AsyncLLM.from_vllm_config).parameters)
     assert inspect.iscoroutinefunction(AsyncLLM.do_log_stats)
 
 

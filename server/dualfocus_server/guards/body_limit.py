@@ -37,7 +37,7 @@ class BodyLimit:
     def _take(self, size: int) -> HttpError | None:
         """Count bytes of a body among those that are here, or say why there is no room for them."""
         if size > self._left:
-            most = f"{self._together} bytes (--max-body-bytes times --max-questions and --max-queued)"
+            most = f"{self._together} bytes (--max-body-bytes times the sum of --max-questions and --max-queued)"
             return TooBusy(f"The bodies of all requests may have {most}, and those that are here take them")
         self._left -= size
         return None

@@ -118,7 +118,7 @@ async def test_bodies_that_are_here_are_limited_together_until_they_are_gone() -
     second = Client(b"012", b"345", ends=False)
     await limit(POST, second.receive, second.send)
     assert (second.error["status"], second.error["code"]) == (429, "too_busy")
-    assert "15 bytes (--max-body-bytes times --max-questions and --max-queued)" in second.error["message"]
+    assert "15 bytes (--max-body-bytes times the sum of --max-questions and --max-queued)" in second.error["message"]
     third = Client(b"01234")
     waits = asyncio.create_task(limit(POST, third.receive, third.send))
     freed.set()

@@ -119,6 +119,14 @@ def test_docs_can_be_turned_off(argv: list[str], docs: bool) -> None:
     assert settings_of(parse_arguments(argv)).docs is docs
 
 
+def test_pages_of_other_origins_are_answered_where_the_operator_names_them() -> None:
+    """vLLM's default is none."""
+    assert settings_of(parse_arguments([])).cors is None
+    named = settings_of(parse_arguments(["--allowed-origins", '["https://app.example"]'])).cors
+    assert named is not None
+    assert named["allow_origins"] == ["https://app.example"]
+
+
 @pytest.mark.parametrize("written", ["/llm", "llm", "/llm/"])
 def test_a_prefix_is_read_however_its_slashes_are_written(written: str) -> None:
     assert settings_of(parse_arguments(["--root-path", written])).root_path == "/llm"
