@@ -50,19 +50,8 @@ def command(kind: str, model: str, name: str, flags: Sequence[str], port: int) -
         return [sys.executable, "-m", *_VLLM, "--model", model, *where, *named, *engine_flags(), *flags, *_CACHES[kind]]
     drafted = ["--draft-boxes"] if kind == "drafted" else []
     # By its module: packages that were carried to a machine have no program beside its Python.
-    return [
-        sys.executable,
-        "-m",
-        "dualfocus_client.cli",
-        "serve",
-        model,
-        *where,
-        *named,
-        "--timeout",
-        "0",
-        *flags,
-        *drafted,
-    ]
+    program = [sys.executable, "-m", "dualfocus_client.cli"]
+    return [*program, "serve", model, *where, *named, "--timeout", "0", *flags, *drafted]
 
 
 def engine_flags() -> list[str]:
