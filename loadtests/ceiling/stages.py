@@ -16,7 +16,7 @@ _STAGES = {
     "HTTP": ("uvicorn", "starlette", "fastapi", "h11", "httptools", "prometheus"),
 }
 OTHER = "the rest"
-# Innermost frames of threads that wait; the event loop's own holds what it does in C as well.
+# Innermost frames of threads that wait, and of what watches; the event loop's own holds what it does in C as well.
 _IDLE = (
     "Runner.run (asyncio",
     "wait (threading",
@@ -24,6 +24,7 @@ _IDLE = (
     "select (selectors",
     "acquire (",
     "get (queue",
+    "LoopHold._tick (",
 )
 
 

@@ -1,17 +1,24 @@
 """What the encoder is shown: padded to a square, resized, and never a strip that takes gigabytes."""
 
+from collections.abc import Callable
+from typing import TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
 from PIL import Image
 
 from dualfocus_engine.families.boxes import Size
 
 Colour = tuple[int, int, int]
+# Bytes: height, width and the three colours.
+Pixels: TypeAlias = npt.NDArray[np.uint8]
 _WHITE = (255, 255, 255)
 # A padded square of more pixels is not made; the picture is shrunk first.
 _MAX_SQUARE = 64_000_000
 _LONGEST_STRIP = 20
-# A picture of over eight times the size asked for is averaged in whole blocks first, down to four to eight times it:
-# within four levels of the filter over all of its pixels, a tenth of a level on average, for a fifth of the work.
-_REDUCING_GAP = 4.0
+# Pixels whose rows are filtered at once: so many are copied for it.
+_PIXELS_AT_ONCE = 1 << 20
 
 
 def fit(image: Image.Image, pad_color: Colour | None, image_size: int | None) -> Image.Image:
@@ -25,17 +32,42 @@ def fit(image: Image.Image, pad_color: Colour | None, image_size: int | None) ->
     if image_size is None:
         return pad_to_square(image, pad_color)
     image = shrink_to_bound(image)
-    square, shown = max(image.size), (image_size, image_size)
-    if image.height == square or square > 2 * _REDUCING_GAP * image_size:
-        return resize(pad_to_square(image, pad_color), shown)
-    # Pillow filters along the rows first: those of the bars above and below stay as they are, and come in afterwards.
-    narrow = resize(image, (image_size, image.height))
-    return resize(_center_on_canvas(narrow, (image_size, square), pad_color), shown)
+    square = max(image.size)
+    # The bars above and below a landscape are of one colour along their rows as well: they need no filter.
+    narrow = np.array(Image.new("RGB", (image_size, square), pad_color))
+    top = (square - image.height) // 2
+    _narrow(image, lambda rows: _widened(rows, square, pad_color), narrow[top : top + image.height])
+    return Image.fromarray(_filtered(narrow, (image_size, image_size)))
 
 
-def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Return the image at `size`, by Pillow's bicubic filter; one of over eight times that is averaged first."""
-    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=_REDUCING_GAP)
+def resize(image: Image.Image, size: Size) -> Image.Image:
+    """Return an RGB image at `size`, by torch's bicubic filter over all of its pixels.
+
+    It is Pillow's, but for a level here and there, in a quarter of the time.
+    """
+    narrow: Pixels = np.empty((image.height, size[0], 3), np.uint8)
+    _narrow(image, lambda rows: rows, narrow)
+    return Image.fromarray(_filtered(narrow, size))
+
+
+def _narrow(image: Image.Image, pad: Callable[[Image.Image], Image.Image], into: Pixels) -> None:
+    """Filter an image along its rows, padded before, `into` pixels of its height."""
+    height = max(_PIXELS_AT_ONCE // image.width, 1)
+    for top in range(0, image.height, height):
+        rows = pad(image.crop((0, top, image.width, min(top + height, image.height))))
+        into[top : top + rows.height] = _filtered(np.array(rows), (into.shape[1], rows.height))
+
+
+def _filtered(pixels: Pixels, size: Size) -> Pixels:
+    """Return pixels at another width and height."""
+    # numpy turns them for torch, whose every call makes other threads wake up for the interpreter's lock.
+    batch = torch.from_numpy(pixels.reshape(1, *pixels.shape).transpose(0, 3, 1, 2))
+    shown = torch.nn.functional.interpolate(batch, size[::-1], mode="bicubic", antialias=True)
+    return cast("Pixels", shown.numpy().transpose(0, 2, 3, 1)[0])
+
+
+def _widened(rows: Image.Image, width: int, colour: Colour) -> Image.Image:
+    return rows if rows.width == width else _center_on_canvas(rows, (width, rows.height), colour)
 
 
 def pad_to_square(image: Image.Image, colour: Colour) -> Image.Image:

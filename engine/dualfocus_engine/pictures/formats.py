@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator
 
 import pi_heif
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from dualfocus_engine.errors import BadPicture
 from dualfocus_engine.pictures import avif, tiff
@@ -15,6 +15,8 @@ pi_heif.register_heif_opener()
 
 # Pillow's own alarm comes at a size that can't be chosen; every file is judged by its header before it is decoded.
 Image.MAX_IMAGE_PIXELS = None
+# Of a file as much is decoded at a time: after each piece a thread waits for the interpreter's lock.
+ImageFile.MAXBLOCK = 1 << 20
 # By Pillow's names, with the bytes that decoding one pixel takes, its result and ours included: measured, and rounded
 # up for what was not (10 bits, a channel for transparency).
 _DECODING_BYTES = {

