@@ -5,7 +5,6 @@ from typing import TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
 from dualfocus_engine.families.boxes import Size
@@ -52,7 +51,7 @@ def resize(image: Image.Image, size: Size) -> Image.Image:
 
 def _narrow(image: Image.Image, pad: Callable[[Image.Image], Image.Image], into: Pixels) -> None:
     """Filter an image along its rows, padded before, `into` pixels of its height."""
-    height = max(_PIXELS_AT_ONCE // image.width, 1)
+    height = max(_PIXELS_AT_ONCE // max(image.size), 1)
     for top in range(0, image.height, height):
         rows = pad(image.crop((0, top, image.width, min(top + height, image.height))))
         into[top : top + rows.height] = _filtered(np.array(rows), (into.shape[1], rows.height))
@@ -60,6 +59,8 @@ def _narrow(image: Image.Image, pad: Callable[[Image.Image], Image.Image], into:
 
 def _filtered(pixels: Pixels, size: Size) -> Pixels:
     """Return pixels at another width and height."""
+    import torch  # this package is imported before the environment is prepared for it
+
     # numpy turns them for torch, whose every call makes other threads wake up for the interpreter's lock.
     batch = torch.from_numpy(pixels.reshape(1, *pixels.shape).transpose(0, 3, 1, 2))
     shown = torch.nn.functional.interpolate(batch, size[::-1], mode="bicubic", antialias=True)

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -285,6 +286,17 @@ def test_picture_is_shown_as_pillow_resizes_it_but_for_a_level_here_and_there(
     difference = np.abs(np.asarray(fit(picture, MEAN, 336), int) - np.asarray(exact, int))
     assert difference.max() <= 2
     assert (difference > 0).mean() < 0.01
+
+
+def test_fitting_copies_a_part_of_a_picture_at_a_time() -> None:
+    """Pillow's own memory is not counted here: numpy's and Python's is."""
+    tracemalloc.start()
+    try:
+        for size in ((8000, 8000), (8000, 10), (10, 8000)):
+            fit(Image.new("RGB", size), MEAN, 336)
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20, "three bytes for each of a megapixel, three times at most"
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("size", [(640, 427), (200, 600), (40, 30), (1344, 1008)])
