@@ -12,6 +12,8 @@ from dualfocus_engine.families.boxes import Size
 Colour = tuple[int, int, int]
 # Bytes: height, width and the three colours.
 Pixels: TypeAlias = npt.NDArray[np.uint8]
+# Pillow's for a pixel in RGB.
+PIXEL_BYTES = 4
 _WHITE = (255, 255, 255)
 # A padded square of more pixels is not made; the picture is shrunk first.
 _MAX_SQUARE = 64_000_000
@@ -105,9 +107,16 @@ def size_within_aspect(size: Size) -> Size:
 
 def shrink_to_bound(image: Image.Image) -> Image.Image:
     """Return the image, shrunk where padding it to a square would take hundreds of megabytes."""
-    longest = int(_MAX_SQUARE**0.5)
-    if max(image.size) <= longest:
-        return image
-    scale = longest / max(image.size)
-    width, height = (max(1, round(length * scale)) for length in image.size)
-    return image.resize((width, height), Image.Resampling.BOX)
+    size = _size_within_bound(image.size)
+    return image if size == image.size else image.resize(size, Image.Resampling.BOX)
+
+
+def _size_within_bound(size: Size) -> Size:
+    scale = min(int(_MAX_SQUARE**0.5) / max(size), 1.0)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def bytes_within_aspect(size: Size) -> int:
+    """Return the memory that `within_aspect` of a picture of `size` takes."""
+    width, height = size_within_aspect(_size_within_bound(size))
+    return width * height * PIXEL_BYTES

@@ -16,7 +16,7 @@ from dualfocus_engine.families.boxes import Region, Size
 from dualfocus_engine.machine.memory_budget import MemoryBudget
 from dualfocus_engine.machine.pool import submit
 from dualfocus_engine.pictures.colours import in_srgb
-from dualfocus_engine.pictures.fitting import Colour, fit, resize, within_aspect
+from dualfocus_engine.pictures.fitting import PIXEL_BYTES, Colour, fit, resize, within_aspect
 from dualfocus_engine.pictures.formats import MAX_DECODING_BYTES
 from dualfocus_engine.pictures.pictures import (
     DEFAULT_LIMITS,
@@ -34,8 +34,6 @@ _DECODED_CACHE_BYTES = 512 << 20
 _ENCODER_INPUT_CACHE_BYTES = 64 << 20
 # Images known to be readable, by their content.
 _MAX_KNOWN_IMAGES = 1 << 16
-# Pillow's for a pixel in RGB.
-_PIXEL_BYTES = 4
 # A JPEG of more pixels, of which nothing will be cropped, is decoded smaller.
 _MIN_PIXELS_TO_DOWNSCALE = 2_000_000
 # A downscaled JPEG keeps at least this multiple of the encoder's input size.
@@ -133,7 +131,7 @@ class PictureCache:
 
         It is held before any cache is asked, so that nobody waits for memory while others wait for what he makes.
         """
-        copied = 0 if region is None else region.area * _PIXEL_BYTES
+        copied = 0 if region is None else region.area * PIXEL_BYTES
         amount = copied if original.key in self._wholes else original.decoding_bytes
         with self.memory.hold(0 if is_made else amount):
             yield
@@ -148,7 +146,7 @@ class PictureCache:
 
         What is decoded ahead is bounded as what is kept is: where there is no room, the crop waits.
         """
-        size = picture.size[0] * picture.size[1] * _PIXEL_BYTES
+        size = picture.size[0] * picture.size[1] * PIXEL_BYTES
         is_known = picture.original.key in self._wholes
         self._decode_ahead_hits[is_known] += 1
         if is_known or self._bytes_ahead + size > _DECODED_CACHE_BYTES:
@@ -218,7 +216,7 @@ class PictureCache:
 
 
 def _size_in_bytes(image: Image.Image) -> int:
-    return image.width * image.height * _PIXEL_BYTES
+    return image.width * image.height * PIXEL_BYTES
 
 
 def _size_among_wholes(image: Image.Image) -> int:

@@ -253,8 +253,7 @@ class _VllmTask:
             await slot.acquire()
             if not self._is_steady:
                 limit.reschedule(None)
-            vllm_events = await self._wire.vllm_events()
-            async with aclosing(vllm_events):
+            async with aclosing(self._wire.vllm_events()) as vllm_events:
                 async for event in vllm_events:
                     events.put(self._telling(event))
                     if self._wire.begins_answer(event):

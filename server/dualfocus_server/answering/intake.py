@@ -1,7 +1,8 @@
 """From a chat completion request to the question the engine answers."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -134,8 +135,11 @@ def model_and_mode(asked: str | None, is_served: Callable[[str], bool]) -> tuple
     return (name, mode) if mode in MODES and is_served(name) else (asked, None)
 
 
-async def inline_images(request: Conversation, focus: DualFocus, images: RequestImages) -> None:
+@asynccontextmanager
+async def inlined_images(request: Conversation, focus: DualFocus, images: RequestImages) -> AsyncIterator[None]:
     """Open the images of a request that vLLM answers, by the same rules: vLLM fetches nothing and decodes no image.
+
+    It keeps them, decoded, until it has answered: the block is to run so long. They are gone with it.
 
     What stands for a picture in the model's prompts is words in its texts and tools, as it is where two looks answer.
     Embeddings are judged, and left to vLLM.
@@ -146,14 +150,19 @@ async def inline_images(request: Conversation, focus: DualFocus, images: Request
         raise BadQuestion("truncate_prompt_tokens can't be used with images.")
     salt = getattr(request, "cache_salt", None)
     opening = partial(_as_sent, focus.engine.pictures, salt=salt)
-    opened = await images.opened([_sent(part) for part in parts], Stages(), opening, salt)
-    for part, image in zip(parts, opened, strict=True):
-        part.clear()
-        part |= image
-    _put_all_into_words(request, focus)
-    embedded = [part for message in request.messages for part in parts_of(message) if EMBEDDINGS in part]
-    if embedded:
-        await run_in_image_pool(_check_embedded, embedded, focus, salt)
+    async with images.kept([_sent(part) for part in parts], opening, salt) as opened:
+        for part, image in zip(parts, opened, strict=True):
+            part.clear()
+            part |= image
+        _put_all_into_words(request, focus)
+        embedded = [part for message in request.messages for part in parts_of(message) if EMBEDDINGS in part]
+        if embedded:
+            await run_in_image_pool(_check_embedded, embedded, focus, salt)
+        try:
+            yield
+        finally:
+            for part in parts:
+                part.clear()  # the request may outlive its answer, in a cycle of what vLLM made of it
 
 
 def _put_all_into_words(request: Conversation, focus: DualFocus) -> None:

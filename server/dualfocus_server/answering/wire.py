@@ -57,8 +57,8 @@ class VllmWire(Protocol):
         Raises BadPicture, VllmResponseError and vLLM's errors.
         """
 
-    async def vllm_events(self) -> AsyncGenerator[str, None]:
-        """Have vLLM answer as events. Raises the same, also while they are read."""
+    def vllm_events(self) -> AsyncGenerator[str, None]:
+        """Have vLLM answer as events. Reading them raises the same."""
 
     def begins_answer(self, event: str) -> bool:
         """Whether an event of vLLM's says that the engine has taken the request."""

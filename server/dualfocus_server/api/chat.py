@@ -4,6 +4,7 @@ Leans on vLLM 0.32's streams: the first pieces say the role.
 """
 
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, cast
 
 from fastapi import APIRouter, Request, Response
@@ -11,7 +12,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRespo
 
 from dualfocus_server.answering.answer import answer, unless_left
 from dualfocus_server.answering.headers import take_headers
-from dualfocus_server.answering.intake import inline_images, take_mode
+from dualfocus_server.answering.intake import inlined_images, take_mode
 from dualfocus_server.answering.protocol import FocusRequest, FocusResponse
 from dualfocus_server.answering.service import Service
 from dualfocus_server.answering.streaming import Events
@@ -80,17 +81,21 @@ class ChatWire:
 
     async def vllm_body(self) -> dict[str, Any]:
         """Have vLLM answer."""
-        await self._inline_images()
-        return dict((await self._service.chat.answer(self._request, self._raw_request)).model_dump())
+        async with self._inlined_images():
+            return dict((await self._service.chat.answer(self._request, self._raw_request)).model_dump())
 
     async def vllm_events(self) -> AsyncGenerator[str, None]:
         """Have vLLM answer as events."""
-        await self._inline_images()
-        return await self._service.chat.stream(self._request, self._raw_request)
+        async with (
+            self._inlined_images(),
+            aclosing(await self._service.chat.stream(self._request, self._raw_request)) as pieces,
+        ):
+            async for piece in pieces:
+                yield piece
 
-    async def _inline_images(self) -> None:
+    def _inlined_images(self) -> AbstractAsyncContextManager[None]:
         images = self._service.images.of(client_of(self._raw_request))
-        await inline_images(self._request, self._service.focus, images)
+        return inlined_images(self._request, self._service.focus, images)
 
     def with_field(self, event: str, field: Mapping[str, str]) -> str:
         """Return an event of vLLM's with the answer's `dualfocus` field, where it says why the answer ends."""

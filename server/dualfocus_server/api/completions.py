@@ -5,6 +5,7 @@ Leans on vLLM 0.32's `CompletionRequest`, `CompletionResponse` and `CompletionSt
 
 import time
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, Self, cast
 
 from fastapi import APIRouter, Request, Response
@@ -94,7 +95,9 @@ class CompletionWire:
 
     async def vllm_events(self) -> AsyncGenerator[str, None]:
         """Have vLLM answer as events."""
-        return await self._service.chat.stream_text(self._request, self._raw_request)
+        async with aclosing(await self._service.chat.stream_text(self._request, self._raw_request)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     def begins_answer(self, event: str) -> bool:
         """Whether the engine has taken the request: every event says some of the text."""

@@ -22,7 +22,7 @@ from vllm.entrypoints.serve.tokenize.protocol import (
 
 from dualfocus_server.answering.answer import unless_left
 from dualfocus_server.answering.contents import TEXT, parts_of
-from dualfocus_server.answering.intake import image_parts, inline_images, model_and_mode
+from dualfocus_server.answering.intake import image_parts, inlined_images, model_and_mode
 from dualfocus_server.answering.protocol import Conversation, Readable
 from dualfocus_server.answering.service import Service
 from dualfocus_server.guards.json_body import JsonRoute
@@ -87,10 +87,11 @@ async def _tokenize(request: TokenizeConversation | TokenizeText, raw_request: R
 async def tokenized(request: TokenizeConversation | TokenizeText, raw_request: Request) -> dict[str, Any]:
     """Return what vLLM answers. Raises HttpError, BadPicture, VllmResponseError and vLLM's errors."""
     async with _admitted(request, raw_request) as service:
-        if isinstance(request, TokenizeConversation):
-            service.images.check_number(len(list(image_parts(request))))
-            await inline_images(request, service.focus, service.images.of(client_of(raw_request)))
-        return await service.chat.tokenize(request, raw_request)
+        if isinstance(request, TokenizeText):
+            return await service.chat.tokenize(request, raw_request)
+        service.images.check_number(len(list(image_parts(request))))
+        async with inlined_images(request, service.focus, service.images.of(client_of(raw_request))):
+            return await service.chat.tokenize(request, raw_request)
 
 
 @router.post("/detokenize", responses={200: {"model": DetokenizeResponse}})

@@ -1,19 +1,23 @@
 """The images of one request: how many there may be and how large together, judged before any is decoded."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from copy import copy
 from typing import Any, NamedTuple, TypeVar
 
 from dualfocus_engine import BadPicture, BadQuestion
+from dualfocus_engine.families.boxes import Size
 from dualfocus_engine.machine.pool import run_in_image_pool
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.method.tasks import unwrap_exception_group
-from dualfocus_engine.pictures.formats import opened
+from dualfocus_engine.pictures.fitting import bytes_within_aspect
+from dualfocus_engine.pictures.formats import MAX_DECODING_BYTES, opened
 from dualfocus_engine.pictures.pictures import DEFAULT_LIMITS, ImageLimits
 
 from dualfocus_server.images.image_fetcher import FetchBudget, ImageFetcher
 from dualfocus_server.images.named_images import ImageNames, NamedImages
+from dualfocus_server.images.room import Room
 
 T = TypeVar("T")
 
@@ -28,7 +32,7 @@ class SentImage(NamedTuple):
 class RequestImages:
     """Opens a request's images: at most `max_images`; the limit of pixels is for all of them together as well.
 
-    Of those behind URLs at most `max_fetched` bytes are read for one request.
+    Of those behind URLs at most `max_fetched` bytes are read for one request. `room` is for what vLLM keeps.
     """
 
     def __init__(
@@ -38,12 +42,14 @@ class RequestImages:
         limits: ImageLimits = DEFAULT_LIMITS,
         named: ImageNames | None = None,
         max_fetched: int = 64 << 20,
+        room: Room | None = None,
     ) -> None:
         self._source = source
         self._max_images = max_images
         self._limits = limits
         self._named = named or NamedImages()
         self._max_fetched = max_fetched
+        self._room = room or Room(MAX_DECODING_BYTES)
         self._client: str | None = None
 
     def of(self, client: str) -> "RequestImages":
@@ -75,12 +81,37 @@ class RequestImages:
         if not images:
             return []
         with stages.time("fetch"):
-            budget = FetchBudget(self._max_fetched)
-            encoded = await _gather([self._encoded(image, salt, budget) for image in images])
+            encoded = await self._all_encoded(images, salt)
         with stages.time("decode"):
             if len(encoded) > 1:  # one by itself is judged as it is opened
                 await run_in_image_pool(self._check_pixels, encoded)
-            made = await _gather([run_in_image_pool(opening, data, self._limits) for data in encoded])
+            return await self._made(images, encoded, opening, salt)
+
+    @asynccontextmanager
+    async def kept(
+        self, images: Sequence[SentImage], opening: Callable[[bytes, ImageLimits], T], salt: str | None = None
+    ) -> AsyncIterator[list[T]]:
+        """Open a request's images as `opened` does, for as long as the block runs: they have their memory so long."""
+        encoded = await self._all_encoded(images, salt)
+        if not encoded:
+            yield []
+            return
+        sizes = await run_in_image_pool(self._check_pixels, encoded)
+        async with self._room.hold(sum(map(bytes_within_aspect, sizes))):
+            yield await self._made(images, encoded, opening, salt)
+
+    async def _all_encoded(self, images: Sequence[SentImage], salt: str | None) -> list[bytes]:
+        budget = FetchBudget(self._max_fetched)
+        return await _gather([self._encoded(image, salt, budget) for image in images])
+
+    async def _made(
+        self,
+        images: Sequence[SentImage],
+        encoded: Sequence[bytes],
+        opening: Callable[[bytes, ImageLimits], T],
+        salt: str | None,
+    ) -> list[T]:
+        made = await _gather([run_in_image_pool(opening, data, self._limits) for data in encoded])
         for image, data in zip(images, encoded, strict=True):
             if image.uuid is not None and self._client is not None:
                 await self._named.keep(self._client, salt, image.uuid, data)
@@ -97,22 +128,24 @@ class RequestImages:
             )
         return found
 
-    def _check_pixels(self, encoded: Sequence[bytes]) -> None:
-        pixels = sum(map(_pixels, encoded))
-        if pixels > self._limits.pixels:
+    def _check_pixels(self, encoded: Sequence[bytes]) -> list[Size]:
+        """Return the images' sizes by their headers, of those that have one: opening the others tells why not."""
+        sizes = list(filter(None, map(_size, encoded)))
+        pixels = sum(width * height for width, height in sizes)
+        if len(encoded) > 1 and pixels > self._limits.pixels:
             raise BadPicture(
                 f"The {len(encoded)} images have {pixels:,} pixels together; "
                 f"those of one request may have {self._limits.pixels:,} (--max-image-pixels)."
             )
+        return sizes
 
 
-def _pixels(data: bytes) -> int:
-    """Return the pixels an image has by its header; 0 where it has none that can be read, which opening it tells."""
+def _size(data: bytes) -> Size | None:
     try:
         with opened(data) as image:
-            return image.width * image.height
+            return image.size
     except BadPicture:
-        return 0
+        return None
 
 
 async def _gather(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

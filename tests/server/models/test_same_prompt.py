@@ -12,7 +12,7 @@ from dualfocus_engine import DualFocus, FocusResult
 from dualfocus_engine.families.choosing import profile_of
 from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.method.stages import Stages
-from dualfocus_server.answering.intake import inline_images, question_of
+from dualfocus_server.answering.intake import inlined_images, question_of
 from dualfocus_server.answering.protocol import FocusRequest
 from dualfocus_server.answering.reasons import reason_for_vllm
 from dualfocus_server.answering.report import usage
@@ -107,9 +107,9 @@ class Both:
 
     async def off(self, request: FocusRequest) -> ChatCompletionResponse:
         """Answer by vLLM's own chat serving."""
-        await inline_images(request, self.focus, RequestImages(ImageFetcher()))
         raw = Request({"type": "http", "method": "POST", "path": "/", "headers": [], "query_string": b""})
-        return await self.chat.answer(request, raw)
+        async with inlined_images(request, self.focus, RequestImages(ImageFetcher())):
+            return await self.chat.answer(request, raw)
 
 
 def asked(messages: list[dict[str, Any]], **fields: Any) -> FocusRequest:

@@ -1,6 +1,7 @@
 """Images of requests that vLLM answers are opened before it sees them."""
 
 import json
+from copy import deepcopy
 from typing import Any, cast
 
 import pytest
@@ -11,7 +12,8 @@ from dualfocus_engine import (
 )
 from dualfocus_engine.method.stages import Stages
 from dualfocus_server.answering.contents import normalize_message
-from dualfocus_server.answering.intake import inline_images
+from dualfocus_server.answering.intake import inlined_images
+from dualfocus_server.answering.protocol import FocusRequest
 from dualfocus_server.images.hosts import HostRules
 from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.images.request_images import RequestImages, SentImage
@@ -21,6 +23,13 @@ from vllm.renderers.chat_utils import _parse_chat_message_content_mm_part as as_
 from ..builders import data_url, encoded
 from ..local_web import respond, serving
 from .test_intake import focus, images, request, text, user
+
+
+async def inlined(asked: FocusRequest, asker: Any, source: RequestImages) -> None:
+    """Open a request's images as vLLM is given them."""
+    async with inlined_images(asked, asker, source):
+        given = deepcopy(asked.messages)
+    asked.messages = given
 
 
 @pytest.mark.parametrize("nested", [True, False])
@@ -33,7 +42,7 @@ async def test_image_reaches_vllm_opened_upright_and_under_our_key(kind: str, ne
         url = f"{web.address}/a"
         part = {"type": kind, "image_url": {"url": url} if nested else url, "uuid": "the client's own"}
         asked = request(user(part, text()), dualfocus={"mode": "off"})
-        await inline_images(asked, focus(), RequestImages(source))
+        await inlined(asked, focus(), RequestImages(source))
         (picture,) = await RequestImages(source).opened([SentImage(url)], Stages(), open_picture)
         await source.close()
     name, shown = as_vllm_reads(cast("Any", asked.messages)[-1]["content"][0])
@@ -46,13 +55,13 @@ async def test_image_reaches_vllm_opened_upright_and_under_our_key(kind: str, ne
 async def test_tokens_that_vllm_would_take_for_the_conversation_hold_no_picture(tokens: list[int]) -> None:
     asked = request(user(text()), kv_transfer_params={"prompt_token_ids": tokens})
     with pytest.raises(BadQuestion, match="Token 9 stands for a picture"):
-        await inline_images(asked, focus(), images())
+        await inlined(asked, focus(), images())
 
 
 @pytest.mark.parametrize("tokens", [None, [1, 2], [1, [9]], "9", {"9": 9}])
 async def test_what_else_is_sent_as_tokens_is_vllms_to_judge(tokens: Any) -> None:
     asked = request(user(text()), kv_transfer_params={"prompt_token_ids": tokens, "remote_host": "a"})
-    await inline_images(asked, focus(), images())
+    await inlined(asked, focus(), images())
 
 
 FETCHES = {
@@ -77,7 +86,7 @@ async def test_vllm_is_given_nothing_to_fetch_by_itself(part: dict[str, Any], ro
     written = json.loads(json.dumps(part).replace("URL", address))
     try:
         asked = request({"role": role, "content": [written, text()]}, user(text()), stream=True)
-        await inline_images(asked, focus(), images())
+        await inlined(asked, focus(), images())
     except (DualFocusError, ValueError):
         return
     assert address not in repr(asked.messages)
@@ -97,7 +106,7 @@ async def test_an_image_sent_before_may_be_named_by_its_uuid(part: dict[str, Any
     sent = {"type": "image_url", "image_url": {"url": data_url(picture)}, "uuid": "sign"}
     first, then = request(user(sent, text())), request(user(part, text()))
     for asked in (first, then):
-        await inline_images(asked, focus(), bound)
+        await inlined(asked, focus(), bound)
     shown = [cast("Any", asked.messages)[-1]["content"][0] for asked in (first, then)]
     assert shown[0]["uuid"] == shown[1]["uuid"] != "sign", "vLLM's caches go by our key"
     assert shown[1]["image_pil"].size == (40, 30)
@@ -112,3 +121,13 @@ def test_a_uuid_is_a_short_string(uuid: Any) -> None:
 def test_without_a_uuid_an_image_needs_its_url() -> None:
     with pytest.raises(ValueError, match="has no image_url with a url in it"):
         normalize_message(user({"type": "image_url", "image_url": None, "uuid": None}))
+
+
+async def test_pictures_are_gone_once_vllm_has_answered() -> None:
+    asked = request(
+        user({"type": "image_url", "image_url": {"url": data_url(encoded(Image.new("RGB", (4, 3))))}}, text())
+    )
+    async with inlined_images(asked, focus(), images()):
+        (part, _) = cast("Any", asked.messages)[-1]["content"]
+        assert part["image_pil"].size == (4, 3)
+    assert part == {}

@@ -24,6 +24,7 @@ from dualfocus_server.guards.places import OwnPlaces
 from dualfocus_server.guards.watchdog import Watchdog
 from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.images.request_images import RequestImages
+from dualfocus_server.images.room import Room
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 from PIL import Image
@@ -344,3 +345,26 @@ async def test_too_many_images_are_refused_before_any_is_read(monkeypatch: pytes
     messages = [{"role": "user", "content": [IMAGE, IMAGE, IMAGE, {"type": "text", "text": "What?"}]}]
     with pytest.raises(BadQuestion, match="has 3 images"):
         await answered(service(), messages, **focus)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_pictures_that_vllm_keeps_have_their_memory_until_it_has_answered(streams: bool) -> None:
+    chat, other = FakeChat(), FakeChat()
+    on = service(running=2, chat=chat)
+    on.images._room = Room(40 * 30 * 4)
+    kept = asyncio.create_task(answered(on, ABOUT_AN_IMAGE, stream=streams, dualfocus={"mode": "off"}))
+    await admitted(on, 1)
+    begun = await asyncio.wait_for(kept, WAIT) if streams else None
+    other.is_read.set()
+    waiting = asyncio.create_task(
+        answered(replace(on, chat=cast("VllmChat", other)), ABOUT_AN_IMAGE, dualfocus={"mode": "off"})
+    )
+    await admitted(on, 2)
+    await asyncio.sleep(0.1)
+    assert not waiting.done(), "there is room for one picture"
+    chat.is_read.set()
+    if begun is None:
+        await kept
+    else:
+        assert "The server failed on this request" in "".join(await lines_of(begun))
+    assert json.loads((await asyncio.wait_for(waiting, WAIT)).body) == {"id": "1"}

@@ -22,7 +22,7 @@ from vllm.entrypoints.anthropic.serving import AnthropicServingMessages, wrap_da
 from vllm.entrypoints.generate.base.protocol import DeltaFunctionCall, DeltaMessage, DeltaToolCall
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
 
-from dualfocus_server.answering.intake import inline_images
+from dualfocus_server.answering.intake import inlined_images
 from dualfocus_server.answering.protocol import FocusReport, FocusRequest, FocusResponse
 from dualfocus_server.answering.service import Service
 from dualfocus_server.answering.streaming import Events
@@ -72,14 +72,16 @@ class MessagesWire:
 
     async def vllm_body(self) -> dict[str, Any]:
         """Have vLLM answer."""
-        await inline_images(self._request, self._service.focus, self._service.images)
-        return self._message(await self._service.chat.answer(self._request, self._raw_request))
+        async with inlined_images(self._request, self._service.focus, self._service.images):
+            return self._message(await self._service.chat.answer(self._request, self._raw_request))
 
     async def vllm_events(self) -> AsyncGenerator[str, None]:
         """Have vLLM answer as events."""
-        await inline_images(self._request, self._service.focus, self._service.images)
-        pieces = await self._service.chat.stream(self._request, self._raw_request)
-        return self._converted(pieces)
+        async with inlined_images(self._request, self._service.focus, self._service.images):
+            pieces = await self._service.chat.stream(self._request, self._raw_request)
+            async with aclosing(self._converted(pieces)) as events:
+                async for event in events:
+                    yield event
 
     async def _converted(self, pieces: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
         """Yield the events of a chat completion's pieces. Raises what went wrong in those."""

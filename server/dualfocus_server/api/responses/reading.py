@@ -3,6 +3,8 @@
 Leans on vLLM 0.32's `construct_input_messages` and `should_continue_final_message`.
 """
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -11,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from vllm.entrypoints.openai.responses.utils import construct_input_messages, should_continue_final_message
 
-from dualfocus_server.answering.intake import image_parts, in_words, inline_images
+from dualfocus_server.answering.intake import image_parts, in_words, inlined_images
 from dualfocus_server.answering.protocol import FocusRequest
 from dualfocus_server.answering.service import Service
 from dualfocus_server.api.responses.protocol import ResponseQuestion, ResponseRequest
@@ -61,8 +63,11 @@ def question_of_response(asked: ResponseRequest) -> ResponseQuestion:
     return question
 
 
-async def opened_for_vllm(asked: ResponseRequest, service: Service, client: str) -> tuple[ResponseRequest, list[Any]]:
-    """Return the request as vLLM may answer it, and its messages, in which its images are open.
+@asynccontextmanager
+async def opened_for_vllm(
+    asked: ResponseRequest, service: Service, client: str
+) -> AsyncIterator[tuple[ResponseRequest, list[Any]]]:
+    """Yield the request as vLLM may answer it, and its messages, in which its images are open for as long.
 
     Images named by a `uuid` are those of `client`. vLLM keeps nothing of it: the conversation before is in its input
     already. Raises BadPicture.
@@ -79,16 +84,16 @@ async def opened_for_vllm(asked: ResponseRequest, service: Service, client: str)
     conversation = FocusRequest.model_construct(messages=messages, **told)
     if any(image_parts(conversation)):
         request.truncation = "disabled"  # a prompt that is cut may lose an image's place
-    await inline_images(conversation, service.focus, service.images.of(client))
-    for item, name, message in zip(items, contents, messages, strict=False):
-        item[name] = message["content"]
-    if request.instructions is not None:
-        request.instructions = messages[-1]["content"]
-    for name in _WORDED:
-        setattr(request, name, getattr(conversation, name))
-    if not isinstance(request.input, str):
-        request.input = [_in_words(item, service.focus) for item in request.input]
-    return request, messages
+    async with inlined_images(conversation, service.focus, service.images.of(client)):
+        for item, name, message in zip(items, contents, messages, strict=False):
+            item[name] = message["content"]
+        if request.instructions is not None:
+            request.instructions = messages[-1]["content"]
+        for name in _WORDED:
+            setattr(request, name, getattr(conversation, name))
+        if not isinstance(request.input, str):
+            request.input = [_in_words(item, service.focus) for item in request.input]
+        yield request, messages
 
 
 def _in_words(item: Any, focus: DualFocus) -> Any:

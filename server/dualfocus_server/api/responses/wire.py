@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any
 
 from fastapi import Request
@@ -31,7 +31,7 @@ from dualfocus_server.api.responses.events import (
     Output,
     ResponseWriter,
 )
-from dualfocus_server.api.responses.protocol import FocusedResponse, ResponseQuestion
+from dualfocus_server.api.responses.protocol import FocusedResponse, ResponseQuestion, ResponseRequest
 from dualfocus_server.api.responses.reading import opened_for_vllm
 from dualfocus_server.api.responses.store import Stored
 from dualfocus_server.guards.api_errors import ApiError, error_type
@@ -113,14 +113,20 @@ class ResponsesWire:
 
     async def vllm_body(self) -> dict[str, Any]:
         """Have vLLM answer."""
-        request, messages = await opened_for_vllm(self._asked, self._service, client_of(self._raw_request))
-        response = await self._service.chat.respond(request, messages, self._raw_request)
-        return self._kept(self._as_asked(response))
+        async with self._opened_for_vllm() as (request, messages):
+            response = await self._service.chat.respond(request, messages, self._raw_request)
+            return self._kept(self._as_asked(response))
 
     async def vllm_events(self) -> AsyncGenerator[str, None]:
         """Have vLLM answer as events."""
-        request, messages = await opened_for_vllm(self._asked, self._service, client_of(self._raw_request))
-        return self._written(await self._service.chat.respond_in_events(request, messages, self._raw_request))
+        async with self._opened_for_vllm() as (request, messages):
+            written = self._written(await self._service.chat.respond_in_events(request, messages, self._raw_request))
+            async with aclosing(written):
+                async for event in written:
+                    yield event
+
+    def _opened_for_vllm(self) -> AbstractAsyncContextManager[tuple[ResponseRequest, list[Any]]]:
+        return opened_for_vllm(self._asked, self._service, client_of(self._raw_request))
 
     async def _written(self, events: Any) -> AsyncGenerator[str, None]:
         async with aclosing(events):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from copy import deepcopy
 from typing import Any, cast
 
 import pytest
@@ -9,6 +10,7 @@ from dualfocus_engine import BadPicture
 from dualfocus_engine.backend.chat_template import as_words, in_words
 from dualfocus_server.answering.intake import sampling_of
 from dualfocus_server.answering.reasons import reason_for_vllm
+from dualfocus_server.answering.service import Service
 from dualfocus_server.api.responses.protocol import ResponseRequest
 from dualfocus_server.api.responses.reading import opened_for_vllm, question_of_response
 from PIL import Image
@@ -180,6 +182,12 @@ def test_encrypted_thoughts_are_refused() -> None:
         question_of_response(wanted([thought, {"role": "user", "content": "What?"}]))
 
 
+async def opened(asked: ResponseRequest, on: Service, client: str) -> tuple[ResponseRequest, list[Any]]:
+    """What vLLM is given to answer."""
+    async with opened_for_vllm(asked, on, client) as given:
+        return deepcopy(given)
+
+
 def test_ids_are_ours() -> None:
     asked = wanted("What?", request_id="resp_of_another")
     assert asked.request_id.startswith("resp_")
@@ -190,7 +198,7 @@ def test_ids_are_ours() -> None:
 @pytest.mark.parametrize("input", [[user(IMAGE, TEXT)], [*ABOUT_AN_IMAGE, CALL, given_back([IMAGE, TEXT])]])
 async def test_vllm_is_handed_every_image_opened(input: Any) -> None:
     asked = wanted(input, truncation="auto", previous_response_id="resp_1", background=False)
-    request, messages = await opened_for_vllm(asked, service(), "")
+    request, messages = await opened(asked, service(), "")
     made: Any = construct_input_messages(request_instructions=request.instructions, request_input=request.input)
     images = [part for message in made for part in parts_in(message) if "image" in part["type"]]
     assert images
@@ -206,12 +214,12 @@ async def test_vllm_is_handed_every_image_opened(input: Any) -> None:
 
 async def test_an_image_named_by_its_uuid_is_the_clients_own_where_vllm_answers() -> None:
     on, name = service(), {"uuid": "mine"}
-    await opened_for_vllm(wanted([user(IMAGE | name, TEXT)]), on, "one")
+    await opened(wanted([user(IMAGE | name, TEXT)]), on, "one")
     known = wanted([user({"type": "input_image", "image_url": None} | name, TEXT)])
-    request, _ = await opened_for_vllm(known, on, "one")
+    request, _ = await opened(known, on, "one")
     assert [part["type"] for part in cast("Any", request.input)[0]["content"]] == ["image_pil", "text"]
     with pytest.raises(BadPicture):
-        await opened_for_vllm(known, on, "another")
+        await opened(known, on, "another")
 
 
 def parts_in(message: Any) -> list[dict[str, Any]]:
@@ -222,7 +230,7 @@ def parts_in(message: Any) -> list[dict[str, Any]]:
 async def test_an_image_of_a_tool_is_opened_by_our_rules() -> None:
     asked = wanted([given_back([{"type": "input_image", "image_url": "http://127.0.0.1/a.png"}])])
     with pytest.raises(BadPicture):
-        await opened_for_vllm(asked, service(), "")
+        await opened(asked, service(), "")
 
 
 async def test_words_that_stand_for_pictures_are_words(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +245,7 @@ async def test_words_that_stand_for_pictures_are_words(monkeypatch: pytest.Monke
     input = [user(TEXT | {"text": text}), thought, SAID | {"content": text}, call, custom, given_back(text)]
     told = {"instructions": text, "tools": [LOOK | {"description": text}], "chat_template_kwargs": {"a": text}}
     asked = wanted(input, **told)
-    request, _ = await opened_for_vllm(asked, on, "")
+    request, _ = await opened(asked, on, "")
     assert "<image>" not in str([request.tools, request.chat_template_kwargs, request.input])
     assert "<image>" in str(asked.tools), "the response says what was sent"
     made: Any = construct_input_messages(request_instructions=request.instructions, request_input=request.input)
@@ -247,6 +255,6 @@ async def test_words_that_stand_for_pictures_are_words(monkeypatch: pytest.Monke
 
 
 async def test_text_alone_may_be_cut_by_vllm() -> None:
-    request, _ = await opened_for_vllm(wanted("What?", truncation="auto"), service(), "")
+    request, _ = await opened(wanted("What?", truncation="auto"), service(), "")
     assert request.truncation == "auto"
     assert cast("Any", request.input) == [{"role": "user", "content": "What?"}]
