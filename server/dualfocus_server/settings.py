@@ -139,7 +139,10 @@ _LIMITS = {
     "max_images": (1, "images of a request"),
     "max_image_bytes": (1, "bytes of an encoded image"),
     "max_image_pixels": (1, "pixels of a request's images together, judged before any is decoded"),
-    "max_decoding_bytes": (1, "bytes that images being decoded take in memory together; others wait"),
+    "max_decoding_bytes": (
+        1,
+        "bytes that images being decoded take in memory together, and as many those that vLLM is handed; others wait",
+    ),
     "max_body_bytes": (1, "bytes of a request's body"),
     "body_timeout": (0, "seconds for a request's body to arrive (0: no limit)"),
     "max_questions": (1, "questions worked on at once"),

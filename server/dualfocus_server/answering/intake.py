@@ -23,7 +23,10 @@ from dualfocus_server.answering.protocol import MODES, Conversation, FocusOption
 from dualfocus_server.guards.api_errors import as_client_errors
 from dualfocus_server.images.embeddings import check_embeddings, embeddings_key
 from dualfocus_server.images.request_images import RequestImages, SentImage
+from dualfocus_server.images.room import once_the_prompt_is_made
 
+# The type of a part with pixels in it, as vLLM has it.
+_PIXELS = "image_pil"
 # What vLLM gives to the chat template of a message, besides its content.
 _TOLD = ("tool_calls", "tool_call_id", "name", "reasoning", "task", "tools")
 
@@ -136,10 +139,13 @@ def model_and_mode(asked: str | None, is_served: Callable[[str], bool]) -> tuple
 
 
 @asynccontextmanager
-async def inlined_images(request: Conversation, focus: DualFocus, images: RequestImages) -> AsyncIterator[None]:
+async def inlined_images(
+    request: Conversation, focus: DualFocus, images: RequestImages, *, is_read_once: bool = True
+) -> AsyncIterator[None]:
     """Open the images of a request that vLLM answers, by the same rules: vLLM fetches nothing and decodes no image.
 
-    It keeps them, decoded, until it has answered: the block is to run so long. They are gone with it.
+    They are gone with the block, and where the request `is_read_once` as soon as its prompt is made: vLLM keeps the
+    request itself until it has answered.
 
     What stands for a picture in the model's prompts is words in its texts and tools, as it is where two looks answer.
     Embeddings are judged, and left to vLLM.
@@ -150,19 +156,28 @@ async def inlined_images(request: Conversation, focus: DualFocus, images: Reques
         raise BadQuestion("truncate_prompt_tokens can't be used with images.")
     salt = getattr(request, "cache_salt", None)
     opening = partial(_as_sent, focus.engine.pictures, salt=salt)
-    async with images.kept([_sent(part) for part in parts], opening, salt) as opened:
+    sent = [_sent(part) for part in parts]
+    _put_all_into_words(request, focus)
+    embedded = [part for message in request.messages for part in parts_of(message) if EMBEDDINGS in part]
+    if embedded:
+        await run_in_image_pool(_check_embedded, embedded, focus, salt)
+    async with images.kept(sent, opening, salt) as (opened, give_back):
+
+        def forget() -> None:
+            opened.clear()
+            for part in parts:
+                part[_PIXELS] = None
+            give_back()
+
         for part, image in zip(parts, opened, strict=True):
             part.clear()
             part |= image
-        _put_all_into_words(request, focus)
-        embedded = [part for message in request.messages for part in parts_of(message) if EMBEDDINGS in part]
-        if embedded:
-            await run_in_image_pool(_check_embedded, embedded, focus, salt)
+        if is_read_once:
+            once_the_prompt_is_made(forget)
         try:
             yield
         finally:
-            for part in parts:
-                part.clear()  # the request may outlive its answer, in a cycle of what vLLM made of it
+            forget()
 
 
 def _put_all_into_words(request: Conversation, focus: DualFocus) -> None:
@@ -228,7 +243,7 @@ def _put_into_words(message: dict[str, Any], focus: DualFocus) -> None:
 def _as_sent(pictures: PictureCache, data: bytes, limits: ImageLimits, salt: str | None) -> dict[str, Any]:
     """Return an image as the part of a message that vLLM takes it from; work for a thread."""
     original = read_source_image(data, limits, salt)
-    return {"type": "image_pil", "image_pil": pictures.within_aspect(original), "uuid": f"{original.key}-as-sent"}
+    return {"type": _PIXELS, _PIXELS: pictures.within_aspect(original), "uuid": f"{original.key}-as-sent"}
 
 
 def sampling_of(request: FocusRequest, focus: DualFocus) -> Any:

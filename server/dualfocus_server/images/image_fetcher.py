@@ -17,8 +17,8 @@ _LONGEST_HOST = 253  # of any name in the DNS
 _HIGHEST_PORT = 65_535
 # Characters, with the colon: the rest may be megabytes.
 _SCHEME_ENDS = len("https:")
-# Base64 of as many characters is decoded sooner than a thread is woken; percent signs take longer.
-_SHORT = 1 << 20
+# Base64 of as many characters is decoded about as soon as a thread is woken; percent signs take longer.
+_SHORT = 1 << 18
 # S3-compatible stores name the encoding of an upload, though they send the bytes as they are.
 _NOT_PACKED = ("", "identity", "aws-chunked")
 # What browsers drop at either end of a URL, and inside base64.

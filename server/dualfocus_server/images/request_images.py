@@ -90,15 +90,17 @@ class RequestImages:
     @asynccontextmanager
     async def kept(
         self, images: Sequence[SentImage], opening: Callable[[bytes, ImageLimits], T], salt: str | None = None
-    ) -> AsyncIterator[list[T]]:
-        """Open a request's images as `opened` does, for as long as the block runs: they have their memory so long."""
-        encoded = await self._all_encoded(images, salt)
-        if not encoded:
-            yield []
+    ) -> AsyncIterator[tuple[list[T], Callable[[], None]]]:
+        """Open a request's images as `opened` does, with memory held for them; yield what gives it back early too."""
+        if not images:
+            yield [], lambda: None
             return
+        encoded = await self._all_encoded(images, salt)
         sizes = await run_in_image_pool(self._check_pixels, encoded)
-        async with self._room.hold(sum(map(bytes_within_aspect, sizes))):
-            yield await self._made(images, encoded, opening, salt)
+        async with self._room.hold(sum(map(bytes_within_aspect, sizes))) as let_go:
+            made = await self._made(images, encoded, opening, salt)
+            encoded.clear()
+            yield made, let_go
 
     async def _all_encoded(self, images: Sequence[SentImage], salt: str | None) -> list[bytes]:
         budget = FetchBudget(self._max_fetched)
@@ -129,9 +131,10 @@ class RequestImages:
         return found
 
     def _check_pixels(self, encoded: Sequence[bytes]) -> list[Size]:
-        """Return the images' sizes by their headers, of those that have one: opening the others tells why not."""
-        sizes = list(filter(None, map(_size, encoded)))
-        pixels = sum(width * height for width, height in sizes)
+        """Return the images' sizes by their headers, of those that will be opened: opening the others tells why not."""
+        found = [self._size(data) for data in encoded]
+        sizes = [size for size in found if size is not None and size[0] * size[1] <= self._limits.pixels]
+        pixels = sum(width * height for width, height in filter(None, found))
         if len(encoded) > 1 and pixels > self._limits.pixels:
             raise BadPicture(
                 f"The {len(encoded)} images have {pixels:,} pixels together; "
@@ -139,13 +142,12 @@ class RequestImages:
             )
         return sizes
 
-
-def _size(data: bytes) -> Size | None:
-    try:
-        with opened(data) as image:
-            return image.size
-    except BadPicture:
-        return None
+    def _size(self, data: bytes) -> Size | None:
+        try:
+            with opened(data, self._limits.formats) as image:
+                return image.size
+        except BadPicture:
+            return None
 
 
 async def _gather(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

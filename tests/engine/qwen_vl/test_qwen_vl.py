@@ -21,8 +21,9 @@ from tests.engine.qwen_vl.original import LAYERS, QUERIES, Weights, weights, wri
 # As the hub's files say, and in 32 bits, where next to nothing is rounded.
 _DTYPES = ["bfloat16", pytest.param("float32", marks=pytest.mark.slow)]
 # How far log-probabilities may be from the plain forward's in 32 bits: at most, and on average. In bfloat16 the plain
-# forward itself is off by 0.14 at most, and by 0.024 on average.
-_CLOSE = {"bfloat16": (0.25, 0.04), "float32": (1e-3, 1e-4)}
+# forward itself is off by 0.14 at most, and by 0.024 on average. Pictures that the server resizes are a level off here
+# and there, which makes 0.0001.
+_CLOSE = {"bfloat16": (0.25, 0.04), "float32": (1e-3, 3e-4)}
 _RANK = 4
 _BOX = "<ref>the sign</ref><box>(250,250),(500,500)</box>"
 # What an adapter of the authors' own training changes.

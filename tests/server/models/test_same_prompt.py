@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -174,6 +175,20 @@ async def test_the_macro_turn_is_what_mode_off_is(both: Both, shape: str) -> Non
     macro = (await both.macro(asked(SHAPES[shape]))).turns["macro"]
     off = await both.off(asked(SHAPES[shape], return_token_ids=True))
     assert list(macro.prompt_token_ids) == off.prompt_token_ids
+
+
+@pytest.mark.parametrize("both", ["llava"], indirect=True)
+@pytest.mark.parametrize("is_read_once", [True, False])
+async def test_pictures_are_let_go_of_while_vllm_writes(both: Both, is_read_once: bool) -> None:
+    request, raw = asked([user(fresh(), text())], stream=True), Request({"type": "http", "headers": []})
+    images = RequestImages(ImageFetcher())
+    async with inlined_images(request, both.focus, images, is_read_once=is_read_once):
+        part = cast("Any", request.messages)[-1]["content"][0]
+        assert part["image_pil"] is not None
+        async with aclosing(await both.chat.stream(request, raw)) as pieces:
+            assert (part["image_pil"] is None) is is_read_once
+            assert len([piece async for piece in pieces]) > 2
+    assert part["image_pil"] is None
 
 
 @pytest.mark.parametrize("both", [*PROFILES, pytest.param("internvl", marks=pytest.mark.slow)], indirect=True)

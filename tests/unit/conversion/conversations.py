@@ -54,7 +54,7 @@ def converted_logprobs(folder: Path, asked: Sequence[Asked], dtype: torch.dtype)
     """The same by the converted model in transformers, over the original vocabulary."""
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).eval()
     processor = AutoProcessor.from_pretrained(folder)
-    # Pillow's resizing, as LLaVA's and this server's is; torchvision's is another by a grey level here and there.
+    # Pillow's resizing, as LLaVA's is; torchvision's is another by a grey level here and there.
     processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     found = []
     for text, pictures in asked:

@@ -1,6 +1,7 @@
 """How many images a request may have and how large together; one that is refused fetches nothing any more."""
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from dualfocus_server.images import request_images
 from dualfocus_server.images.hosts import HostRules
 from dualfocus_server.images.image_fetcher import FetchBudget, ImageFetcher
 from dualfocus_server.images.request_images import RequestImages, SentImage
+from dualfocus_server.images.room import Room
 from PIL import Image
 
 from ..builders import data_url, encoded
@@ -51,7 +53,7 @@ async def test_header_of_one_by_itself_is_read_as_it_is_opened_alone(monkeypatch
     read: list[bytes] = []
 
     @contextmanager
-    def noted(data: bytes) -> Iterator[Image.Image]:
+    def noted(data: bytes, formats: tuple[str, ...]) -> Iterator[Image.Image]:
         read.append(data)
         yield Image.new("1", (1, 1))
 
@@ -135,3 +137,25 @@ async def test_what_could_not_be_opened_is_not_kept() -> None:
 
 async def _sizes(images: RequestImages, *sent: SentImage) -> list[tuple[int, int]]:
     return [picture.size for picture in await images.opened(sent, Stages(), open_picture)]
+
+
+async def test_what_is_kept_holds_room_and_no_file() -> None:
+    room = Room(30 * 20 * 4)
+    images = RequestImages(ImageFetcher(), limits=ImageLimits(700, ("PNG",)), room=room)
+    async with images.kept([WIDE, SMALL], lambda data, limits: data) as (files, give_back):
+        assert room._free == (30 * 20 - 30 * 10 - 10 * 10) * 4
+        holding = [found for found in gc.get_referrers(files[0]) if isinstance(found, list) and found is not files]
+        assert not holding
+        give_back()
+        assert room._free == 30 * 20 * 4
+    assert room._free == 30 * 20 * 4
+
+
+async def test_what_will_be_refused_waits_for_no_room() -> None:
+    room = Room(1)
+    images = RequestImages(ImageFetcher(), limits=ImageLimits(299), room=room)
+    async with room.hold(1), asyncio.timeout(WAIT):
+        for refused in (WIDE, SentImage("data:,nothing")):
+            with pytest.raises(BadPicture):
+                async with images.kept([refused], open_picture):
+                    raise AssertionError("it was opened")

@@ -77,6 +77,8 @@ def test_profile_is_applied_to_what_is_shown_and_cropped_once(monkeypatch: pytes
         crop = cache.crop(picture.original, Region(0, 0, 50, 50), 10_000)
         assert crop.getpixel((5, 5)) == pytest.approx(LINEAR, abs=2)
         assert crop.info == {}
+    assert cache.encoder_input(picture.shown_at((56, 28))).getpixel((5, 5)) == pytest.approx(LINEAR, abs=2)
+    assert cache.within_side(picture.original, 60).getpixel((5, 5)) == pytest.approx(LINEAR, abs=2)
     assert max(sizes) < 3000 * 2000 / 4
     assert cache.within_aspect(picture.original).getpixel((5, 5)) == pytest.approx(LINEAR, abs=2)
     strip = encoded(Image.new("RGB", (900, 9), (128, 128, 128)), icc_profile=_linear())

@@ -315,3 +315,15 @@ def test_without_a_side_the_models_processor_resizes() -> None:
 
 def test_without_padding_the_models_processor_does_all(china: Image.Image) -> None:
     assert np.array_equal(np.asarray(fit(china, None, None)), np.asarray(china))
+
+
+@pytest.mark.parametrize("size", [(10, 400_000), (400_000, 10), (1, 100_000)])
+def test_rows_of_a_strip_take_no_gigabytes(size: tuple[int, int]) -> None:
+    strip = Image.new("RGB", size, (10, 200, 30))
+    tracemalloc.start()
+    try:
+        shown = resize(strip, (448, 448))
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20, "537 MB where all rows of the first are filtered"
+    finally:
+        tracemalloc.stop()
+    assert shown.getcolors() == [(448 * 448, (10, 200, 30))]
