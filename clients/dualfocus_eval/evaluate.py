@@ -78,7 +78,7 @@ def evaluate(server: Server, settings: Settings, folder: Path) -> Finished:
     if reason is not None:
         return Finished(reason, {}, [])
     judged = judge_all(settings.benchmark, kept)
-    found = figures_of(settings.benchmark, judged, kept)
+    found = figures_of(settings.benchmark, judged, kept, {one.name for one in settings.variants()})
     write(folder, header, found, judged)
     return Finished(None, found, judged)
 

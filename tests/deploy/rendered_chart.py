@@ -22,15 +22,15 @@ OF_OPERATORS = {"ServiceMonitor", "PrometheusRule", "ScaledObject"}
 every_case = pytest.mark.parametrize("case", list(CASES))
 
 
-def files(values: dict[str, Any]) -> dict[str, str]:
+def files(values: dict[str, Any], name: str = "demo") -> dict[str, str]:
     with helm.Chart.load(CHART) as chart:
-        rendered = chart.render(values, name="demo", namespace="prod")
+        rendered = chart.render(values, name=name, namespace="prod")
     return {Path(name).name: text for name, text in rendered.items()}
 
 
-def render(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def render(values: dict[str, Any], name: str = "demo") -> dict[str, dict[str, Any]]:
     """Return what is rendered, by its kind: there is at most one of each."""
-    texts = [text for name, text in files(values).items() if name.endswith(".yaml")]
+    texts = [text for name, text in files(values, name).items() if name.endswith(".yaml")]
     resources = [resource for text in texts for resource in yaml.safe_load_all(text) if resource]
     kinds = [resource["kind"] for resource in resources]
     assert len(kinds) == len(set(kinds))

@@ -2,6 +2,7 @@
 
 import base64
 import math
+import re
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -38,6 +39,12 @@ def test_lint_has_nothing_to_say(case: str) -> None:
     report = helm.lint(CHART, CASES[case], strict=True)
     assert report["errors"] == []
     assert [message["error"] for message in report["messages"]] == ["icon is recommended"]
+
+
+@pytest.mark.parametrize("release", ["a" * 53, "b" * 50 + "--c", "c" * 51 + ".d"])
+def test_names_that_are_cut_are_names_in_kubernetes(release: str) -> None:
+    for resource in render(CASES["many-replicas"], release).values():
+        assert re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", resource["metadata"]["name"])
 
 
 @every_case

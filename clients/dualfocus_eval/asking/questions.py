@@ -102,8 +102,8 @@ class Asked(Question):
         }
 
     def failure(self, error: AskError) -> dict[str, Any]:
-        """Return what is kept of a question without an answer."""
-        return {"error": str(error)}
+        """Return what is kept of a question without an answer: its group's others are not judged without it."""
+        return {"error": str(error), "group": self.sample.group}
 
     def told(self, found: dict[str, Any]) -> Record:
         """Return a question's record."""

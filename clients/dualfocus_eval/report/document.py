@@ -41,7 +41,7 @@ def failures(found: dict[str, Any]) -> str:
     """Return what there is to say of questions without an answer; nothing where all have one."""
     told = []
     if found["failed"]:
-        told.append(f"{found['failed']} questions failed and are in no figure.")
+        told.append(f"{found['failed']} questions failed and are in no figure, nor is what is judged with them.")
     if found["failed_again"]:
         told.append(f"{found['failed_again']} failed when asked again: that scoring or shift is left out.")
     return " ".join([*told, "The same command again asks them."] if told else [])

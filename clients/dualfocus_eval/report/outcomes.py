@@ -87,13 +87,19 @@ def judge(benchmark: Benchmark, outcome: Outcome, variants: Iterable[str] = ()) 
 
 
 def outcomes_of(records: Iterable[Record]) -> list[Outcome]:
-    """Return the questions of a run that were answered, in the order of their records."""
-    answered = [record for record in records if "error" not in record]
+    """Return the questions of a run that were answered, in the order of their records.
+
+    Of questions that are judged together none is among them where one failed: the others alone are not what is judged.
+    """
+    kept = list(records)
+    torn = {record.get("group") for record in kept if record["variant"] == FIRST and "error" in record} - {None, ""}
+    answered = [record for record in kept if "error" not in record]
     again: dict[str, dict[str, str]] = {}
     for record in answered:
         if record["variant"] != FIRST:
             again.setdefault(record["id"], {})[record["variant"]] = record["reply"]
-    return [_outcome(record, again.get(record["id"], {})) for record in answered if record["variant"] == FIRST]
+    first = [record for record in answered if record["variant"] == FIRST and record["sample"]["group"] not in torn]
+    return [_outcome(record, again.get(record["id"], {})) for record in first]
 
 
 def _outcome(record: Record, varied: dict[str, str]) -> Outcome:

@@ -1,7 +1,7 @@
 """From a run's records to its figures and its files."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,13 @@ def _variants(outcomes: Sequence[Outcome]) -> list[str]:
     return sorted(whole, key=lambda name: (len(name), name))
 
 
-def figures_of(benchmark: Benchmark, judged: Sequence[Judged], records: Sequence[Record]) -> dict[str, Any]:
-    """Return all figures of a run, with what failed and what a question costs."""
+def figures_of(
+    benchmark: Benchmark, judged: Sequence[Judged], records: Sequence[Record], variants: Collection[str]
+) -> dict[str, Any]:
+    """Return all figures of a run, with what failed, of `variants` when asked again, and what a question costs."""
     failed = [record["variant"] for record in records if "error" in record]
-    first = failed.count(FIRST)
-    return {"failed": first, "failed_again": len(failed) - first, "costs": costs(records), **figures(benchmark, judged)}
+    again = sum(variant in variants for variant in failed)
+    return {"failed": failed.count(FIRST), "failed_again": again, "costs": costs(records), **figures(benchmark, judged)}
 
 
 def write(folder: Path, header: Header, found: dict[str, Any], judged: Sequence[Judged]) -> None:

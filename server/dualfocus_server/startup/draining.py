@@ -17,6 +17,8 @@ from dualfocus_server.guards.admission import Admission
 from dualfocus_server.guards.http_errors import Draining
 
 logger = logging.getLogger(__name__)
+# It logs a traceback for its lifespan and for each question that is cut off.
+_UVICORN = logging.getLogger("uvicorn.error")
 
 _CLOSE = (b"connection", b"close")
 
@@ -60,6 +62,7 @@ class Server(NoSignalServer):  # type: ignore[misc]
     def stop(self) -> None:
         """Take no more questions, finish those there are, then end; called again, end at once."""
         if self._draining is not None:
+            _UVICORN.disabled = True
             self.force_exit = self.should_exit = True
             return
         self._admission.close(Draining())

@@ -36,12 +36,17 @@ def bind(args: Namespace) -> socket.socket:
 
 
 def _bind_path(path: Path) -> socket.socket:
-    """Take a path; a Unix socket that nobody listens on was left behind by a server that ended. Raises OSError."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        if path.is_socket() and probe.connect_ex(str(path)) == errno.ECONNREFUSED:
-            path.unlink()
+    """Take a path; a Unix socket that nobody holds was left behind by a server that ended. Raises OSError."""
+    # Who still loads a model does not listen: it refuses streams, and datagrams as being of the wrong type.
+    if path.is_socket() and all(_is_refused(path, kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)):
+        path.unlink()
     listener: socket.socket = create_server_unix_socket(str(path))
     return listener
+
+
+def _is_refused(path: Path, kind: socket.SocketKind) -> bool:
+    with socket.socket(socket.AF_UNIX, kind) as probe:
+        return probe.connect_ex(str(path)) == errno.ECONNREFUSED
 
 
 def uvicorn_config(app: ASGIApp, args: Namespace, settings: Settings) -> uvicorn.Config:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,8 @@ from dualfocus_eval.asking.records import Records, RunError, read_records
 from dualfocus_eval.benchmarks import BENCHMARKS
 from dualfocus_eval.calibrate import main as calibrate
 from dualfocus_eval.command import main
+from dualfocus_eval.samples import Sample
+from dualfocus_eval.scoring.letters import circular
 from PIL import ExifTags, Image
 
 from unit.evaluation.fruit import FRUIT, Grocer, write_data
@@ -145,6 +148,25 @@ def test_what_failed_when_asked_again_is_told_and_left_out(
     found = figures(tmp_path)
     assert (found["failed"], found["failed_again"], found["shifts"]) == (0, 1, {})
     assert found["overall"]["questions"] == QUESTIONS
+    grocer.refuses = set()
+    assert main(command) == 0, "it does not ask for the shift"
+    assert main([*command, "--shift", "2"]) == 0
+    assert figures(tmp_path)["shifts"].keys() == {"0", "2"}
+
+
+def test_what_is_judged_together_with_a_failed_question_is_in_no_figure(
+    command: list[str], grocer: Grocer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(folder: Path) -> Iterator[Sample]:
+        return (replace(sample, group=str(int(sample.id) % 4)) for sample in FRUIT.read(folder))
+
+    monkeypatch.setitem(BENCHMARKS, "fruit", replace(FRUIT, read=read, figures=circular))
+    grocer.refuses = {"7"}
+    assert main(command) == 1
+    assert (figures(tmp_path)["failed"], figures(tmp_path)["overall"]["questions"]) == (1, QUESTIONS - 3)
+    grocer.refuses = set()
+    assert main(command) == 0
+    assert figures(tmp_path)["overall"]["questions"] == QUESTIONS
 
 
 def test_a_baseline_of_one_look_is_told_as_one(command: list[str], grocer: Grocer, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The address that is listened on, and what uvicorn is told."""
 
 import asyncio
+import logging
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,6 +11,7 @@ from typing import Any, cast
 
 import httpx
 import pytest
+import uvloop
 from dualfocus_server.guards.admission import Admission
 from dualfocus_server.guards.places import OwnPlaces
 from dualfocus_server.settings import Settings
@@ -17,7 +19,8 @@ from dualfocus_server.startup.arguments import parse_arguments
 from dualfocus_server.startup.draining import Server
 from dualfocus_server.startup.listening import bind, renewing_certificates, uvicorn_config
 from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from ..fake_engine import WAIT
@@ -60,6 +63,40 @@ def socket_file() -> Iterator[Path]:
     """A path that is short enough for a socket."""
     with TemporaryDirectory() as folder:
         yield Path(folder) / "socket"
+
+
+def test_a_unix_socket_of_a_server_that_still_loads_is_left_to_it(socket_file: Path) -> None:
+    args = parse_arguments(["--uds", str(socket_file)])
+    with bind(args), pytest.raises(SystemExit, match="Address already in use"):
+        bind(args)
+
+
+def test_told_twice_it_ends_at_once_without_a_traceback(
+    socket_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger("uvicorn.error"), "disabled", False)  # and as before, afterwards
+    uvloop.run(_told_twice(socket_file))  # what is left is cancelled at its end
+    assert "Traceback" not in caplog.text
+
+
+async def _told_twice(file: Path) -> None:
+    args, ready, asked = parse_arguments(["--uds", str(file)]), asyncio.Event(), asyncio.Event()
+
+    async def answer(request: Request) -> Response:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    app = Starlette(routes=[Route("/", answer)])
+    server = Server(uvicorn_config(app, args, Settings()), Admission(OwnPlaces(1, 0)), 0, ready.set)
+    task = asyncio.create_task(server.serve(sockets=[bind(args)]))
+    await asyncio.wait_for(ready.wait(), WAIT)
+    _, writer = await asyncio.open_unix_connection(str(file))
+    writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await asyncio.wait_for(asked.wait(), WAIT)
+    server.stop()
+    server.stop()
+    await asyncio.wait_for(task, WAIT)
 
 
 @asynccontextmanager
