@@ -187,22 +187,30 @@ def _number(pattern: re.Pattern[str], metrics: str) -> float:
 
 
 def soak(folder: Path, minutes: float, flags: Sequence[str] = ()) -> Json:
-    """Soak a server for so many minutes; returns its samples and figures."""
+    """Soak a server for so many minutes; returns its samples and figures, or why there are none."""
+    samples: list[Sample] = []
     servers = Servers(str(SHIPPED_MODEL), _MODEL, {"all": flags}, folder, threads=max(1, usable_cores() - 1))
     try:
         servers.need(["plain"])
         url, askers = servers.urls["plain"], Askers(servers.urls["plain"])
         watch = Watch(url, servers.processes["plain"], askers)
-        idle = watch.at_rest()
-        samples = _samples(watch, askers, minutes)
-        found = summary(samples, len(askers.failures), idle, watch.at_rest())
+        found = _figures(watch, askers, minutes, samples)
     finally:
         servers.stop_all()
     return found | {"failed_with": askers.failures[:10], "samples": [asdict(sample) for sample in samples]}
 
 
-def _samples(watch: Watch, askers: Askers, minutes: float) -> list[Sample]:
-    samples: list[Sample] = []
+def _figures(watch: Watch, askers: Askers, minutes: float, samples: list[Sample]) -> Json:
+    """Add the samples, and return the figures; where the server does not last, why there are none."""
+    try:
+        idle = watch.at_rest()
+        _sample(watch, askers, minutes, samples)
+        return summary(samples, len(askers.failures), idle, watch.at_rest())
+    except (httpx.HTTPError, ValueError) as error:
+        return {"ended_early": f"{type(error).__name__}: {error}", "failures": len(askers.failures)}
+
+
+def _sample(watch: Watch, askers: Askers, minutes: float, samples: list[Sample]) -> None:
     watch.begin()
     with askers.at_work(AT_ONCE):
         while not samples or samples[-1].seconds < 60 * minutes:
@@ -210,7 +218,6 @@ def _samples(watch: Watch, askers: Askers, minutes: float) -> list[Sample]:
             samples.append(watch.look())
             if len(samples) % 12 == 0:
                 _say(_line(samples[-1]))
-    return samples
 
 
 def _line(sample: Sample) -> str:
@@ -237,6 +244,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     made_on = {"machine": describe(), "minutes": arguments.minutes, "at_once": AT_ONCE}
     found = soak(folder, arguments.minutes)
+    if "ended_early" in found:
+        _say(f"ended early: {found['ended_early']}; a log in {folder} may say why")
     judged = verdicts(found)
     written = made_on | {"verdicts": {each.name: each.holds for each in judged}} | found
     (folder / "soak.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")

@@ -79,6 +79,8 @@ def summary(samples: Sequence[Sample], failures: int, idle: Sample, after: Sampl
 
 def verdicts(found: dict[str, Any]) -> list[Verdict]:
     """Judge a soak's figures: nothing failed, nothing is left, and neither process grows."""
+    if "ended_early" in found:
+        return [Verdict("soaks that ended early", 1, 0)]
     idle, after = found["idle"], found["after"]
     return [
         Verdict("questions that failed", found["failures"], 0),

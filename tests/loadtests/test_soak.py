@@ -2,13 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from loadtests import soak
 from loadtests.results.soak_figures import LEVEL, Sample, last_half, slope, summary, verdicts
 from loadtests.soak import kv_blocks
 
@@ -96,3 +100,27 @@ def test_a_short_soak_watches_a_real_server(tmp_path: Path) -> None:
     assert found["questions"] > len(found["samples"]) > 1
     assert 0 < found["idle"]["server"] < found["idle"]["engine"]
     assert written.with_name("soak.png").exists()
+
+
+def test_what_was_seen_of_a_server_that_dies_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = iter(GROWING[:3])
+
+    def look(watch: soak.Watch) -> Sample:
+        for one in seen:
+            return one
+        raise httpx.ConnectError("Connection refused")
+
+    monkeypatch.setattr(soak, "RUNS", tmp_path)
+    monkeypatch.setattr(soak, "_EVERY", 0.0)
+    monkeypatch.setattr(soak.Servers, "need", lambda servers, kinds: None)
+    monkeypatch.setattr(soak.Servers, "urls", {"plain": "http://127.0.0.1:9"}, raising=False)
+    monkeypatch.setattr(soak.Servers, "processes", {"plain": 0}, raising=False)
+    monkeypatch.setattr(soak.Watch, "at_rest", lambda watch: IDLE)
+    monkeypatch.setattr(soak.Watch, "look", look)
+    monkeypatch.setattr(soak.Askers, "at_work", lambda askers, at_once: nullcontext())
+    monkeypatch.setattr(signal, "signal", lambda *given: None)
+    assert soak.main([]) == 1
+    (written,) = tmp_path.glob("*/soak.json")
+    found = json.loads(written.read_text())
+    assert (found["ended_early"], len(found["samples"])) == ("ConnectError: Connection refused", 3)
+    assert found["verdicts"] == {"soaks that ended early": False}
