@@ -92,13 +92,16 @@ def outcomes_of(records: Iterable[Record]) -> list[Outcome]:
     Of questions that are judged together none is among them where one failed: the others alone are not what is judged.
     """
     kept = list(records)
-    torn = {record.get("group") for record in kept if record["variant"] == FIRST and "error" in record} - {None, ""}
+    broken = {record.get("group") for record in kept if record["variant"] == FIRST and "error" in record} - {
+        None,
+        "",
+    }
     answered = [record for record in kept if "error" not in record]
     again: dict[str, dict[str, str]] = {}
     for record in answered:
         if record["variant"] != FIRST:
             again.setdefault(record["id"], {})[record["variant"]] = record["reply"]
-    first = [record for record in answered if record["variant"] == FIRST and record["sample"]["group"] not in torn]
+    first = [record for record in answered if record["variant"] == FIRST and record["sample"]["group"] not in broken]
     return [_outcome(record, again.get(record["id"], {})) for record in first]
 
 

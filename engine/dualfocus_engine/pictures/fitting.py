@@ -20,7 +20,7 @@ _MAX_SQUARE = 64_000_000
 _LONGEST_STRIP = 20
 # Pixels whose rows are filtered at once: so many are copied for it.
 _PIXELS_AT_ONCE = 1 << 20
-# A side of twice as many times the one asked for is averaged first, down to as many times at the least.
+# A side of over twice as many times the one asked for is averaged in blocks first; it keeps as many times at the least.
 _LONGEST_FILTER = 16
 
 

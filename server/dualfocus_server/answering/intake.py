@@ -20,10 +20,10 @@ from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 
 from dualfocus_server.answering.contents import EMBEDDINGS, IMAGE, TEXT, parts_of
 from dualfocus_server.answering.protocol import MODES, Conversation, FocusOptions, FocusRequest
+from dualfocus_server.answering.vllm_serving.rendering import once_rendered
 from dualfocus_server.guards.api_errors import as_client_errors
 from dualfocus_server.images.embeddings import check_embeddings, embeddings_key
 from dualfocus_server.images.request_images import RequestImages, SentImage
-from dualfocus_server.images.room import once_the_prompt_is_made
 
 # The type of a part with pixels in it, as vLLM has it.
 _PIXELS = "image_pil"
@@ -144,7 +144,7 @@ async def inlined_images(
 ) -> AsyncIterator[None]:
     """Open the images of a request that vLLM answers, by the same rules: vLLM fetches nothing and decodes no image.
 
-    They are gone with the block, and where the request `is_read_once` as soon as its prompt is made: vLLM keeps the
+    They are gone with the block, and where the request `is_read_once` as soon as its prompt is rendered: vLLM keeps the
     request itself until it has answered.
 
     What stands for a picture in the model's prompts is words in its texts and tools, as it is where two looks answer.
@@ -173,7 +173,7 @@ async def inlined_images(
             part.clear()
             part |= image
         if is_read_once:
-            once_the_prompt_is_made(forget)
+            once_rendered(forget)
         try:
             yield
         finally:

@@ -16,8 +16,8 @@ from dualfocus_engine.pictures.formats import MAX_DECODING_BYTES, opened
 from dualfocus_engine.pictures.pictures import DEFAULT_LIMITS, ImageLimits
 
 from dualfocus_server.images.image_fetcher import FetchBudget, ImageFetcher
+from dualfocus_server.images.memory_budget import AsyncMemoryBudget
 from dualfocus_server.images.named_images import ImageNames, NamedImages
-from dualfocus_server.images.room import Room
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class SentImage(NamedTuple):
 class RequestImages:
     """Opens a request's images: at most `max_images`; the limit of pixels is for all of them together as well.
 
-    Of those behind URLs at most `max_fetched` bytes are read for one request. `room` is for what vLLM keeps.
+    Of those behind URLs at most `max_fetched` bytes are read for one request. `memory` is for what vLLM keeps.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class RequestImages:
         limits: ImageLimits = DEFAULT_LIMITS,
         named: ImageNames | None = None,
         max_fetched: int = 64 << 20,
-        room: Room | None = None,
+        memory: AsyncMemoryBudget | None = None,
     ) -> None:
         self._source = source
         self._max_images = max_images
         self._limits = limits
         self._named = named or NamedImages()
         self._max_fetched = max_fetched
-        self._room = room or Room(MAX_DECODING_BYTES)
+        self._memory = memory or AsyncMemoryBudget(MAX_DECODING_BYTES)
         self._client: str | None = None
 
     def of(self, client: str) -> "RequestImages":
@@ -97,7 +97,7 @@ class RequestImages:
             return
         encoded = await self._all_encoded(images, salt)
         sizes = await run_in_image_pool(self._check_pixels, encoded)
-        async with self._room.hold(sum(map(bytes_within_aspect, sizes))) as let_go:
+        async with self._memory.hold(sum(map(bytes_within_aspect, sizes))) as let_go:
             made = await self._made(images, encoded, opening, salt)
             encoded.clear()
             yield made, let_go

@@ -24,9 +24,9 @@ from dualfocus_server.app import create_app
 from dualfocus_server.guards.admission import Admission, Places
 from dualfocus_server.guards.places import OwnPlaces
 from dualfocus_server.guards.watchdog import Watchdog
+from dualfocus_server.images.memory_budget import AsyncMemoryBudget
 from dualfocus_server.images.named_images import ImageNames, NamedImages
 from dualfocus_server.images.request_images import RequestImages
-from dualfocus_server.images.room import Room
 from dualfocus_server.startup.draining import Server
 from dualfocus_server.startup.listening import renewing_certificates, uvicorn_config
 from dualfocus_server.startup.memory import freeze_gc_heap
@@ -100,11 +100,11 @@ async def _service(
     """Return what routes answer with."""
     args, settings, focus = prepared.args, prepared.settings, prepared.focus
     limits = ImageLimits(settings.max_image_pixels, settings.image_formats, settings.max_decoding_bytes)
-    room = Room(settings.max_decoding_bytes)
+    memory = AsyncMemoryBudget(settings.max_decoding_bytes)
     return Service(
         focus,
         await VllmChat.on(focus.engine, args),
-        RequestImages(prepared.images, settings.max_images, limits, peers.named, settings.max_body_bytes, room),
+        RequestImages(prepared.images, settings.max_images, limits, peers.named, settings.max_body_bytes, memory),
         Admission(peers.places),
         Watchdog(focus.engine, settings.engine_timeout),
         timeout=settings.timeout,

@@ -23,8 +23,8 @@ from dualfocus_server.guards.http_errors import Stalled, TimedOut
 from dualfocus_server.guards.places import OwnPlaces
 from dualfocus_server.guards.watchdog import Watchdog
 from dualfocus_server.images.image_fetcher import ImageFetcher
+from dualfocus_server.images.memory_budget import AsyncMemoryBudget
 from dualfocus_server.images.request_images import RequestImages
-from dualfocus_server.images.room import Room
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 from PIL import Image
@@ -351,7 +351,7 @@ async def test_too_many_images_are_refused_before_any_is_read(monkeypatch: pytes
 async def test_pictures_that_vllm_keeps_have_their_memory_until_it_has_answered(streams: bool) -> None:
     chat, other = FakeChat(), FakeChat()
     on = service(running=2, chat=chat)
-    on.images._room = Room(40 * 30 * 4)
+    on.images._memory = AsyncMemoryBudget(40 * 30 * 4)
     kept = asyncio.create_task(answered(on, ABOUT_AN_IMAGE, stream=streams, dualfocus={"mode": "off"}))
     await admitted(on, 1)
     begun = await asyncio.wait_for(kept, WAIT) if streams else None

@@ -13,8 +13,8 @@ from dualfocus_engine.pictures.pictures import ImageLimits
 from dualfocus_server.images import request_images
 from dualfocus_server.images.hosts import HostRules
 from dualfocus_server.images.image_fetcher import FetchBudget, ImageFetcher
+from dualfocus_server.images.memory_budget import AsyncMemoryBudget
 from dualfocus_server.images.request_images import RequestImages, SentImage
-from dualfocus_server.images.room import Room
 from PIL import Image
 
 from ..builders import data_url, encoded
@@ -139,22 +139,22 @@ async def _sizes(images: RequestImages, *sent: SentImage) -> list[tuple[int, int
     return [picture.size for picture in await images.opened(sent, Stages(), open_picture)]
 
 
-async def test_what_is_kept_holds_room_and_no_file() -> None:
-    room = Room(30 * 20 * 4)
-    images = RequestImages(ImageFetcher(), limits=ImageLimits(700, ("PNG",)), room=room)
+async def test_what_is_kept_holds_memory_and_no_file() -> None:
+    memory = AsyncMemoryBudget(30 * 20 * 4)
+    images = RequestImages(ImageFetcher(), limits=ImageLimits(700, ("PNG",)), memory=memory)
     async with images.kept([WIDE, SMALL], lambda data, limits: data) as (files, give_back):
-        assert room._free == (30 * 20 - 30 * 10 - 10 * 10) * 4
+        assert memory._free == (30 * 20 - 30 * 10 - 10 * 10) * 4
         holding = [found for found in gc.get_referrers(files[0]) if isinstance(found, list) and found is not files]
         assert not holding
         give_back()
-        assert room._free == 30 * 20 * 4
-    assert room._free == 30 * 20 * 4
+        assert memory._free == 30 * 20 * 4
+    assert memory._free == 30 * 20 * 4
 
 
-async def test_what_will_be_refused_waits_for_no_room() -> None:
-    room = Room(1)
-    images = RequestImages(ImageFetcher(), limits=ImageLimits(299), room=room)
-    async with room.hold(1), asyncio.timeout(WAIT):
+async def test_what_will_be_refused_waits_for_no_memory() -> None:
+    memory = AsyncMemoryBudget(1)
+    images = RequestImages(ImageFetcher(), limits=ImageLimits(299), memory=memory)
+    async with memory.hold(1), asyncio.timeout(WAIT):
         for refused in (WIDE, SentImage("data:,nothing")):
             with pytest.raises(BadPicture):
                 async with images.kept([refused], open_picture):

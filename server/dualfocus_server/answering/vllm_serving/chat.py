@@ -57,8 +57,8 @@ from dualfocus_server.answering.contents import parts_of
 from dualfocus_server.answering.headers import as_ours
 from dualfocus_server.answering.protocol import FocusRequest
 from dualfocus_server.answering.vllm_serving.answer_reader import AnswerReader
+from dualfocus_server.answering.vllm_serving.rendering import watch_rendering
 from dualfocus_server.guards.api_errors import ApiError, VllmResponseError, api_error_from_vllm, as_client_errors
-from dualfocus_server.images.room import tell_of_prompts
 
 Messages: TypeAlias = list[Any]
 ResponseEvents: TypeAlias = AsyncGenerator[StreamingResponsesResponse, None]
@@ -100,7 +100,7 @@ class VllmChat:
             args.chat_template = file.name if template.text else None
             args.chat_template_content_format = template.content_format
             await init_app_state(engine.llm, state, args, await engine.llm.get_supported_tasks())
-        tell_of_prompts(engine.llm.renderer)
+        watch_rendering(engine.llm.renderer)
         for name in _SERVINGS:
             logging.getLogger(name).addFilter(_is_not_the_clients)
         return cls(state)

@@ -3,14 +3,14 @@
 import asyncio
 
 import pytest
-from dualfocus_server.images.room import Room
+from dualfocus_server.images.memory_budget import AsyncMemoryBudget
 
 
 class Requests:
-    """Requests that hold room until they are told to end."""
+    """Requests that hold memory until they are told to end."""
 
     def __init__(self, size: int) -> None:
-        self._room = Room(size)
+        self._memory = AsyncMemoryBudget(size)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.inside: list[str] = []
 
@@ -23,7 +23,7 @@ class Requests:
         await self._settle()
 
     async def _hold(self, name: str, amount: int) -> None:
-        async with self._room.hold(amount):
+        async with self._memory.hold(amount):
             self.inside.append(name)
             try:
                 await asyncio.Event().wait()
