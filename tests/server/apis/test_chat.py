@@ -12,7 +12,10 @@ from running_server import Server
 
 
 def test_an_answer_holds_everything_that_was_found(client: OpenAI, about: About) -> None:
-    answer = ask(client, about("astronaut", "What is on the badge?"))
+    # Both answers are cut at as many tokens: a whole one beats a cut one, whatever their perplexity.
+    answer: Any = client.chat.completions.create(
+        model="", messages=about("astronaut", "What is on the badge?"), max_tokens=8, extra_body={"ignore_eos": True}
+    )
     focus = answer.dualfocus
     assert focus["mode"] == "dual"
     assert focus["selection"] == "lower_perplexity"

@@ -62,8 +62,8 @@ def test_a_question_is_a_span_with_its_stages_and_vllms_turns(telling: OpenAI, a
     answer = telling.chat.completions.create(
         model="", messages=about("astronaut", "What is it?"), stream=stream, extra_headers=headers
     )
-    if stream:
-        list(answer)
+    pieces = [piece.model_dump() for piece in (answer if stream else [answer])]
+    (focus,) = (piece["dualfocus"] for piece in pieces if piece.get("dualfocus"))
     spans = spans_of(trace, turns=3)
     names = {span.span_id: span.name for span in spans}
     (question,) = (span for span in spans if span.name == "question")
@@ -74,8 +74,10 @@ def test_a_question_is_a_span_with_its_stages_and_vllms_turns(telling: OpenAI, a
     assert sorted(names[turn.parent_span_id] for turn in turns) == ["grounding", "macro", "micro"]
     assert question.end_time_unix_nano >= max(stage.end_time_unix_nano for stage in stages.values())
     attributes = {attribute.key: attribute.value.string_value for attribute in question.attributes}
-    assert attributes["dualfocus.winner"] in ("macro", "micro")
-    assert attributes["dualfocus.selection"] == "lower_perplexity"
+    # An untrained model's answers differ between machines: which of them wins, its client was told.
+    assert focus["winner"] in ("macro", "micro")
+    told = {name: attributes[f"dualfocus.{name}"] for name in ("winner", "selection")}
+    assert told == {name: focus[name] for name in told}
 
 
 def test_vllms_own_answer_is_below_the_question_too(telling: OpenAI, about: About) -> None:
