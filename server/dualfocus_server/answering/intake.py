@@ -116,7 +116,8 @@ def _check_tokens(name: str, asked: int | None, focus: DualFocus) -> None:
         return
     views = focus.engine.views
     if views is None or views.are_fixed:
-        raise BadQuestion("This model shows every picture at one size: it takes no image tokens.", f"dualfocus.{name}")
+        why = "The model's own processor decides how large pictures are shown: it takes no image tokens."
+        raise BadQuestion(why, f"dualfocus.{name}")
     most = (views.whole if name == "whole_tokens" else views.crop).most
     if most is not None and asked > most:
         raise BadQuestion(f"The server shows it in at most {most} image tokens.", f"dualfocus.{name}")

@@ -43,6 +43,7 @@ _TAKEN = {
 _ONE_SERVER = "one server answers for all ranks"
 _TOKENS_ONLY = "prompts as tokens and pictures as tensors would go round all rules about pictures"
 _TURNS_QUEUED = "it would refuse single turns of questions that were admitted; --max-queued counts whole questions"
+_NO_GRPC = "there is no gRPC"
 # The others, and why (docs/operations.md has them too).
 _REFUSED = {
     "allowed_local_media_path": "pictures come with the request or from --allowed-media-domains, never from a disk",
@@ -55,7 +56,9 @@ _REFUSED = {
     "dp_supervisor_probe_timeout_s": _ONE_SERVER,
     "enable_flash_late_interaction": "it is for models that score, not for those that answer",
     "enable_scale_out": _TOKENS_ONLY,
-    "grpc_port": "there is no gRPC",
+    "grpc": _NO_GRPC,
+    "grpc_port": _NO_GRPC,
+    "headless": _ONE_SERVER,
     "h11_max_header_count": "uvicorn has no such limit; --h11-max-incomplete-event-size bounds all headers together",
     "max_num_queued_reqs": _TURNS_QUEUED,
     "max_num_queued_tokens": _TURNS_QUEUED,
@@ -104,6 +107,8 @@ def make_parser() -> FlexibleArgumentParser:
     _add_method_flags(parser)
     FrontendArgs.add_cli_args(parser)
     AsyncEngineArgs.add_cli_args(parser)
+    for name in ("--headless", "--grpc"):  # those that `vllm serve` adds to them by itself
+        parser.add_argument(name, action="store_true")
     add_flags(parser)
     # vLLM's own default is a model of its choice; and 4 MiB of headers.
     parser.set_defaults(model=None, h11_max_incomplete_event_size=HEAD_BYTES, **engine_defaults())

@@ -326,7 +326,7 @@ async def test_image_tokens_are_taken_as_far_as_the_server_allows(name: str) -> 
     assert refused.value.param == f"dualfocus.{name}"
     square = focus(views=load_profile("gemma3").views, pad_color=None, image_size=None)
     for fixed in (focus(), square):
-        with pytest.raises(BadQuestion, match=r"every picture at one size"):
+        with pytest.raises(BadQuestion, match=r"processor decides how large"):
             await question_of(request(dualfocus={name: 128}), fixed, images(), Stages())
     with pytest.raises(ValidationError, match=name):
         request(dualfocus={name: 0})

@@ -82,6 +82,8 @@ def test_bad_file_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str], te
         (["--tool-server", "demo"], "--tool-server is not taken: vLLM would call those tools itself"),
         (["--h11-max-header-count", "9"], "--h11-max-header-count is not taken: uvicorn has no such limit"),
         (["--grpc-port", "9"], "--grpc-port is not taken: there is no gRPC"),
+        (["--grpc"], "--grpc is not taken: there is no gRPC"),
+        (["--headless"], "--headless is not taken: one server answers for all ranks"),
         (["--shutdown-timeout", "-1"], "--shutdown-timeout: -1 is less than 0"),
         (["--enable-log-outputs"], "--enable-log-outputs needs --enable-log-requests"),
         (["--enable-per-request-metrics", "--disable-log-stats"], "can't be used with --disable-log-stats"),
