@@ -49,7 +49,7 @@ results: .venv/.test  ## ask the model that ships about held-out scenes in each 
 bench: .venv/.bench  ## measure this machine, into runs/bench/DATE; goes on where it was stopped
 	$(BIN)/python -m loadtests
 
-gpu-check: .venv/.test  ## prove and measure on a GPU in seven minutes, into runs/gpu-check/DATE
+gpu-check: .venv/.test  ## prove and measure on a GPU in ten minutes, into runs/gpu-check/DATE
 	$(BIN)/python -m loadtests.gpu_check
 
 soak: .venv/.bench  ## ask for 15 minutes and watch the memory of both processes, into runs/soak/DATE

@@ -115,10 +115,13 @@ def llava_model(folder: Path) -> Subject:
 
 
 def seven_billion(folder: Path) -> Subject:
-    """The shape of LLaVA-1.5-7B, its weights made up by vLLM as it loads; for a GPU."""
+    """The shape of LLaVA-1.5-7B, its weights made up by vLLM as it loads; for a GPU.
+
+    Two of them share one of 80 GB: vLLM starts where its share of the memory is free, also where the cache has a size.
+    """
     flags = ("--kv-cache-memory-bytes", str(16 << 30), "--max-num-batched-tokens", "8192", "--max-model-len", "4096")
     sampling = {"max_tokens": 16, "ignore_eos": True}
-    dummy = (*flags, "--load-format", "dummy")
+    dummy = (*flags, "--gpu-memory-utilization", "0.45", "--load-format", "dummy")
     return Subject("llava-7b", "LLaVA-1.5-7B's shape, random weights", folder, sampling, {"all": dummy})
 
 

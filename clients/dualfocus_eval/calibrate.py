@@ -1,6 +1,7 @@
 """`dualfocus calibrate`: picks the threshold of adaptive mode for a server, from questions whose answers are known."""
 
 import argparse
+import codecs
 import json
 import sys
 import time
@@ -93,14 +94,15 @@ def _search_figures(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _questions(path: Path, count: int | None) -> Iterator[Line]:
-    """Yield the lines of a file of labelled questions. Raises ValueError naming the line that is none."""
-    # Only line feeds end a line of JSON: str.splitlines would also break a question at U+2028 and its like.
-    with path.open(encoding="utf-8", newline="\n") as file:
-        for number, text in enumerate(islice(file, count), 1):
+    """Yield a file's labelled questions; blank lines are passed over. Raises ValueError naming a line that is none."""
+    # Only line feeds end a line of JSON: as text it would also end at a carriage return.
+    with path.open("rb") as file:
+        lines = ((number, text.removeprefix(codecs.BOM_UTF8)) for number, text in enumerate(file, 1))
+        for number, text in islice((line for line in lines if line[1].strip()), count):
             yield _question(path, number, text)
 
 
-def _question(path: Path, number: int, text: str) -> Line:
+def _question(path: Path, number: int, text: bytes) -> Line:
     try:
         line = json.loads(text)
         return {"image": line["image"], "question": line["question"], "answers": _answers(line)}

@@ -115,7 +115,9 @@ class Replica:
 
     async def answer(self, asked: Asked) -> AsyncIterator[Head | bytes]:
         """Ask the server; first comes the answer's head, then its bytes. Raises ServerLost."""
-        request = self._http.build_request(asked.method, asked.target, headers=asked.headers, content=asked.body)
+        # httpx takes text for ASCII.
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in asked.headers]
+        request = self._http.build_request(asked.method, asked.target, headers=headers, content=asked.body)
         try:
             response = await self._http.send(request, stream=True)
             try:

@@ -1,5 +1,6 @@
 """`make gpu-check`: what only a GPU can show, in minutes, into `runs/gpu-check/DATE/`."""
 
+import os
 import signal
 import sys
 
@@ -13,6 +14,8 @@ def main() -> None:
     settings = read_settings()
     if settings.journal.lines():
         sys.exit(f"{settings.journal.path} is another run's: give --out a new folder")
+    # Its answers are greedy: FlashInfer's sampler, which is compiled for a minute or more at a start, would draw none.
+    os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
     # Told to end, it ends the step that runs and reports what it has.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:

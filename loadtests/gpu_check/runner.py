@@ -24,8 +24,8 @@ STEPS = (
     Step("machine", "loadtests.gpu_check.steps.machine", 10, starts_engine=False),
     Step("seven", "loadtests.gpu_check.steps.seven", 240),
     Step("small", "loadtests.gpu_check.steps.small", 90),
-    Step("large", "loadtests.gpu_check.steps.large", 90),
-    Step("drafted", "loadtests.gpu_check.steps.drafted", 90),
+    Step("large", "loadtests.gpu_check.steps.large", 150),
+    Step("drafted", "loadtests.gpu_check.steps.drafted", 150),
 )
 
 

@@ -16,7 +16,7 @@ class Settings:
     """The run's folder, how many seconds it has, and with what shapes and how vLLM is started."""
 
     folder: Path
-    seconds: float = 420.0
+    seconds: float = 570.0
     tiny: bool = False
     eager: bool = False
 

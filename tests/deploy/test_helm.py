@@ -41,10 +41,38 @@ def test_lint_has_nothing_to_say(case: str) -> None:
     assert [message["error"] for message in report["messages"]] == ["icon is recommended"]
 
 
-@pytest.mark.parametrize("release", ["a" * 53, "b" * 50 + "--c", "c" * 51 + ".d"])
-def test_names_that_are_cut_are_names_in_kubernetes(release: str) -> None:
+RELEASES = ["a" * 53, "b" * 50 + "--c", "c" * 51 + ".d", "7b", "7b-dualfocus", "v1.2", "1." + "d" * 51, "2024"]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_every_releases_name_makes_names_in_kubernetes(release: str) -> None:
+    """Those of services hold no dots, and begin with a letter."""
     for resource in render(CASES["many-replicas"], release).values():
-        assert re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", resource["metadata"]["name"])
+        assert re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", resource["metadata"]["name"])
+        assert resource["metadata"]["labels"]["app.kubernetes.io/instance"] == release
+
+
+NUMBERS = {
+    "secret": {"keys": {"existingSecret": "2024"}},
+    "key": {"keys": {"values": ["sesame"], "secretKey": "1"}},
+    "hub": {"model": {"from": "hub", "name": "a/b", "hub": {"tokenSecret": "2024", "tokenKey": "1"}}},
+    "claims": {
+        "model": {"from": "volume", "name": "a", "volume": {"existingClaim": "7"}},
+        "cache": {"existingClaim": "8"},
+    },
+    "class": {"model": {"from": "volume", "name": "a", "volume": {"claim": {"size": "9Gi", "storageClass": "1"}}}},
+    "folder": {"model": {"from": "volume", "name": "a", "volume": {"hostPath": "/srv/models, big"}}},
+    "namespace": {"networkPolicy": {"enabled": True, "monitoringNamespace": "2024"}},
+}
+
+
+@pytest.mark.parametrize("values", NUMBERS.values(), ids=list(NUMBERS))
+def test_names_may_look_like_numbers(values: dict[str, Any]) -> None:
+    resources = render(values)
+    for kind in resources.keys() - OF_OPERATORS:
+        kubernetes_validate.validate(resources[kind], VERSIONS[0], strict=True)
+    folders = [volume["hostPath"]["path"] for volume in pod(resources)["volumes"] if "hostPath" in volume]
+    assert folders in ([], ["/srv/models, big"])
 
 
 @every_case

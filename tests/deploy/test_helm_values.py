@@ -48,6 +48,8 @@ def test_wrong_values_are_refused_by_the_schema(values: dict[str, Any], complain
             "model.from is volume: give one of model.volume.existingClaim",
         ),
         ({"keys": {"values": ["a"], "existingSecret": "b"}}, "keys.values and keys.existingSecret: give one of them"),
+        ({"rollingUpdate": {"maxSurge": 0}}, "rollingUpdate.maxSurge and rollingUpdate.maxUnavailable are 0"),
+        ({"rollingUpdate": {"maxSurge": "0%", "maxUnavailable": "0%"}}, "give one of them 1"),
         ({"gpu": {"tensorParallel": 2}}, "gpu.tensorParallel is 2, more than the 1 of gpu.count"),
         ({"autoscaling": {"minReplicas": 9}}, "autoscaling.minReplicas is 9, more than the 4"),
         ({"server": {"flags": ["--port=9000"]}}, "server.flags has --port=9000: the chart sets it"),

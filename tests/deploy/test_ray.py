@@ -216,7 +216,8 @@ async def all_ended(processes: list[psutil.Process]) -> None:
 
 
 async def test_status_and_headers_are_the_servers(http: httpx.AsyncClient) -> None:
-    refused = await http.post(CHAT, json=question(1, model="nothing"), headers={"x-request-id": "of-mine"})
+    told: dict[str, str | bytes] = {"x-request-id": "of-mine", "x-user": "Müller".encode()}
+    refused = await http.post(CHAT, json=question(1, model="nothing"), headers=httpx.Headers(told))
     assert (refused.status_code, refused.json()["error"]["type"]) == (404, "not_found_error")
     assert refused.headers.get_list("x-request-id") == ["of-mine"]
     assert refused.headers[REPLICA_HEADER]

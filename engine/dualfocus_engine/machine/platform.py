@@ -69,11 +69,11 @@ def _environment_here() -> dict[str, str]:
 
 
 def _compiles_cuda() -> bool:
-    """Whether CUDA's compiler is where FlashInfer looks for it (its `get_cuda_path`), and C++'s is there too."""
+    """Whether CUDA's compiler is where FlashInfer looks for it (its `get_cuda_path`), with C++'s and ninja."""
     named = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
     elsewhere = None if named else shutil.which("nvcc")
     nvcc = elsewhere or shutil.which("nvcc", path=f"{named or _CUDA}/bin")
-    return nvcc is not None and shutil.which("c++") is not None
+    return nvcc is not None and all(map(shutil.which, ("c++", "ninja")))
 
 
 def engine_defaults() -> dict[str, Any]:

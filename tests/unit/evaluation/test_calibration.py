@@ -1,5 +1,6 @@
 """`dualfocus calibrate`: the threshold that is picked, against a server whose answers follow a rule."""
 
+import codecs
 import json
 import math
 import subprocess
@@ -106,6 +107,17 @@ def test_a_server_is_calibrated(url: str, questions: Path, capsys: pytest.Captur
     assert main([str(questions), "--base-url", url, "--count", "4", "--loss", "50"]) == 0
     told = capsys.readouterr().out
     assert told.startswith("--skip-below 5.0\nskips 100.0% of 4 second looks; right answers 50.0% instead of 100.0%; ")
+
+
+def test_blank_lines_and_a_mark_before_the_first_are_no_questions(
+    url: str, questions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = questions.read_bytes().splitlines(keepends=True)
+    questions.write_bytes(codecs.BOM_UTF8 + b"\r\n" + b"\n \n".join(lines) + b"\n")
+    assert main([str(questions), "--base-url", url, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["questions"] == 10
+    assert main([str(questions), "--base-url", url, "--count", "4", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["questions"] == 4
 
 
 @pytest.mark.parametrize("cut", [{"text": "", "perplexity": None}, {"text": "re"}, {"text": " ", "perplexity": 1.0}])

@@ -74,12 +74,13 @@ def test_defaults_of_one_caller_are_not_anothers() -> None:
 @pytest.mark.parametrize(
     ("programs", "named", "compiles"),
     [
-        (["cuda/bin/nvcc", "bin/c++"], None, True),
-        (["bin/nvcc", "bin/c++"], None, True),
-        (["bin/nvcc", "bin/c++"], "mine", False),
-        (["mine/bin/nvcc", "bin/c++"], "mine", True),
-        (["cuda/bin/nvcc"], None, False),
-        (["bin/c++"], None, False),
+        (["cuda/bin/nvcc", "bin/c++", "bin/ninja"], None, True),
+        (["bin/nvcc", "bin/c++", "bin/ninja"], None, True),
+        (["bin/nvcc", "bin/c++", "bin/ninja"], "mine", False),
+        (["mine/bin/nvcc", "bin/c++", "bin/ninja"], "mine", True),
+        (["cuda/bin/nvcc", "bin/ninja"], None, False),
+        (["cuda/bin/nvcc", "bin/c++"], None, False),
+        (["bin/c++", "bin/ninja"], None, False),
     ],
 )
 def test_on_a_gpu_vllms_own_kernels_are_taken_where_flashinfer_and_deepgemm_could_not_compile_theirs(

@@ -1,14 +1,16 @@
+{{- /* The name of a service holds no dots, and begins with a letter. */}}
 {{- define "dualfocus.name" -}}
-{{- if contains .Chart.Name .Release.Name -}}
-{{ .Release.Name | trunc 52 | trimAll "-." }}
-{{- else -}}
-{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 52 | trimAll "-." }}
+{{- $release := replace "." "-" .Release.Name -}}
+{{- $name := ternary $release (printf "%s-%s" $release .Chart.Name) (contains .Chart.Name $release) -}}
+{{- if regexMatch "^[0-9]" $release -}}
+{{- $name = printf "%s-%s" .Chart.Name $release -}}
 {{- end -}}
+{{ $name | trunc 52 | trimAll "-" }}
 {{- end }}
 
 {{- define "dualfocus.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "dualfocus.labels" -}}
@@ -83,6 +85,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 {{- if gt (int .Values.gpu.tensorParallel) (int .Values.gpu.count) }}
 {{- fail (printf "gpu.tensorParallel is %v, more than the %v of gpu.count" .Values.gpu.tensorParallel .Values.gpu.count) }}
+{{- end }}
+{{- if not (or (regexMatch "[1-9]" (toString .Values.rollingUpdate.maxSurge)) (regexMatch "[1-9]" (toString .Values.rollingUpdate.maxUnavailable))) }}
+{{- fail "rollingUpdate.maxSurge and rollingUpdate.maxUnavailable are 0: no pod could ever be replaced; give one of them 1" }}
 {{- end }}
 {{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) }}
 {{- fail (printf "autoscaling.minReplicas is %v, more than the %v of autoscaling.maxReplicas" .Values.autoscaling.minReplicas .Values.autoscaling.maxReplicas) }}
