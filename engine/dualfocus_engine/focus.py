@@ -26,7 +26,7 @@ from dualfocus_engine.families.profiles import Profile
 from dualfocus_engine.grounders.grounder import BoundedGrounder, Grounder
 from dualfocus_engine.machine.platform import prepare_environment
 from dualfocus_engine.machine.pool import run_in_image_pool
-from dualfocus_engine.method.looks.enough import decides, goes_on, is_enough
+from dualfocus_engine.method.looks.enough import goes_on, is_enough, skips
 from dualfocus_engine.method.looks.search import Searched, search, why_no_search
 from dualfocus_engine.method.questions import Message, Question
 from dualfocus_engine.method.results import (
@@ -235,7 +235,9 @@ class DualFocus:
             shared = None
         if question.scoring is Scoring.RELEASED:
             return lower_loss(shared), shared
-        return lower_perplexity(*(shared or (macro, look.micro))), shared
+        if shared is None:
+            return only_choice(macro, look, question.options) or lower_perplexity(macro, look.micro), None
+        return lower_perplexity(*shared), shared
 
     async def warm_up(self) -> None:
         """Ask about a plain picture through all turns: vLLM compiles its helpers on first use (5 to 20 s).
@@ -274,7 +276,7 @@ class DualFocus:
 
     def _is_sure(self, macro: Turn, question: Question, whole: Verdict | None) -> bool:
         """Whether a macro answer may stand: the profile goes by perplexity, or by whether the picture is enough."""
-        if decides(question, self.profile.enough) and (told := is_enough([whole], self.profile.enough)) is not None:
+        if skips(question, self.profile.enough) and (told := is_enough([whole], self.profile.enough)) is not None:
             return told and macro.is_more_confident_than(math.inf)
         threshold = self.profile.skip_below_perplexity if question.skip_below is None else question.skip_below
         return macro.is_more_confident_than(threshold)

@@ -92,7 +92,7 @@ class FakeEngine:
     ) -> Prompt:
         if self.rendering_fails is not None:
             raise self.rendering_fails
-        return Prompt((CLOSING, *self.encode(_written([follow_up]))), follow_up.pictures)
+        return Prompt((CLOSING, *self.encode(_written([follow_up]))), follow_up.pictures, options)
 
     async def generate(self, request: TurnRequest) -> Turn:
         name = request.name

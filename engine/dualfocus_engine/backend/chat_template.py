@@ -3,7 +3,8 @@
 Put into the template, a profile's changes hold for vLLM's own chat serving too: both then see the same prompt.
 
 Leans on these parts of vLLM 0.32 (tests/engine/test_vllm_contract.py): `resolve_chat_template`,
-`resolve_chat_template_content_format`, `get_model_cls` with `get_placeholder_str`, and `interleave_mm_strings`.
+`resolve_chat_template_content_format`, `get_model_cls` with `get_placeholder_str`, `interleave_mm_strings`, and
+`input_processor.generation_config_fields`.
 """
 
 import re
@@ -36,18 +37,21 @@ class ChatTemplate:
     """Jinja `text` (None: the model's own, wherever vLLM finds it) and how it takes a message's content.
 
     `pictures_first`: the model is shown a message's pictures before its text, whatever order they were sent in.
+    `closing_token` ends an answer: of those that the model stops at, the one that the template writes behind it.
     """
 
     text: str | None
     content_format: str
     pictures_first: bool
+    closing_token: int
 
 
 def chat_template_of(llm: AsyncLLM, profile: Profile) -> ChatTemplate:
     """Return the template that a model is served with."""
     tokenizer, config = llm.renderer.get_tokenizer(), llm.model_config
     if not hasattr(tokenizer, "get_chat_template"):  # of a make that has no Jinja: nothing can be put before it
-        return ChatTemplate(profile.chat_template, profile.chat_template_content_format, pictures_first=False)
+        content_format, eos = profile.chat_template_content_format, tokenizer.eos_token_id
+        return ChatTemplate(profile.chat_template, content_format, pictures_first=False, closing_token=eos)
     own = resolve_chat_template(tokenizer, profile.chat_template, None, model_config=config)
     content_format = resolve_chat_template_content_format(
         profile.chat_template, None, profile.chat_template_content_format, tokenizer, model_config=config
@@ -59,7 +63,9 @@ def chat_template_of(llm: AsyncLLM, profile: Profile) -> ChatTemplate:
         pictures_first = not config.multimodal_config.interleave_mm_strings
     else:
         pictures_first = own is not None and _puts_pictures_first(tokenizer, before + own, profile)
-    return ChatTemplate(before + own if before and own else profile.chat_template, content_format, pictures_first)
+    whole = before + own if before and own else profile.chat_template
+    closing_token = _closing_token(llm, whole or own, content_format, profile)
+    return ChatTemplate(whole, content_format, pictures_first, closing_token)
 
 
 def _system(profile: Profile, content_format: str) -> str:
@@ -76,8 +82,30 @@ def _lacks_opening(tokenizer: Any, template: str, content_format: str, profile: 
     opening = getattr(tokenizer, "bos_token", None)
     if not opening or tokenizer.encode("a")[:1] != [tokenizer.bos_token_id]:
         return False
-    content = [_PROBE] if content_format == "openai" else _PROBE["text"]
+    content = _written(_PROBE["text"], content_format)
     return not _rendered(tokenizer, template, content, profile).startswith(opening)
+
+
+def _closing_token(llm: AsyncLLM, template: str | None, content_format: str, profile: Profile) -> int:
+    """Return the token that closes an answer in a conversation that goes on, where the model stops at it; else its eos.
+
+    Gemma and GLM name one for the end of texts as theirs (eos), and end their turns with another.
+    """
+    tokenizer = llm.renderer.get_tokenizer()
+    named = llm.input_processor.generation_config_fields.get("eos_token_id")
+    ends = {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
+    words = (("user", "q"), ("assistant", _PROBE["text"]), ("user", "q"))
+    conversation = [{"role": role, "content": _written(said, content_format)} for role, said in words]
+    try:
+        behind = _render(tokenizer, template, conversation, profile).rpartition(_PROBE["text"])[2]
+    except Exception:  # a template raises what its author likes; a conversation can't be continued by it
+        return int(tokenizer.eos_token_id)
+    token = next(iter(tokenizer.encode(behind, add_special_tokens=False)), None)
+    return int(tokenizer.eos_token_id if token is None or token not in ends else token)
+
+
+def _written(text: str, content_format: str) -> Any:
+    return [{"type": "text", "text": text}] if content_format == "openai" else text
 
 
 def _puts_pictures_first(tokenizer: Any, template: str, profile: Profile) -> bool:
@@ -93,8 +121,12 @@ def _puts_pictures_first(tokenizer: Any, template: str, profile: Profile) -> boo
 
 
 def _rendered(tokenizer: Any, template: str, content: Any, profile: Profile) -> str:
+    return _render(tokenizer, template, [{"role": "user", "content": content}], profile)
+
+
+def _render(tokenizer: Any, template: str | None, conversation: list[dict[str, Any]], profile: Profile) -> str:
     text: str = tokenizer.apply_chat_template(
-        [{"role": "user", "content": content}],
+        conversation,
         chat_template=template,
         tokenize=False,
         add_generation_prompt=True,
@@ -151,10 +183,18 @@ def as_words(texts: Sequence[str], placeholders: "re.Pattern[str] | None") -> li
     for text in texts:
         words = _broken_up(text, placeholders)
         around = placeholders.finditer(before + words[:longest])
-        is_split = any(found.start() < len(before) < found.end() for found in around)
-        said.append(f" {words}" if is_split else words)
+        ends = [found.end() - len(before) for found in around if found.start() < len(before) < found.end()]
+        said.append(_parted(words, min(ends)) if ends else words)
         before = (before + said[-1])[-longest:]
     return said
+
+
+def _parted(text: str, end: int) -> str:
+    """Return a text with a space in its first `end` characters, which end a placeholder that an earlier one begins.
+
+    Behind the first character where it can be: some templates trim each text.
+    """
+    return f"{text[0]} {text[1:]}" if end > 1 else f" {text}"
 
 
 def in_words(value: Any, placeholders: "re.Pattern[str] | None") -> Any:

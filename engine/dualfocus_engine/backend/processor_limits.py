@@ -28,8 +28,7 @@ def with_processor_limits(views: Views | None, renderer: Any) -> Views | None:
 
 
 def _grid(rule: Grid, info: Any) -> Grid:
-    if rule.most_side is not None:
-        side = _pixels(info, "longest_edge") or rule.most_side
+    if rule.most_side is not None and (side := _pixels(info, "longest_edge")) is not None:
         return rule.model_copy(update={"most_side": side, "most": (side // rule.cell) ** 2})
     least = _given(info).get("min_pixels") or _pixels(info, "shortest_edge")
     return rule.model_copy(

@@ -109,7 +109,7 @@ class PromptRenderer:
     @property
     def closing_token(self) -> int:
         """The token that ends an answer."""
-        return int(self.llm.renderer.get_tokenizer().eos_token_id)
+        return self.template.closing_token
 
     async def encoder_input(self, picture: Picture) -> EncoderInput | None:
         """Return what the encoder is shown of a picture; None where vLLM has processed it and knows it by its key."""

@@ -44,6 +44,14 @@ class Box:
             (top + self.y2 * down) / height,
         )
 
+    def clipped(self, region: "Region", size: Size) -> "Box":
+        """Return what of the box, which is one of the whole image of `size`, lies in a region; empty where nothing."""
+        left, top, right, bottom = region
+        across, down = (left / size[0], right / size[0]), (top / size[1], bottom / size[1])
+        x1, x2 = (min(max(x, across[0]), across[1]) for x in (self.x1, self.x2))
+        y1, y2 = (min(max(y, down[0]), down[1]) for y in (self.y1, self.y2))
+        return Box(x1, y1, x2, y2)
+
     def of(self, region: "Region", size: Size) -> "Box":
         """Return the box, which is one of the whole image of `size`, as one of a region's."""
         (left, top, right, bottom), (width, height) = region, size

@@ -74,8 +74,9 @@ def _crop_limit(views: Views, question: Question, context: int) -> int:
 
 def _longest_text(question: Question) -> int:
     """Return more tokens than the text of all turns has, without tokenizing it: none is shorter than a byte."""
+    asked = [*(message.text for message in question.messages), question.grounding_question or ""]
     told = [*(message.fields for message in question.messages), question.turns.template_kwargs]
-    texts = [*(message.text for message in question.messages), *(str(fields) for fields in told if fields)]
+    texts = [*asked, *(str(fields) for fields in told if fields)]
     return 3 * sum(len(text.encode()) for text in texts) + _WORDING_BYTES
 
 

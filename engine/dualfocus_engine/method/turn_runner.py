@@ -13,8 +13,8 @@ from dualfocus_engine.grounders.grounder import BoundedGrounder, GrounderFailed,
 from dualfocus_engine.method.looks.aiming import aimed_at
 from dualfocus_engine.method.looks.attempt import Aim, Attempt, Zoomed
 from dualfocus_engine.method.looks.crops import shows_all
-from dualfocus_engine.method.looks.enough import decides, goes_on, verdict
-from dualfocus_engine.method.looks.grounding import box_reply, most_regions, read_boxes, reply_of
+from dualfocus_engine.method.looks.enough import ends_search, skips, verdict
+from dualfocus_engine.method.looks.grounding import box_reply, most_regions, past_thoughts, read_boxes, reply_of
 from dualfocus_engine.method.looks.scoring import score_under
 from dualfocus_engine.method.prompts import Prompt, TurnOptions
 from dualfocus_engine.method.questions import (
@@ -109,7 +109,7 @@ class TurnRunner:
     @property
     def asks_of_whole(self) -> bool:
         """Whether the model is asked if the whole picture is enough."""
-        return self._question.enough or decides(self._question, self._profile.enough)
+        return self._asks_of_crops or skips(self._question, self._profile.enough)
 
     async def ask_of_whole(self) -> None:
         """Ask whether the whole picture is enough to answer; nothing is known where it can't be asked.
@@ -122,11 +122,12 @@ class TurnRunner:
 
     @property
     def _asks_of_crops(self) -> bool:
-        return self._question.enough or (goes_on(self._question) and decides(self._question, self._profile.enough))
+        return self._question.enough or ends_search(self._question, self._profile.enough)
 
     async def _judged(self, turn: str, prompt_of: Callable[[], Awaitable[Prompt]]) -> Verdict | None:
         try:
-            return await verdict(self._engine, f"enough-{turn}", await prompt_of())
+            asked = past_thoughts(self._engine, await prompt_of())
+            return await verdict(self._engine, f"enough-{turn}", asked)
         except EngineDead:
             raise
         except Exception:
@@ -190,7 +191,7 @@ class TurnRunner:
     async def _answer_from(self, looks: list[SecondLook], attempt: Attempt) -> None:
         assert attempt.zoomed is not None
         micros = await self._guarded(attempt, self._run_micro(attempt, attempt.zoomed))
-        looks[attempt.number - 1] = _looked(attempt.look, micros[0]) if micros else attempt.look
+        looks[attempt.number - 1] = self._looked(attempt.look, micros[0]) if micros else attempt.look
 
     @property
     def draws_boxes(self) -> bool:
@@ -203,7 +204,7 @@ class TurnRunner:
 
     async def _look(self, attempt: Attempt, aim: Awaitable[Aim]) -> Sequence[SecondLook]:
         micros = await self._guarded(attempt, self._run_look(attempt, aim))
-        return [_looked(attempt.look, micro) for micro in micros] or [attempt.look] * len(self._samplings)
+        return [self._looked(attempt.look, micro) for micro in micros] or [attempt.look] * len(self._samplings)
 
     async def _run_look(self, attempt: Attempt, aim: Awaitable[Aim]) -> Sequence[Turn]:
         found = await aim
@@ -261,8 +262,9 @@ class TurnRunner:
         """
         zoomed = self._zoomed[1]  # a micro turn ran
         asked = shared_turn(self._question, zoomed.crops, self._profile, zoomed.conversation)
-        prompt = await self._continue(zoomed, asked)
-        return await score_under(self._engine, self._question, prompt, zoomed, macro, micro)
+        prompt = await self._continue(zoomed, asked, grounding_options(self._question, self._profile))
+        answered = past_thoughts(self._engine, prompt)  # an answer's thoughts are none of its tokens
+        return await score_under(self._engine, self._question, answered, zoomed, macro, micro)
 
     async def _locate(self, attempt: Attempt, aim: Aim) -> None:
         """Find where to look, and what of it is shown; the micro turn continues the grounding answer."""
@@ -270,6 +272,7 @@ class TurnRunner:
         if boxes is None:
             boxes, reply = await self._ground(attempt, aim)
         else:
+            aim = replace(aim, prompt=past_thoughts(self._engine, aim.prompt))
             reply = [token for box in boxes for token in box_reply(self._engine, aim.seen, box)]
         self._point(attempt, aim, boxes, reply)
 
@@ -362,6 +365,15 @@ class TurnRunner:
                 turns = [group.create_task(self._engine.generate(request)) for request in requests]
         return [self._question.read(turn.result()) for turn in turns]
 
+    def _looked(self, look: SecondLook, micro: Turn) -> SecondLook:
+        crops = len(look.regions)
+        if self._profile.crop_in_picture:
+            tokens = _tokens_of_patch(self._question.picture_index, look, micro)
+        else:
+            tokens = micro.picture_tokens[-crops:] or (0,) * crops
+        regions = tuple(at._replace(tokens=shown) for at, shown in zip(look.regions, tokens, strict=True))
+        return replace(look, micro=micro, failed=Selection.CONTEXT_FULL if micro.is_cut else None, regions=regions)
+
     def _on_start(self, turn: str) -> Callable[[], None] | None:
         return partial(self._listener.on_turn_start, turn) if self._listener is not None else None
 
@@ -376,7 +388,7 @@ def _samplings_of(sampling: "SamplingParams") -> list["SamplingParams"]:
     return each
 
 
-def _looked(look: SecondLook, micro: Turn) -> SecondLook:
-    tokens = micro.picture_tokens[-len(look.regions) :] or (0,) * len(look.regions)
-    regions = tuple(at._replace(tokens=shown) for at, shown in zip(look.regions, tokens, strict=True))
-    return replace(look, micro=micro, failed=Selection.CONTEXT_FULL if micro.is_cut else None, regions=regions)
+def _tokens_of_patch(place: int, look: SecondLook, micro: Turn) -> Sequence[int]:
+    """Return the image tokens of a crop that is a patch of its picture; 0 where it was not shown without."""
+    shown = [turn.picture_tokens[place] for turn in (micro, look.grounding) if turn and turn.picture_tokens]
+    return [shown[0] - shown[1] if len(shown) == 2 else 0]

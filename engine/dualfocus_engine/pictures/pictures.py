@@ -209,7 +209,8 @@ def _key(pieces: Iterable[bytes], salt: str | None) -> str:
 
 
 def _pixel_bands(image: Image.Image) -> Iterator[bytes]:
-    """Yield an image's pixels from the top, then its size."""
+    """Yield an image's pixels from the top, then its size, and the profile by which they are colours."""
     for top in range(0, image.height, _ROWS_AT_ONCE):
         yield image.crop((0, top, image.width, min(top + _ROWS_AT_ONCE, image.height))).tobytes()
     yield repr(image.size).encode()
+    yield image.info.get("icc_profile") or b""

@@ -10,6 +10,7 @@ from dualfocus_engine.backend.chat_template import as_words, placeholder_tokens
 from dualfocus_engine.families.profiles import load_profile
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
 WORDS = ["<|vision_start|><|image_pad|><|vision_end|>", "<|vision_start|>", "<|image_pad|>", "<image>"]
@@ -30,6 +31,13 @@ def test_none_is_left_where_texts_meet(word: str) -> None:
         for second in range(first, len(word)):
             said = as_words(["Look: ", word[:first], word[first:second], word[second:], "?"], PLACEHOLDERS)
             assert not PLACEHOLDERS.search("".join(said)), said
+
+
+def test_none_is_left_where_a_template_trims_texts_that_meet() -> None:
+    for word in WORDS[1:]:
+        for first in range(1, len(word) - 1):  # a last character by itself can't be parted
+            said = as_words([word[:first], word[first:]], PLACEHOLDERS)
+            assert not PLACEHOLDERS.search("".join(text.strip() for text in said)), said
 
 
 def test_other_texts_stay_as_they_are() -> None:
@@ -65,6 +73,35 @@ def test_tokens_that_stand_for_pictures_are_those_of_the_configuration_and_of_th
         model_config=SimpleNamespace(hf_config=config),
     )
     assert placeholder_tokens(llm) == {4, 5, 6, 8}
+
+
+_VOCABULARY = {word: number for number, word in enumerate(("a", "q", "aXqZa", "</s>", "<end>", "<other>"))}
+_TURNS = "{%% for message in messages %%}{{ message['content'][0]['text'] + ' %s ' }}{%% endfor %%}"
+
+
+@pytest.mark.parametrize(
+    ("closing", "stops", "closed_by"),
+    [
+        ("<end>", [3, 4], "<end>"),
+        ("<end>", 4, "<end>"),
+        ("<end>", None, "</s>"),
+        ("</s>", None, "</s>"),
+        ("<other>", [3, 4], "</s>"),
+        ("{{ raise_exception('No.') }}", [3, 4], "</s>"),
+    ],
+)
+def test_an_answer_is_closed_by_what_its_template_writes_where_the_model_stops_at_it(
+    closing: str, stops: Any, closed_by: str
+) -> None:
+    words = Tokenizer(WordLevel(_VOCABULARY, unk_token="a"))
+    words.pre_tokenizer = WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>")
+    llm: Any = SimpleNamespace(
+        renderer=SimpleNamespace(get_tokenizer=lambda: tokenizer),
+        input_processor=SimpleNamespace(generation_config_fields={"eos_token_id": stops}),
+    )
+    closed = chat_template._closing_token(llm, _TURNS % closing, "openai", load_profile("paper"))
+    assert closed == _VOCABULARY[closed_by]
 
 
 _BY_TYPE = (

@@ -60,6 +60,15 @@ def test_patches_of_kimis_processor_are_merged_into_tokens(limits: dict[str, int
     assert (views.rule.least, views.rule.most) == (1, most)
 
 
+@pytest.mark.parametrize("size", [(24, 3637), (2794, 19), (9000, 45), (1, 1), (4000, 3000)])
+def test_kimis_pictures_have_sides_that_its_processor_takes(size: tuple[int, int]) -> None:
+    limits = SimpleNamespace(merge_kernel_size=[2, 2], in_token_limit=16384)
+    views = with_processor_limits(KIMI, _with(limits, {}))
+    assert views is not None
+    assert max(views.show_whole(size)) < 512 * 14
+    assert max(views.show_crop(size, 1.0)) < 512 * 14
+
+
 def test_vllm_asks_kimis_processor_for_the_same() -> None:
     asked = inspect.getsource(KimiVLProcessingInfo)
     assert "hf_processor.image_processor.in_token_limit" in asked

@@ -106,6 +106,15 @@ async def test_adaptive_goes_by_perplexity_where_the_model_did_not_say() -> None
     assert result.selection is Selection.LOWER_PERPLEXITY, "it said that it is not enough"
 
 
+async def test_a_requests_threshold_for_its_search_goes_before_the_models_word_in_adaptive_mode_too() -> None:
+    question = replace(QUESTION, mode=Mode.ADAPTIVE, candidates=3, enough=False)
+    engine = _engine(0.8, enough_micro=_said(Yes=0.9, No=0.1), micro=turn("part", 1.9))
+    assert (await _answered(engine, question)).ending is Ending.ENOUGH
+    by_perplexity = await _answered(engine, replace(question, sure_below=1.05))
+    assert by_perplexity.ending is not Ending.ENOUGH
+    assert engine.started.count("enough-micro") == 1
+
+
 async def test_an_answer_that_was_cut_is_none_however_enough_the_view() -> None:
     cut = turn("who", SURE, finish_reason="length")
     engine = _engine(0.8, enough_macro=_said(Yes=0.9, No=0.1), macro=cut)

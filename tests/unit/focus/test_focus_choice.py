@@ -122,6 +122,15 @@ async def test_answers_that_can_not_be_scored_together_are_compared_apart() -> N
     assert (result.winner, result.shared) == ("micro", None)
 
 
+async def test_an_answer_that_only_its_grammar_scored_is_compared_with_none_that_the_model_did() -> None:
+    masked = replace(turn("blue", mean_nll=0.01), is_masked=True)
+    engine = FakeEngine(macro=replace(turn("red", mean_nll=0.2), rescored=True), micro=masked)
+    engine.scores["macro"] = None
+    for scoring in Scoring:
+        result = await _answered(engine, replace(QUESTION, scoring=scoring))
+        assert (result.winner, result.selection) == ("macro", Selection.CONTEXT_FULL)
+
+
 async def test_nothing_is_scored_where_one_answer_stands() -> None:
     engine = FakeEngine(grounding=boxed("nothing"))
     assert (await _answered(engine, SHARED)).selection is Selection.NO_BOX

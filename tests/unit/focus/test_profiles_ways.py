@@ -32,6 +32,11 @@ class _ThinkingEngine(FakeEngine):
     async def prompt(self, messages: Sequence[Message], options: TurnOptions = NO_OPTIONS) -> Prompt:
         return (await super().prompt(messages, options)).opened(self.encode(self.prompt_ends))
 
+    async def continuation(
+        self, messages: Sequence[Message], follow_up: Message, options: TurnOptions = NO_OPTIONS
+    ) -> Prompt:
+        return (await super().continuation(messages, follow_up, options)).opened(self.encode(self.prompt_ends))
+
 
 async def _answered(engine: FakeEngine, question: Question = QUESTION) -> FocusResult:
     return await focus_on(engine).answer(question)
@@ -76,6 +81,32 @@ async def test_no_box_is_read_from_thoughts_that_the_template_begins_and_the_rep
     assert (await _answered(engine)).selection is selection
 
 
+THOUGHTS = "<think>\n\n</think>\n\n"
+
+
+async def test_a_box_that_is_given_stands_behind_thoughts_that_the_template_begins() -> None:
+    engine = _ThinkingEngine()
+    engine.prompt_ends = "<think>\n"
+    await _answered(engine, replace(QUESTION, box=Box(0.2, 0.2, 0.6, 0.6)))
+    assert f"{THOUGHTS}[0.20, 0.20, 0.60, 0.60]" in _text(engine.prompts["micro"].token_ids)
+
+
+async def test_what_is_scored_or_judged_stands_behind_thoughts_that_the_template_begins() -> None:
+    judged = {f"enough-{name}": turn("Yes") for name in ("macro", "micro")}
+    engine = _ThinkingEngine(grounding=boxed("</think>[0.20, 0.20, 0.60, 0.60]"), **judged)
+    engine.prompt_ends = "<think>\n"
+    await _answered(engine, replace(QUESTION, scoring=Scoring.SHARED, enough=True))
+    assert not _text(engine.prompts["micro"].token_ids).endswith(THOUGHTS), "an answer may think"
+    for name in ("macro-score", "micro-score", "enough-macro", "enough-micro"):
+        assert _text(engine.prompts[name].token_ids).endswith(THOUGHTS), name
+
+
+async def test_answers_are_scored_as_a_turn_that_does_not_think() -> None:
+    engine = _engine(grounding_template_kwargs={"enable_thinking": False})
+    await _answered(engine, replace(QUESTION, scoring=Scoring.SHARED))
+    assert engine.prompts["macro-score"].options.template_kwargs == {"enable_thinking": False}
+
+
 async def test_a_model_of_one_picture_a_prompt_is_asked_about_the_crop_alone() -> None:
     engine = _engine(crop_alone=True)
     engine.max_images = 1
@@ -108,6 +139,16 @@ async def test_the_crop_may_be_a_patch_of_its_picture_in_the_same_conversation()
     assert shown.key != QUESTION.picture.key == grounding.pictures[0].key
     assert (unchanged, unchanged.patch) == (other, None)
     assert engine.prompts["macro-score"].pictures[0].key == shown.key, "both are scored where micro saw it"
+
+
+@pytest.mark.parametrize(("box", "tokens"), [(None, 576), (Box(0.2, 0.2, 0.6, 0.6), 0)])
+async def test_a_patchs_tokens_are_those_that_its_picture_has_more(box: Box | None, tokens: int) -> None:
+    engine = _engine(crop_in_picture=True)
+    engine.script["grounding"] = replace(boxed("[0.20, 0.20, 0.60, 0.60]"), picture_tokens=(2880, 1728))
+    engine.script["micro"] = turn("micro answer", 0.5, picture_tokens=(3456, 1728))
+    several = (asked("What?", *QUESTION.pictures, plain((0, 9, 0))),)
+    result = await _answered(engine, replace(QUESTION, messages=several, image_index=0, box=box))
+    assert [at.tokens for at in result.look.regions] == [tokens]
 
 
 @pytest.mark.parametrize("mode", [Mode.DUAL, Mode.ADAPTIVE, Mode.MICRO])

@@ -29,6 +29,19 @@ def test_a_box_in_a_strip_is_one_of_the_strip_and_not_of_the_white_beside_it() -
     assert box == pytest.approx(LOW.as_tuple())
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("[0.10, 0.10, 0.20, 0.90]", (0.1, 0.0, 0.2, 1.0)),
+        ("[0.10, 0.00, 0.20, 0.50]", (0.1, 0.0, 0.2, 0.5)),
+        ("[0.10, 0.02, 0.20, 0.20]", (0.1, 0.0, 0.2, 0.0)),
+    ],
+)
+def test_of_a_box_in_the_white_beside_a_strip_the_strips_part_is_taken(written: str, read: tuple[float, ...]) -> None:
+    (box,) = boxes(written)
+    assert box == pytest.approx(read)
+
+
 def test_a_box_that_is_given_is_written_as_the_model_sees_the_strip() -> None:
     engine = FakeEngine()
     engine.profile = PAPER

@@ -83,6 +83,15 @@ async def test_what_the_context_can_not_hold_is_made_smaller_and_said() -> None:
     )
 
 
+async def test_the_question_that_is_grounded_in_place_of_the_one_asked_takes_room_too() -> None:
+    asked = _asked((1000, 1000))
+    long = replace(asked, grounding_question="a" * 4000)
+    shown, longer = [(await show_pictures(_engine(), question))[0].picture.shown for question in (asked, long)]
+    assert shown is not None
+    assert longer is not None
+    assert longer < shown
+
+
 async def test_an_answer_is_given_a_quarter_of_the_context_at_most() -> None:
     long, _ = await show_pictures(_engine(), _asked((1000, 1000), tokens=None))
     short, _ = await show_pictures(_engine(), _asked((1000, 1000), tokens=10))

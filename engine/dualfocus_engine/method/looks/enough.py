@@ -10,10 +10,13 @@ from dualfocus_engine.method.results import Mode, Turn, Verdict
 from dualfocus_engine.method.turn_engine import TurnEngine, TurnRequest
 
 
-def decides(question: Question, check: EnoughCheck) -> bool:
-    """Whether the model's word that a view is enough goes before perplexity: a request's own threshold keeps it out."""
-    if question.mode is Mode.ADAPTIVE:
-        return check.above is not None and question.skip_below is None
+def skips(question: Question, check: EnoughCheck) -> bool:
+    """Whether the model's word that a picture is enough skips the second look: a request's threshold goes first."""
+    return check.above is not None and question.mode is Mode.ADAPTIVE and question.skip_below is None
+
+
+def ends_search(question: Question, check: EnoughCheck) -> bool:
+    """Whether the model's word that a view is enough ends a search: a request's threshold goes first."""
     return check.above is not None and question.sure_below is None and goes_on(question)
 
 

@@ -39,6 +39,13 @@ def _begun(engine: TurnEngine, prompt: Prompt) -> str:
     return mark if any(prompt.token_ids[-len(end) :] == end for end in ends) else ""
 
 
+def past_thoughts(engine: TurnEngine, prompt: Prompt) -> Prompt:
+    """Return a prompt in which thoughts that its chat template has opened are over, so that what follows is said."""
+    if not _begun(engine, prompt):
+        return prompt
+    return prompt.opened(engine.encode(f"\n{engine.profile.box_format.read_after}\n\n"))
+
+
 def read_boxes(profile: Profile, question: Question, written: str, seen: Picture) -> Sequence[Box]:
     """Read the boxes that the model wrote when it had seen a picture, or a crop of it."""
     box_format, picture = profile.box_format, question.picture
@@ -49,7 +56,11 @@ def read_boxes(profile: Profile, question: Question, written: str, seen: Picture
         box = box_format.read(written, _shown_size(of))
         boxes = [] if box is None else [box]
     region = _region_shown(profile, of)
-    return boxes if region is None else [box.within(region, picture.size) for box in boxes]
+    if region is None:
+        return boxes
+    # What is shown beside a strip is none of the picture.
+    pixels = of.region or Region(0, 0, *picture.size)
+    return [box.within(region, picture.size).clipped(pixels, picture.size) for box in boxes]
 
 
 def box_reply(engine: TurnEngine, picture: Picture, box: Box) -> Sequence[int]:

@@ -4,7 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
 from dualfocus_engine.families.profiles import Profile
-from dualfocus_engine.method.looks.enough import decides, is_enough
+from dualfocus_engine.method.looks.enough import ends_search, is_enough
 from dualfocus_engine.method.questions import Question
 from dualfocus_engine.method.results import Ending, Mode, Scoring, SecondLook, Turn
 from dualfocus_engine.method.turn_runner import TurnRunner
@@ -109,7 +109,7 @@ class _Search:
 
     def _settled(self) -> Ending | None:
         """Say what leaves no doubt: that a view is enough, where the profile goes by that, else a perplexity."""
-        if decides(self._question, self._check):
+        if ends_search(self._question, self._check):
             views = [self._runner.enough, *(look.enough for look in self.looks)]
             if (told := is_enough(views, self._check)) is not None:
                 return Ending.ENOUGH if told else None
