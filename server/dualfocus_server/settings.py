@@ -66,6 +66,12 @@ class Settings:
     engine_timeout: float = 60.0
     cors: dict[str, Any] | None = None
 
+    @property
+    def most_of_a_client(self) -> int:
+        """Questions that one client may have, running and waiting."""
+        most = self.max_questions + self.max_queued
+        return min(most, self.max_questions_per_key or most)
+
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the server's flags to a parser; a flag of the same name goes to this one."""

@@ -13,12 +13,12 @@ _ALIASES = {"input_text": TEXT, "input_image": IMAGE}
 # What vLLM is handed as it is: data, not URLs.
 _HANDED_ON = ("input_audio", "refusal", "thinking")
 # A tool that was found by a search for tools, by its name.
-_TOOL = "tool_reference"
+TOOL = "tool_reference"
 _BY_URL = ("audio_url", "video_url")
 # Fields that mean media to some template or to vLLM: a text part may carry any other plain value to the template.
 _MEDIA_FIELD = re.compile(r"(image|video|audio)(_url|_embeds)?|prompt_embeds|image_pil|input_audio|uuid")
 _LONGEST_UUID = 256
-_KNOWN = (TEXT, IMAGE, *_ALIASES, *_HANDED_ON, *_BY_URL, EMBEDDINGS, _TOOL)
+_KNOWN = (TEXT, IMAGE, *_ALIASES, *_HANDED_ON, *_BY_URL, EMBEDDINGS, TOOL)
 
 
 def normalize_message(message: Any) -> dict[str, Any]:
@@ -56,8 +56,8 @@ def _part(part: Any) -> dict[str, Any]:
         return {"type": EMBEDDINGS, EMBEDDINGS: _embeddings(part.get(EMBEDDINGS))}
     if kind in _HANDED_ON:
         return {"type": kind, kind: part.get(kind)}
-    if kind == _TOOL:
-        return {"type": _TOOL, "name": part.get("name")}
+    if kind == TOOL:
+        return {"type": TOOL, "name": part.get("name")}
     raise ValueError(f"a part of type {kind!r} can't be read; there are {', '.join(_KNOWN)}")
 
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 
-from dualfocus_server.answering.contents import EMBEDDINGS, IMAGE, TEXT, parts_of
+from dualfocus_server.answering.contents import EMBEDDINGS, IMAGE, TEXT, TOOL, parts_of
 from dualfocus_server.answering.protocol import MODES, Conversation, FocusOptions, FocusRequest
 from dualfocus_server.answering.vllm_serving.rendering import once_rendered
 from dualfocus_server.guards.api_errors import as_client_errors
@@ -140,13 +140,11 @@ def model_and_mode(asked: str | None, is_served: Callable[[str], bool]) -> tuple
 
 
 @asynccontextmanager
-async def inlined_images(
-    request: Conversation, focus: DualFocus, images: RequestImages, *, is_read_once: bool = True
-) -> AsyncIterator[None]:
+async def inlined_images(request: Conversation, focus: DualFocus, images: RequestImages) -> AsyncIterator[None]:
     """Open the images of a request that vLLM answers, by the same rules: vLLM fetches nothing and decodes no image.
 
-    They are gone with the block, and where the request `is_read_once` as soon as its prompt is rendered: vLLM keeps the
-    request itself until it has answered.
+    They are gone as soon as the request's prompt is rendered, and with the block: vLLM keeps the request itself until
+    it has answered.
 
     What stands for a picture in the model's prompts is words in its texts and tools, as it is where two looks answer.
     Embeddings are judged, and left to vLLM.
@@ -173,8 +171,7 @@ async def inlined_images(
         for part, image in zip(parts, opened, strict=True):
             part.clear()
             part |= image
-        if is_read_once:
-            once_rendered(forget)
+        once_rendered(forget)
         try:
             yield
         finally:
@@ -231,7 +228,7 @@ def _check_prompt(prompt: Any, focus: DualFocus, field: str) -> None:
 
 
 def _put_into_words(message: dict[str, Any], focus: DualFocus) -> None:
-    message |= focus.engine.in_words(_fields(message))
+    message |= focus.engine.in_words({"role": message["role"], **_fields(message)})
     if isinstance(message.get("content"), str):
         (message["content"],) = focus.engine.as_words([message["content"]])
         return
@@ -239,6 +236,10 @@ def _put_into_words(message: dict[str, Any], focus: DualFocus) -> None:
     words = focus.engine.as_words([part[part["type"]] for part in parts])
     for part, text in zip(parts, words, strict=True):
         part[part["type"]] = text
+    for part in parts_of(message):
+        if part["type"] in (TEXT, TOOL):
+            told = {name: value for name, value in part.items() if name not in ("type", TEXT)}
+            part |= focus.engine.in_words(told)
 
 
 def _as_sent(pictures: PictureCache, data: bytes, limits: ImageLimits, salt: str | None) -> dict[str, Any]:
@@ -267,8 +268,10 @@ def _message(message: dict[str, Any], pictures: Iterator[Picture]) -> Message:
 def _fields(message: dict[str, Any]) -> dict[str, Any]:
     """Return what else a message says to the chat template, the arguments of calls as objects."""
     fields = {name: message[name] for name in _TOLD if message.get(name) is not None}
-    if fields.get("tool_calls"):
-        fields["tool_calls"] = [_call(call) for call in fields["tool_calls"]]
+    if (calls := fields.get("tool_calls")) is not None:
+        if not isinstance(calls, list):
+            raise BadQuestion("A message's tool_calls must be a list of calls.", "messages")
+        fields["tool_calls"] = [_call(call) for call in calls]
     return fields
 
 

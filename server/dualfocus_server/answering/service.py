@@ -1,6 +1,7 @@
 """What the routes work with, and how long what they do may take."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,7 +27,8 @@ class Service:
     `timeout` is for a question by two looks, and for the next token of a stream that vLLM writes; `mode` is that of
     questions that name none, `list_modes` whether the list of models has the names that choose one. `adapters` are
     asked in words of their own. `trusts_processor_kwargs` is vLLM's flag (`--trust-request-mm-kwargs`). `grounder` is
-    the kind of what says where to look in the model's place. Where other processes answer beside this one, `metrics`
+    the kind of what says where to look in the model's place, `most_questions` how many of one client may run and wait.
+    Where other processes answer beside this one, `metrics`
     are those of all, and `reset_mm_caches` is for all.
     """
 
@@ -43,6 +45,7 @@ class Service:
     adapters: Mapping[str, DualFocus] = field(default_factory=dict)
     trusts_processor_kwargs: bool = False
     grounder: str | None = None
+    most_questions: int = sys.maxsize
     metrics: Callable[[], Awaitable[bytes]] = own_metrics
     reset_mm_caches: Callable[[], Awaitable[None]] | None = None
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, Self, cast
 
+from dualfocus_engine.errors import BadQuestion
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -105,6 +106,9 @@ async def chat_batch(request: ChatBatch, raw_request: Request) -> Response:
 async def answer_batch(batch: ChatBatch, raw_request: Request) -> Response:
     """Answer each conversation in a place of its own. Raises what the first of them that fails does."""
     service = cast("Service", raw_request.app.state.service)
+    if (conversations := len(batch.messages)) > service.most_questions:
+        most = f"{service.most_questions} (--max-questions and --max-queued, or --max-questions-per-key)"
+        raise BadQuestion(f"The {conversations} conversations are asked at once, and may be {most}.", "messages")
     # The client's id is the batch's; in the engine each conversation has its own.
     given = request_id.get() if HEADER in raw_request.headers else batch.request_id
     batch_id = given or random_uuid()

@@ -6,6 +6,8 @@ from typing import Any
 LARGEST = 2**63 - 1
 # Validating a value takes microseconds and a kilobyte, and the event loop waits for it.
 MAX_VALUES = 100_000
+# As deep as pydantic reads JSON; what goes through a body by recursion holds out longer.
+MAX_DEPTH = 200
 
 
 class FieldError(ValueError):
@@ -43,17 +45,19 @@ def _check_text(name: str, text: str) -> None:
 
 def _leaves(body: Any) -> Iterator[tuple[str, Any]]:
     """Yield keys and plain values with the name of the outermost field they are in; no recursion, at any depth."""
-    left: list[tuple[str, Any]] = [("", body)]
+    left: list[tuple[str, Any, int]] = [("", body, 0)]
     found = 0
     while left:
-        name, value = left.pop()
+        name, value, depth = left.pop()
         found += len(value) if isinstance(value, dict | list) else 0
         if found > MAX_VALUES:
             raise FieldError(f"the body has more than {MAX_VALUES:,} values in it", None)
+        if depth > MAX_DEPTH:
+            raise FieldError(f"{name} has objects and lists nested more than {MAX_DEPTH} deep", name)
         if isinstance(value, dict):
             yield from ((name, key) for key in value)
-            left += [(name or str(key), inner) for key, inner in value.items()]
+            left += [(name or str(key), inner, depth + 1) for key, inner in value.items()]
         elif isinstance(value, list):
-            left += [(name, inner) for inner in value]
+            left += [(name, inner, depth + 1) for inner in value]
         else:
             yield name, value

@@ -3,7 +3,9 @@
 import asyncio
 import ipaddress
 import socket
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from threading import Thread
+from typing import Any
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 # All that is given out for the public internet; Python's `is_global` knows only what is reserved.
@@ -36,8 +38,9 @@ _METADATA = tuple(
         ),
     )
 )
-# A look-up can't be called off. Those that no name server answers must leave room for others.
-_resolvers = ThreadPoolExecutor(max_workers=64, thread_name_prefix="resolver")
+# A look-up can't be called off: so many may wait for name servers, and of them for those of one domain.
+_MOST_LOOKUPS, _MOST_OF_A_DOMAIN = 512, 32
+_lookups: dict[tuple[str, int], "Future[Any]"] = {}
 
 
 def is_public(address: Address) -> bool:
@@ -67,9 +70,38 @@ def _reached(address: Address) -> Address:
 async def addresses_of(host: str, port: int, timeout: float) -> list[Address]:
     """Look a host up. Raises OSError or UnicodeError where it has no address, TimeoutError after `timeout` seconds."""
     async with asyncio.timeout(timeout):
-        found = await asyncio.get_running_loop().run_in_executor(
-            # Not the loop's own look-up: on uvloop it shares four threads with all else.
-            _resolvers,
-            lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM),
-        )
+        found = await asyncio.wrap_future(_lookup(host, port))
     return [ipaddress.ip_address(entry[4][0]) for entry in found]
+
+
+def _lookup(host: str, port: int) -> "Future[Any]":
+    """Return a host's look-up, the one that is under way where there is one.
+
+    Raises TimeoutError where many wait for an answer already, or several of the host's own domain.
+    """
+    if (pending := _lookups.get((host, port))) is not None:
+        return pending
+    domain = _domain(host)
+    if len(_lookups) >= _MOST_LOOKUPS or sum(_domain(other) == domain for other, _ in _lookups) >= _MOST_OF_A_DOMAIN:
+        raise TimeoutError
+    found: Future[Any] = Future()
+    found.set_running_or_notify_cancel()  # who no longer waits for it ends it for nobody else
+    _lookups[host, port] = found
+    # Not the loop's own look-up: on uvloop it shares four threads with all else. The process's end waits for none.
+    Thread(target=_look_up, args=(host, port, found), name="resolver", daemon=True).start()
+    return found
+
+
+def _look_up(host: str, port: int, found: "Future[Any]") -> None:
+    try:
+        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except Exception as error:
+        del _lookups[host, port]
+        found.set_exception(error)
+    else:
+        del _lookups[host, port]
+        found.set_result(entries)
+
+
+def _domain(host: str) -> str:
+    return ".".join(host.rsplit(".", 2)[-2:])

@@ -117,6 +117,7 @@ async def _service(
         grounder=args.grounder and args.grounder.partition(":")[0],  # what follows may hold a password
         metrics=peers.metrics,
         reset_mm_caches=peers.reset_mm_caches,
+        most_questions=settings.most_of_a_client,
     )
 
 

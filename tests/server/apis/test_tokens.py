@@ -33,6 +33,11 @@ def test_an_image_that_was_only_tokenized_can_be_asked_about(http: httpx.Client,
         assert answer.status_code == 200
 
 
+DEEP: dict[str, Any] = {}
+for _ in range(600):
+    DEEP = {"a": DEEP}
+
+
 def _with_url(url: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
 
@@ -45,6 +50,8 @@ def _with_url(url: str) -> list[dict[str, Any]]:
         ("/tokenize", {"prompt": "a", "model": "nonesuch"}, "There is: ", "model"),
         ("/tokenize", {"messages": []}, "at least one message", "messages"),
         ("/tokenize", {"messages": [{"role": "user", "content": 3}]}, "messages.0.content", "messages.0.content"),
+        ("/tokenize", {"messages": [TEXT_ONLY[0] | {"tool_calls": True}]}, "must be a list of calls", "messages"),
+        ("/tokenize", {"messages": TEXT_ONLY, "chat_template_kwargs": DEEP}, "200 deep", "chat_template_kwargs"),
         ("/tokenize", {"messages": _with_url("http://127.0.0.1/a")}, "not fetched from '127.0.0.1'", None),
         ("/tokenize", {"messages": _with_url("data:,no image")}, "in no format", None),
         ("/tokenize", {"messages": _with_url("file:///etc/passwd")}, "must be a data: URL", None),

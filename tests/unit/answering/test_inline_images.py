@@ -123,6 +123,15 @@ def test_without_a_uuid_an_image_needs_its_url() -> None:
         normalize_message(user({"type": "image_url", "image_url": None, "uuid": None}))
 
 
+async def test_what_stands_for_a_picture_is_words_wherever_a_template_may_write_it() -> None:
+    asker: Any = focus()
+    asker.engine.in_words = lambda value: json.loads(json.dumps(value).replace("<image>", "< image>"))
+    told = {"type": "tool_reference", "name": "<image>"}
+    asked = request({"role": "<image>", "content": [{**text(), "from": "<image>"}, told]})
+    await inlined(asked, asker, images())
+    assert "<image>" not in json.dumps(asked.messages)
+
+
 async def test_pictures_are_gone_once_vllm_has_answered() -> None:
     asked = request(
         user({"type": "image_url", "image_url": {"url": data_url(encoded(Image.new("RGB", (4, 3))))}}, text())

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -155,6 +156,17 @@ async def test_others_are_served_while_a_batch_is_read(monkeypatch: pytest.Monke
     raw = Request({"type": "http", "headers": [], "app": app})
     await asyncio.gather(answer_batch(asked, raw), another())
     assert done[:5] == ["read", "another", "read", "another", "read"]
+
+
+async def test_more_conversations_than_there_could_ever_be_places_for_are_refused_for_good() -> None:
+    few = replace(service(chat=cast("Any", Chat())), most_questions=6)
+    app = create_app(few, Settings(playground=False), KeyRing())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as http:
+        answer = await http.post(ROUTE, json={"messages": [TEXT] * 7})
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["param"] == "messages"
+    assert "7 conversations are asked at once, and may be 6 (--max-questions" in error["message"]
 
 
 async def test_more_conversations_than_there_are_places_are_refused_together() -> None:

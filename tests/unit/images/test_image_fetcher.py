@@ -3,6 +3,8 @@
 import asyncio
 import ipaddress
 import socket
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -10,8 +12,8 @@ import pytest
 from dualfocus_engine import BadPicture, ConfigError, open_picture
 from dualfocus_engine.method.stages import Stages
 from dualfocus_engine.pictures.pictures import ImageLimits
-from dualfocus_server.images import image_fetcher, ssrf_safe_http
-from dualfocus_server.images.addresses import is_public
+from dualfocus_server.images import addresses, image_fetcher, ssrf_safe_http
+from dualfocus_server.images.addresses import addresses_of, is_public
 from dualfocus_server.images.hosts import HostRules
 from dualfocus_server.images.image_fetcher import ImageFetcher
 from dualfocus_server.images.request_images import RequestImages, SentImage
@@ -308,8 +310,8 @@ async def test_no_spelling_of_loopback_reaches_a_local_server(host: str) -> None
 
 async def test_every_address_of_a_host_must_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name with a public and a local address is refused, whichever comes first."""
-    for addresses in (("8.8.8.8", "127.0.0.1"), ("127.0.0.1", "8.8.8.8")):
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *given, of=addresses, **more: found(*of))
+    for both in (("8.8.8.8", "127.0.0.1"), ("127.0.0.1", "8.8.8.8")):
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *given, of=both, **more: found(*of))
         with pytest.raises(BadPicture, match="not on the public internet"):
             await ImageFetcher(HostRules(["*"])).read("http://two-faced.example/a")
 
@@ -353,6 +355,42 @@ async def test_names_that_nobody_answers_for_keep_no_other_waiting(monkeypatch: 
             released.set()
             await asyncio.gather(*silent)
             await source.close()
+
+
+async def test_a_domain_that_nobody_answers_for_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of its names so many are looked up, and one name once."""
+    released, looked_up = threading.Event(), list[str]()
+
+    def look_up(host: str, *given: Any, **more: Any) -> Any:
+        looked_up.append(host)
+        if host.endswith("silent.example"):
+            released.wait(WAIT)
+        return found("127.0.0.1")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    names = [f"{number}.silent.example" for number in range(addresses._MOST_OF_A_DOMAIN)]
+    silent = [asyncio.create_task(addresses_of(name, 80, WAIT)) for name in names * 2]
+    await asyncio.sleep(0)
+    try:
+        with pytest.raises(TimeoutError):
+            await addresses_of("one.more.silent.example", 80, WAIT)
+        assert await addresses_of("prompt.example.org", 80, WAIT)
+    finally:
+        released.set()
+    assert len(await asyncio.gather(*silent)) == 2 * len(names)
+    assert sorted(looked_up) == sorted([*names, "prompt.example.org"])
+    assert await addresses_of("one.more.silent.example", 80, WAIT)
+
+
+def test_a_look_up_that_hangs_keeps_no_process_from_its_end() -> None:
+    code = (
+        "import asyncio, socket, time\n"
+        "from dualfocus_server.images.addresses import addresses_of\n"
+        "socket.getaddrinfo = lambda *given, **more: time.sleep(600)\n"
+        "asyncio.run(addresses_of('silent.example', 80, 0.01))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=WAIT, check=False)
+    assert ended.stderr.rstrip().endswith("TimeoutError")
 
 
 async def test_name_that_nobody_answers_for_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

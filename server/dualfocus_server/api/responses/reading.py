@@ -84,9 +84,7 @@ async def opened_for_vllm(
     conversation = FocusRequest.model_construct(messages=messages, **told)
     if any(image_parts(conversation)):
         request.truncation = "disabled"  # a prompt that is cut may lose an image's place
-    # With tools of its own vLLM may make several prompts, one after the other.
-    once = not request.tools
-    async with inlined_images(conversation, service.focus, service.images.of(client), is_read_once=once):
+    async with inlined_images(conversation, service.focus, service.images.of(client)):
         for item, name, message in zip(items, contents, messages, strict=False):
             item[name] = message["content"]
         if request.instructions is not None:
