@@ -29,10 +29,10 @@ from dualfocus_server.answering.vllm_serving.answer_reader import AnswerReader
 from dualfocus_server.answering.wire import VllmWire, Wire
 from dualfocus_server.guards.admission import Slot
 from dualfocus_server.guards.api_errors import VllmResponseError
-from dualfocus_server.guards.http_errors import Stalled
+from dualfocus_server.guards.http_errors import CLIENT_LEFT, Stalled
 from dualfocus_server.guards.keys import client_of
 from dualfocus_server.images.request_images import RequestImages
-from dualfocus_server.telemetry.metrics import CLIENT_LEFT, record_answer, record_passthrough
+from dualfocus_server.telemetry.metrics import record_answer, record_passthrough
 from dualfocus_server.telemetry.request_ids import request_id
 from dualfocus_server.telemetry.traces import question_span, record_on_span
 

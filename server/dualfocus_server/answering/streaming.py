@@ -15,7 +15,8 @@ from starlette.types import Message, Receive, Scope, Send
 from vllm.entrypoints.serve.utils.sse_keep_alive import SSE_KEEP_ALIVE_COMMENT
 
 from dualfocus_server.guards.api_errors import ApiError, to_api_error
-from dualfocus_server.telemetry.metrics import CLIENT_LEFT, record_failure
+from dualfocus_server.guards.http_errors import CLIENT_LEFT
+from dualfocus_server.telemetry.metrics import record_failure
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class Events:
         self._silence = silence
         self._failure = failure
         self._begun, self._taken = asyncio.Event(), asyncio.Event()
+        self._is_told = False
         self._held = held
         self._making = asyncio.create_task(make(self))
         self._making.add_done_callback(self._ended)
@@ -109,13 +111,17 @@ class Events:
             self._making.result()
         except Exception as error:
             problem = to_api_error(error)
+            self._is_told = True
             record_failure(problem.status)
             for event in self._failure(problem):
                 yield event
 
-    def stop(self) -> bool:
-        """End what makes the events; returns whether they had not come to their end."""
-        return self._making.cancel()
+    def stop(self) -> int | None:
+        """End what makes the events; returns the status that is to be counted where nothing was yet: nobody read on."""
+        if self._making.cancel():
+            return CLIENT_LEFT
+        error = None if self._is_told or self._making.cancelled() else self._making.exception()
+        return to_api_error(error).status if isinstance(error, Exception) else None
 
     async def _next(self) -> str | None:
         try:
@@ -159,5 +165,6 @@ class EventStream(StreamingResponse):
         except TimeoutError:
             logger.warning("A client did not read its stream in time; the connection is cut.")
         finally:
-            if self._events.stop() and self._is_question:
-                record_failure(CLIENT_LEFT)
+            status = self._events.stop()
+            if status is not None and self._is_question:
+                record_failure(status)

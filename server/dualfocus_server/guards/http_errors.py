@@ -17,6 +17,9 @@ HttpError
 from http import HTTPStatus
 from typing import ClassVar
 
+# nginx's: the client is gone, only the access log sees it.
+CLIENT_LEFT = 499
+
 
 class HttpError(Exception):
     """Base of all refusals; `str(refusal)` is fit for the client's eyes."""

@@ -8,7 +8,9 @@ import numpy as np
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
+from starlette.requests import ClientDisconnect
 
+from dualfocus_server.guards.http_errors import CLIENT_LEFT
 from dualfocus_server.guards.json_limits import MAX_VALUES
 
 # What there is at least one of for each value: a body far beyond `MAX_VALUES` takes seconds and gigabytes to read.
@@ -21,8 +23,11 @@ class _JsonRequest(Request):
         """Return the body, put together as it comes: megabytes are not copied at once."""
         if not hasattr(self, "_body"):
             body = bytearray()
-            async for chunk in self.stream():
-                body += chunk
+            try:
+                async for chunk in self.stream():
+                    body += chunk
+            except ClientDisconnect as left:  # not its request's fault
+                raise HTTPException(CLIENT_LEFT, "the client left before its request was here") from left
             self._body = cast("bytes", body)
         return self._body
 

@@ -14,9 +14,8 @@ from prometheus_fastapi_instrumentator.metrics import Info, default
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dualfocus_server.guards.api_errors import ERROR_TYPES, error_type
+from dualfocus_server.guards.http_errors import CLIENT_LEFT
 
-# nginx's: the client is gone, only the access log sees it.
-CLIENT_LEFT = 499
 OFF = "off"  # the mode of what vLLM's own servings answered
 _QUESTION_PATHS = (
     *("/v1/chat/completions", "/v1/chat/completions/batch", "/v1/messages", "/v1/responses"),

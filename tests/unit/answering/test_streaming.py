@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -260,6 +260,10 @@ def clients_left() -> float:
     return REGISTRY.get_sample_value("dualfocus_questions_total", {"outcome": "client_left"}) or 0.0
 
 
+def failures() -> float:
+    return REGISTRY.get_sample_value("dualfocus_questions_total", {"outcome": "invalid_request_error"}) or 0.0
+
+
 async def sent_to(send: Any, events: Events, patience: float = 0) -> None:
     async def receive() -> Message:
         await forever()
@@ -301,6 +305,22 @@ async def test_one_that_reads_is_not_however_long_its_stream_takes() -> None:
     await sent_to(read, made_by(slow), MOMENT)
     assert b"".join(bodies) == b"data: 1\n\ndata: 2\n\n"
     assert clients_left() == before
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_a_question_that_fails_as_its_client_leaves_is_counted_once(leaves: bool) -> None:
+    async def failing(events: Events) -> None:
+        events.put("data: 1\n\n")
+        raise ContextFull(9, 8)
+
+    async def gone(message: Message) -> None:
+        if message.get("body") and leaves:
+            raise OSError("the client has left")
+
+    before = clients_left(), failures()
+    with suppress(OSError):
+        await sent_to(gone, made_by(failing))
+    assert (clients_left(), failures()) == (before[0], before[1] + 1)
 
 
 async def test_a_client_that_leaves_ends_the_turns() -> None:

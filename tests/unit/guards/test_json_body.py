@@ -1,11 +1,13 @@
 """Bodies of far too many values are refused before they are read; texts of any length are no values."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import httpx
 import pytest
+from dualfocus_server.guards.http_errors import CLIENT_LEFT
 from dualfocus_server.guards.json_body import JsonRoute
 from fastapi import APIRouter, Body, FastAPI
+from starlette.types import Message
 
 _MANY = 1_200_000
 
@@ -34,6 +36,22 @@ def http() -> httpx.AsyncClient:
 async def test_json_is_read(http: httpx.AsyncClient, body: bytes, length: int) -> None:
     answer = await http.post("/length", content=body, headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()) == (200, length)
+
+
+async def test_a_client_that_leaves_before_its_body_is_here_has_sent_nothing_wrong(http: httpx.AsyncClient) -> None:
+    app = cast("httpx.ASGITransport", http._transport).app
+    sent: list[Message] = []
+
+    async def leaving() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/length", "query_string": b"", "headers": headers}
+    await cast("FastAPI", app)(scope, leaving, send)
+    assert sent[0]["status"] == CLIENT_LEFT
 
 
 @pytest.mark.parametrize("piece", [b"0,", b"[],", b"{},"])

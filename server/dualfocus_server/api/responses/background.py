@@ -15,7 +15,8 @@ from dualfocus_server.answering.streaming import COMMENT, Events, EventStream, S
 from dualfocus_server.api.responses.store import Stored
 from dualfocus_server.api.responses.wire import ResponsesWire
 from dualfocus_server.guards.api_errors import ApiError, VllmResponseError, to_api_error
-from dualfocus_server.telemetry.metrics import CLIENT_LEFT, record_failure
+from dualfocus_server.guards.http_errors import CLIENT_LEFT
+from dualfocus_server.telemetry.metrics import record_failure
 
 # An ASGI server of this version tells a stream by itself that its client has left: here nobody can.
 _SCOPE = {"type": "http", "asgi": {"spec_version": "2.4"}}
