@@ -26,6 +26,7 @@ from vllm.v1.executor import Executor
 
 from dualfocus_engine.backend.engine_core.drafts import SPECULATIVE_CONFIG
 from dualfocus_engine.backend.engine_core.ec_connector import CONNECTOR, ec_transfer_config
+from dualfocus_engine.backend.engine_core.ending import tell_to_end
 from dualfocus_engine.backend.heartbeat import Heartbeat, shared_times
 from dualfocus_engine.backend.model_form import WITHOUT_TEXT, has_mistrals_tokenizer, in_transformers_form
 from dualfocus_engine.backend.sampling_limits import limit_sampling
@@ -118,6 +119,7 @@ class SharedEngine:
 
     def stop(self, timeout: float) -> None:
         """Stop them; `timeout` is what they get to end by themselves, in seconds."""
+        tell_to_end(self._manager.processes if self._manager else ())
         for part in filter(None, (self._manager, self._coordinator)):
             part.shutdown(timeout=timeout)
         self._listeners.cleanup()

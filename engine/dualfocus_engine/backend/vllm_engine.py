@@ -3,9 +3,10 @@
 Leans on these parts of vLLM 0.32 (tests/engine/test_vllm_contract.py has a test for each):
 `AsyncLLM` (generate with `data_parallel_rank` and `trace_headers`, abort, is_sleeping, errored,
 shutdown, get_num_unfinished_requests, renderer, model_config, vllm_config.parallel_config,
-output_processor.propagate_error, engine_core.resources.engine_dead, engine_core.engine_ranks_managed and, of several
-ranks, engine_core.reqs_in_flight: by request the rank's number in bytes), `RequestOutput.add`, `VLLMClientError`,
-`SamplingParams.clone`, `prompt_logprobs`, `skip_reading_prefix_cache`, raw log-probabilities by default.
+output_processor.propagate_error, engine_core.resources.engine_dead and .engine_manager (with its processes, where they
+are this one's), engine_core.engine_ranks_managed and, of several ranks, engine_core.reqs_in_flight: by request the
+rank's number in bytes), `RequestOutput.add`, `VLLMClientError`, `SamplingParams.clone`, `prompt_logprobs`,
+`skip_reading_prefix_cache`, raw log-probabilities by default.
 """
 
 import asyncio
@@ -30,6 +31,7 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from dualfocus_engine.backend.chat_template import known_tokens
 from dualfocus_engine.backend.engine_core.drafts import box_tokens
 from dualfocus_engine.backend.engine_core.ec_connector import box_key
+from dualfocus_engine.backend.engine_core.ending import tell_to_end
 from dualfocus_engine.backend.heartbeat import Heartbeat, shared_times
 from dualfocus_engine.backend.launch import EngineClient, launch
 from dualfocus_engine.backend.outputs import (
@@ -96,7 +98,8 @@ class VllmEngine(PromptRenderer):
         return {key: box_tokens(box_format, self.encode, self.closing_token)}
 
     def stop(self) -> None:
-        """Stop vLLM and its processes."""
+        """Stop vLLM and its processes; another process's engine goes on."""
+        tell_to_end(getattr(self.llm.engine_core.resources.engine_manager, "processes", ()))
         self.llm.shutdown(timeout=_SHUTDOWN_TIMEOUT_S)
 
     def fail_all_requests(self) -> None:

@@ -138,11 +138,13 @@ def _probed(probe: httpx.Client) -> httpx.Response | None:
         return None
 
 
-@pytest.mark.parametrize(("send", "number"), [(os.kill, signal.SIGTERM), (os.killpg, signal.SIGINT)])
+@pytest.mark.parametrize(
+    ("send", "number"), [(os.kill, signal.SIGTERM), (os.killpg, signal.SIGINT), (os.killpg, signal.SIGTERM)]
+)
 async def test_running_questions_finish_where_it_is_told_to_stop(
     tmp_path: Path, about: About, send: Callable[[int, int], None], number: signal.Signals
 ) -> None:
-    """A supervisor tells the server; a terminal, by Ctrl-C, its engine too."""
+    """A container tells the server; a terminal, by Ctrl-C, and most supervisors tell its engine too."""
     server = start_server(tmp_path / "log", "--drain-timeout", str(PATIENCE))
     ready: list[Unready] = []
 

@@ -7,10 +7,7 @@ scheduled yet (`ensure_cache_available`), has a word for the workers in each ste
 comes back with the request's output (`RequestOutput.ec_transfer_params`). Nothing is transferred.
 """
 
-import multiprocessing
 import secrets
-import signal
-import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -24,6 +21,7 @@ from vllm.platforms import current_platform
 
 from dualfocus_engine.backend.engine_core.cpu_kernels import mend_adapters
 from dualfocus_engine.backend.engine_core.drafts import BoxDraft, Drafting, draft_of
+from dualfocus_engine.backend.engine_core.ending import leave_signals_to_the_server
 from dualfocus_engine.backend.engine_core.prefill_gate import PrefillGate
 from dualfocus_engine.backend.safe_hooks import never_raises
 
@@ -71,12 +69,6 @@ class _Boxes(ECConnectorMetadata):
     ended: set[str] = field(default_factory=set)
 
 
-def _leave_interrupts_to_the_server() -> None:
-    """Ignore Ctrl-C, which a terminal sends to the engine's processes too: the server finishes its questions first."""
-    if multiprocessing.parent_process() is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 class TurnConnector(ECConnectorBase):
     """An encoder-cache connector that counts, and passes on what may be drafted; the workers' own one keeps that."""
 
@@ -89,7 +81,7 @@ class TurnConnector(ECConnectorBase):
         cache = vllm_config.cache_config
         self._gate = PrefillGate(cache.block_size) if cache.enable_prefix_caching else None
         self.drafting = Drafting()
-        _leave_interrupts_to_the_server()
+        leave_signals_to_the_server()
         if role is ECConnectorRole.WORKER and vllm_config.lora_config is not None and current_platform.is_cpu():
             mend_adapters()
 
