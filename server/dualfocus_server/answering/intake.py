@@ -1,7 +1,7 @@
 """From a chat completion request to the question the engine answers."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -171,7 +171,15 @@ async def inlined_images(request: Conversation, focus: DualFocus, images: Reques
         for part, image in zip(parts, opened, strict=True):
             part.clear()
             part |= image
-        once_rendered(forget)
+
+        def take_keys(keys: Sequence[str]) -> None:
+            # Others than ours where its processor was told something: by them it forgets those of a failed request.
+            keyed = [part for message in request.messages for part in parts_of(message) if "uuid" in part]
+            for part, key in zip(keyed, keys, strict=False):
+                part["uuid"] = key
+            forget()
+
+        once_rendered(take_keys)
         try:
             yield
         finally:

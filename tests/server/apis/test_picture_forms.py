@@ -91,6 +91,18 @@ def test_what_the_processor_can_not_be_told_is_a_400_and_the_engine_lives(web: h
     assert runs(ask(web, image(fresh()))) == 2
 
 
+@pytest.mark.parametrize("mode", ["dual", "off"])
+def test_an_image_of_a_refused_question_can_be_asked_about_by_what_the_processor_was_told(
+    web: httpx.Client, mode: str
+) -> None:
+    """vLLM takes it for sent to its engine, which it was not, under another key than without."""
+    told = {"mm_processor_kwargs": {"do_rescale": False}, "dualfocus": {"mode": mode}}
+    asked = image(fresh())
+    refused = web.post(CHAT, json=about(asked, **told, logit_bias={"99999": 1}))
+    assert refused.status_code == 400
+    assert ask(web, asked, **told)["usage"]["completion_tokens"] > 0
+
+
 def test_a_picture_is_named_by_its_uuid_once_it_was_sent(web: httpx.Client) -> None:
     sent = ask(web, image(fresh(), "sign"))
     named = ask(web, image(None, "sign"))
