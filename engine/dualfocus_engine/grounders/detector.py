@@ -20,8 +20,9 @@ _THRESHOLD = 0.25
 
 
 def end_with_parent() -> None:
-    """Let this process end when the server does, however that ends, and leave Ctrl-C to the server."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Let this process end when the server does, however that ends; signals that all are sent are the server's."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_after, args=(parent.join,), daemon=True).start()

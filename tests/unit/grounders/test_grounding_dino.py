@@ -90,6 +90,16 @@ def test_a_long_question_is_cut_to_what_the_model_reads(tiny: str) -> None:
     assert detector.locate(tiny, "cpu", PICTURES[0], caption) is not None
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_signals_that_all_are_sent_are_the_servers(grounder: GroundingDino, number: signal.Signals) -> None:
+    async with asyncio.timeout(WAIT):
+        wanted = await grounder.locate(PICTURES[1], QUESTION)
+        (process,) = grounder._process._processes
+        os.kill(process, number)
+        assert await grounder.locate(PICTURES[1], QUESTION) == wanted
+        assert [process] == list(grounder._process._processes)
+
+
 async def test_a_process_that_dies_fails_one_question_and_is_started_again(grounder: GroundingDino) -> None:
     async with asyncio.timeout(WAIT):
         wanted = await grounder.locate(PICTURES[0], QUESTION)
