@@ -237,7 +237,8 @@ async def test_a_prompt_opens_once_whether_the_template_or_the_tokenizer_writes_
     running = focus.engine.llm
     config = running.vllm_config
     renderer = HfRenderer(config, tokenizer)
-    llm: Any = SimpleNamespace(renderer=renderer, model_config=running.model_config, vllm_config=config)
+    parts = {"model_config": running.model_config, "vllm_config": config, "input_processor": running.input_processor}
+    llm: Any = SimpleNamespace(renderer=renderer, **parts)
     engine = VllmEngine(llm, focus.profile.model_copy(update={"chat_template": template}), Heartbeat())
     prompt = await engine.prompt([Message("user", "What?")])
     assert prompt.token_ids[0] == opening
