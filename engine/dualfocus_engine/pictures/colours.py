@@ -12,7 +12,7 @@ _ROWS = 256
 # The levels that a deep grey file's white may have: bits that cameras and scanners use.
 _WHITES = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)
 # Where a profile waits to be applied: under this name nothing else reads or writes it.
-_PROFILE = "dualfocus_icc_profile"
+PROFILE = "dualfocus_icc_profile"
 _SRGB = ImageCms.createProfile("sRGB")
 # sRGB's own gamma, as PNG's gAMA has it, and how far from it nothing is to be seen.
 _SRGB_GAMMA, _GAMMA_TOLERANCE = 1 / 2.2, 0.02
@@ -53,7 +53,7 @@ def as_rgb(image: Image.Image, *, is_ours: bool = False) -> Image.Image:
         shown = _converted(image, convert, transpose)
     profile = image.info.get("icc_profile") or b""
     if image.mode in ("RGB", "RGBA", "P") and _transform(profile, "RGB"):
-        shown.info[_PROFILE] = profile
+        shown.info[PROFILE] = profile
     return shown
 
 
@@ -78,7 +78,7 @@ def in_srgb(image: Image.Image, min_side: int | None = None) -> Image.Image:
 
     Where that changes them, a larger image is made smaller first, as long as `min_side` pixels a side are left.
     """
-    transform = _transform(image.info.get(_PROFILE, b""), "RGB")
+    transform = _transform(image.info.get(PROFILE, b""), "RGB")
     if transform is None:
         return image
     shown = transform.apply(image.reduce(max(min(image.size) // min_side, 1)) if min_side else image)

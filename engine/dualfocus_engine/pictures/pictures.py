@@ -9,7 +9,7 @@ from PIL import Image
 
 from dualfocus_engine.errors import BadPicture
 from dualfocus_engine.families.boxes import Region, Size
-from dualfocus_engine.pictures.colours import as_rgb, in_srgb, is_sideways
+from dualfocus_engine.pictures.colours import PROFILE, as_rgb, in_srgb, is_sideways
 from dualfocus_engine.pictures.formats import (
     FORMATS,
     MAX_DECODING_BYTES,
@@ -213,4 +213,4 @@ def _pixel_bands(image: Image.Image) -> Iterator[bytes]:
     for top in range(0, image.height, _ROWS_AT_ONCE):
         yield image.crop((0, top, image.width, min(top + _ROWS_AT_ONCE, image.height))).tobytes()
     yield repr(image.size).encode()
-    yield image.info.get("icc_profile") or b""
+    yield image.info.get(PROFILE, b"")

@@ -40,6 +40,16 @@ def test_embedded_profile_is_applied() -> None:
         assert open_picture(data).decode().getpixel((5, 5)) == pytest.approx(LINEAR, abs=2)
 
 
+def test_pixels_that_are_other_colours_by_their_profile_are_another_picture_to_every_cache() -> None:
+    plain = Image.new("RGB", (40, 30), (128, 128, 128))
+    profiled = plain.copy()
+    profiled.info["icc_profile"] = _linear()
+    pictures = [open_picture(image) for image in (plain, profiled)]
+    assert pictures[0].key != pictures[1].key
+    assert pictures[1].key == open_picture(profiled.copy()).key
+    assert pictures[1].decode().getpixel((5, 5)) == pytest.approx(LINEAR, abs=2)
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "P"])
 def test_profile_of_other_ways_to_hold_rgb_is_applied(mode: str) -> None:
     image = Image.new("RGB", (40, 30), (128, 128, 128))
